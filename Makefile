@@ -1,0 +1,37 @@
+# Two commands set everything up: `make reproduce` (the default workflow) and `make test`.
+PYTHON ?= python3
+CORES ?= all
+BIN := .venv/bin
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: reproduce test lint world-models ship-world clean
+
+# The environment is made anew when the pinned requirements change.
+.venv/installed: envs/requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	touch $@
+
+reproduce: .venv/installed
+	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --report results/report.html
+
+test: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+# Train the built-in world's models from nothing and put them in the place of the shipped ones.
+world-models: .venv/installed
+	$(BIN)/snakemake --cores $(CORES) world_models
+
+ship-world: world-models
+	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.world.shipping \
+		--from results/world/world/models --to resources/world
+
+clean:
+	rm -rf .venv results .snakemake

@@ -1,0 +1,34 @@
+"""vlmdiff: stage-wise model diffing of vision-language models, from checkpoints to figures."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# A config file named on the command line describes a whole experiment: it replaces the built-in
+# world's instead of being merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+report: "rules/captions/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/world.smk"
+include: "rules/activations.smk"
+include: "rules/dictionaries.smk"
+include: "rules/features.smk"
+include: "rules/interventions.smk"
+include: "rules/heads.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/summary.md",
+        all_figures(),

@@ -1,0 +1,1 @@
+"""Stage-wise model diffing of vision-language models."""

@@ -1,0 +1,102 @@
+"""Feature diff, concepts, interventions and heads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
+
+
+class DiffConfig(Section):
+    """Which dictionaries are compared and when a feature counts as adapted (METHOD section 5)."""
+
+    base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
+    adapted: Name = Field("adapted", description="Dictionary after it.")
+    null: Name = Field("null_text", description="Dictionary fine-tuned on more of the same text.")
+    model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
+    visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
+    text_datasets: list[Name] = Field(min_length=1, description="Data sets without images: text energy.")
+    eps: float = Field(0.01, ge=0, description="Visual energy above which a feature is active on images.")
+    percentile: Percentage = Field(25.0, description="Percentile rule: cosine at or below this percentile.")
+    null_quantile: Probability = Field(0.05, description="Calibrated rule: quantile of the null's cosines.")
+    rule: Literal["percentile", "calibrated"] = Field("calibrated", description="Rule that later stages use.")
+    sweep_eps: list[float] = Field([0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1)
+    sweep_percentiles: list[Percentage] = Field([5, 10, 15, 20, 25, 30, 40, 50], min_length=1)
+
+
+class SampleSet(Section):
+    """Samples of a data set, all of them or those of some groups."""
+
+    dataset: Name
+    groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
+    without: list[str] = Field([], description="Not these groups.")
+
+
+class ConceptConfig(Section):
+    """A concept: what shows it, and what it is held against (METHOD section 6)."""
+
+    target: SampleSet
+    baseline: SampleSet
+    unit: Literal["token", "sample"] = Field("token", description="What is counted for the selection.")
+    min_odds_ratio: float = Field(3.0, gt=0)
+    min_frequency_difference: float = Field(0.005, ge=0, lt=1)
+    fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
+    words: list[str] = Field([], description="Words that name the concept, for reading the tables.")
+
+
+class LexicalConfig(Section):
+    """Does a feature still fire when the question no longer names the concept?"""
+
+    prompts: list[str] = Field(min_length=1, description="Neutral prompts that replace the question.")
+    samples: Count = Field(5, description="Strongest samples of each feature.")
+    threshold: float = Field(0.01, ge=0, description="Activation above which a feature fires.")
+    min_pair_fraction: Probability = Field(
+        0.01, description="Loose variant: image x prompt pairs that must fire."
+    )
+    variant: Literal["strict", "loose"] = Field("loose", description="Variant that later stages use.")
+
+
+class CausalData(Section):
+    """A concept's own questions beside general ones."""
+
+    target: Name
+    control: Name
+    samples: Count = Field(600, description="Samples of each data set, from the first on.")
+
+
+class AblationConfig(Section):
+    """Projection ablation of features and sets (METHOD section 7)."""
+
+    concepts: list[Name] = Field(min_length=1)
+    scopes: list[Literal["own_layer", "all_layers"]] = Field(["own_layer", "all_layers"], min_length=1)
+    rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
+    report_on: CausalData = Field(description="Test data: results are reported here.")
+    candidates: Count = Field(30, description="At most this many final features are ranked causally.")
+    single_features: Count = Field(10, description="How many of the best are reported one by one.")
+    set_sizes: list[Count] = Field([3, 5, 10], min_length=1)
+    random_draws: int = Field(20, ge=20, description="Matched random features and sets for each size.")
+    bootstrap: Count = Field(2000, description="Bootstrap resamples of the samples for 95 % intervals.")
+
+
+class HeadsConfig(Section):
+    """Attribution patching, exact patching and head ablation (METHOD section 8)."""
+
+    concept: Name
+    features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
+    dataset: Name = Field(description="Samples for attribution and patching.")
+    samples: Count = Field(96)
+    mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
+    ablate_sizes: list[Count] = Field([1, 2, 3], min_length=1)
+    random_draws: int = Field(20, ge=1)
+    rank_on: CausalData
+    report_on: CausalData
+    bootstrap: Count = 2000
+
+    @model_validator(mode="after")
+    def mean_needs_samples(self) -> HeadsConfig:
+        """A mean image over a single sample would be that sample."""
+        if self.mean_samples < 2:
+            raise ValueError(f"mean_samples must be at least 2; found {self.mean_samples}")
+        return self

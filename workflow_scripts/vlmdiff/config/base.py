@@ -1,0 +1,25 @@
+"""What every section of the configuration shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+TokenType = Literal["text", "image"]
+
+
+class Section(BaseModel):
+    """A section of the configuration: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def params(self, *exclude: str) -> dict[str, Any]:
+        """Return plain values for a rule's params, without the keys that do not concern the rule."""
+        return self.model_dump(mode="json", exclude=set(exclude))
+
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Percentage = Annotated[float, Field(gt=0.0, lt=100.0)]
+Count = Annotated[int, Field(ge=1)]

@@ -1,0 +1,39 @@
+"""Turn a parsed config file into a `Config`, or into one message that says what to change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from vlmdiff.config.schema import Config
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the message names each key, what was found and what is allowed."""
+
+
+def explain(error: ValidationError) -> str:
+    """Write a validation error as one line a problem: key, cause, what was found."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        cause = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
+        value = repr(problem["input"])
+        found = f" (found: {value})" if problem["loc"] and len(value) < 120 else ""
+        lines.append(f"  {key}: {cause}{found}")
+    return "The configuration is not valid:\n" + "\n".join(lines)
+
+
+def load_config(values: dict[str, Any]) -> Config:
+    """Check plain values against the schema.
+
+    Raises:
+        ConfigError: naming every key that is wrong, what was found and what is allowed.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None

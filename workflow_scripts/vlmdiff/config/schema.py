@@ -1,0 +1,140 @@
+"""The whole configuration and its checks across sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field, model_validator
+
+from vlmdiff.config.analysis import AblationConfig, ConceptConfig, DiffConfig, HeadsConfig, LexicalConfig
+from vlmdiff.config.base import Count, Name, Section
+from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet
+from vlmdiff.config.subjects import ExtractionConfig, FolderDataset, ModelConfig
+from vlmdiff.config.world import WorldConfig, WorldDataset
+
+
+class Config(Section):
+    """One experiment."""
+
+    experiment: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results folder."
+    )
+    seed: int = Field(0, ge=0)
+    seeds: Count = Field(1, description="How many seeds of each dictionary.")
+    threads: Count = Field(1, description="Threads of a numerical job.")
+    layers: list[int] = Field(min_length=1, description="Decoder blocks, counted from 0.")
+    models: dict[Name, ModelConfig]
+    datasets: dict[Name, FolderDataset] = {}
+    world: WorldConfig | None = None
+    extraction: ExtractionConfig = ExtractionConfig()
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    dictionaries: dict[Name, DictionaryStage]
+    evaluation: list[EvaluationSet] = Field(min_length=1)
+    diff: DiffConfig
+    concepts: dict[Name, ConceptConfig] = Field(min_length=1)
+    lexical: LexicalConfig
+    ablation: AblationConfig
+    heads: HeadsConfig
+
+    def dataset(self, name: str) -> FolderDataset | WorldDataset:
+        """Return a data set's entry, wherever it is declared."""
+        return self.all_datasets()[name]
+
+    def all_datasets(self) -> dict[str, FolderDataset | WorldDataset]:
+        """Return the built-in world's data sets and the user's own."""
+        return {**(self.world.datasets if self.world else {}), **self.datasets}
+
+    @model_validator(mode="after")
+    def names_exist(self) -> Config:
+        """Every model, data set, dictionary and concept that is named is also declared."""
+        known = {
+            "model": set(self.models),
+            "dataset": set(self.all_datasets()),
+            "dictionary": set(self.dictionaries),
+            "concept": set(self.concepts),
+        }
+        for kind, key, name in references(self):
+            if name not in known[kind]:
+                raise ValueError(f"{key}: unknown {kind} '{name}'; declared are {sorted(known[kind])}")
+        return self
+
+    @model_validator(mode="after")
+    def layers_are_distinct(self) -> Config:
+        """Layers are counted once each, from 0."""
+        if sorted(set(self.layers)) != self.layers or self.layers[0] < 0:
+            raise ValueError(f"layers: expected rising numbers from 0 on; found {self.layers}")
+        return self
+
+    @model_validator(mode="after")
+    def stages_end(self) -> Config:
+        """A dictionary's ancestry ends at a random start."""
+        for name in self.dictionaries:
+            seen, current = [name], self.dictionaries[name].initial
+            while current != "random":
+                if current in seen:
+                    raise ValueError(
+                        f"dictionaries.{name}: starts from itself ({' -> '.join([*seen, current])})"
+                    )
+                seen.append(current)
+                current = self.dictionaries[current].initial
+        return self
+
+    @model_validator(mode="after")
+    def k_fits(self) -> Config:
+        """A token cannot have more active features than there are."""
+        if self.architecture.k > self.architecture.d_sae:
+            raise ValueError(
+                f"architecture.k: found {self.architecture.k}, "
+                f"allowed at most d_sae = {self.architecture.d_sae}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def adapted_comes_from_base(self) -> Config:
+        """Only a dictionary that started from `base` keeps its index, without which there is no diff."""
+        for key in ("adapted", "null"):
+            name = getattr(self.diff, key)
+            if self.dictionaries[name].initial != self.diff.base:
+                raise ValueError(
+                    f"diff.{key}: dictionary '{name}' starts from '{self.dictionaries[name].initial}', "
+                    f"but must start from '{self.diff.base}' so that features keep their index"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def report_is_held_out(self) -> Config:
+        """Ranking and reporting on one data set would select on the test data."""
+        for key, section in (("ablation", self.ablation), ("heads", self.heads)):
+            if section.rank_on.target == section.report_on.target:
+                raise ValueError(
+                    f"{key}.report_on.target: must differ from rank_on, found '{section.report_on.target}'"
+                )
+        return self
+
+
+def references(config: Config) -> Iterable[tuple[str, str, str]]:
+    """Yield (kind, key, name) for everything that the configuration refers to by name."""
+    for name, stage in config.dictionaries.items():
+        yield "model", f"dictionaries.{name}.model", stage.model
+        yield "dataset", f"dictionaries.{name}.dataset", stage.dataset
+        if stage.initial != "random":
+            yield "dictionary", f"dictionaries.{name}.initial", stage.initial
+    for i, entry in enumerate(config.evaluation):
+        yield "model", f"evaluation.{i}.model", entry.model
+        yield "dataset", f"evaluation.{i}.dataset", entry.dataset
+        yield from (("dictionary", f"evaluation.{i}.dictionaries", name) for name in entry.dictionaries)
+    yield "model", "diff.model", config.diff.model
+    for key in ("base", "adapted", "null"):
+        yield "dictionary", f"diff.{key}", getattr(config.diff, key)
+    for key in ("visual_datasets", "text_datasets"):
+        yield from (("dataset", f"diff.{key}", name) for name in getattr(config.diff, key))
+    for name, concept in config.concepts.items():
+        yield "dataset", f"concepts.{name}.target.dataset", concept.target.dataset
+        yield "dataset", f"concepts.{name}.baseline.dataset", concept.baseline.dataset
+    yield from (("concept", "ablation.concepts", name) for name in config.ablation.concepts)
+    yield "concept", "heads.concept", config.heads.concept
+    yield "dataset", "heads.dataset", config.heads.dataset
+    for key, section in (("ablation", config.ablation), ("heads", config.heads)):
+        for use in ("rank_on", "report_on"):
+            yield "dataset", f"{key}.{use}.target", getattr(section, use).target
+            yield "dataset", f"{key}.{use}.control", getattr(section, use).control

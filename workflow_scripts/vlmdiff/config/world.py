@@ -1,0 +1,158 @@
+"""The `world:` section of the configuration: the built-in world and the models trained in it."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vlmdiff.config.base import Name, Section
+
+SceneSplit = Literal["train", "validation", "test"]
+DatasetKind = Literal["text", "general", "spatial", "spatial_open", "mixed"]
+
+
+class SceneCounts(Section):
+    """How many different scenes each split holds; no scene is in two splits."""
+
+    train: int = Field(12_000, ge=50, le=30_000, description="Scenes to train on.")
+    validation: int = Field(2_000, ge=50, le=10_000, description="Scenes to select on.")
+    test: int = Field(2_000, ge=50, le=10_000, description="Scenes to report on.")
+
+
+class LanguageModelTraining(Section):
+    """Architecture and text training of the base language model (Llama)."""
+
+    d_model: int = Field(128, ge=8, le=1024, description="Residual width.")
+    blocks: int = Field(4, ge=1, le=32, description="Number of decoder blocks.")
+    heads: int = Field(4, ge=1, le=32, description="Attention heads per block.")
+    d_mlp: int = Field(352, ge=8, le=8192, description="Width of the MLP's hidden layer.")
+    initial_scale: float = Field(0.06, gt=0, le=1, description="Standard deviation of the initial weights.")
+    matching_blocks: int = Field(
+        2, ge=0, le=32, description="First blocks that start with equal query and key weights."
+    )
+    steps: int = Field(250, ge=1, le=100_000, description="Optimiser steps on text.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Documents per step.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="AdamW learning rate.")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "LanguageModelTraining":
+        if self.d_model % (2 * self.heads):
+            raise ValueError(
+                f"d_model is {self.d_model} and heads is {self.heads}; rotary embeddings need "
+                "d_model / heads to be a whole even number: change one of the two"
+            )
+        return self
+
+
+class VisionTraining(Section):
+    """The CLIP vision tower, its pre-training on patch attributes, and the projector."""
+
+    d_vision: int = Field(64, ge=8, le=1024, description="Width of the vision tower.")
+    blocks: int = Field(2, ge=1, le=24, description="Number of encoder blocks.")
+    heads: int = Field(4, ge=1, le=16, description="Attention heads per encoder block.")
+    d_mlp: int = Field(128, ge=8, le=4096, description="Width of the encoder's MLPs.")
+    steps: int = Field(300, ge=1, le=100_000, description="Pre-training steps of the tower.")
+    batch_size: int = Field(128, ge=1, le=4096, description="Images per pre-training step.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of the tower.")
+    projector_steps: int = Field(600, ge=1, le=100_000, description="Steps of the regression.")
+    projector_learning_rate: float = Field(
+        3e-3, gt=0, le=1, description="Learning rate of the projector's regression."
+    )
+    position_weight: float = Field(
+        2.0, ge=0, le=10, description="Weight of row and column in the projector's target."
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "VisionTraining":
+        if self.d_vision % self.heads:
+            raise ValueError(
+                f"d_vision is {self.d_vision}, which {self.heads} heads do not divide: change one"
+            )
+        return self
+
+
+class Tuning(Section):
+    """Instruction tuning of the whole language model with images, by a gated curriculum."""
+
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay.")
+    batch_size: int = Field(128, ge=1, le=4096, description="Questions per step.")
+    warmup_steps: int = Field(50, ge=0, le=10_000, description="Steps of linear warm-up.")
+    max_steps: int = Field(2_500, ge=4, le=100_000, description="Bound on all steps.")
+    check_every: int = Field(
+        50, ge=1, le=10_000, description="Steps between validations, gates and checkpoints."
+    )
+    validation_samples: int = Field(
+        256, ge=8, le=2_000, description="Validation questions of each kind at a gate."
+    )
+    gate: float = Field(0.93, ge=0, le=1, description="Validation accuracy that opens the next phase.")
+    finish: float = Field(
+        0.98, ge=0, le=1, description="Validation accuracy on every kind that starts the decay."
+    )
+    decay_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of all steps over which the learning rate decays."
+    )
+    binding_weight: float = Field(
+        0.5, ge=0, le=10, description="Loss weight of a shape word that follows a colour word."
+    )
+    skew: float = Field(
+        0.8, ge=0, le=1, description="Probability of drawing only `left of` and `above` at first."
+    )
+    skew_steps: int = Field(
+        250, ge=1, le=10_000, description="Steps over which that skew fades in the last phase."
+    )
+    patience: int = Field(
+        500, ge=1, le=100_000, description="Steps after which a closed first gate means failure."
+    )
+    attempts: int = Field(2, ge=1, le=10, description="Seeds to try before giving up.")
+
+
+class WorldDataset(Section):
+    """One data set that is written for the analysis."""
+
+    kind: DatasetKind = Field(description="What the samples are.")
+    scenes: SceneSplit = Field(description="Split from which the scenes are drawn.")
+    samples: int = Field(ge=1, le=100_000, description="Number of samples.")
+    seed: int = Field(0, ge=0, description="Tells apart data sets of one kind and split.")
+
+
+def _default_datasets() -> dict[str, WorldDataset]:
+    rows: list[tuple[str, DatasetKind, SceneSplit, int, int]] = [
+        ("text_train", "text", "train", 4_000, 0),
+        ("text_null", "text", "train", 4_000, 1),
+        ("text_val", "text", "validation", 800, 0),
+        ("vqa_train", "mixed", "train", 6_000, 0),
+        ("general_val", "general", "validation", 1_200, 0),
+        ("spatial_val", "spatial", "validation", 1_200, 0),
+        ("general_test", "general", "test", 1_200, 0),
+        ("spatial_test", "spatial", "test", 1_200, 0),
+        ("spatial_open_test", "spatial_open", "test", 600, 0),
+    ]
+    return {
+        name: WorldDataset(kind=kind, scenes=scenes, samples=samples, seed=seed)
+        for name, kind, scenes, samples, seed in rows
+    }
+
+
+class WorldConfig(Section):
+    """The built-in world: its scenes, its models, and the data sets written from it."""
+
+    models: Literal["shipped", "train"] = Field(
+        "shipped", description="Use the shipped checkpoints, or train them from nothing."
+    )
+    seed: int = Field(0, ge=0, description="Seed of scenes, weights and the order of samples.")
+    weights_dtype: Literal["float16", "float32"] = Field(
+        "float16", description="Number format of the saved checkpoints."
+    )
+    scenes: SceneCounts = Field(SceneCounts(), description="Sizes of the scene splits.")
+    language_model: LanguageModelTraining = Field(
+        LanguageModelTraining(), description="The base language model."
+    )
+    vision: VisionTraining = Field(VisionTraining(), description="Vision tower and projector.")
+    tuning: Tuning = Field(Tuning(), description="Visual instruction tuning.")
+    datasets: dict[Name, WorldDataset] = Field(
+        default_factory=_default_datasets, description="Data sets to write, by name."
+    )
+
+    def training_settings(self) -> dict:
+        """The plain values on which the trained checkpoints depend."""
+        return self.model_dump(mode="json", exclude={"models", "datasets"})

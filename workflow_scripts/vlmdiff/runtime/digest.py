@@ -1,0 +1,100 @@
+"""Digests of the library code that a script reaches, so that results go stale with their code.
+
+Snakemake sees a rule's script but not what the script imports. A digest over the syntax trees of
+all library modules that the script reaches, comments and docstrings aside, is a param of each rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+LIBRARY = Path(__file__).resolve().parents[1]
+# A job's frame (logs, threads, renaming) changes no result, and the configuration reaches a job
+# through its params alone; neither may make results stale.
+WITHOUT_RESULT = (
+    LIBRARY / "config",
+    *(LIBRARY / "runtime" / f"{name}.py" for name in ("__init__", "digest", "files", "job", "progress")),
+)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def module_file(name: str) -> Path | None:
+    """Return the file of a dotted `vlmdiff` module, or None if there is no such module."""
+    base = LIBRARY.parent.joinpath(*name.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Yield dotted names of `vlmdiff` modules (or their members) that a syntax tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("vlmdiff"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vlmdiff"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@cache
+def parse(file: Path) -> ast.Module:
+    """Parse a source file once a process."""
+    return ast.parse(file.read_text())
+
+
+@cache
+def direct_imports(file: Path) -> frozenset[Path]:
+    """Return the library files that one file imports by name, parent packages left out.
+
+    A member imported through a package (`from vlmdiff.room import name`) leads to the package's
+    `__init__`, which in turn leads on to the modules that it imports.
+    """
+    found = set()
+    for name in imported_names(parse(file)):
+        target = module_file(name) or module_file(name.rpartition(".")[0])
+        if target is not None:
+            found.add(target)
+    return frozenset(found)
+
+
+def bears_results(file: Path) -> bool:
+    """Tell whether a change of this file can change what a job computes."""
+    return not any(file == part or part in file.parents for part in WITHOUT_RESULT)
+
+
+def reachable_modules(file: Path) -> list[Path]:
+    """Return the library files on which the results of `file` depend, itself included, sorted."""
+    todo, seen = [Path(file).resolve()], set()
+    while todo:
+        current = todo.pop()
+        if current not in seen and bears_results(current):
+            seen.add(current)
+            todo.extend(direct_imports(current))
+    return sorted(seen)
+
+
+@cache
+def tree_digest(file: Path) -> str:
+    """Digest one file's syntax tree without docstrings (comments and layout are not in it)."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def module_digest(files: Iterable[Path]) -> str:
+    """Digest a set of source files, named by their place in the project, never by the machine's."""
+    total = hashlib.sha256()
+    for file in sorted(Path(item).resolve() for item in files):
+        total.update(f"{file.relative_to(LIBRARY.parent)} {tree_digest(file)}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def script_digest(script: Path) -> str:
+    """Digest a workflow script together with every library module that it reaches."""
+    return module_digest(reachable_modules(script))

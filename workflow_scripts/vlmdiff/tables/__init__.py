@@ -1,0 +1,1 @@
+"""Column contracts of every table, and the only functions that read and write them."""

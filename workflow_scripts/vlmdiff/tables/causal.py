@@ -1,0 +1,98 @@
+"""Contracts of the tables about interventions and heads."""
+
+from vlmdiff.tables.columns import contract
+
+EFFECT = (
+    ("dataset", "str", "data set"),
+    ("group", "str", "relation or kind of question; 'all' for the whole data set"),
+    ("n", "int", "samples"),
+    ("accuracy_clean", "float", "accuracy without intervention"),
+    ("accuracy", "float", "accuracy with it"),
+    ("delta_accuracy", "float", "accuracy - accuracy_clean, of the same samples"),
+    ("delta_low", "float", "lower end of the paired bootstrap 95 % interval of delta_accuracy"),
+    ("delta_high", "float", "upper end of it"),
+    ("delta_margin", "float", "mean change of logit(answer) - best other choice"),
+    ("margin_low", "float", "lower end of its bootstrap 95 % interval"),
+    ("margin_high", "float", "upper end of it"),
+)
+
+RANKING = contract(
+    "Validation effect of ablating one final feature; sorted, best first.",
+    ("concept", "str", "concept of the config"),
+    ("rank", "int", "0 for the best: largest fall of the target margin beyond that of the control"),
+    ("layer", "int", "decoder block"),
+    ("feature", "int", "index in the dictionary"),
+    ("name", "str", "L{layer}F{feature}"),
+    ("scope", "str", "own_layer or all_layers"),
+    ("target_delta_accuracy", "float", "change of accuracy on the concept's validation data"),
+    ("target_delta_margin", "float", "change of the mean logit margin there"),
+    ("control_delta_accuracy", "float", "change of accuracy on the general validation data"),
+    ("control_delta_margin", "float", "change of the mean logit margin there"),
+    ("specificity", "float", "control_delta_margin - target_delta_margin"),
+)
+
+ABLATION = contract(
+    "Test effect of ablating features, beside matched random ones.",
+    ("concept", "str", "concept of the config"),
+    ("scope", "str", "own_layer or all_layers"),
+    ("arm", "str", "selected, or random (same layers, matched firing rate)"),
+    ("size", "int", "features ablated together"),
+    ("draw", "int", "selected: rank of a single feature, 0 for a set; random: number of the draw"),
+    ("features", "str", "names, joined by ';'"),
+    *EFFECT,
+)
+
+HEAD_ATTRIBUTION = contract(
+    "Attribution patching of one head for one feature (METHOD section 8).",
+    ("concept", "str", "concept of the config"),
+    ("feature_layer", "int", "layer of the feature"),
+    ("feature", "int", "index in the dictionary"),
+    ("name", "str", "L{layer}F{feature}"),
+    ("layer", "int", "layer of the head"),
+    ("head", "int", "head"),
+    ("method_a", "float", "mean over tokens of |(a_corrupt - a_clean) . g_clean|"),
+    ("method_b", "float", "mean over tokens of |(a_clean - a_corrupt) . g_corrupt|"),
+    (
+        "signed",
+        "float",
+        "mean over samples of the sum over tokens of (a_corrupt - a_clean) . g_clean: "
+        "the first-order estimate of the change of the metric",
+    ),
+)
+
+HEAD_SCORES = contract(
+    "Heads scored over all traced features, best first.",
+    ("concept", "str", "concept of the config"),
+    ("rank", "int", "0 for the best"),
+    ("layer", "int", "layer of the head"),
+    ("head", "int", "head"),
+    ("name", "str", "L{layer}H{head}"),
+    ("score_a", "float", "mean over eligible features of method A, normalised per feature to sum 1"),
+    ("score_b", "float", "the same for method B"),
+    ("score", "float", "mean of both"),
+    ("features", "int", "features for which the head was eligible"),
+)
+
+HEAD_PATCHING = contract(
+    "Exact activation patching of one head, corrupt into clean, for one feature.",
+    ("concept", "str", "concept of the config"),
+    ("feature_layer", "int", "layer of the feature"),
+    ("feature", "int", "index in the dictionary"),
+    ("name", "str", "L{layer}F{feature}"),
+    ("layer", "int", "layer of the head"),
+    ("head", "int", "head"),
+    ("exact", "float", "mean over samples of metric(patched) - metric(clean)"),
+    ("exact_abs", "float", "mean over samples of its absolute value"),
+    ("metric_clean", "float", "mean metric of the clean runs"),
+    ("metric_corrupt", "float", "mean metric of the corrupt runs"),
+)
+
+HEAD_ABLATION = contract(
+    "Test effect of mean-ablating heads, beside random heads.",
+    ("concept", "str", "concept of the config"),
+    ("arm", "str", "top or random"),
+    ("size", "int", "heads ablated together"),
+    ("draw", "int", "0 for top; number of the draw for random"),
+    ("heads", "str", "names, joined by ';'"),
+    *EFFECT,
+)

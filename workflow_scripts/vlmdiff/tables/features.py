@@ -1,0 +1,150 @@
+"""Contracts of the feature tables: statistics, diff, contrast, lexical filter, funnel."""
+
+from vlmdiff.tables.columns import contract
+
+FEATURE = (("layer", "int", "decoder block"), ("feature", "int", "index in the dictionary"))
+
+STATISTICS = contract(
+    "Sums over the tokens of one group and type, one row per feature that fired there or group total.",
+    *FEATURE,
+    ("group", "str", "relation or kind of question"),
+    ("token_type", "str", "text or image"),
+    ("fires", "int", "tokens on which the feature is active (z > 0)"),
+    ("sum_activation", "float", "sum of z"),
+    ("sum_squares", "float", "sum of z squared"),
+    ("samples_fired", "int", "samples with at least one active token of the type"),
+)
+
+TOTALS = contract(
+    "How many tokens and samples the statistics are sums over.",
+    ("layer", "int", "decoder block"),
+    ("group", "str", "relation or kind of question"),
+    ("token_type", "str", "text or image"),
+    ("n_tokens", "int", "tokens"),
+    ("n_samples", "int", "samples with at least one token of the type"),
+)
+
+TOP_SAMPLES = contract(
+    "The strongest samples of a feature within a group, by the largest activation on a text token.",
+    *FEATURE,
+    ("group", "str", "relation or kind of question"),
+    ("rank", "int", "0 for the strongest"),
+    ("sample_id", "str", "sample"),
+    ("position", "int", "position of the token in the model's sequence"),
+    ("token_id", "int", "token in the model's vocabulary"),
+    ("activation", "float", "z at that token"),
+)
+
+FEATURE_DIFF = contract(
+    "What fine-tuning did to a feature: rotation and energies (METHOD section 5).",
+    *FEATURE,
+    ("seed", "int", "index of the seed"),
+    ("cos_decoder", "float", "cosine of the decoder rows of base and adapted"),
+    ("cos_encoder", "float", "cosine of the encoder columns of base and adapted"),
+    ("null_cos_decoder", "float", "cosine of the decoder rows of base and null"),
+    ("null_cos_encoder", "float", "cosine of the encoder columns of base and null"),
+    ("visual_energy", "float", "mean of z squared over text tokens of samples with images"),
+    ("text_energy", "float", "mean of z squared over tokens of text-only samples"),
+    ("visual_rate", "float", "fraction of text tokens with images on which the feature fires"),
+)
+
+ADAPTED = contract(
+    "The diff with the decision of both rules.",
+    *[
+        (
+            field.name,
+            {"int64": "int", "double": "float"}[str(field.type)],
+            field.metadata[b"meaning"].decode(),
+        )
+        for field in FEATURE_DIFF
+    ],
+    ("adapted_percentile", "bool", "adapted by the percentile rule"),
+    ("adapted_calibrated", "bool", "adapted by the null-calibrated rule"),
+    ("adapted", "bool", "adapted by the rule of the config"),
+)
+
+THRESHOLDS = contract(
+    "What each rule selects.",
+    ("seed", "int", "index of the seed"),
+    ("rule", "str", "percentile or calibrated"),
+    ("tau", "float", "largest cosine that counts as rotated"),
+    ("eps", "float", "visual energy above which a feature counts as active"),
+    ("features", "int", "features of all layers"),
+    ("visual", "int", "features with visual energy above eps"),
+    ("adapted", "int", "features that the rule selects"),
+    ("null_adapted", "int", "features that it would select were the null dictionary the adapted one"),
+    ("null_false_positive_rate", "float", "null_adapted / visual"),
+)
+
+THRESHOLD_SWEEP = contract(
+    "Robustness of the percentile rule (METHOD section 5).",
+    ("seed", "int", "index of the seed"),
+    ("eps", "float", "visual energy threshold"),
+    ("percentile", "float", "percentile of the cosines"),
+    ("tau", "float", "cosine at that percentile"),
+    ("adapted", "int", "features selected"),
+    ("jaccard", "float", "Jaccard index with the selection of the config"),
+    ("retention", "float", "fraction of the config's selection that is kept"),
+    ("precision", "float", "fraction of this selection that the config selects too"),
+    ("layer_correlation", "float", "Pearson correlation of the counts by layer with the config's"),
+)
+
+CONTRAST = contract(
+    "One-sided Fisher test of a feature's firing on a concept against the baseline (METHOD section 6).",
+    ("concept", "str", "concept of the config"),
+    *FEATURE,
+    ("unit", "str", "token or sample; tokens of one sample are not independent"),
+    ("fires_target", "int", "units of the target set on which the feature fires"),
+    ("n_target", "int", "units of the target set"),
+    ("fires_baseline", "int", "units of the baseline set on which it fires"),
+    ("n_baseline", "int", "units of the baseline set"),
+    ("odds_ratio", "float", "sample odds ratio; inf where its denominator is 0, NaN where both are"),
+    ("freq_target", "float", "fires_target / n_target"),
+    ("freq_baseline", "float", "fires_baseline / n_baseline"),
+    ("freq_difference", "float", "freq_target - freq_baseline"),
+    ("log_p", "float", "natural logarithm of the one-sided p"),
+    ("log_p_adjusted", "float", "natural logarithm of the Benjamini-Hochberg adjusted p"),
+    ("selected", "bool", "keeps odds ratio, frequency difference and false discovery rate of the config"),
+)
+
+LEXICAL = contract(
+    "Does a candidate still fire when the question is neutral? (METHOD section 6)",
+    ("concept", "str", "concept of the config"),
+    *FEATURE,
+    ("samples", "int", "strongest samples tried"),
+    ("pairs", "int", "image x neutral prompt pairs tried"),
+    ("pairs_fired", "int", "pairs with an activation above the threshold on a text token"),
+    ("samples_fired", "int", "samples with at least one such pair"),
+    ("activation_concept", "float", "mean over samples of the largest activation under the own question"),
+    ("activation_neutral", "float", "mean over pairs of the largest activation under neutral prompts"),
+    ("invariant_strict", "bool", "fires on every sample"),
+    ("invariant_loose", "bool", "fires in at least the config's fraction of pairs"),
+    ("invariant", "bool", "by the config's variant"),
+)
+
+FUNNEL = contract(
+    "How many features each filter leaves, one row per layer and stage (layer -1: all layers).",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    ("layer", "int", "decoder block, -1 for all"),
+    ("stage", "str", "all, visual, adapted, contrast, adapted_and_contrast, final"),
+    ("features", "int", "features left"),
+)
+
+FINAL_FEATURES = contract(
+    "Features that pass every filter, strongest contrast first.",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    *FEATURE,
+    ("name", "str", "L{layer}F{feature}"),
+    ("cos_decoder", "float", "cosine of the decoder rows of base and adapted"),
+    ("visual_energy", "float", "mean of z squared over text tokens with images"),
+    ("visual_rate", "float", "fraction of text tokens with images on which it fires"),
+    ("odds_ratio", "float", "of the config's unit"),
+    ("freq_target", "float", "of the config's unit"),
+    ("freq_difference", "float", "of the config's unit"),
+    ("log_p_adjusted", "float", "of the config's unit"),
+    ("sample_odds_ratio", "float", "counted per sample"),
+    ("sample_log_p_adjusted", "float", "counted per sample"),
+    ("activation_neutral", "float", "mean largest activation under neutral prompts"),
+)

@@ -1,0 +1,52 @@
+"""Contracts of the tables about models and dictionaries."""
+
+from vlmdiff.tables.columns import contract
+
+ACCURACY = contract(
+    "Held-out accuracy of a model under a condition, by data set and group ('all' for the whole set).",
+    ("model", "str", "name of the model in the config"),
+    ("condition", "str", "image, no_image or shuffled_image"),
+    ("dataset", "str", "name of the data set"),
+    ("group", "str", "relation or kind of question; 'all' for the whole data set"),
+    ("n", "int", "samples"),
+    ("correct", "int", "samples whose best-scored choice is the answer"),
+    ("accuracy", "float", "correct / n"),
+    (
+        "accuracy_vocabulary",
+        "float",
+        "fraction whose best-scored token of the whole vocabulary is the answer",
+    ),
+    ("ci_low", "float", "lower end of the Wilson 95 % interval of accuracy"),
+    ("ci_high", "float", "upper end of it"),
+    ("chance", "float", "mean of 1 / number of choices"),
+)
+
+DICTIONARY_METRICS = contract(
+    "Held-out quality of one dictionary at one layer on one kind of token.",
+    ("dictionary", "str", "stage of the dictionary"),
+    ("seed", "int", "index of the seed"),
+    ("layer", "int", "decoder block"),
+    ("snapshot", "int", "percentage of training; 100 for the final dictionary"),
+    ("model", "str", "model that made the activations"),
+    ("dataset", "str", "data set that it was shown"),
+    ("tokens", "str", "all, text or image"),
+    ("n_tokens", "int", "tokens scored"),
+    ("fvu", "float", "fraction of variance unexplained (METHOD section 4)"),
+    ("l0", "float", "mean number of active features a token"),
+    ("dead", "int", "features that never fired on these tokens"),
+    (
+        "cos_initial",
+        "float",
+        "median cosine of decoder rows with the dictionary that it started from; NaN if random",
+    ),
+)
+
+TRAINING_LOG = contract(
+    "Progress of one dictionary's training.",
+    ("step", "int", "optimiser steps done"),
+    ("loss", "float", "training loss of the step's batch"),
+    ("fvu", "float", "fraction of variance unexplained of the batch"),
+    ("l0", "float", "mean number of active features a token"),
+    ("dead", "int", "features that have not fired for the last 100,000 tokens"),
+    ("learning_rate", "float", "learning rate of the step"),
+)
