@@ -16,6 +16,7 @@ report: "rules/captions/workflow.rst"
 
 
 include: "rules/common.smk"
+include: "rules/experiment.smk"
 include: "rules/world.smk"
 include: "rules/activations.smk"
 include: "rules/dictionaries.smk"

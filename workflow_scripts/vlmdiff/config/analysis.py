@@ -22,14 +22,18 @@ class DiffConfig(Section):
     percentile: Percentage = Field(25.0, description="Percentile rule: cosine at or below this percentile.")
     null_quantile: Probability = Field(0.05, description="Calibrated rule: quantile of the null's cosines.")
     rule: Literal["percentile", "calibrated"] = Field("calibrated", description="Rule that later stages use.")
-    sweep_eps: list[float] = Field([0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1)
-    sweep_percentiles: list[Percentage] = Field([5, 10, 15, 20, 25, 30, 40, 50], min_length=1)
+    sweep_eps: list[float] = Field(
+        [0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1, description="Values of eps in the robustness sweep."
+    )
+    sweep_percentiles: list[Percentage] = Field(
+        [5, 10, 15, 20, 25, 30, 40, 50], min_length=1, description="Percentiles in the robustness sweep."
+    )
 
 
 class SampleSet(Section):
     """Samples of a data set, all of them or those of some groups."""
 
-    dataset: Name
+    dataset: Name = Field(description="The data set.")
     groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
     without: list[str] = Field([], description="Not these groups.")
 
@@ -37,11 +41,13 @@ class SampleSet(Section):
 class ConceptConfig(Section):
     """A concept: what shows it, and what it is held against (METHOD section 6)."""
 
-    target: SampleSet
-    baseline: SampleSet
+    target: SampleSet = Field(description="Samples that show the concept.")
+    baseline: SampleSet = Field(description="General samples that it is held against.")
     unit: Literal["token", "sample"] = Field("token", description="What is counted for the selection.")
-    min_odds_ratio: float = Field(3.0, gt=0)
-    min_frequency_difference: float = Field(0.005, ge=0, lt=1)
+    min_odds_ratio: float = Field(3.0, gt=0, description="Smallest odds ratio.")
+    min_frequency_difference: float = Field(
+        0.005, ge=0, lt=1, description="Smallest difference of the firing frequencies."
+    )
     fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
     words: list[str] = Field([], description="Words that name the concept, for reading the tables.")
 
@@ -61,21 +67,23 @@ class LexicalConfig(Section):
 class CausalData(Section):
     """A concept's own questions beside general ones."""
 
-    target: Name
-    control: Name
+    target: Name = Field(description="Data set of the concept.")
+    control: Name = Field(description="General data set.")
     samples: Count = Field(600, description="Samples of each data set, from the first on.")
 
 
 class AblationConfig(Section):
     """Projection ablation of features and sets (METHOD section 7)."""
 
-    concepts: list[Name] = Field(min_length=1)
-    scopes: list[Literal["own_layer", "all_layers"]] = Field(["own_layer", "all_layers"], min_length=1)
+    concepts: list[Name] = Field(min_length=1, description="Concepts whose final features are ablated.")
+    scopes: list[Literal["own_layer", "all_layers"]] = Field(
+        ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
+    )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
     report_on: CausalData = Field(description="Test data: results are reported here.")
     candidates: Count = Field(30, description="At most this many final features are ranked causally.")
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
-    set_sizes: list[Count] = Field([3, 5, 10], min_length=1)
+    set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
     random_draws: int = Field(20, ge=20, description="Matched random features and sets for each size.")
     bootstrap: Count = Field(2000, description="Bootstrap resamples of the samples for 95 % intervals.")
 
@@ -83,16 +91,18 @@ class AblationConfig(Section):
 class HeadsConfig(Section):
     """Attribution patching, exact patching and head ablation (METHOD section 8)."""
 
-    concept: Name
+    concept: Name = Field(description="Concept whose final features are traced.")
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
     dataset: Name = Field(description="Samples for attribution and patching.")
-    samples: Count = Field(96)
+    samples: Count = Field(96, description="How many of them, from the first on.")
     mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
-    ablate_sizes: list[Count] = Field([1, 2, 3], min_length=1)
-    random_draws: int = Field(20, ge=1)
-    rank_on: CausalData
-    report_on: CausalData
-    bootstrap: Count = 2000
+    ablate_sizes: list[Count] = Field(
+        [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
+    )
+    random_draws: int = Field(20, ge=1, description="Random sets of heads for each size.")
+    rank_on: CausalData = Field(description="Validation data: means of the heads are taken here.")
+    report_on: CausalData = Field(description="Test data: results are reported here.")
+    bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
     @model_validator(mode="after")
     def mean_needs_samples(self) -> HeadsConfig:

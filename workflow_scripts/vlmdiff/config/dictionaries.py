@@ -46,6 +46,6 @@ class DictionaryStage(Section):
 class EvaluationSet(Section):
     """Held-out activations that dictionaries are scored on."""
 
-    dictionaries: list[Name] = Field(min_length=1)
-    model: Name
-    dataset: Name
+    dictionaries: list[Name] = Field(min_length=1, description="Dictionaries that are scored.")
+    model: Name = Field(description="Model that makes the activations.")
+    dataset: Name = Field(description="Data set that it is shown.")

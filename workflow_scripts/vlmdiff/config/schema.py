@@ -19,22 +19,22 @@ class Config(Section):
     experiment: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results folder."
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="From it every job derives its own seed.")
     seeds: Count = Field(1, description="How many seeds of each dictionary.")
     threads: Count = Field(1, description="Threads of a numerical job.")
     layers: list[int] = Field(min_length=1, description="Decoder blocks, counted from 0.")
-    models: dict[Name, ModelConfig]
-    datasets: dict[Name, FolderDataset] = {}
-    world: WorldConfig | None = None
-    extraction: ExtractionConfig = ExtractionConfig()
-    architecture: ArchitectureConfig = ArchitectureConfig()
-    dictionaries: dict[Name, DictionaryStage]
-    evaluation: list[EvaluationSet] = Field(min_length=1)
-    diff: DiffConfig
-    concepts: dict[Name, ConceptConfig] = Field(min_length=1)
-    lexical: LexicalConfig
-    ablation: AblationConfig
-    heads: HeadsConfig
+    models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
+    datasets: dict[Name, FolderDataset] = Field({}, description="The user's own data sets, by name.")
+    world: WorldConfig | None = Field(None, description="The built-in world, if the experiment uses it.")
+    extraction: ExtractionConfig = Field(ExtractionConfig(), description="How activations are stored.")
+    architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="Shape of the dictionaries.")
+    dictionaries: dict[Name, DictionaryStage] = Field(min_length=1, description="Dictionary stages, by name.")
+    evaluation: list[EvaluationSet] = Field(min_length=1, description="What dictionaries are scored on.")
+    diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
+    concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")
+    lexical: LexicalConfig = Field(description="The lexical filter.")
+    ablation: AblationConfig = Field(description="Causal evaluation of features.")
+    heads: HeadsConfig = Field(description="Tracing features to attention heads.")
 
     def dataset(self, name: str) -> FolderDataset | WorldDataset:
         """Return a data set's entry, wherever it is declared."""

@@ -1,0 +1,21 @@
+"""The experiment itself: what was asked for."""
+
+
+rule write_config:
+    output:
+        f"{RESULTS}/config.yaml",
+    params:
+        config=CFG.model_dump(mode="json"),
+        code=code_digest("write_config"),
+    log:
+        f"{RESULTS}/logs/write_config.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_config.tsv"
+    threads: 1
+    resources:
+        mem_mb=200,
+        runtime=5,
+    conda:
+        "../envs/vlmdiff.yaml"
+    script:
+        "../workflow_scripts/write_config.py"

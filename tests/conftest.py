@@ -1,0 +1,38 @@
+"""Fixtures that all tests share: tiny checkpoints and data sets, made once a session."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported: sleeping threads, and no look at the network.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+from tiny_models import build_tiny_dataset, build_tiny_lm, build_tiny_text_dataset, build_tiny_vlm
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random LLaVA: 3 blocks, 4 heads, d_model 32, 9 image tokens."""
+    return build_tiny_vlm(tmp_path_factory.mktemp("models") / "tiny_vlm")
+
+
+@pytest.fixture(scope="session")
+def tiny_lm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama with the same tokenizer and shape."""
+    return build_tiny_lm(tmp_path_factory.mktemp("models") / "tiny_lm")
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 40 questions with images; groups are four relations and `colour`."""
+    return build_tiny_dataset(tmp_path_factory.mktemp("datasets") / "tiny_questions")
+
+
+@pytest.fixture(scope="session")
+def tiny_text_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of 40 raw documents without images."""
+    return build_tiny_text_dataset(tmp_path_factory.mktemp("datasets") / "tiny_text")

@@ -1,0 +1,111 @@
+"""Digests follow imports and ignore comments; files are whole or absent; jobs fail readably."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from vlmdiff.runtime import digest, files, seeds
+from vlmdiff.runtime.job import job
+from vlmdiff.runtime.progress import progress
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A small library: a script that reaches room/used.py through room/middle.py; room/other.py is aside."""
+    root = tmp_path / "workflow_scripts"
+    room = root / "vlmdiff" / "room"
+    room.mkdir(parents=True)
+    for package in (root / "vlmdiff", room):
+        (package / "__init__.py").write_text('"""A package."""\n')
+    (room / "used.py").write_text("def used():\n    return 1\n")
+    (room / "other.py").write_text("def other():\n    return 1\n")
+    (room / "middle.py").write_text("from vlmdiff.room.used import used\n")
+    (root / "rule.py").write_text("from vlmdiff.room import middle\n")
+    monkeypatch.setattr(digest, "LIBRARY", root / "vlmdiff")
+    return root
+
+
+def fresh_digest(root: Path) -> str:
+    """Digest the script as a new process would."""
+    for function in (digest.parse, digest.direct_imports, digest.tree_digest):
+        function.cache_clear()
+    return digest.script_digest(root / "rule.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "stale"),
+    [
+        ("vlmdiff/room/used.py", "def used():\n    return 2\n", True),
+        ("vlmdiff/room/used.py", '"""Doc."""\ndef used():\n    """Doc."""\n    return 1  # why\n', False),
+        ("vlmdiff/room/other.py", "def other():\n    return 2\n", False),
+        ("rule.py", "from vlmdiff.room import middle\nx = 1\n", True),
+        ("rule.py", "# a comment\nfrom vlmdiff.room   import middle\n", False),
+    ],
+)
+def test_digest_changes_exactly_with_reached_code(library, file, text, stale):
+    before = fresh_digest(library)
+    (library / file).write_text(text)
+    assert (fresh_digest(library) != before) is stale
+
+
+def test_digest_does_not_depend_on_the_folder(library, tmp_path, monkeypatch):
+    before = fresh_digest(library)
+    library.rename(tmp_path / "moved")
+    monkeypatch.setattr(digest, "LIBRARY", tmp_path / "moved" / "vlmdiff")
+    assert fresh_digest(tmp_path / "moved") == before
+
+
+def test_every_script_of_the_workflow_reaches_only_known_files():
+    scripts = Path(__file__).parents[2] / "workflow_scripts"
+    for script in scripts.glob("*.py"):
+        assert all(file.is_file() for file in digest.reachable_modules(script))
+
+
+def test_replacing_leaves_nothing_half_written(tmp_path):
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), files.replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_replacing_folder_swaps_whole_folders(tmp_path):
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "old").touch()
+    with files.replacing_folder(target) as temporary:
+        (temporary / "new").touch()
+    assert [file.name for file in target.iterdir()] == ["new"]
+
+
+def test_seeds_differ_by_name_and_stay_the_same():
+    assert seeds.derive_seed(0, "train", 1) == seeds.derive_seed(0, "train", 1)
+    assert len({seeds.derive_seed(0, "train", i) for i in range(100)}) == 100
+    assert all(0 <= seeds.derive_seed(i) < 2**31 for i in range(100))
+
+
+def frame(log: Path) -> SimpleNamespace:
+    """What Snakemake hands to a script, as far as the job frame looks at it."""
+    return SimpleNamespace(log=[str(log)], threads=1, rule="some_rule", wildcards={"layer": "2"})
+
+
+def test_a_failing_job_names_rule_wildcards_cause_and_log(tmp_path, monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "1")
+    log = tmp_path / "job.log"
+    with pytest.raises(SystemExit), job(frame(log)):
+        raise ValueError("the shard is damaged")
+    last = log.read_text().strip().splitlines()[-1]
+    for word in ("some_rule[layer=2]", "ValueError", "the shard is damaged", str(log)):
+        assert word in last
+    assert "Traceback" in log.read_text()
+
+
+def test_progress_tells_rate_and_time_left(caplog):
+    with caplog.at_level(logging.INFO):
+        assert list(progress(range(3), "batches", every_s=0.0)) == [0, 1, 2]
+    assert "3/3 batches done" in caplog.text

@@ -1,0 +1,82 @@
+"""Write the configuration's keys as Markdown: `python -m vlmdiff.config.document` renews the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from vlmdiff.config.schema import Config
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
+INTRODUCTION = """# Configuration
+
+One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name
+another with `--configfile`, which replaces the default as a whole. Single keys can be set with
+`--config 'seed=1'`. Unknown keys are refused before anything runs. Keys without a default are needed.
+This page is generated from the schema (`python -m vlmdiff.config.document`).
+"""
+
+
+def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the section classes inside a type annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections_in(part)
+
+
+def nested_key(key: str, annotation: Any) -> str:
+    """Name the place of a section: `models.<name>` for mappings, `evaluation.<i>` for lists."""
+    text = str(annotation)
+    if "dict[" in text:
+        return f"{key}.<name>"
+    return f"{key}.<i>" if "list[" in text else key
+
+
+def default_of(field: FieldInfo) -> str:
+    """Write a field's default, shortly."""
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined or isinstance(value, BaseModel) or (isinstance(value, dict) and value):
+        return "see below"
+    return f"`{value}`"
+
+
+def type_of(field: FieldInfo) -> str:
+    """Write a field's type in words that fit a table cell."""
+    choices = [str(part) for part in get_args(field.annotation) if isinstance(part, str)]
+    if choices:
+        return " or ".join(f"`{choice}`" for choice in choices)
+    name = getattr(field.annotation, "__name__", str(field.annotation))
+    return "section" if list(sections_in(field.annotation)) else name.replace("Annotated", "value")
+
+
+def describe(section: type[BaseModel], key: str) -> Iterator[str]:
+    """Yield the chapter of a section, then those of the sections inside it."""
+    rows, inner = [], []
+    for name, field in section.model_fields.items():
+        path = f"{key}.{name}" if key else name
+        rows.append(f"| `{path}` | {type_of(field)} | {default_of(field)} | {field.description or ''} |")
+        inner += [(part, nested_key(path, field.annotation)) for part in sections_in(field.annotation)]
+    title = (section.__doc__ or "").strip().splitlines()[0]
+    yield "\n".join(
+        [f"## `{key}`" if key else "## Top level", title, "", "| key | value | default | meaning |"]
+    )
+    yield "\n".join(["|---|---|---|---|", *rows, ""])
+    for part, path in inner:
+        yield from describe(part, path)
+
+
+def page() -> str:
+    """Write the whole page."""
+    return INTRODUCTION + "\n" + "\n".join(describe(Config, ""))
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(page())

@@ -1,0 +1,1 @@
+"""Sparse dictionaries: modules, files, training and held-out evaluation."""

@@ -1,0 +1,92 @@
+"""Dictionaries on disk, in SAELens' layout: `sae_weights.safetensors` and `cfg.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError, load_config_file, load_weights
+from vlmdiff.runtime.files import replacing
+
+if TYPE_CHECKING:
+    from vlmdiff.dictionaries.modules import Dictionary
+
+__all__ = ["DictionaryError", "load_dictionary", "load_weights", "save_dictionary"]
+
+
+def save_dictionary(dictionary: Dictionary, folder: str | Path, provenance: dict[str, Any]) -> None:
+    """Write a dictionary so that this project and SAELens (`SAE.load_from_disk`) can read it.
+
+    Args:
+        dictionary: in the units of the raw residual stream.
+        folder: made if missing.
+        provenance: plain values kept under `metadata` in `cfg.json`.
+
+    Raises:
+        DictionaryError: a weight is not finite.
+    """
+    from safetensors.torch import save_file
+
+    weights = tensors(dictionary)
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise DictionaryError(
+                f"{folder}: {name} holds NaN or infinite values after training; lower the learning rate"
+            )
+    with replacing(Path(folder) / WEIGHTS) as temporary:
+        save_file(weights, temporary)
+    with replacing(Path(folder) / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config_values(dictionary, provenance), indent=2, sort_keys=True) + "\n")
+
+
+def tensors(dictionary: Dictionary) -> dict[str, Any]:
+    """Return a dictionary's weights by the names that are used on disk."""
+    names = ["W_enc", "b_enc", "W_dec", "b_dec"]
+    if dictionary.kind == "jumprelu":
+        names.append("threshold")
+    return {name: getattr(dictionary, name).detach().float().cpu().contiguous() for name in names}
+
+
+def config_values(dictionary: Dictionary, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return SAELens' configuration keys (6.x) for a dictionary."""
+    values = {
+        "architecture": dictionary.kind,
+        "d_in": dictionary.d_model,
+        "d_sae": dictionary.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": dictionary.subtract_decoder_bias,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": provenance,
+    }
+    if dictionary.kind == "topk":
+        values |= {"k": dictionary.k, "rescale_acts_by_decoder_norm": False}
+    return values
+
+
+def load_dictionary(folder: str | Path) -> Dictionary:
+    """Read a dictionary that `save_dictionary` wrote.
+
+    Raises:
+        DictionaryError: a file is missing or damaged; the message says which and what to do.
+    """
+    import torch
+
+    from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
+
+    config, weights = load_config_file(folder), load_weights(folder)
+    shape = {
+        "d_model": config["d_in"],
+        "d_sae": config["d_sae"],
+        "subtract_decoder_bias": config["apply_b_dec_to_input"],
+    }
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
+    if config["architecture"] == "topk":
+        dictionary: Dictionary = TopKDictionary(k=config["k"], **shape)
+    else:
+        dictionary = JumpReLUDictionary(**shape)
+        state["log_threshold"] = state.pop("threshold").log()
+    dictionary.load_state_dict(state)
+    return dictionary

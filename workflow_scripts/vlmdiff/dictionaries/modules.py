@@ -1,0 +1,167 @@
+"""Dictionaries as plain modules: TopK and JumpReLU (arXiv 2406.04093 and 2407.14435)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from vlmdiff.dictionaries.jumprelu import JumpReLU, Step
+from vlmdiff.dictionaries.topk import SparseReconstruction, largest
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What training needs of one forward pass.
+
+    Attributes:
+        x_hat: the reconstruction `(n, d_model)`.
+        l0: mean number of active features a token; differentiable for JumpReLU.
+        firings: for each feature the number of tokens on which it is active, `(d_sae,)`.
+    """
+
+    x_hat: Float[Tensor, "n d_model"]
+    l0: Float[Tensor, ""]
+    firings: Int64[Tensor, " d_sae"]
+
+
+class Dictionary(nn.Module, ABC):
+    """A sparse autoencoder of a residual stream: `x_hat = act((x - b_dec) W_enc + b_enc) W_dec + b_dec`.
+
+    Parameters are `W_enc (d_model, d_sae)`, `b_enc (d_sae,)`, `W_dec (d_sae, d_model)` and
+    `b_dec (d_model,)`. Rows of `W_dec` have unit norm, so that `z` is in the units of `x`.
+
+    Args:
+        d_model: width of the residual stream.
+        d_sae: number of features.
+        subtract_decoder_bias: subtract `b_dec` from the input of the encoder.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, d_model: int, d_sae: int, subtract_decoder_bias: bool = True):
+        super().__init__()
+        self.d_model, self.d_sae = d_model, d_sae
+        self.subtract_decoder_bias = subtract_decoder_bias
+        self.W_enc = nn.Parameter(torch.zeros(d_model, d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_model))
+        self.b_dec = nn.Parameter(torch.zeros(d_model))
+
+    def pre_activations(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_sae"]:
+        """Return what the activation function sees."""
+        if self.subtract_decoder_bias:
+            x = x - self.b_dec
+        return torch.addmm(self.b_enc, x, self.W_enc)
+
+    @abstractmethod
+    def activate(self, pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_sae"]:
+        """Apply the activation function."""
+
+    def encode(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_sae"]:
+        """Return the activations of all features, zeros included."""
+        return self.activate(self.pre_activations(x))
+
+    def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_model"]:
+        """Return the residual stream that the activations stand for."""
+        return torch.addmm(self.b_dec, z, self.W_dec)
+
+    def forward(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        """Reconstruct residuals, densely."""
+        return self.decode(self.encode(x))
+
+    @abstractmethod
+    def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
+        """Reconstruct residuals as `forward` does, as fast as training allows, with firing counts."""
+
+    @torch.no_grad()
+    def rescale_input(self, factor: float) -> None:
+        """Change the units: afterwards `factor * x` is reconstructed as `factor *` the former `x_hat`."""
+        for parameter in (self.b_enc, self.b_dec):
+            parameter.mul_(factor)
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Bring the rows of the decoder to unit norm, in place."""
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    @torch.no_grad()
+    def project_decoder_gradient(self) -> None:
+        """Remove the part of the decoder's gradient along its unit rows, which normalising would undo."""
+        gradient = self.W_dec.grad
+        if gradient is not None:
+            along = (gradient * self.W_dec).sum(dim=1, keepdim=True)
+            gradient.addcmul_(along, self.W_dec, value=-1)
+
+
+class TopKDictionary(Dictionary):
+    """Keeps the `k` largest pre-activations of each token, then applies ReLU."""
+
+    kind = "topk"
+
+    def __init__(self, d_model: int, d_sae: int, k: int, subtract_decoder_bias: bool = True):
+        super().__init__(d_model, d_sae, subtract_decoder_bias)
+        if not 1 <= k <= d_sae:
+            raise ValueError(f"k must lie between 1 and d_sae = {d_sae}; found {k}")
+        self.k = k
+
+    def activate(self, pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_sae"]:
+        """Keep the `k` largest pre-activations, negative ones set to zero."""
+        values, indices = largest(pre, self.k)
+        return torch.zeros_like(pre).scatter(1, indices, values.relu())
+
+    def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
+        """Reconstruct through the `k` active features alone, forwards and backwards."""
+        centred = x - self.b_dec if self.subtract_decoder_bias else x
+        x_hat, values, indices = SparseReconstruction.apply(
+            centred, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k
+        )
+        active = values > 0
+        firings = torch.bincount(indices[active], minlength=self.d_sae)
+        return Reconstruction(x_hat, active.sum() / x.shape[0], firings)
+
+
+class JumpReLUDictionary(Dictionary):
+    """Passes a pre-activation where it exceeds its feature's threshold.
+
+    The logarithm of the threshold is trained, so that it stays positive. Gradients go through the
+    jump by a rectangle of `bandwidth` (units of `x`) around the threshold.
+    """
+
+    kind = "jumprelu"
+
+    def __init__(
+        self, d_model: int, d_sae: int, bandwidth: float = 0.001, subtract_decoder_bias: bool = True
+    ):
+        super().__init__(d_model, d_sae, subtract_decoder_bias)
+        if bandwidth <= 0:
+            raise ValueError(f"bandwidth must be positive; found {bandwidth}")
+        self.bandwidth = bandwidth
+        self.log_threshold = nn.Parameter(torch.zeros(d_sae))
+
+    @property
+    def threshold(self) -> Float[Tensor, " d_sae"]:
+        """Thresholds, in the units of `x`."""
+        return self.log_threshold.exp()
+
+    def activate(self, pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_sae"]:
+        """Pass what exceeds the threshold."""
+        return JumpReLU.apply(pre, self.threshold, self.bandwidth)
+
+    def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
+        """Reconstruct densely, with an L0 whose gradient reaches the thresholds."""
+        pre, threshold = self.pre_activations(x), self.threshold
+        active = Step.apply(pre, threshold, self.bandwidth)
+        x_hat = self.decode(JumpReLU.apply(pre, threshold, self.bandwidth))
+        firings = active.detach().sum(dim=0).long()
+        return Reconstruction(x_hat, active.sum() / x.shape[0], firings)
+
+    @torch.no_grad()
+    def rescale_input(self, factor: float) -> None:
+        """Change the units, those of the thresholds included."""
+        super().rescale_input(factor)
+        self.log_threshold.add_(torch.tensor(factor).log())

@@ -1,0 +1,94 @@
+"""A dictionary's weights as arrays: read and checked without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+ARCHITECTURES = ("topk", "jumprelu")
+
+
+class DictionaryError(ValueError):
+    """A dictionary's folder cannot be used; the message says why and what to do."""
+
+
+def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
+    """Read and check a dictionary's weights.
+
+    Returns:
+        float32 arrays `W_enc (d_model, d_sae)`, `b_enc (d_sae,)`, `W_dec (d_sae, d_model)`,
+        `b_dec (d_model,)` and, for JumpReLU, `threshold (d_sae,)`.
+
+    Raises:
+        DictionaryError: a file is missing or unreadable, a shape is wrong or a value is not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    config, path = load_config_file(folder), Path(folder) / WEIGHTS
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
+    except (SafetensorError, OSError) as error:
+        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}") from error
+    check_weights(weights, config, path)
+    return {name: array.astype(np.float32, copy=False) for name, array in weights.items()}
+
+
+def load_config_file(folder: str | Path) -> dict[str, Any]:
+    """Read a dictionary's `cfg.json` and check that its architecture is known.
+
+    Raises:
+        DictionaryError: it is missing, is not JSON, lacks a key or names an unknown architecture.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DictionaryError(f"{path}: not found, expected SAELens' layout. {remedy(path)}") from None
+    except ValueError as error:
+        raise DictionaryError(f"{path}: not valid JSON ({error}). {remedy(path)}") from error
+    needed = {"architecture", "d_in", "d_sae", "apply_b_dec_to_input"}
+    if config.get("architecture") == "topk":
+        needed.add("k")
+    missing = sorted(needed - set(config))
+    if missing:
+        raise DictionaryError(f"{path}: keys missing: {missing}. {remedy(path)}")
+    if config["architecture"] not in ARCHITECTURES:
+        raise DictionaryError(
+            f"{path}: unknown architecture '{config['architecture']}'; known are {list(ARCHITECTURES)}"
+        )
+    return config
+
+
+def check_weights(weights: dict[str, np.ndarray], config: dict[str, Any], path: Path) -> None:
+    """Check names, shapes and values of weights against their configuration.
+
+    Raises:
+        DictionaryError: naming the first tensor that is wrong.
+    """
+    d_model, d_sae = config["d_in"], config["d_sae"]
+    shapes = {"W_enc": (d_model, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_model), "b_dec": (d_model,)}
+    if config["architecture"] == "jumprelu":
+        shapes["threshold"] = (d_sae,)
+    if set(weights) != set(shapes):
+        raise DictionaryError(f"{path}: found tensors {sorted(weights)}, expected {sorted(shapes)}. {remedy(path)}")
+    for name, shape in shapes.items():
+        if weights[name].shape != shape:
+            raise DictionaryError(
+                f"{path}: {name} has shape {weights[name].shape}, but cfg.json asks for {shape}. {remedy(path)}"
+            )
+        if not np.isfinite(weights[name]).all():
+            raise DictionaryError(f"{path}: {name} holds NaN or infinite values. {remedy(path)}")
+    if "threshold" in shapes and (weights["threshold"] < 0).any():
+        raise DictionaryError(f"{path}: threshold holds negative values. {remedy(path)}")
+
+
+def remedy(path: Path) -> str:
+    """Say how a dictionary comes about again."""
+    return f"Remake it: delete the folder {path.parent.name} and run snakemake again."

@@ -1,0 +1,1 @@
+"""Every plot, drawn from tables; no model is ever loaded here."""

@@ -1,0 +1,140 @@
+"""Which features prefer a concept, and how many each filter leaves."""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vlmdiff.figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE_MM,
+    GREY,
+    LIGHT,
+    ORANGE,
+    SKY,
+    layer_axis,
+    legend_above,
+    message_figure,
+    new_figure,
+    series,
+    styled,
+)
+
+STAGES = MappingProxyType(
+    {
+        "all": "all features",
+        "visual": "visual energy",
+        "adapted": "adapted",
+        "contrast": "contrast",
+        "adapted_and_contrast": "adapted and contrast",
+        "final": "final (lexically invariant)",
+    }
+)
+UNITS = ("token", "sample")
+LABELLED = 4
+EDGE = 1.5
+
+
+def volcano_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
+    """Add log2 odds ratio, infinite ones put beside the largest finite one, and -log10 p; drop undefined rows."""
+    rows = contrast[contrast["odds_ratio"].notna() & contrast["log_p"].notna()]
+    with np.errstate(divide="ignore"):
+        odds = np.log2(rows["odds_ratio"].to_numpy(float))
+    finite = odds[np.isfinite(odds)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (-1.0, 1.0)
+    return rows.assign(x=np.clip(odds, low - EDGE, high + EDGE), y=-rows["log_p"] / math.log(10))
+
+
+def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, set[tuple[int, int]]]) -> None:
+    """Draw all features of one unit, each in the colour of the last filter that it passes."""
+    place = pd.Series(list(zip(rows["layer"], rows["feature"])), index=rows.index, dtype=object)
+    adapted, final = place.isin(keys["adapted"]), place.isin(keys["final"])
+    chosen = rows["selected"].astype(bool)
+    kinds = (
+        ("not selected", ~chosen & ~final, LIGHT, 3),
+        ("selected by contrast", chosen & ~adapted & ~final, SKY, 4),
+        ("selected and adapted", chosen & adapted & ~final, BLUE, 5),
+        ("final", final, ORANGE, 12),
+    )
+    for label, mask, colour, size in kinds:
+        edge = BLACK if label == "final" else "none"
+        axis.scatter(
+            rows.loc[mask, "x"], rows.loc[mask, "y"], s=size, color=colour, edgecolor=edge, lw=0.4,
+            rasterized=True, label=label,
+        )  # fmt: skip
+
+
+@styled
+def contrast_volcano(
+    contrast: pd.DataFrame, adapted: pd.DataFrame, final: pd.DataFrame, min_odds_ratio: float
+) -> Figure:
+    """Draw effect against significance of every feature, counted per token and per sample.
+
+    Args:
+        contrast: CONTRAST of one concept and seed.
+        adapted: ADAPTED of that seed.
+        final: FINAL_FEATURES of that concept and seed.
+        min_odds_ratio: the config's threshold.
+    """
+    rows = volcano_coordinates(contrast)
+    if rows.empty:
+        return message_figure("No feature fired on the concept or its baseline.")
+    chosen = adapted[adapted["adapted"]]
+    keys = {
+        "adapted": set(zip(chosen["layer"], chosen["feature"])),
+        "final": set(zip(final["layer"], final["feature"])),
+    }
+    units = [unit for unit in UNITS if (rows["unit"] == unit).any()]
+    figure = new_figure(DOUBLE_MM, 78)
+    axes = figure.subplots(1, len(units), squeeze=False)[0]
+    for axis, unit in zip(axes, units):
+        draw_volcano(axis, rows[rows["unit"] == unit], keys)
+        axis.axvline(math.log2(min_odds_ratio), color=GREY, ls="--", lw=0.8)
+        axis.set_yscale("symlog", linthresh=10)
+        axis.set_ylim(bottom=-0.4)
+        axis.set(xlabel="log2 odds ratio (infinite: at the edge)", title=f"counted per {unit}")
+    axes[0].set_ylabel("-log10 p, one-sided Fisher")
+    legend_above(figure, axes, columns=4)
+    return figure
+
+
+def draw_totals(axis: Axes, totals: pd.DataFrame) -> None:
+    """Draw how many features of all layers each stage leaves."""
+    values = totals.set_index("stage")["features"].reindex(list(STAGES)).fillna(0).astype(int)
+    looks = series(STAGES)
+    axis.barh(range(len(values)), values, color=[looks[stage][0] for stage in values.index], height=0.66)
+    for i, value in enumerate(values):
+        axis.text(value, i, f" {value}", va="center")
+    axis.set_yticks(range(len(values)), list(STAGES.values()))
+    axis.invert_yaxis()
+    axis.margins(x=0.16)
+    axis.set_xlabel("Features, all layers")
+
+
+@styled
+def funnel(table: pd.DataFrame) -> Figure:
+    """Draw the features that each filter leaves, in all and by layer.
+
+    Args:
+        table: FUNNEL of one concept and seed.
+    """
+    layers = table[table["layer"] >= 0]
+    if layers.empty:
+        return message_figure("The funnel is empty.")
+    figure = new_figure(DOUBLE_MM, 62)
+    left, right = figure.subplots(1, 2)
+    draw_totals(left, table[table["layer"] < 0])
+    for stage, (colour, marker) in series(STAGES).items():
+        rows = layers[layers["stage"] == stage].sort_values("layer")
+        right.plot(rows["layer"], rows["features"], color=colour, marker=marker, clip_on=False)
+    right.set_yscale("symlog", linthresh=1)
+    right.set_ylim(bottom=0)
+    right.set_ylabel("Features (colours as left)")
+    layer_axis(right, layers["layer"])
+    return figure

@@ -1,0 +1,132 @@
+"""Quality of the dictionaries: by layer, by kind of token, over training."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vlmdiff.figures.style import (
+    DOUBLE_MM,
+    empty_panel,
+    layer_axis,
+    legend_above,
+    message_figure,
+    new_figure,
+    series,
+    styled,
+)
+
+TOKENS = ("all", "text", "image")
+FINAL = 100
+# Beyond this ratio of largest to smallest FVU a linear axis hides the small ones.
+LOG_RATIO = 20.0
+
+
+def draw_seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, label: str, look: tuple[str, str]) -> None:
+    """Draw the mean over seeds as a line and their range as a band."""
+    colour, marker = look
+    grouped = frame.dropna(subset=[y]).groupby(x)[y].agg(["mean", "min", "max"])
+    axis.plot(grouped.index, grouped["mean"], color=colour, marker=marker, label=label, clip_on=False)
+    axis.fill_between(grouped.index, grouped["min"], grouped["max"], color=colour, alpha=0.2, linewidth=0)
+
+
+def draw_fvu_panel(axis: Axes, frame: pd.DataFrame, looks: dict[str, tuple[str, str]]) -> None:
+    """Draw the FVU of each dictionary by layer, for one evaluation set and kind of token."""
+    for name, look in looks.items():
+        rows = frame[frame["dictionary"] == name]
+        if len(rows):
+            draw_seeds(axis, rows, "layer", "fvu", name, look)
+    layer_axis(axis, frame["layer"])
+
+
+@styled
+def fvu_by_layer(metrics: pd.DataFrame) -> Figure:
+    """Draw held-out FVU by layer; a row per evaluation set, a column per kind of token.
+
+    Args:
+        metrics: DICTIONARY_METRICS of every dictionary and seed.
+    """
+    final = metrics[(metrics["snapshot"] == FINAL) & (metrics["n_tokens"] > 0)]
+    if final.empty:
+        return message_figure("No dictionary was evaluated.")
+    sets = list(final.groupby(["model", "dataset"], sort=False).groups)
+    looks = series(final["dictionary"])
+    figure = new_figure(DOUBLE_MM, 14 + 44 * len(sets))
+    grid = figure.subplots(len(sets), len(TOKENS), squeeze=False, sharey="row")
+    for (model, dataset), row in zip(sets, grid):
+        chosen = final[(final["model"] == model) & (final["dataset"] == dataset)]
+        for tokens, axis in zip(TOKENS, row):
+            rows = chosen[chosen["tokens"] == tokens]
+            if rows.empty:
+                empty_panel(axis, f"no {tokens} tokens")
+                continue
+            draw_fvu_panel(axis, rows, looks)
+            axis.set_title(f"{model} on {dataset}: {tokens} tokens")
+        row[0].set_ylabel("Held-out FVU")
+        if chosen["fvu"].max() > LOG_RATIO * chosen["fvu"].clip(lower=1e-6).min():
+            row[0].set_yscale("log")
+        else:
+            row[0].set_ylim(bottom=0)
+    legend_above(figure, grid.flat, columns=6)
+    return figure
+
+
+def model_snapshots(accuracy: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Return a model's accuracies with images and those of its snapshots `<model>_<percent>`."""
+    pattern = re.compile(rf"{re.escape(model)}_(\d+)")
+    percent = {
+        name: FINAL if name == model else int(match.group(1))
+        for name in accuracy["model"].unique()
+        if (match := pattern.fullmatch(name)) or name == model
+    }
+    rows = accuracy[accuracy["model"].isin(percent) & (accuracy["condition"] == "image")]
+    return rows.assign(snapshot=rows["model"].map(percent)).sort_values("snapshot")
+
+
+def draw_accuracy_over_snapshots(axis: Axes, accuracy: pd.DataFrame, model: str) -> None:
+    """Draw the accuracy on each kind of question over the model's fine-tuning."""
+    rows = model_snapshots(accuracy, model)
+    kinds = rows[rows["group"] != "all"]
+    if kinds.empty:
+        empty_panel(axis, "no snapshots of the model")
+        return
+    for name, (colour, marker) in series(kinds["group"]).items():
+        part = kinds[kinds["group"] == name].groupby("snapshot")["accuracy"].mean()
+        axis.plot(part.index, part, color=colour, marker=marker, label=name, clip_on=False)
+    axis.set(ylim=(0, 1.02), xlabel="Fine-tuning of the model (%)", ylabel="Held-out accuracy")
+    axis.set_title(f"{model}: accuracy by kind of question")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03))
+
+
+@styled
+def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, model: str) -> Figure:
+    """Draw FVU and rotation over the snapshots of dictionaries, accuracy over those of the model.
+
+    Args:
+        metrics: DICTIONARY_METRICS with all snapshots; averaged over layers and evaluation sets.
+        accuracy: ACCURACY of the model and its snapshots `<model>_<percent>`.
+        model: the fine-tuned model.
+    """
+    several = metrics.groupby("dictionary")["snapshot"].transform("nunique") > 1
+    rows = metrics[several & (metrics["tokens"] == "text")]
+    figure = new_figure(DOUBLE_MM, 112)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    axes = top.subplots(1, 2)
+    looks = series(rows["dictionary"])
+    panels = (("fvu", "Held-out FVU, text tokens"), ("cos_initial", "Median cosine with start"))
+    for axis, (column, label) in zip(axes, panels):
+        if rows[column].notna().sum() == 0:
+            empty_panel(axis, "no snapshots of dictionaries")
+            continue
+        for name, look in looks.items():
+            part = rows[(rows["dictionary"] == name) & rows[column].notna()]
+            if len(part):
+                by_seed = part.groupby(["seed", "snapshot"], as_index=False)[column].mean()
+                draw_seeds(axis, by_seed, "snapshot", column, name, look)
+        axis.set(xlabel="Training of the dictionary (%)", ylabel=label)
+    legend_above(top, axes, columns=6)
+    draw_accuracy_over_snapshots(bottom.subplots(), accuracy, model)
+    return figure

@@ -1,0 +1,125 @@
+"""One look for all figures: print sizes, fonts, colours that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from types import MappingProxyType
+from typing import ParamSpec
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Arguments = ParamSpec("Arguments")
+
+SINGLE_MM = 85.0
+DOUBLE_MM = 175.0
+MM_PER_INCH = 25.4
+
+# The palette of Okabe and Ito (2008), which stays distinct under all common colour deficiencies.
+BLACK, GREY, LIGHT = "#000000", "#767676", "#D0D0D0"
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+TARGET_COLOUR, CONTROL_COLOUR = VERMILION, BLUE
+SEQUENTIAL = "cividis"
+
+SETTINGS = MappingProxyType(
+    {
+        "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+        "font.size": 7.0,
+        "axes.titlesize": 7.5,
+        "axes.labelsize": 7.5,
+        "xtick.labelsize": 7.0,
+        "ytick.labelsize": 7.0,
+        "legend.fontsize": 7.0,
+        "legend.frameon": False,
+        "legend.handlelength": 1.4,
+        "legend.columnspacing": 1.2,
+        "axes.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5,
+        "xtick.minor.size": 1.5,
+        "ytick.minor.size": 1.5,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 3.2,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "pdf.fonttype": 42,  # embed TrueType: text stays text
+        "svg.fonttype": "path",  # outlines: the viewer's fonts cannot break the layout
+        "svg.hashsalt": "vlmdiff",
+        "image.interpolation": "nearest",
+    }
+)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Apply the settings; ticks are made when a figure is saved, so saving needs them as well."""
+    with matplotlib.rc_context(dict(SETTINGS)):
+        yield
+
+
+def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Draw a figure under the shared settings."""
+
+    @wraps(draw)
+    def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with style():
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+def new_figure(width_mm: float, height_mm: float, layout: str | None = "constrained") -> Figure:
+    """Return an empty figure of a print size in millimetres, bound to the Agg canvas."""
+    figure = Figure(figsize=(width_mm / MM_PER_INCH, height_mm / MM_PER_INCH), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@styled
+def message_figure(text: str, width_mm: float = SINGLE_MM) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure = new_figure(width_mm, 30.0, layout=None)
+    figure.text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=GREY)
+    return figure
+
+
+def series(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Give each name a colour and a marker, in order of first appearance."""
+    unique = list(dict.fromkeys(names))
+    return {name: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(unique)}
+
+
+def legend_above(figure: Figure, axes: Iterable[Axes], columns: int = 4) -> None:
+    """Put one legend with every distinct label of `axes` above the figure."""
+    found = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        for handle, label in zip(handles, labels):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)
+
+
+def layer_axis(axis: Axes, layers: Iterable[int]) -> None:
+    """Tick every layer, or every few of many."""
+    values = sorted(set(layers))
+    step = max(1, round(len(values) / 8))
+    axis.set_xticks(values[::step])
+    axis.set_xlabel("Layer")
+
+
+def empty_panel(axis: Axes, text: str) -> None:
+    """Turn a panel without data into a short grey remark."""
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=GREY)

@@ -1,0 +1,72 @@
+"""How the selection of adapted features moves with its two thresholds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from vlmdiff.figures.style import DOUBLE_MM, ORANGE, SEQUENTIAL, message_figure, new_figure, styled
+
+PANELS = (
+    ("adapted", "Features selected"),
+    ("jaccard", "Jaccard index with the config's selection"),
+    ("retention", "Retention: share of the config's selection kept"),
+    ("precision", "Precision: share that the config selects too"),
+)
+# Above this share of the colour range, cividis is so light that black digits read better.
+LIGHT_FROM = 0.55
+
+
+def cell_text(value: float, counts: bool) -> str:
+    """Write a cell's number as short as it can be."""
+    if np.isnan(value):
+        return ""
+    return f"{value:.0f}" if counts else f"{value:.2f}".replace("0.", ".", 1)
+
+
+def draw_heat_map(axis: Axes, table: pd.DataFrame, counts: bool) -> None:
+    """Draw one value by eps (rows) and percentile (columns), each cell with its number."""
+    values = table.to_numpy(float)
+    top = max(float(np.nanmax(values)), 1e-9) if counts and np.isfinite(values).any() else 1.0
+    axis.imshow(values, cmap=SEQUENTIAL, vmin=0, vmax=top, aspect="auto", origin="lower")
+    for (row, column), value in np.ndenumerate(values):
+        colour = "black" if value / top > LIGHT_FROM else "white"
+        axis.text(column, row, cell_text(value, counts), ha="center", va="center", color=colour)
+    axis.set_xticks(range(table.shape[1]), [f"{value:g}" for value in table.columns])
+    axis.set_yticks(range(table.shape[0]), [f"{value:g}" for value in table.index])
+    axis.tick_params(length=0)
+
+
+def mark_config(axis: Axes, table: pd.DataFrame, eps: float, percentile: float) -> None:
+    """Outline the cell of the config's percentile rule, if the sweep holds it."""
+    if eps in table.index and percentile in table.columns:
+        corner = (table.columns.get_loc(percentile) - 0.5, table.index.get_loc(eps) - 0.5)
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=ORANGE, lw=1.8, clip_on=False))
+
+
+@styled
+def threshold_robustness(sweep: pd.DataFrame, eps: float, percentile: float) -> Figure:
+    """Draw count, Jaccard index, retention and precision over the sweep of both thresholds.
+
+    Args:
+        sweep: THRESHOLD_SWEEP of all seeds; cells are means over seeds.
+        eps: the config's energy threshold.
+        percentile: the config's percentile.
+    """
+    if sweep.empty:
+        return message_figure("The threshold sweep is empty.")
+    figure = new_figure(DOUBLE_MM, 112)
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    for axis, (column, title) in zip(axes.flat, PANELS):
+        table = sweep.pivot_table(index="eps", columns="percentile", values=column, aggfunc="mean", dropna=False)
+        draw_heat_map(axis, table, counts=column == "adapted")
+        mark_config(axis, table, eps, percentile)
+        axis.set_title(title)
+    for axis in axes[-1]:
+        axis.set_xlabel("Percentile of the cosines")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("Visual energy above")
+    return figure
