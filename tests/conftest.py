@@ -11,7 +11,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+from jaxtyping import install_import_hook
 from tiny_models import build_tiny_dataset, build_tiny_lm, build_tiny_text_dataset, build_tiny_vlm
+
+# Types and shapes of these rooms' annotations are checked at run time; before they are imported.
+CHECKED_ROOMS = ("activations", "models", "data", "extraction")
+install_import_hook([f"vlmdiff.{room}" for room in CHECKED_ROOMS], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,13 @@ COLOURS = {"red": (220, 40, 40), "blue": (40, 60, 220), "green": (40, 170, 60), 
 SHAPES = ("circle", "square", "triangle", "cross")
 RELATIONS = ("left of", "right of", "above", "below")
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<image>")
-WORDS = (
-    "a about above and are assistant below big bottom central circle colour column count cross describe "
-    "false far four from green how in is it left many near no object objects of on one or red right row "
-    "say shape small square that the there this three top triangle true two what where which yellow yes "
-    "blue image . ? ,"
-).split()
+VOCABULARY = """
+a about above and are assistant below big bottom central circle colour column count cross describe
+false far four from green how in is it left many near no object objects of on one or red right row
+say shape small square that the there this three top triangle true two what where which yellow yes
+blue image . ? ,
+"""
+WORDS = VOCABULARY.split()
 CHAT_TEMPLATE = (
     "{{ bos_token }}{%- for message in messages -%}"
     "{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"
@@ -73,20 +74,20 @@ def tiny_text_config(tokenizer, **changes):
     """Three-block Llama configuration."""
     from transformers import LlamaConfig
 
-    values = dict(
-        vocab_size=len(tokenizer),
-        hidden_size=D_MODEL,
-        intermediate_size=64,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=N_HEADS,
-        num_key_value_heads=N_HEADS,
-        max_position_embeddings=256,
+    values = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": D_MODEL,
+        "intermediate_size": 64,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": N_HEADS,
+        "num_key_value_heads": N_HEADS,
+        "max_position_embeddings": 256,
         # Large enough that attention and MLPs move the residual stream visibly.
-        initializer_range=0.2,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+        "initializer_range": 0.2,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     return LlamaConfig(**{**values, **changes})
 
 
@@ -201,15 +202,18 @@ def build_tiny_dataset(folder: Path, samples: int = 40, seed: int = 0) -> Path:
     return write_samples(Path(folder), tiny_questions(samples, images, seed))
 
 
+def tiny_sentence(rng: random.Random) -> str:
+    """Return a sentence about two shapes."""
+    colour, relation = rng.choice(list(COLOURS)), rng.choice(RELATIONS)
+    return f"the {colour} {rng.choice(SHAPES)} is {relation} the {rng.choice(SHAPES)} ."
+
+
 def build_tiny_text_dataset(folder: Path, samples: int = 40, seed: int = 0) -> Path:
     """Write a text corpus: no images, no answers, raw documents of different lengths."""
     rng = random.Random(seed)
     texts = []
     for index in range(samples):
-        sentences = [
-            f"the {rng.choice(list(COLOURS))} {rng.choice(SHAPES)} is {rng.choice(RELATIONS)} the {rng.choice(SHAPES)} ."
-            for _ in range(1 + index % 3)
-        ]
+        sentences = [tiny_sentence(rng) for _ in range(1 + index % 3)]
         texts.append(
             {
                 "sample_id": f"text_{index:04d}",

@@ -1,12 +1,13 @@
 """The `world:` section of the configuration: the built-in world and the models trained in it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from vlmdiff.config.base import Name, Section
 
 SceneSplit = Literal["train", "validation", "test"]
+TrainingStage = Literal["language_model", "vision", "tuning"]
 DatasetKind = Literal["text", "general", "spatial", "spatial_open", "mixed"]
 
 
@@ -27,7 +28,7 @@ class LanguageModelTraining(Section):
     d_mlp: int = Field(352, ge=8, le=8192, description="Width of the MLP's hidden layer.")
     initial_scale: float = Field(0.06, gt=0, le=1, description="Standard deviation of the initial weights.")
     matching_blocks: int = Field(
-        2, ge=0, le=32, description="First blocks that start with equal query and key weights."
+        2, ge=0, le=32, description="First blocks whose attention starts as a look-up of equal content."
     )
     steps: int = Field(250, ge=1, le=100_000, description="Optimiser steps on text.")
     batch_size: int = Field(32, ge=1, le=4096, description="Documents per step.")
@@ -101,7 +102,7 @@ class Tuning(Section):
         250, ge=1, le=10_000, description="Steps over which that skew fades in the last phase."
     )
     patience: int = Field(
-        500, ge=1, le=100_000, description="Steps after which a closed first gate means failure."
+        800, ge=1, le=100_000, description="Steps after which a closed first gate means failure."
     )
     attempts: int = Field(2, ge=1, le=10, description="Seeds to try before giving up.")
 
@@ -113,6 +114,15 @@ class WorldDataset(Section):
     scenes: SceneSplit = Field(description="Split from which the scenes are drawn.")
     samples: int = Field(ge=1, le=100_000, description="Number of samples.")
     seed: int = Field(0, ge=0, description="Tells apart data sets of one kind and split.")
+
+    @model_validator(mode="after")
+    def _statements_can_be_balanced(self) -> "WorldDataset":
+        if self.kind == "spatial" and self.samples % 8:
+            raise ValueError(
+                f"samples is {self.samples}; a spatial data set balances 4 relations and 2 truths, "
+                "so samples must be a multiple of 8"
+            )
+        return self
 
 
 def _default_datasets() -> dict[str, WorldDataset]:
@@ -153,6 +163,7 @@ class WorldConfig(Section):
         default_factory=_default_datasets, description="Data sets to write, by name."
     )
 
-    def training_settings(self) -> dict:
-        """The plain values on which the trained checkpoints depend."""
-        return self.model_dump(mode="json", exclude={"models", "datasets"})
+    def stage_settings(self, stage: TrainingStage) -> dict[str, Any]:
+        """Return the plain values on which one training stage depends, beside its input files."""
+        shared = {"seed", "scenes", "weights_dtype"}
+        return self.model_dump(mode="json", include=shared | {stage})

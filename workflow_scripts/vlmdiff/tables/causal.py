@@ -87,6 +87,38 @@ HEAD_PATCHING = contract(
     ("metric_corrupt", "float", "mean metric of the corrupt runs"),
 )
 
+HEAD_AGREEMENT = contract(
+    "Correlation over heads of attribution patching with exact patching, one row a feature and method.",
+    ("concept", "str", "concept of the config"),
+    ("feature_layer", "int", "layer of the feature; -1 for all features pooled"),
+    ("feature", "int", "index in the dictionary; -1 for all features pooled"),
+    ("name", "str", "L{layer}F{feature}; 'pooled' for all, each first divided by its sum of absolute values"),
+    ("method", "str", "method_a, method_b or signed"),
+    ("reference", "str", "column of the exact patching that it is held against: exact_abs or exact"),
+    ("heads", "int", "heads compared"),
+    ("spearman", "float", "rank correlation; NaN for fewer than 3 heads or a constant column"),
+    ("pearson", "float", "linear correlation; NaN likewise"),
+)
+
+HEAD_ATTENTION = contract(
+    "Attention from the token on which a feature fires most to one image patch, by the feature's top head.",
+    ("concept", "str", "concept of the config"),
+    ("feature_layer", "int", "layer of the feature"),
+    ("feature", "int", "index in the dictionary"),
+    ("name", "str", "L{layer}F{feature}"),
+    ("layer", "int", "layer of the head"),
+    ("head", "int", "head"),
+    ("head_name", "str", "L{layer}H{head}"),
+    ("sample_rank", "int", "0 for the sample on which the feature fires most"),
+    ("sample_id", "str", "sample"),
+    ("position", "int", "position of that token in the model's sequence"),
+    ("token", "str", "that token"),
+    ("activation", "float", "activation of the feature there"),
+    ("row", "int", "row of the patch, 0 at the top"),
+    ("col", "int", "column of the patch, 0 at the left"),
+    ("weight", "float", "attention weight; patches of one token sum to at most 1"),
+)
+
 HEAD_ABLATION = contract(
     "Test effect of mean-ablating heads, beside random heads.",
     ("concept", "str", "concept of the config"),

@@ -148,3 +148,20 @@ FINAL_FEATURES = contract(
     ("sample_log_p_adjusted", "float", "counted per sample"),
     ("activation_neutral", "float", "mean largest activation under neutral prompts"),
 )
+
+GALLERY = contract(
+    "The strongest samples of the best final features, as the figure shows them.",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    ("layer", "int", "decoder block"),
+    ("feature", "int", "index in the dictionary"),
+    ("name", "str", "L{layer}F{feature}"),
+    ("rank", "int", "0 for the strongest sample of the feature"),
+    ("sample_id", "str", "sample"),
+    ("image", "str", "image file; empty for text"),
+    ("prompt", "str", "what the user asks"),
+    ("token", "str", "token with the largest activation"),
+    ("token_start", "int", "its first character in the prompt; -1 if it is not in the prompt"),
+    ("token_end", "int", "the character after its last; -1 if it is not in the prompt"),
+    ("activation", "float", "z at that token"),
+)

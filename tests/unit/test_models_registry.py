@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import build_tiny_lm
+
+from vlmdiff.config.subjects import ModelConfig
+from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.registry import FAMILIES, load_subject
+
+
+def test_every_family_of_the_config_can_be_loaded():
+    allowed = ModelConfig.model_fields["family"].annotation.__args__
+    assert set(allowed) == set(FAMILIES)
+
+
+def test_a_config_entry_is_accepted_as_it_is(tiny_lm_path):
+    spec = ModelConfig(family="causal_lm", path="anything", dtype="bfloat16", attention="eager")
+    subject = load_subject("lm", spec, tiny_lm_path)
+    assert subject.model.dtype == torch.bfloat16
+    assert subject.model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_images_follow_the_models_dtype(tiny_vlm_path, dtype):
+    from PIL import Image
+
+    subject = load_subject("vlm", {"family": "llava", "dtype": dtype}, tiny_vlm_path)
+    batch = subject.prepare(["describe this image ."], [Image.new("RGB", (36, 36), "red")])
+    assert subject.residuals(batch, [0])[0].dtype == getattr(torch, dtype)
+
+
+def test_fingerprint_follows_content_not_place(tiny_lm_path, tmp_path):
+    copy = shutil.copytree(tiny_lm_path, tmp_path / "copy")
+    assert model_fingerprint(copy) == model_fingerprint(tiny_lm_path)
+    (copy / "training.json").write_text("{}")
+    assert model_fingerprint(copy) == model_fingerprint(tiny_lm_path)
+    other = build_tiny_lm(tmp_path / "other", seed=1)
+    assert model_fingerprint(other) != model_fingerprint(tiny_lm_path)
+    config = json.loads((copy / "config.json").read_text()) | {"rms_norm_eps": 0.1}
+    (copy / "config.json").write_text(json.dumps(config))
+    assert model_fingerprint(copy) != model_fingerprint(tiny_lm_path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(SubjectError, match=r"models\.lm\.path: no config\.json in .*nowhere"):
+        load_subject("lm", {"family": "causal_lm"}, tmp_path / "nowhere")
+
+
+def test_the_wrong_family_is_named(tiny_lm_path, tiny_vlm_path):
+    with pytest.raises(SubjectError, match="has 'llama'.*use family 'causal_lm'"):
+        load_subject("m", {"family": "llava"}, tiny_lm_path)
+    with pytest.raises(SubjectError, match="model_type 'llava' with a vision tower"):
+        load_subject("m", {"family": "causal_lm"}, tiny_vlm_path)
+    with pytest.raises(SubjectError, match=r"found 'bert', allowed are \['causal_lm', 'llava'\]"):
+        load_subject("m", {"family": "bert"}, tiny_vlm_path)
+
+
+@pytest.mark.parametrize("removed", ["model.safetensors", "tokenizer.json"])
+def test_an_incomplete_checkpoint_is_named(tiny_lm_path, tmp_path, removed):
+    copy = shutil.copytree(tiny_lm_path, tmp_path / "copy")
+    (copy / removed).unlink()
+    with pytest.raises(SubjectError, match="copy"):
+        load_subject("lm", {"family": "causal_lm"}, copy)
+
+
+def test_weights_that_are_cut_off_are_refused(tiny_lm_path, tmp_path):
+    copy: Path = shutil.copytree(tiny_lm_path, tmp_path / "copy")
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(SubjectError, match="cannot be loaded"):
+        load_subject("lm", {"family": "causal_lm"}, copy)
+
+
+def test_weights_that_lack_a_block_are_refused(tiny_lm_path, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copy: Path = shutil.copytree(tiny_lm_path, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if ".layers.1." not in name}
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SubjectError, match=r"layers\.1\."):
+        load_subject("lm", {"family": "causal_lm"}, copy)

@@ -1,0 +1,113 @@
+"""The written contract of an activation shard: names, header, errors, checksums (docs/formats.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+SCHEMA = "vlmdiff-shard-1"
+CHUNK_BYTES = 2 * 2**20
+TOKEN_DTYPES = {"token_id": np.int32, "position": np.int32, "token_type": np.uint8}
+STORED = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
+# Bits of the exponent: all ones means NaN or infinity.
+EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}
+
+Storage = Literal["float16", "bfloat16"]
+
+
+class ShardError(ValueError):
+    """A shard cannot be trusted, or may not be written; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """Where a shard comes from and how its values are stored."""
+
+    model: str
+    dataset: str
+    model_fingerprint: str
+    dataset_fingerprint: str
+    block: int
+    d_model: int
+    layers: tuple[int, ...]
+    dtype: Storage
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """Residuals and tokens of consecutive samples.
+
+    Attributes:
+        residual: for each layer (tokens, d_model), float16 or the bits of bfloat16 in uint16.
+        token_id: (tokens,) token in the model's vocabulary.
+        position: (tokens,) position in the model's sequence.
+        token_type: (tokens,) codes of `vlmdiff.activations.tokens`.
+        offsets: (samples + 1,) sample `i` owns tokens `offsets[i]:offsets[i + 1]`.
+        sample_id: names of the samples.
+        group: groups of the samples.
+    """
+
+    residual: dict[int, np.ndarray]
+    token_id: np.ndarray
+    position: np.ndarray
+    token_type: np.ndarray
+    offsets: np.ndarray
+    sample_id: list[str]
+    group: list[str]
+
+
+def layer_name(layer: int) -> str:
+    """Return the HDF5 name of a layer's residuals."""
+    return f"residual/layer_{layer}"
+
+
+def rows_per_chunk(d_model: int) -> int:
+    """Return how many tokens of 16-bit values make a chunk of 2 MB."""
+    return max(1, CHUNK_BYTES // (2 * d_model))
+
+
+def array_bytes(values: np.ndarray) -> memoryview:
+    """Return an array's bytes, row by row, little-endian, without a copy where it is so already."""
+    ordered = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return memoryview(ordered.reshape(-1).view(np.uint8))
+
+
+def string_bytes(values: Iterable[str]) -> bytes:
+    """Return the bytes that a list of strings is digested by: UTF-8, a zero byte after each."""
+    return b"".join(value.encode() + b"\0" for value in values)
+
+
+def checksum(values: np.ndarray | list[str]) -> str:
+    """Return the SHA-256 of an array's or a list of strings' bytes."""
+    data = string_bytes(values) if isinstance(values, list) else array_bytes(values)
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_finite(values: np.ndarray, layer: int, storage: Storage, path: Any) -> None:
+    """Refuse NaN and infinity, which a value beyond float16's 65,504 becomes.
+
+    Raises:
+        ShardError: naming the layer and what to change.
+    """
+    mask = np.uint16(EXPONENT[storage])
+    wrong = np.count_nonzero((values.view(np.uint16) & mask) == mask)
+    if not wrong:
+        return
+    remedy = (
+        "values above 65504 do not fit into float16: set `extraction.storage: bfloat16` in the config"
+        if storage == "float16"
+        else "the model itself yields NaN or infinity: set its `dtype` to float32 or bfloat16 in the config"
+    )
+    raise ShardError(
+        f"{path}: layer {layer}: found {wrong} values that are NaN or infinite as {storage}; {remedy}"
+    )
+
+
+def remake(path: str | Path, found: str) -> ShardError:
+    """Return the error for a shard that must be made again."""
+    return ShardError(f"{path}: {found}. Delete the file and run snakemake again, which remakes it.")

@@ -1,0 +1,23 @@
+"""Between the model's floating-point numbers and the 16 bits that a shard stores."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmdiff.activations.format import Storage
+
+
+def to_storage(values: Tensor, storage: Storage) -> np.ndarray:
+    """Round to 16 bits: float16, or bfloat16 as its bits in uint16. Out of range becomes infinity."""
+    if storage == "float16":
+        return values.detach().to(torch.float16).cpu().numpy()
+    return values.detach().to(torch.bfloat16).cpu().view(torch.int16).numpy().view(np.uint16)
+
+
+def from_storage(stored: np.ndarray) -> Tensor:
+    """Return stored values as float32; uint16 holds the bits of bfloat16."""
+    if stored.dtype == np.uint16:
+        return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16).float()
+    return torch.from_numpy(stored).float()

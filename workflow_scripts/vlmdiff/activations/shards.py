@@ -1,0 +1,150 @@
+"""Reading a shard: everything small is checked on opening, a layer's values when it is first used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vlmdiff.activations.format import (
+    SCHEMA,
+    STORED,
+    TOKEN_DTYPES,
+    ShardError,
+    ShardHeader,
+    array_bytes,
+    checksum,
+    layer_name,
+    remake,
+    rows_per_chunk,
+)
+
+CHUNKS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard whose header, tokens and samples are in memory; residuals are read in slabs."""
+
+    path: Path
+    header: ShardHeader
+    token_id: np.ndarray
+    position: np.ndarray
+    token_type: np.ndarray
+    offsets: np.ndarray
+    sample_id: list[str]
+    group: list[str]
+
+    @property
+    def n_tokens(self) -> int:
+        """Stored tokens."""
+        return len(self.token_id)
+
+    def read(self, layer: int, start: int, stop: int) -> np.ndarray:
+        """Return residuals (stop - start, d_model) as stored: float16, or bfloat16 bits in uint16."""
+        with reading(self.path) as file:
+            return file[layer_name(layer)][start:stop]
+
+    def verify(self, layers: tuple[int, ...] | None = None) -> None:
+        """Compare the checksums of `layers` (all if None), reading each once from start to end.
+
+        Raises:
+            ShardError: a layer is missing or its values were altered.
+        """
+        layers = self.header.layers if layers is None else layers
+        missing = [layer for layer in layers if layer not in self.header.layers]
+        if missing:
+            raise remake(self.path, f"layers {missing} are missing, found {list(self.header.layers)}")
+        step = CHUNKS_AT_ONCE * rows_per_chunk(self.header.d_model)
+        with reading(self.path) as file:
+            for layer in layers:
+                dataset, digest = file[layer_name(layer)], hashlib.sha256()
+                for start in range(0, self.n_tokens, step):
+                    digest.update(array_bytes(dataset[start : start + step]))
+                if digest.hexdigest() != dataset.attrs["checksum"]:
+                    raise remake(self.path, f"layer {layer} was altered (its checksum differs)")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file to read, with errors that name the file and the remedy."""
+    if not path.is_file():
+        raise ShardError(f"{path}: no such file; run snakemake, which makes it")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError) as error:
+        raise remake(path, f"not a whole activation shard ({error})") from error
+
+
+def open_shard(path: str | Path) -> Shard:
+    """Open a shard: schema, header, shapes, types and the checksums of all small objects.
+
+    Residuals are compared with their checksum by `Shard.verify`.
+
+    Raises:
+        ShardError: the file is missing, truncated, foreign or altered.
+    """
+    path = Path(path)
+    with reading(path) as file:
+        header = read_header(file, path)
+        check_layout(file, header, path)
+        arrays = {name: checked(file[name][:], file[name], path) for name in (*TOKEN_DTYPES, "offsets")}
+        names = {
+            name: checked(file[name].asstr()[:].tolist(), file[name], path) for name in ("sample_id", "group")
+        }
+    check_offsets(arrays["offsets"], len(arrays["token_id"]), len(names["sample_id"]), path)
+    return Shard(path, header, **arrays, **names)
+
+
+def read_header(file: h5py.File, path: Path) -> ShardHeader:
+    """Read and check the attributes."""
+    schema = file.attrs.get("schema")
+    if schema != SCHEMA:
+        raise remake(path, f"schema is {schema!r}, expected {SCHEMA!r}")
+    names = [field.name for field in fields(ShardHeader)]
+    missing = [name for name in names if name not in file.attrs]
+    if missing:
+        raise remake(path, f"attributes {missing} are missing")
+    values: dict[str, Any] = {name: plain(file.attrs[name]) for name in names}
+    if values["dtype"] not in STORED:
+        raise remake(path, f"dtype is {values['dtype']!r}, expected one of {list(STORED)}")
+    return ShardHeader(**values)
+
+
+def plain(value: Any) -> Any:
+    """Turn an attribute into a plain Python value, an array into a tuple."""
+    return tuple(value.tolist()) if isinstance(value, np.ndarray) else getattr(value, "item", lambda: value)()
+
+
+def check_layout(file: h5py.File, header: ShardHeader, path: Path) -> None:
+    """Check that every object is there with its shape and type."""
+    required = [*TOKEN_DTYPES, "offsets", "sample_id", "group", *map(layer_name, header.layers)]
+    missing = [name for name in required if name not in file or "checksum" not in file[name].attrs]
+    if missing:
+        raise remake(path, f"{missing} are missing or have no checksum")
+    tokens = file["token_id"].shape[0]
+    for name in map(layer_name, header.layers):
+        found, expected = file[name], ((tokens, header.d_model), STORED[header.dtype])
+        if (found.shape, found.dtype) != expected:
+            raise remake(path, f"{name} is {found.dtype} {found.shape}, expected {expected[1]} {expected[0]}")
+
+
+def checked(values: Any, dataset: h5py.Dataset, path: Path) -> Any:
+    """Return values read from a dataset if they match its checksum."""
+    if checksum(values) != dataset.attrs["checksum"]:
+        raise remake(path, f"{dataset.name.strip('/')} was altered (its checksum differs)")
+    return values
+
+
+def check_offsets(offsets: np.ndarray, tokens: int, samples: int, path: Path) -> None:
+    """Check that offsets cut the tokens into the samples."""
+    fits = len(offsets) == samples + 1 and offsets[0] == 0 and offsets[-1] == tokens
+    if samples == 0 or not fits or (np.diff(offsets) < 0).any():
+        raise remake(path, f"offsets do not fit to {samples} samples of {tokens} tokens")

@@ -1,0 +1,107 @@
+"""Shuffling tokens by slabs: read in large pieces, shuffle in a buffer, restart anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vlmdiff.runtime.seeds import derive_seed
+
+BUFFER_SLABS = 8
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A contiguous piece of one shard.
+
+    Attributes:
+        shard: index of the shard.
+        start: first row of the piece.
+        stop: row after its last.
+        rows: (selected,) selected rows, counted from `start`.
+    """
+
+    shard: int
+    start: int
+    stop: int
+    rows: np.ndarray
+
+
+def cut_slabs(shard: int, mask: np.ndarray, max_tokens: int) -> Iterator[Slab]:
+    """Cut a shard into contiguous pieces of at most `max_tokens` selected rows.
+
+    Args:
+        shard: index of the shard, handed on.
+        mask: (tokens,) True for selected rows.
+        max_tokens: most selected rows of a piece.
+    """
+    selected = np.flatnonzero(mask)
+    for first in range(0, len(selected), max_tokens):
+        rows = selected[first : first + max_tokens]
+        start, stop = int(rows[0]), int(rows[-1]) + 1
+        yield Slab(shard, start, stop, rows - start)
+
+
+class ShuffledStream:
+    """An endless stream of rows: slabs permuted each epoch, rows shuffled among a few slabs.
+
+    Row `n` of the stream is a function of seed and slabs alone, so that a stream can start at any
+    row: whole buffers before it are skipped without reading.
+    """
+
+    def __init__(
+        self, slabs: Sequence[Slab], read: Callable[[Slab], np.ndarray], seed: int, keep: bool
+    ) -> None:
+        """Plan a stream.
+
+        Args:
+            slabs: the pieces to draw from.
+            read: returns the selected rows of a piece.
+            seed: determines the order.
+            keep: hold every piece in memory once it has been read.
+        """
+        self.slabs, self.read, self.seed, self.keep = slabs, read, seed, keep
+        self.sizes = np.array([len(slab.rows) for slab in slabs])
+        self.kept: dict[int, np.ndarray] = {}
+
+    def batches(self, size: int, start_row: int) -> Iterator[np.ndarray]:
+        """Yield the stream from `start_row` on in batches of exactly `size` rows."""
+        pending: list[np.ndarray] = []
+        waiting = 0
+        for rows in self.buffers(start_row):
+            pending.append(rows)
+            waiting += len(rows)
+            if waiting < size:
+                continue
+            joined = np.concatenate(pending)
+            whole = waiting - waiting % size
+            yield from (joined[first : first + size] for first in range(0, whole, size))
+            pending, waiting = [joined[whole:]], waiting - whole
+
+    def buffers(self, start_row: int) -> Iterator[np.ndarray]:
+        """Yield shuffled buffers; of the first one only what lies from `start_row` on."""
+        epoch, skip = divmod(start_row, int(self.sizes.sum()))
+        while True:
+            order = np.random.default_rng(derive_seed(self.seed, "slabs", epoch)).permutation(len(self.slabs))
+            for first in range(0, len(order), BUFFER_SLABS):
+                members = order[first : first + BUFFER_SLABS]
+                size = int(self.sizes[members].sum())
+                if skip >= size:
+                    skip -= size
+                    continue
+                rng = np.random.default_rng(derive_seed(self.seed, "rows", epoch, first))
+                shuffled = rng.permutation(size)
+                yield np.concatenate([self.rows(int(member)) for member in members])[shuffled[skip:]]
+                skip = 0
+            epoch += 1
+
+    def rows(self, index: int) -> np.ndarray:
+        """Return the selected rows of a slab."""
+        if index in self.kept:
+            return self.kept[index]
+        rows = self.read(self.slabs[index])
+        if self.keep:
+            self.kept[index] = rows
+        return rows

@@ -1,0 +1,151 @@
+"""One layer's residuals over all shards of a model and data set: in order, or shuffled for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int32, Int64, UInt8
+from torch import Tensor
+
+from vlmdiff.activations.format import ShardError, remake
+from vlmdiff.activations.precision import from_storage
+from vlmdiff.activations.shards import Shard, open_shard
+from vlmdiff.activations.shuffling import ShuffledStream, Slab, cut_slabs
+from vlmdiff.activations.tokens import type_codes
+
+MEMORY_BYTES = 2**30
+SLAB_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive tokens of one shard, in order.
+
+    Attributes:
+        values: (tokens, d_model) residuals.
+        token_type: (tokens,) codes of `vlmdiff.activations.tokens`.
+        token_id: (tokens,) token in the model's vocabulary.
+        position: (tokens,) position in the model's sequence.
+        sample: (tokens,) index of the sample in `ActivationStore.sample_ids`.
+    """
+
+    values: Float32[Tensor, "tokens d_model"]
+    token_type: UInt8[Tensor, " tokens"]
+    token_id: Int32[Tensor, " tokens"]
+    position: Int32[Tensor, " tokens"]
+    sample: Int64[Tensor, " tokens"]
+
+
+class ActivationStore:
+    """One layer over the shards of one (model, data set).
+
+    Attributes:
+        d_model: residual width.
+        n_samples: samples over all shards.
+        sample_ids: names of the samples, in order.
+        groups: groups of the samples, in order.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], layer: int, memory_bytes: int = MEMORY_BYTES) -> None:
+        """Open and check all shards; reads the layer once to compare checksums.
+
+        Args:
+            paths: all shards of one model and data set.
+            layer: decoder block.
+            memory_bytes: a selection of at most this size is kept in memory after the first epoch.
+
+        Raises:
+            ShardError: no shards, shards that do not belong together, or a shard that is damaged.
+        """
+        self.layer, self.memory_bytes = layer, memory_bytes
+        self.shards = sorted((open_shard(path) for path in paths), key=lambda shard: shard.header.block)
+        check_together(self.shards)
+        for shard in self.shards:
+            shard.verify((layer,))
+        self.d_model: int = self.shards[0].header.d_model
+        self.sample_ids = [name for shard in self.shards for name in shard.sample_id]
+        self.groups = [group for shard in self.shards for group in shard.group]
+        self.n_samples = len(self.sample_ids)
+
+    def n_tokens(self, token_types: Sequence[str]) -> int:
+        """Return how many tokens of the given types there are."""
+        codes = type_codes(token_types)
+        return int(sum(np.isin(shard.token_type, codes).sum() for shard in self.shards))
+
+    def chunks(
+        self, token_types: Sequence[str] = ("text", "image"), max_tokens: int = 8192
+    ) -> Iterator[Chunk]:
+        """Yield the tokens of the given types in the order of samples, at most `max_tokens` at once.
+
+        A sample's tokens may lie in two chunks.
+        """
+        first_sample = 0
+        for index, shard in enumerate(self.shards):
+            mask = np.isin(shard.token_type, type_codes(token_types))
+            sample = np.repeat(np.arange(len(shard.sample_id)), np.diff(shard.offsets)) + first_sample
+            for slab in cut_slabs(index, mask, max_tokens):
+                rows = slab.start + slab.rows
+                yield Chunk(
+                    self._read(slab),
+                    torch.from_numpy(shard.token_type[rows]),
+                    torch.from_numpy(shard.token_id[rows]),
+                    torch.from_numpy(shard.position[rows]),
+                    torch.from_numpy(sample[rows]),
+                )
+            first_sample += len(shard.sample_id)
+
+    def batches(
+        self, token_types: Sequence[str], batch_tokens: int, seed: int, start_step: int = 0
+    ) -> Iterator[Float32[Tensor, "batch_tokens d_model"]]:
+        """Yield full batches of shuffled tokens without end, each token once an epoch.
+
+        Batch `i` is the same whatever `start_step` and `memory_bytes` are; it depends on `seed` and
+        on how samples are cut into shards. Batches run over the ends of epochs.
+
+        Args:
+            token_types: which tokens.
+            batch_tokens: rows of a batch.
+            seed: determines the order.
+            start_step: index of the first batch, to continue an interrupted training.
+
+        Raises:
+            ShardError: there is no token of these types.
+        """
+        codes = type_codes(token_types)
+        masks = [np.isin(shard.token_type, codes) for shard in self.shards]
+        slabs = [slab for index, mask in enumerate(masks) for slab in cut_slabs(index, mask, SLAB_TOKENS)]
+        if not slabs:
+            raise ShardError(
+                f"{self.shards[0].path} and its neighbours hold no tokens of the types {list(token_types)}"
+            )
+        fits = 2 * self.d_model * sum(len(slab.rows) for slab in slabs) <= self.memory_bytes
+        stream = ShuffledStream(slabs, self._stored, seed, keep=fits)
+        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_step * batch_tokens))
+
+    def _stored(self, slab: Slab) -> np.ndarray:
+        values = self.shards[slab.shard].read(self.layer, slab.start, slab.stop)
+        return values if len(slab.rows) == len(values) else values[slab.rows]
+
+    def _read(self, slab: Slab) -> Tensor:
+        return from_storage(self._stored(slab))
+
+
+def check_together(shards: Sequence[Shard]) -> None:
+    """Refuse shards of different models, data sets or formats, and a series with gaps."""
+    if not shards:
+        raise ShardError("no activation shards were given; expected all shards of one model and data set")
+    first = shards[0]
+    same = ("model", "dataset", "model_fingerprint", "dataset_fingerprint", "d_model", "dtype")
+    for shard in shards[1:]:
+        differing = [key for key in same if getattr(shard.header, key) != getattr(first.header, key)]
+        if differing:
+            raise remake(shard.path, f"{differing} differ from {first.path}; shards of one series must agree")
+    blocks = [shard.header.block for shard in shards]
+    if blocks != list(range(len(blocks))):
+        raise ShardError(
+            f"{first.path.parent}: found blocks {blocks}, expected 0 to {len(blocks) - 1} once each"
+        )

@@ -1,0 +1,23 @@
+"""Codes of token types, as stored in shards and carried by batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+BOS, IMAGE, TEXT, PADDING = 0, 1, 2, 255
+TOKEN_TYPES = MappingProxyType({"image": IMAGE, "text": TEXT})
+
+
+def type_codes(token_types: Sequence[str]) -> np.ndarray:
+    """Return the uint8 codes of named token types.
+
+    Raises:
+        ValueError: a name is unknown, or there is none.
+    """
+    unknown = [name for name in token_types if name not in TOKEN_TYPES]
+    if unknown or not token_types:
+        raise ValueError(f"token types: found {list(token_types)}, expected some of {list(TOKEN_TYPES)}")
+    return np.array(sorted(TOKEN_TYPES[name] for name in set(token_types)), dtype=np.uint8)

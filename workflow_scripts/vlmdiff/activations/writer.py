@@ -1,0 +1,135 @@
+"""Writing a shard in pieces, so that a block of samples need not fit into memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from vlmdiff.activations.format import (
+    SCHEMA,
+    STORED,
+    TOKEN_DTYPES,
+    ShardContent,
+    ShardError,
+    ShardHeader,
+    array_bytes,
+    check_finite,
+    checksum,
+    layer_name,
+    rows_per_chunk,
+)
+from vlmdiff.activations.shards import open_shard
+from vlmdiff.runtime.files import replacing
+
+
+class ShardWriter:
+    """Appends samples, in order, to a shard that is being written."""
+
+    def __init__(self, file: h5py.File, header: ShardHeader, path: Path) -> None:
+        self.file, self.header, self.path = file, header, path
+        self.offsets: list[int] = [0]
+        self.sample_id: list[str] = []
+        self.group: list[str] = []
+        self.digests = {}
+        rows = rows_per_chunk(header.d_model)
+        for layer in header.layers:
+            self._create(layer_name(layer), STORED[header.dtype], (rows, header.d_model))
+        for name, dtype in TOKEN_DTYPES.items():
+            self._create(name, np.dtype(dtype), (65536,))
+
+    def _create(self, name: str, dtype: np.dtype, chunk: tuple[int, ...]) -> None:
+        shape, limits = (0, *chunk[1:]), (None, *chunk[1:])
+        self.file.create_dataset(name, shape=shape, maxshape=limits, chunks=chunk, dtype=dtype)
+        self.digests[name] = hashlib.sha256()
+
+    def append(self, content: ShardContent) -> None:
+        """Add samples after those written so far.
+
+        Raises:
+            ShardError: shapes or types do not fit together, or a value is not finite.
+        """
+        check_content(content, self.header, self.path)
+        for layer in self.header.layers:
+            check_finite(content.residual[layer], layer, self.header.dtype, self.path)
+            self._extend(layer_name(layer), content.residual[layer])
+        for name in TOKEN_DTYPES:
+            self._extend(name, getattr(content, name))
+        self.offsets.extend((content.offsets[1:] + self.offsets[-1]).tolist())
+        self.sample_id.extend(content.sample_id)
+        self.group.extend(content.group)
+
+    def _extend(self, name: str, values: np.ndarray) -> None:
+        dataset = self.file[name]
+        start = dataset.shape[0]
+        dataset.resize(start + len(values), axis=0)
+        dataset[start:] = values
+        self.digests[name].update(array_bytes(values))
+
+    def finish(self) -> None:
+        """Write what is known only at the end: offsets, names, checksums, header."""
+        if not self.sample_id:
+            raise ShardError(
+                f"{self.path}: a shard needs at least one sample, found none; check `samples` in the config"
+            )
+        for name, digest in self.digests.items():
+            self.file[name].attrs["checksum"] = digest.hexdigest()
+        offsets = np.array(self.offsets, dtype=np.int64)
+        self.file.create_dataset("offsets", data=offsets).attrs["checksum"] = checksum(offsets)
+        for name in ("sample_id", "group"):
+            values = getattr(self, name)
+            dataset = self.file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
+            dataset.attrs["checksum"] = checksum(values)
+        self.file.attrs.update({**asdict(self.header), "schema": SCHEMA})
+
+
+def check_content(content: ShardContent, header: ShardHeader, path: Path) -> None:
+    """Refuse content whose shapes and types do not fit together or to the header."""
+    tokens, samples = len(content.token_id), len(content.sample_id)
+    expected = {name: ((tokens,), np.dtype(dtype)) for name, dtype in TOKEN_DTYPES.items()}
+    found = {name: (getattr(content, name).shape, getattr(content, name).dtype) for name in TOKEN_DTYPES}
+    for layer in header.layers:
+        expected[layer_name(layer)] = ((tokens, header.d_model), STORED[header.dtype])
+        values = content.residual.get(layer)
+        found[layer_name(layer)] = None if values is None else (values.shape, values.dtype)
+    expected["offsets"] = ((samples + 1,), np.dtype(np.int64))
+    found["offsets"] = (content.offsets.shape, content.offsets.dtype)
+    wrong = [
+        f"{name}: found {found[name]}, expected {expected[name]}"
+        for name in expected
+        if found[name] != expected[name]
+    ]
+    if wrong or len(content.group) != samples or not rises(content.offsets, tokens):
+        problem = "; ".join(wrong) or "groups or offsets do not fit to the samples"
+        raise ShardError(f"{path}: content does not fit together: {problem}")
+
+
+def rises(offsets: np.ndarray, tokens: int) -> bool:
+    """Tell whether offsets go from 0 to the number of tokens and never fall."""
+    return bool(offsets[0] == 0 and offsets[-1] == tokens and (np.diff(offsets) >= 0).all())
+
+
+@contextmanager
+def shard_writer(path: str | Path, header: ShardHeader) -> Iterator[ShardWriter]:
+    """Yield a writer; after the body the file is read back, every checksum compared, then renamed.
+
+    Raises:
+        ShardError: nothing was appended, or the file reads back differently.
+    """
+    with replacing(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            writer = ShardWriter(file, header, Path(path))
+            yield writer
+            writer.finish()
+        open_shard(temporary).verify()
+
+
+def write_shard(path: str | Path, content: ShardContent, header: ShardHeader) -> None:
+    """Write a shard at once: whole, verified and renamed, or not at all."""
+    with shard_writer(path, header) as writer:
+        writer.append(content)

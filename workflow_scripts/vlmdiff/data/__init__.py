@@ -1,0 +1,1 @@
+"""Data sets: samples with their checks, and batches of similar length."""

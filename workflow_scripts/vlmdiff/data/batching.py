@@ -1,0 +1,67 @@
+"""Batches of samples of similar length: little padding, bounded memory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from vlmdiff.data.samples import Sample
+
+if TYPE_CHECKING:
+    from vlmdiff.models.batch import Batch
+    from vlmdiff.models.subject import Subject
+
+
+def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group indices of similar length; longest first, so that memory runs out at once or never.
+
+    Args:
+        lengths: tokens of each sample.
+        budget: most tokens of a batch, padding included. A longer sample is a batch of its own.
+
+    Returns:
+        Each index once; within a batch in falling length, ties in rising index.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        # The first of a batch is its longest, so it sets the padded width.
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def sample_lengths(subject: Subject, samples: Sequence[Sample]) -> list[int]:
+    """Return the tokens of each sample, image tokens included, without looking at images."""
+    lengths = [0] * len(samples)
+    for (with_image, chat), members in alike(samples).items():
+        found = subject.lengths([samples[i].prompt for i in members], with_image, chat)
+        for index, length in zip(members, found, strict=True):
+            lengths[index] = length
+    return lengths
+
+
+def alike(samples: Sequence[Sample]) -> dict[tuple[bool, bool], list[int]]:
+    """Group indices by (has an image, uses the chat template): these are prepared together."""
+    groups: dict[tuple[bool, bool], list[int]] = defaultdict(list)
+    for index, sample in enumerate(samples):
+        groups[sample.image is not None, sample.chat].append(index)
+    return dict(groups)
+
+
+def prepare_batches(
+    subject: Subject, samples: Sequence[Sample], batch_tokens: int
+) -> Iterator[tuple[list[int], Batch]]:
+    """Yield (indices into `samples`, batch), every sample once, batched by length.
+
+    Samples with and without images, and with and without chat template, go into separate batches.
+    """
+    lengths = sample_lengths(subject, samples)
+    for (_, chat), members in alike(samples).items():
+        for local in length_batches([lengths[i] for i in members], batch_tokens):
+            indices = [members[i] for i in local]
+            chosen = [samples[i] for i in indices]
+            images = [sample.open_image() for sample in chosen]
+            yield indices, subject.prepare([sample.prompt for sample in chosen], images, chat)

@@ -1,0 +1,191 @@
+"""From a model and a block of samples to a shard of residuals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vlmdiff.activations.format import ShardContent, ShardHeader, Storage
+from vlmdiff.activations.precision import to_storage
+from vlmdiff.activations.tokens import BOS, PADDING
+from vlmdiff.activations.writer import ShardWriter, shard_writer
+from vlmdiff.data.batching import prepare_batches, sample_lengths
+from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples
+from vlmdiff.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from vlmdiff.models.batch import Batch
+    from vlmdiff.models.subject import Subject
+
+WINDOW_BYTES = 2**29
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One sample's stored tokens: residuals by layer (tokens, d_model), the rest (tokens,)."""
+
+    residual: dict[int, np.ndarray]
+    token_id: np.ndarray
+    position: np.ndarray
+    token_type: np.ndarray
+
+
+def extract_block(
+    subject: Subject,
+    samples: Sequence[Sample],
+    path: str | Path,
+    *,
+    dataset: str,
+    block: int,
+    shard_samples: int,
+    layers: Sequence[int],
+    storage: Storage = "float16",
+    batch_tokens: int = 8192,
+) -> None:
+    """Capture the residual stream of one block of samples and write it as a shard.
+
+    Samples are run in batches of similar length and written in their own order; BOS and padding
+    are dropped; no logits are computed and no block after the last layer runs.
+
+    Args:
+        subject: the model.
+        samples: all samples of the data set.
+        path: shard to write.
+        dataset: name of the data set.
+        block: index of the block.
+        shard_samples: samples of a block.
+        layers: decoder blocks whose output is stored.
+        storage: 16-bit type.
+        batch_tokens: most tokens of a forward pass, padding included.
+
+    Raises:
+        DataError: the block holds no samples.
+        SubjectError: the model does not have one of the layers.
+        ShardError: a residual does not fit into `storage`.
+    """
+    subject.check_layers(layers)
+    chosen = block_samples(samples, block, shard_samples)
+    header = ShardHeader(
+        model=subject.name,
+        dataset=dataset,
+        model_fingerprint=subject.fingerprint,
+        dataset_fingerprint=dataset_fingerprint(samples),
+        block=block,
+        d_model=subject.d_model,
+        layers=tuple(sorted(set(layers))),
+        dtype=storage,
+    )
+    with shard_writer(path, header) as writer:
+        write_samples(subject, chosen, writer, batch_tokens)
+        tokens = writer.offsets[-1]
+    log.info("%s: %d samples, %d tokens, layers %s", path, len(chosen), tokens, list(header.layers))
+
+
+def first_samples(samples_file: str | Path, expected: int) -> list[Sample]:
+    """Read the first `expected` samples of a data set.
+
+    Raises:
+        DataError: the data set is not valid or has fewer samples.
+    """
+    samples = load_samples(samples_file, limit=expected)
+    if len(samples) < expected:
+        raise DataError(
+            f"{samples_file}: found {len(samples)} samples, but the config asks for {expected}; lower the "
+            "data set's `samples` in the config"
+        )
+    return samples
+
+
+def block_samples(samples: Sequence[Sample], block: int, shard_samples: int) -> Sequence[Sample]:
+    """Return the samples of a block.
+
+    Raises:
+        DataError: there are none.
+    """
+    chosen = samples[block * shard_samples : (block + 1) * shard_samples]
+    if not chosen:
+        raise DataError(
+            f"block {block} of {shard_samples} samples is empty: the data set has {len(samples)} samples; "
+            "lower the data set's `samples` in the config"
+        )
+    return chosen
+
+
+def write_samples(
+    subject: Subject, samples: Sequence[Sample], writer: ShardWriter, batch_tokens: int
+) -> None:
+    """Capture samples window by window, so that memory stays bounded whatever the block's size."""
+    lengths, layers = sample_lengths(subject, samples), writer.header.layers
+    most = max(batch_tokens, WINDOW_BYTES // (2 * subject.d_model * len(layers)))
+    for window in progress(windows(lengths, most), "windows of samples"):
+        members = [samples[i] for i in window]
+        captured = capture_samples(subject, members, layers, writer.header.dtype, batch_tokens)
+        writer.append(joined(captured, members))
+
+
+def windows(lengths: Sequence[int], most: int) -> list[range]:
+    """Cut samples, in order, into runs of at most `most` tokens, at least one sample each."""
+    runs, start, total = [], 0, 0
+    for index, length in enumerate(lengths):
+        if total + length > most and index > start:
+            runs.append(range(start, index))
+            start, total = index, 0
+        total += length
+    return [*runs, range(start, len(lengths))]
+
+
+def capture_samples(
+    subject: Subject, samples: Sequence[Sample], layers: Sequence[int], storage: Storage, batch_tokens: int
+) -> list[Captured]:
+    """Run samples in batches of similar length; return what is stored of each, in their order."""
+    captured: dict[int, Captured] = {}
+    batches = prepare_batches(subject, samples, batch_tokens)
+    with torch.inference_mode():
+        for indices, batch in progress(batches, "batches"):
+            captured.update(zip(indices, capture_batch(subject, batch, layers, storage), strict=True))
+    return [captured[index] for index in range(len(samples))]
+
+
+def capture_batch(
+    subject: Subject, batch: Batch, layers: Sequence[int], storage: Storage
+) -> Iterator[Captured]:
+    """Run a batch and yield its samples, without BOS and padding."""
+    residuals = subject.residuals(batch, layers)
+    keep = (batch.token_type != PADDING) & (batch.token_type != BOS)
+    counts = keep.sum(1).tolist()
+    # One selection and one transfer a layer, not one a sample.
+    values = {layer: to_storage(residual[keep], storage) for layer, residual in residuals.items()}
+    token_id = batch.input_ids[keep].int().cpu().numpy()
+    token_type = batch.token_type[keep].cpu().numpy()
+    position = keep.nonzero()[:, 1].int().cpu().numpy()
+    for stop, count in zip(np.cumsum(counts), counts, strict=True):
+        rows = slice(stop - count, stop)
+        yield Captured(
+            {layer: value[rows] for layer, value in values.items()},
+            token_id[rows],
+            position[rows],
+            token_type[rows],
+        )
+
+
+def joined(captured: Sequence[Captured], samples: Sequence[Sample]) -> ShardContent:
+    """Put samples one after the other."""
+    counts = [len(one.token_id) for one in captured]
+    return ShardContent(
+        residual={
+            layer: np.concatenate([one.residual[layer] for one in captured]) for layer in captured[0].residual
+        },
+        token_id=np.concatenate([one.token_id for one in captured]),
+        position=np.concatenate([one.position for one in captured]),
+        token_type=np.concatenate([one.token_type for one in captured]),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        sample_id=[sample.sample_id for sample in samples],
+        group=[sample.group for sample in samples],
+    )

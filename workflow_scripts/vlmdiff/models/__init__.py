@@ -1,0 +1,1 @@
+"""Models under study: loading, preparing inputs, capturing and editing what they compute."""

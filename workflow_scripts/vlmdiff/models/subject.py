@@ -1,0 +1,149 @@
+"""The interface through which every stage sees a model under study."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vlmdiff.models.batch import Batch
+from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.hooks import record_outputs, stop_after
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Subject(ABC):
+    """A frozen model in evaluation mode, seen as a stack of decoder blocks.
+
+    Layer `l` means decoder block `l`, counted from 0; its residual is the block's output.
+
+    Attributes:
+        name: name of the model in the config.
+        model: the transformers model.
+        tokenizer: its tokenizer.
+        fingerprint: digest of weights and configuration, the same on every machine.
+    """
+
+    def __init__(
+        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str
+    ) -> None:
+        self.name, self.fingerprint = name, fingerprint
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        config = model.config.get_text_config()
+        self.d_model: int = config.hidden_size
+        self.n_layers: int = config.num_hidden_layers
+        self.n_heads: int = config.num_attention_heads
+        self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+
+    @property
+    @abstractmethod
+    def decoder(self) -> nn.Module:
+        """The language model without its head: blocks in `.layers`, then the final norm."""
+
+    @abstractmethod
+    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
+        """Tokenize prompts, with their images, to a right-padded batch on the model's device.
+
+        Args:
+            prompts: one text a sample.
+            images: one image, or None, a sample.
+            as_chat: put the prompt into the chat template with the generation prompt after it (if
+                the tokenizer has one); False: the raw text after BOS.
+        """
+
+    @abstractmethod
+    def lengths(self, prompts: Sequence[str], with_image: bool, as_chat: bool = True) -> list[int]:
+        """Return the tokens that each prompt will have, image tokens included."""
+
+    @abstractmethod
+    def embed(self, batch: Batch) -> Float[Tensor, "samples sequence d_model"]:
+        """Return what enters block 0: token embeddings, projected image features in their places."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.model.device
+
+    @property
+    def pad_id(self) -> int:
+        """Token written into padding; never attended to."""
+        return self.tokenizer.pad_token_id or 0
+
+    def residuals(
+        self,
+        batch: Batch,
+        layers: Sequence[int],
+        embeds: Float[Tensor, "samples sequence d_model"] | None = None,
+    ) -> dict[int, Float[Tensor, "samples sequence d_model"]]:
+        """Return the residual stream after each of `layers`; later blocks and the head do not run.
+
+        Args:
+            batch: the prompts.
+            layers: blocks, in any order.
+            embeds: what enters block 0 instead of `embed(batch)`.
+
+        Raises:
+            SubjectError: a layer that the model does not have.
+        """
+        self.check_layers(layers)
+        embeds = self.embed(batch) if embeds is None else embeds
+        with (
+            record_outputs({layer: self.block(layer) for layer in layers}) as recorded,
+            stop_after(self.block(max(layers))),
+        ):
+            self.run_decoder(batch, embeds)
+        return {layer: recorded[layer] for layer in layers}
+
+    def final_logits(
+        self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"] | None = None
+    ) -> Float[Tensor, "samples vocabulary"]:
+        """Return the logits at the last real token of each sample, the only ones computed."""
+        states = self.run_decoder(batch, self.embed(batch) if embeds is None else embeds)
+        logits = self.model.lm_head(states[torch.arange(len(batch), device=states.device), batch.last])
+        # Gemma 2 squashes its logits.
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def run_decoder(self, batch: Batch, embeds: Tensor) -> Float[Tensor, "samples sequence d_model"]:
+        """Run all blocks and the final norm on given embeddings; padding is masked."""
+        output = self.decoder(inputs_embeds=embeds, attention_mask=batch.attention_mask, use_cache=False)
+        return output.last_hidden_state
+
+    def check_layers(self, layers: Sequence[int]) -> None:
+        """Refuse layers that the model does not have."""
+        wrong = [layer for layer in layers if not 0 <= layer < self.n_layers]
+        if wrong or not layers:
+            raise SubjectError(
+                f"layers: found {wrong or 'none'}, but model '{self.name}' has blocks 0 to "
+                f"{self.n_layers - 1}; change `layers` in the config"
+            )
+
+    def block(self, layer: int) -> nn.Module:
+        """Decoder block; its output is the residual stream (samples, sequence, d_model)."""
+        return self.decoder.layers[layer]
+
+    def attention(self, layer: int) -> nn.Module:
+        """Self-attention of a block; its output is a tuple (output, weights or None)."""
+        return self.block(layer).self_attn
+
+    def mlp(self, layer: int) -> nn.Module:
+        """MLP of a block."""
+        return self.block(layer).mlp
+
+    def attention_output(self, layer: int) -> nn.Module:
+        """Output projection of attention; its input holds the heads side by side, `d_head` each."""
+        return self.attention(layer).o_proj
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts; BOS is added unless the text, as from a chat template, begins with it."""
+        bos = self.tokenizer.bos_token
+        has_bos = bool(bos) and all(text.startswith(bos) for text in texts)
+        return self.tokenizer(list(texts), add_special_tokens=not has_bos)["input_ids"]
