@@ -29,7 +29,6 @@ from vlmdiff.figures.style import (
 RULES = ("percentile", "calibrated")
 RULE_COLOUR = MappingProxyType({"percentile": PURPLE, "calibrated": BLUE})
 RULE_LINE = MappingProxyType({"percentile": "--", "calibrated": "-"})
-LABELLED = 5
 BINS = 60
 
 
@@ -76,7 +75,9 @@ def energy_vs_cosine(adapted: pd.DataFrame, thresholds: pd.DataFrame, final: pd.
     for eps in thresholds["eps"].unique():
         axis.axhline(eps, color=GREY, ls=":", lw=0.9, label="energy threshold")
     axis.set_yscale("log")
-    axis.set(xlabel="Decoder cosine, base to adapted", ylabel="Visual energy, mean of z² (zeros at the floor)")
+    axis.set(
+        xlabel="Decoder cosine, base to adapted", ylabel="Visual energy, mean of z² (zeros at the floor)"
+    )
     axis.set_ylim(bottom=floor / 1.6)
     legend_above(figure, [axis], columns=2)
     return figure
@@ -158,8 +159,8 @@ def adapted_by_layer(adapted: pd.DataFrame, thresholds: pd.DataFrame) -> Figure:
         colour = RULE_COLOUR[rule]
         axis.bar(mean.index + shift, mean["adapted"], 0.36, color=colour, alpha=0.6, label=f"{rule} rule")
         axis.bar(
-            mean.index + shift, mean["null"], 0.36, facecolor="white", edgecolor=BLACK, hatch="//////", lw=0.6,
-            label="null under the same rule",
+            mean.index + shift, mean["null"], 0.36, facecolor="white", edgecolor=BLACK, hatch="//////",
+            lw=0.6, label="null under the same rule",
         )  # fmt: skip
         if rows["seed"].nunique() > 1:
             axis.plot(rows["layer"] + shift, rows["adapted"], "o", color=BLACK, ms=2)

@@ -37,18 +37,30 @@ STAGES = MappingProxyType(
     }
 )
 UNITS = ("token", "sample")
-LABELLED = 4
+# Distance of infinite odds ratios from the largest finite one, in doublings.
 EDGE = 1.5
+# Room below zero, as a fraction of the axis.
+AXIS_GAP = 0.03
 
 
 def volcano_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
-    """Add log2 odds ratio, infinite ones put beside the largest finite one, and -log10 p; drop undefined rows."""
+    """Add log2 odds ratio (infinite: beside the largest finite one) and -log10 p; drop undefined rows."""
     rows = contrast[contrast["odds_ratio"].notna() & contrast["log_p"].notna()]
     with np.errstate(divide="ignore"):
         odds = np.log2(rows["odds_ratio"].to_numpy(float))
     finite = odds[np.isfinite(odds)]
     low, high = (finite.min(), finite.max()) if len(finite) else (-1.0, 1.0)
     return rows.assign(x=np.clip(odds, low - EDGE, high + EDGE), y=-rows["log_p"] / math.log(10))
+
+
+def signed_root(values: np.ndarray) -> np.ndarray:
+    """Square root that keeps the sign: spreads small and shows huge values alike."""
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def signed_square(values: np.ndarray) -> np.ndarray:
+    """Inverse of `signed_root`."""
+    return np.sign(values) * np.square(values)
 
 
 def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, set[tuple[int, int]]]) -> None:
@@ -96,8 +108,8 @@ def contrast_volcano(
     for axis, unit in zip(axes, units):
         draw_volcano(axis, rows[rows["unit"] == unit], keys)
         axis.axvline(math.log2(min_odds_ratio), color=GREY, ls="--", lw=0.8)
-        axis.set_yscale("symlog", linthresh=10)
-        axis.set_ylim(bottom=-0.4)
+        axis.set_yscale("function", functions=(signed_root, signed_square))
+        axis.set_ylim(bottom=-(AXIS_GAP**2) * max(float(rows.loc[rows["unit"] == unit, "y"].max()), 1.0))
         axis.set(xlabel="log2 odds ratio (infinite: at the edge)", title=f"counted per {unit}")
     axes[0].set_ylabel("-log10 p, one-sided Fisher")
     legend_above(figure, axes, columns=4)
@@ -110,10 +122,12 @@ def draw_totals(axis: Axes, totals: pd.DataFrame) -> None:
     looks = series(STAGES)
     axis.barh(range(len(values)), values, color=[looks[stage][0] for stage in values.index], height=0.66)
     for i, value in enumerate(values):
-        axis.text(value, i, f" {value}", va="center")
+        axis.text(value, i, f" {value:,}", va="center")
     axis.set_yticks(range(len(values)), list(STAGES.values()))
     axis.invert_yaxis()
-    axis.margins(x=0.16)
+    axis.margins(x=0.18)
+    axis.locator_params(axis="x", nbins=5)
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.set_xlabel("Features, all layers")
 
 

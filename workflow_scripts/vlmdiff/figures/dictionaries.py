@@ -68,6 +68,8 @@ def fvu_by_layer(metrics: pd.DataFrame) -> Figure:
         row[0].set_ylabel("Held-out FVU")
         if chosen["fvu"].max() > LOG_RATIO * chosen["fvu"].clip(lower=1e-6).min():
             row[0].set_yscale("log")
+            row[0].yaxis.set_major_formatter("{x:g}")
+            row[0].yaxis.set_minor_formatter("")
         else:
             row[0].set_ylim(bottom=0)
     legend_above(figure, grid.flat, columns=6)
@@ -83,22 +85,18 @@ def model_snapshots(accuracy: pd.DataFrame, model: str) -> pd.DataFrame:
         if (match := pattern.fullmatch(name)) or name == model
     }
     rows = accuracy[accuracy["model"].isin(percent) & (accuracy["condition"] == "image")]
-    return rows.assign(snapshot=rows["model"].map(percent)).sort_values("snapshot")
+    return rows.assign(snapshot=rows["model"].map(percent)).sort_values(["snapshot", "group"], kind="stable")
 
 
-def draw_accuracy_over_snapshots(axis: Axes, accuracy: pd.DataFrame, model: str) -> None:
-    """Draw the accuracy on each kind of question over the model's fine-tuning."""
-    rows = model_snapshots(accuracy, model)
-    kinds = rows[rows["group"] != "all"]
-    if kinds.empty:
-        empty_panel(axis, "no snapshots of the model")
-        return
-    for name, (colour, marker) in series(kinds["group"]).items():
-        part = kinds[kinds["group"] == name].groupby("snapshot")["accuracy"].mean()
-        axis.plot(part.index, part, color=colour, marker=marker, label=name, clip_on=False)
+def draw_accuracy_over_snapshots(axis: Axes, rows: pd.DataFrame) -> None:
+    """Draw the accuracy on each kind of question of one data set over the model's fine-tuning."""
+    for name, (colour, marker) in series(["all", *rows["group"]]).items():
+        part = rows[rows["group"] == name].sort_values("snapshot")
+        axis.plot(part["snapshot"], part["accuracy"], color=colour, marker=marker, label=name, clip_on=False)
     axis.set(ylim=(0, 1.02), xlabel="Fine-tuning of the model (%)", ylabel="Held-out accuracy")
-    axis.set_title(f"{model}: accuracy by kind of question")
-    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03))
+    axis.set_xticks(sorted(rows["snapshot"].unique()))
+    axis.set_title(rows["dataset"].iloc[0])
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03))
 
 
 @styled
@@ -127,6 +125,13 @@ def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, model: str)
                 by_seed = part.groupby(["seed", "snapshot"], as_index=False)[column].mean()
                 draw_seeds(axis, by_seed, "snapshot", column, name, look)
         axis.set(xlabel="Training of the dictionary (%)", ylabel=label)
+        axis.set_xticks(sorted(rows["snapshot"].unique()))
     legend_above(top, axes, columns=6)
-    draw_accuracy_over_snapshots(bottom.subplots(), accuracy, model)
+    models = model_snapshots(accuracy, model)
+    datasets = list(dict.fromkeys(models["dataset"])) if models["snapshot"].nunique() > 1 else []
+    panels = bottom.subplots(1, max(1, len(datasets)), squeeze=False)[0]
+    if not datasets:
+        empty_panel(panels[0], "no snapshots of the model")
+    for axis, dataset in zip(panels, datasets):
+        draw_accuracy_over_snapshots(axis, models[models["dataset"] == dataset])
     return figure

@@ -11,9 +11,7 @@ from matplotlib.figure import Figure
 
 from vlmdiff.figures.style import BLACK, DOUBLE_MM, legend_above, message_figure, new_figure, series, styled
 
-CONDITIONS = MappingProxyType(
-    {"image": "", "no_image": ", no image", "shuffled_image": ", shuffled image"}
-)
+CONDITIONS = MappingProxyType({"image": "", "no_image": ", no image", "shuffled_image": ", shuffled image"})
 ROW_MM = 4.6
 
 
@@ -33,7 +31,9 @@ def draw_group_rows(axis: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, 
     chance = rows.groupby("group")["chance"].mean()
     for i, (group, value) in enumerate(chance.items()):
         y = place[group]
-        axis.plot([value, value], [y - 0.42, y + 0.42], color=BLACK, lw=0.9, ls=":", label="" if i else "chance")
+        axis.plot(
+            [value, value], [y - 0.42, y + 0.42], color=BLACK, lw=0.9, ls=":", label="" if i else "chance"
+        )
     axis.set_yticks(range(len(groups)), groups)
     axis.set(xlim=(0, 1.0), ylim=(len(groups) - 0.45, -0.55), xlabel="Held-out accuracy (95 % interval)")
 
@@ -49,7 +49,9 @@ def model_accuracy(accuracy: pd.DataFrame, models: list[str]) -> Figure:
     rows = accuracy[accuracy["model"].isin(models) & (accuracy["n"] > 0)]
     if rows.empty:
         return message_figure("No model was evaluated.")
-    rows = rows.assign(label=rows["model"] + rows["condition"].map(CONDITIONS).fillna(", " + rows["condition"]))
+    rows = rows.assign(
+        label=rows["model"] + rows["condition"].map(CONDITIONS).fillna(", " + rows["condition"])
+    )
     datasets = list(dict.fromkeys(rows["dataset"]))
     looks = series(rows["label"])
     tallest = rows.groupby("dataset")["group"].nunique().max()
@@ -62,5 +64,5 @@ def model_accuracy(accuracy: pd.DataFrame, models: list[str]) -> Figure:
         axis.set_title(dataset)
     for axis in list(axes)[len(datasets) :]:
         axis.set_axis_off()
-    legend_above(figure, figure.axes, columns=4)
+    legend_above(figure, figure.axes, columns=6)
     return figure

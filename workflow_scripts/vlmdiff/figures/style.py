@@ -11,7 +11,7 @@ from typing import ParamSpec
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 Arguments = ParamSpec("Arguments")
 
@@ -20,7 +20,7 @@ DOUBLE_MM = 175.0
 MM_PER_INCH = 25.4
 
 # The palette of Okabe and Ito (2008), which stays distinct under all common colour deficiencies.
-BLACK, GREY, LIGHT = "#000000", "#767676", "#D0D0D0"
+BLACK, GREY, LIGHT = "#000000", "#767676", "#C4C4C4"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK)
@@ -97,18 +97,24 @@ def message_figure(text: str, width_mm: float = SINGLE_MM) -> Figure:
 def series(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Give each name a colour and a marker, in order of first appearance."""
     unique = list(dict.fromkeys(names))
-    return {name: (CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(unique)}
+    # Beyond eight names colours come again, with another marker.
+    return {
+        name: (CYCLE[i % len(CYCLE)], MARKERS[(i + i // len(CYCLE)) % len(MARKERS)])
+        for i, name in enumerate(unique)
+    }
 
 
-def legend_above(figure: Figure, axes: Iterable[Axes], columns: int = 4) -> None:
-    """Put one legend with every distinct label of `axes` above the figure."""
+def legend_above(figure: Figure | SubFigure, axes: Iterable[Axes], columns: int = 4, first: str = "") -> None:
+    """Put one legend of all distinct labels above the figure, those that start with `first` first."""
     found = {}
     for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         for handle, label in zip(handles, labels):
             found.setdefault(label, handle)
-    if found:
-        figure.legend(found.values(), found.keys(), loc="outside upper center", ncols=columns)
+    labels = sorted(found, key=lambda label: not label.startswith(first))
+    if labels:
+        handles = [found[label] for label in labels]
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, markerscale=1.3)
 
 
 def layer_axis(axis: Axes, layers: Iterable[int]) -> None:

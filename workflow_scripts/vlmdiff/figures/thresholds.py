@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vlmdiff.figures.style import DOUBLE_MM, ORANGE, SEQUENTIAL, message_figure, new_figure, styled
+from vlmdiff.figures.style import DOUBLE_MM, SEQUENTIAL, VERMILION, message_figure, new_figure, styled
 
 PANELS = (
     ("adapted", "Features selected"),
@@ -44,7 +44,7 @@ def mark_config(axis: Axes, table: pd.DataFrame, eps: float, percentile: float) 
     """Outline the cell of the config's percentile rule, if the sweep holds it."""
     if eps in table.index and percentile in table.columns:
         corner = (table.columns.get_loc(percentile) - 0.5, table.index.get_loc(eps) - 0.5)
-        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=ORANGE, lw=1.8, clip_on=False))
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=VERMILION, lw=1.8, clip_on=False))
 
 
 @styled
@@ -61,7 +61,9 @@ def threshold_robustness(sweep: pd.DataFrame, eps: float, percentile: float) -> 
     figure = new_figure(DOUBLE_MM, 112)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for axis, (column, title) in zip(axes.flat, PANELS):
-        table = sweep.pivot_table(index="eps", columns="percentile", values=column, aggfunc="mean", dropna=False)
+        table = sweep.pivot_table(
+            index="eps", columns="percentile", values=column, aggfunc="mean", dropna=False
+        )
         draw_heat_map(axis, table, counts=column == "adapted")
         mark_config(axis, table, eps, percentile)
         axis.set_title(title)

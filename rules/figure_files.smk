@@ -1,0 +1,65 @@
+"""Which files figures and summary read, and which figures an experiment has."""
+
+import re
+
+FIGURES = f"{RESULTS}/figures"
+CONCEPT_FIGURES = f"{FIGURES}/seed_{{seed}}/{{concept}}"
+# Rows and columns of the figure of top-activating samples; five of each fill a page.
+GALLERY_FEATURES = 5
+GALLERY_SAMPLES = 5
+
+
+def accuracy_tables():
+    """Return the accuracies of the models; none where no rule measures them."""
+    return [world_accuracy()] if CFG.world else []
+
+
+def studied_models():
+    """Return the models of the configuration, without the snapshots `<model>_<percent>` of the fine-tuned one."""
+    snapshot = re.compile(rf"{CFG.diff.model}_\d+")
+    return [name for name in CFG.models if not snapshot.fullmatch(name)]
+
+
+def dictionary_metrics():
+    """Return the quality tables of all dictionaries and seeds."""
+    evaluated = sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
+    return expand(
+        f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}/metrics.csv", dictionary=evaluated, seed=SEEDS
+    )
+
+
+def concept_top_samples(wildcards):
+    """Return the strongest samples on the data that show the concept, one file a layer."""
+    dataset = CFG.concepts[wildcards.concept].target.dataset
+    folder = (
+        f"{RESULTS}/features/statistics/{CFG.diff.adapted}/seed_{wildcards.seed}/{CFG.diff.model}/{dataset}"
+    )
+    return [f"{folder}/layer_{layer}/top_samples.parquet" for layer in LAYERS]
+
+
+def all_figures():
+    """Return the SVG of every figure of the experiment."""
+    general = [
+        "fvu_by_layer",
+        "training_dynamics",
+        "cosine_distributions",
+        "adapted_by_layer",
+        "threshold_robustness",
+    ]
+    general += ["model_accuracy"] if accuracy_tables() else []
+    by_concept = {
+        "energy_vs_cosine": CFG.concepts,
+        "contrast_volcano": CFG.concepts,
+        "funnel": CFG.concepts,
+        "top_samples": CFG.ablation.concepts,
+        "ablation_effects": CFG.ablation.concepts,
+        "ablation_by_group": CFG.ablation.concepts,
+        "head_attribution": [CFG.heads.concept],
+        "attribution_vs_exact": [CFG.heads.concept],
+        "head_ablation": [CFG.heads.concept],
+        "attention_map": [CFG.heads.concept],
+    }
+    files = [f"{FIGURES}/{name}.svg" for name in general]
+    for name, concepts in by_concept.items():
+        files += expand(f"{CONCEPT_FIGURES}/{name}.svg", seed=SEEDS, concept=list(concepts))
+    return files

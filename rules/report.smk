@@ -1,0 +1,53 @@
+"""The summary of the experiment in words and numbers."""
+
+
+rule write_summary:
+    input:
+        accuracy=accuracy_tables(),
+        metrics=dictionary_metrics(),
+        thresholds=expand(f"{RESULTS}/features/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        funnel=expand(
+            f"{RESULTS}/features/seed_{{seed}}/{{concept}}/funnel.csv",
+            seed=SEEDS,
+            concept=list(CFG.concepts),
+        ),
+        ablation=expand(
+            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+            seed=SEEDS,
+            concept=CFG.ablation.concepts,
+        ),
+        scores=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/scores.csv", seed=SEEDS),
+        agreement=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/agreement.csv", seed=SEEDS),
+        head_ablation=expand(
+            f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/head_ablation.csv", seed=SEEDS
+        ),
+    output:
+        report(
+            f"{RESULTS}/summary.md",
+            caption="captions/summary.rst",
+            category="Summary",
+            labels={"text": "Summary"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_summary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_summary.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        names={
+            "experiment": CFG.experiment,
+            "model": CFG.diff.model,
+            "adapted": CFG.diff.adapted,
+            "rule": CFG.diff.rule,
+            "concepts": CFG.ablation.concepts,
+            "ablation_data": [CFG.ablation.report_on.target, CFG.ablation.report_on.control],
+            "heads_data": [CFG.heads.report_on.target, CFG.heads.report_on.control],
+        },
+        code=code_digest("write_summary"),
+    script:
+        "../workflow_scripts/write_summary.py"

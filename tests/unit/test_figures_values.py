@@ -1,0 +1,140 @@
+"""Numbers and places that figures are made of, against naive references."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import synthetic_tables as tables
+
+from vlmdiff.figures.adapted import adapted_counts
+from vlmdiff.figures.concepts import volcano_coordinates
+from vlmdiff.figures.dictionaries import model_snapshots
+from vlmdiff.figures.effects import feature_categories
+from vlmdiff.figures.gallery import attention_grid
+from vlmdiff.figures.gallery_table import best_features, load_tokenizer, locate_tokens, strongest
+from vlmdiff.figures.heads import head_table
+from vlmdiff.figures.prompts import wrapped
+from vlmdiff.figures.values import read_some, spearman
+from vlmdiff.tables.features import FUNNEL
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=20))
+def test_spearman_is_that_of_scipy(pairs: list[tuple[int, int]]):
+    first, second = pd.DataFrame(pairs).T.to_numpy()
+    if len(set(first)) < 2 or len(set(second)) < 2:
+        assert np.isnan(spearman(first, second))
+    else:
+        assert spearman(first, second) == pytest.approx(spearmanr(first, second).statistic)
+
+
+@given(st.text(alphabet="ab -\n$_", max_size=120), st.integers(8, 30))
+def test_wrapped_lines_keep_their_place(text: str, width: int):
+    plain = "".join(" " if character.isspace() else character for character in text)
+    end = 0
+    for start, line in wrapped(text, width):
+        assert plain[start : start + len(line)] == line
+        assert len(line) <= width
+        assert start >= end and plain[end:start].strip() == ""
+        end = start + len(line)
+    assert plain[end:].strip() == ""
+
+
+def test_counts_by_rule_are_those_of_the_threshold_table():
+    story, thresholds = tables.STRONG, tables.thresholds(tables.STRONG)
+    counts = adapted_counts(tables.adapted(story), thresholds).groupby("rule")[["adapted", "null"]].sum()
+    for row in thresholds.itertuples(index=False):
+        assert counts.loc[row.rule, "adapted"] == row.adapted
+        assert counts.loc[row.rule, "null"] == row.null_adapted
+
+
+def test_volcano_puts_infinite_ratios_at_the_edge_and_drops_undefined_ones():
+    table = tables.contrast(tables.STRONG)
+    rows = volcano_coordinates(table)
+    assert np.isfinite(rows["x"]).all() and len(rows) == table["odds_ratio"].notna().sum()
+    infinite = rows[np.isinf(rows["odds_ratio"])]
+    assert (infinite["x"] > rows.drop(infinite.index)["x"].max()).all()
+    one = rows.iloc[0]
+    assert 10 ** -one["y"] == pytest.approx(np.exp(one["log_p"]))
+
+
+def test_snapshots_of_the_model_are_found_by_name():
+    table = tables.accuracy(tables.STRONG)
+    extra = table.head(1).assign(model="vlm_lora", condition="image")
+    rows = model_snapshots(pd.concat([table, extra]), "vlm")
+    assert sorted(rows["snapshot"].unique()) == [25, 50, 75, 100]
+    assert set(rows["condition"]) == {"image"}
+
+
+def test_random_sets_stand_beside_selected_sets_of_the_same_size():
+    table = tables.ablation(tables.STRONG)
+    table = table[(table["group"] == "all") & (table["scope"] == "own_layer")]
+    categories = feature_categories(table)
+    assert [item.label for item in categories][-4:] == ["random", "top 3", "top 5", "top 10"]
+    for item, size in zip(categories[-3:], (3, 5, 10)):
+        assert set(item.random["size"]) == set(item.chosen["size"]) == {size}
+        assert set(item.random["arm"]) == {"random"} and item.random["draw"].nunique() == 20
+
+
+def test_heads_and_patches_land_in_their_cells():
+    rows = pd.DataFrame({"layer": [0, 2], "head": [1, 0], "value": [3.0, 4.0]})
+    table = head_table(rows, "value", (3, 2))
+    assert table[0, 1] == 3 and table[2, 0] == 4 and np.isnan(table).sum() == 4
+    patches = pd.DataFrame({"row": [0, 1], "col": [1, 0], "weight": [0.3, 0.6]})
+    np.testing.assert_allclose(attention_grid(patches), [[0, 0.3], [0.6, 0]])
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    words = ["<unk>", "assistant", *dict.fromkeys(tables.PROMPT.split())]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def test_a_repeated_token_is_underlined_where_it_fired(tokenizer: Tokenizer):
+    prompts = ["the red circle is left", "is the red circle left of the blue square"]
+    words = [("red", 1), ("the", 6), ("assistant", 9)]
+    rows = pd.DataFrame(
+        {
+            "prompt": [prompts[0], prompts[1], prompts[1]],
+            "token_id": [tokenizer.token_to_id(word) for word, _ in words],
+            "position": [10 + place for _, place in words],
+        }
+    )
+    found = locate_tokens(tokenizer, rows)
+    places = list(zip(found["token_start"], found["token_end"]))
+    assert prompts[0][slice(*places[0])] == "red"
+    assert places[1] == (26, 29) and prompts[1][26:29] == "the"
+    assert places[2] == (-1, -1) and found["token"].tolist() == ["red", "the", "assistant"]
+
+
+def test_strongest_samples_follow_the_ranking_and_the_groups():
+    features = best_features(tables.ranking(tables.STRONG), tables.final_features(tables.STRONG), 2)
+    place = {"layer": 1, "feature": 60, "position": 5, "token_id": 3}
+    top = pd.DataFrame(
+        [
+            {**place, "group": group, "rank": 0, "sample_id": sample, "activation": activation}
+            for group, sample, activation in (("above", "a", 1.0), ("below", "b", 3.0), ("colour", "c", 9.0))
+        ]
+    )
+    rows = strongest(top, features, ["above", "below"], 5)
+    assert rows["sample_id"].tolist() == ["b", "a"] and rows["rank"].tolist() == [0, 1]
+
+
+def test_a_missing_tokenizer_is_explained(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="save_pretrained"):
+        load_tokenizer(tmp_path)
+
+
+def test_no_files_are_an_empty_table():
+    assert read_some([], FUNNEL).empty and list(read_some([], FUNNEL).columns) == FUNNEL.names

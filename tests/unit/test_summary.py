@@ -1,0 +1,142 @@
+"""The summary's words follow the numbers: a strong effect, none, nothing at all."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import synthetic_tables as tables
+
+from vlmdiff.summary.criteria import Comparison, Effect, at_chance
+from vlmdiff.summary.text import change, escape
+from vlmdiff.summary.write import Names, pattern, read_seeds, seed_of, write_summary
+from vlmdiff.tables import causal, features, models
+from vlmdiff.tables.io import write_table
+
+DATA = (tables.TARGET, tables.CONTROL)
+NAMES = Names("world", "vlm", "adapted", "calibrated", ("spatial",), DATA, DATA)
+MAKERS = {
+    "metrics": (tables.dictionary_metrics, models.DICTIONARY_METRICS),
+    "thresholds": (tables.thresholds, features.THRESHOLDS),
+    "funnel": (tables.funnel, features.FUNNEL),
+    "ablation": (tables.ablation, causal.ABLATION),
+    "scores": (tables.head_scores, causal.HEAD_SCORES),
+    "agreement": (tables.head_agreement, causal.HEAD_AGREEMENT),
+    "head_ablation": (tables.head_ablation, causal.HEAD_ABLATION),
+    "accuracy": (tables.accuracy, models.ACCURACY),
+}
+
+
+def summarise(story: tables.Story, folder: Path, rows: int | None = None, names: Names = NAMES) -> str:
+    """Write the story's tables (or their first rows) and return the summary."""
+    files = {}
+    for name, (make, schema) in MAKERS.items():
+        files[name] = [folder / "seed_0" / f"{name}.csv"]
+        write_table(make(story).iloc[:rows], schema, files[name][0])
+    write_summary(**files, output=folder / "summary.md", names=names)
+    return (folder / "summary.md").read_text()
+
+
+def chapter(text: str, title: str) -> str:
+    return text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_a_strong_effect_is_called_specific_and_nothing_is_weak(tmp_path: Path):
+    text = summarise(tables.STRONG, tmp_path)
+    found = chapter(text, "Causal effect of the features")
+    assert found.count("**specific**") == 6 and "not specific" not in found
+    assert "top 5: target -21.0 [-23.5, -19.5] points" in found
+    assert "which it reaches" in chapter(text, "Models") and "not at chance" not in text
+    assert "they agree" in chapter(text, "Heads")
+    assert "None: every claim above" in chapter(text, "Weak or negative results")
+
+
+def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):
+    text = summarise(tables.NONE, tmp_path)
+    assert chapter(text, "Causal effect of the features").count("**not specific**") == 6
+    weak = chapter(text, "Weak or negative results")
+    for words in ("misses", "not at chance", "not separated", "not specific", "Spearman 0.1, below 0.7"):
+        assert f"**{words}**" in weak or words in weak
+    tested = sum(int(line.split("|")[2]) for line in chapter(text, "In short").splitlines()[4:] if line)
+    met = sum(int(line.split("|")[3]) for line in chapter(text, "In short").splitlines()[4:] if line)
+    assert weak.count("\n- ") == tested - met
+
+
+def test_without_final_features_the_summary_says_so(tmp_path: Path):
+    text = summarise(tables.EMPTY, tmp_path)
+    assert "0 features pass every filter: **nothing to intervene on**" in text
+    weak = chapter(text, "Weak or negative results")
+    assert "nothing was ablated" in weak and "No feature was traced to heads" in weak
+
+
+def test_tables_without_rows_do_not_crash(tmp_path: Path):
+    text = summarise(tables.STRONG, tmp_path, rows=0)
+    weak = chapter(text, "Weak or negative results")
+    for words in ("No model was evaluated", "No dictionary was evaluated", "nothing was ablated"):
+        assert words in weak
+
+
+def test_a_hurt_control_or_equal_random_draws_are_not_specific():
+    random = tuple(-0.01 * i for i in range(20))
+    good = Comparison(Effect(-0.3, -0.35, -0.25), Effect(-0.01, -0.03, 0.01), random, random)
+    assert good.failures() == [] and good.p_random == pytest.approx(1 / 21)
+    control = Comparison(good.target, Effect(-0.2, -0.24, -0.16), random, random)
+    assert control.failures() == ["the control is not spared"]
+    matched = Comparison(good.target, good.control, (*random[:-1], -0.31), random)
+    assert len(matched.failures()) == 1 and "p = 0.10" in matched.failures()[0]
+    rise = Comparison(Effect(0.1, 0.05, 0.15), good.control, random, random)
+    assert "does not lie below 0" in rise.failures()[0]
+    unknown = Comparison(Effect(float("nan"), float("nan"), float("nan")), good.control, random, random)
+    assert unknown.failures()
+
+
+def test_no_random_draws_prove_nothing():
+    effect = Comparison(Effect(-0.3, -0.35, -0.25), Effect(0.0, -0.01, 0.01), (), ())
+    assert effect.p_random == 1 and effect.failures()
+
+
+def test_chance_has_a_band():
+    assert at_chance(0.54, 0.5) and at_chance(0.46, 0.5) and not at_chance(0.56, 0.5)
+
+
+def test_markup_in_names_stays_text(tmp_path: Path):
+    hostile = "a|b<script>\n# *x* [y](z) `c` $m$"
+    names = Names(hostile, "vlm", "adapted", "calibrated", (hostile,), DATA, DATA)
+    text = summarise(tables.STRONG, tmp_path, names=names)
+    assert "<script>" not in text and "\n# *x*" not in text and r"a\|b\<script\>" in text
+
+
+@given(st.text(max_size=40))
+def test_escaped_text_is_one_line_that_reads_back(text: str):
+    line = escape(text)
+    assert len(line.splitlines()) <= 1
+    assert not any(character in "`*_<>|#[]$" and line[i - 1 : i] != "\\" for i, character in enumerate(line))
+
+
+def test_changes_have_sensible_digits():
+    assert [change(value, "accuracy") for value in (-0.1234, 0.0001, -0.0001)] == ["-12.3", "0.0", "0.0"]
+    assert change(-1.234, "margin") == "-1.23" and change(float("nan"), "margin") == "n/a"
+
+
+def test_files_are_named_by_what_they_share():
+    paths = [f"results/w/features/seed_0/{name}/funnel.csv" for name in ("a", "b")]
+    assert pattern(paths) == "results/w/features/seed_0/*/funnel.csv"
+    assert pattern(paths[:1]) == paths[0] and pattern([]) == "no file"
+
+
+def test_a_path_without_seed_is_refused():
+    assert seed_of("results/seed_3/a/x.csv") == 3
+    with pytest.raises(ValueError, match="seed_<number>"):
+        seed_of("results/x.csv")
+
+
+def test_seeds_are_told_apart(tmp_path: Path):
+    paths = [tmp_path / f"seed_{seed}" / "scores.csv" for seed in (0, 1)]
+    for path in paths:
+        write_table(tables.head_scores(tables.STRONG), causal.HEAD_SCORES, path)
+    assert read_seeds(paths, causal.HEAD_SCORES).groupby("seed").size().tolist() == [16, 16]

@@ -1,0 +1,16 @@
+"""Draw the test effects of ablated sets by relation and kind of question."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from vlmdiff.figures.effects import ablation_by_group
+    from vlmdiff.figures.save import save_figure
+    from vlmdiff.tables.causal import ABLATION
+    from vlmdiff.tables.io import read_table
+
+    figure = ablation_by_group(
+        read_table(snakemake.input.ablation, ABLATION),
+        snakemake.params.target,
+        snakemake.params.control,
+    )
+    save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

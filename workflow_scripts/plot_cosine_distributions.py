@@ -1,0 +1,15 @@
+"""Draw the decoder cosines of adapted and null."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from vlmdiff.figures.adapted import cosine_distributions
+    from vlmdiff.figures.save import save_figure
+    from vlmdiff.figures.values import read_some
+    from vlmdiff.tables.features import ADAPTED, THRESHOLDS
+
+    figure = cosine_distributions(
+        read_some(snakemake.input.adapted, ADAPTED),
+        read_some(snakemake.input.thresholds, THRESHOLDS),
+    )
+    save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

@@ -1,0 +1,15 @@
+"""Draw the accuracies of the models beside chance."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from vlmdiff.figures.models import model_accuracy
+    from vlmdiff.figures.save import save_figure
+    from vlmdiff.figures.values import read_some
+    from vlmdiff.tables.models import ACCURACY
+
+    figure = model_accuracy(
+        read_some(snakemake.input.accuracy, ACCURACY),
+        snakemake.params.models,
+    )
+    save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

@@ -1,0 +1,1 @@
+"""The summary of an experiment in words and numbers, written from tables."""
