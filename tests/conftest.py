@@ -15,7 +15,7 @@ from jaxtyping import install_import_hook
 from tiny_models import build_tiny_dataset, build_tiny_lm, build_tiny_text_dataset, build_tiny_vlm
 
 # Types and shapes of these rooms' annotations are checked at run time; before they are imported.
-CHECKED_ROOMS = ("activations", "models", "data", "extraction")
+CHECKED_ROOMS = ("activations", "models", "data", "extraction", "dictionaries")
 install_import_hook([f"vlmdiff.{room}" for room in CHECKED_ROOMS], "beartype.beartype")
 
 

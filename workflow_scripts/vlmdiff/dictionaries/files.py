@@ -37,7 +37,9 @@ def save_dictionary(dictionary: Dictionary, folder: str | Path, provenance: dict
     with replacing(Path(folder) / WEIGHTS) as temporary:
         save_file(weights, temporary)
     with replacing(Path(folder) / CONFIG) as temporary:
-        temporary.write_text(json.dumps(config_values(dictionary, provenance), indent=2, sort_keys=True) + "\n")
+        temporary.write_text(
+            json.dumps(config_values(dictionary, provenance), indent=2, sort_keys=True) + "\n"
+        )
 
 
 def tensors(dictionary: Dictionary) -> dict[str, Any]:

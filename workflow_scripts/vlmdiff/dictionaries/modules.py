@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vlmdiff.dictionaries.jumprelu import JumpReLU, Step
-from vlmdiff.dictionaries.topk import SparseReconstruction, largest
+from vlmdiff.dictionaries.topk import SparseReconstruction
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,13 @@ class TopKDictionary(Dictionary):
 
     def activate(self, pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_sae"]:
         """Keep the `k` largest pre-activations, negative ones set to zero."""
-        values, indices = largest(pre, self.k)
+        values, indices = torch.topk(pre, self.k, dim=1, sorted=False)
         return torch.zeros_like(pre).scatter(1, indices, values.relu())
 
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct through the `k` active features alone, forwards and backwards."""
-        centred = x - self.b_dec if self.subtract_decoder_bias else x
         x_hat, values, indices = SparseReconstruction.apply(
-            centred, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k
+            x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k, self.subtract_decoder_bias
         )
         active = values > 0
         firings = torch.bincount(indices[active], minlength=self.d_sae)
@@ -129,7 +128,7 @@ class JumpReLUDictionary(Dictionary):
     """Passes a pre-activation where it exceeds its feature's threshold.
 
     The logarithm of the threshold is trained, so that it stays positive. Gradients go through the
-    jump by a rectangle of `bandwidth` (units of `x`) around the threshold.
+    jump by a rectangle of `bandwidth` around the threshold, in the units of `x` during training.
     """
 
     kind = "jumprelu"

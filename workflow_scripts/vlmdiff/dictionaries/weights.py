@@ -77,11 +77,13 @@ def check_weights(weights: dict[str, np.ndarray], config: dict[str, Any], path: 
     if config["architecture"] == "jumprelu":
         shapes["threshold"] = (d_sae,)
     if set(weights) != set(shapes):
-        raise DictionaryError(f"{path}: found tensors {sorted(weights)}, expected {sorted(shapes)}. {remedy(path)}")
+        raise DictionaryError(
+            f"{path}: found tensors {sorted(weights)}, expected {sorted(shapes)}. {remedy(path)}"
+        )
     for name, shape in shapes.items():
         if weights[name].shape != shape:
             raise DictionaryError(
-                f"{path}: {name} has shape {weights[name].shape}, but cfg.json asks for {shape}. {remedy(path)}"
+                f"{path}: {name} has shape {weights[name].shape}, cfg.json asks for {shape}. {remedy(path)}"
             )
         if not np.isfinite(weights[name]).all():
             raise DictionaryError(f"{path}: {name} holds NaN or infinite values. {remedy(path)}")

@@ -1,0 +1,144 @@
+"""What happens beside the steps of a training: log rows, snapshots, points to resume from."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.task import DictionaryTask, learning_rate_factor
+from vlmdiff.runtime.files import replacing
+
+log = logging.getLogger(__name__)
+LOG_ROWS = 100
+PROGRESS_EVERY_S = 10.0
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss is not finite any more."""
+
+
+def in_raw_units(task: DictionaryTask) -> Dictionary:
+    """Return a copy of a task's dictionary that acts on raw residuals."""
+    dictionary = deepcopy(task.dictionary).cpu()
+    dictionary.zero_grad(set_to_none=True)
+    dictionary.rescale_input(1 / task.input_scale)
+    return dictionary
+
+
+class TrainingLog(pl.Callback):
+    """Keeps about a hundred rows of progress (contract TRAINING_LOG) and tells them to the log file."""
+
+    def __init__(self, steps: int):
+        self.steps, self.every = steps, max(1, steps // LOG_ROWS)
+        self.rows: list[dict[str, int | float]] = []
+        self.told = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a row at every hundredth of the training, and after its first and last step.
+
+        Raises:
+            TrainingDivergedError: the loss is not finite.
+        """
+        step = trainer.global_step
+        if step % self.every and step not in (1, self.steps):
+            return
+        values = {name: float(outputs[name]) for name in ("loss", "fvu", "l0")}
+        if not math.isfinite(values["loss"]):
+            raise TrainingDivergedError(
+                f"the loss is {values['loss']} at step {step}, expected a finite number; lower learning_rate"
+            )
+        recipe = task.recipe
+        rate = recipe.learning_rate * learning_rate_factor(step - 1, recipe.steps, recipe.warmup)
+        self.rows.append({"step": step, **values, "dead": task.dead_features(), "learning_rate": rate})
+        self.tell(step)
+
+    def tell(self, step: int) -> None:
+        """Log the last row if the previous line is long enough ago."""
+        now = time.monotonic()
+        if step == self.steps or now - self.told >= PROGRESS_EVERY_S:
+            self.told, row = now, self.rows[-1]
+            log.info(
+                "step %d/%d: loss %.4f, FVU %.4f, L0 %.1f, %d dead",
+                step, self.steps, row["loss"], row["fvu"], row["l0"], row["dead"],
+            )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far for a checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint's rows."""
+        self.rows = list(state_dict["rows"])
+
+
+class Snapshots(pl.Callback):
+    """Saves the dictionary at parts of the training, to `folder/<percent>/`."""
+
+    def __init__(self, folder: Path, at_step: dict[int, int], provenance: dict[str, Any]):
+        self.folder, self.at_step, self.provenance = folder, at_step, provenance
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save a copy if this step completes a part."""
+        percent = self.at_step.get(trainer.global_step)
+        if percent is not None:
+            facts = {**self.provenance, "percent": percent, "step": trainer.global_step}
+            save_dictionary(in_raw_units(task), self.folder / str(percent), facts)
+
+
+class ResumePoint(pl.Callback):
+    """Saves the whole state of the training every so often, marked with the settings that made it.
+
+    Must come after `Snapshots` among the callbacks: a checkpoint implies the snapshots before it.
+
+    Args:
+        path: file that is replaced each time.
+        settings: digest of everything that the result depends on.
+        every_s: seconds between two checkpoints.
+    """
+
+    def __init__(self, path: Path, settings: str, every_s: float):
+        self.path, self.settings, self.every_s = path, settings, every_s
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if the last checkpoint is long enough ago."""
+        if time.monotonic() - self.saved < self.every_s:
+            return
+        with replacing(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+        self.saved = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, task: DictionaryTask, checkpoint: dict[str, Any]
+    ) -> None:
+        """Mark a checkpoint with the settings that made it."""
+        checkpoint["vlmdiff_settings"] = self.settings
+
+    def usable(self) -> Path | None:
+        """Return the checkpoint if there is one that the same settings made."""
+        if not self.path.is_file():
+            return None
+        try:
+            found = torch.load(self.path, map_location="cpu", weights_only=True).get("vlmdiff_settings")
+        except Exception as error:  # a damaged file fails in many ways, and none may stop a new start
+            log.warning("%s cannot be read (%s); training starts anew", self.path, error)
+            return None
+        if found != self.settings:
+            log.info("%s was made with other settings or inputs; training starts anew", self.path)
+            return None
+        return self.path

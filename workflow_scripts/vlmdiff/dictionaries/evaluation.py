@@ -1,0 +1,177 @@
+"""Held-out quality of dictionaries, in one pass over the activations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from vlmdiff.activations.store import ActivationStore
+from vlmdiff.activations.tokens import TOKEN_TYPES
+from vlmdiff.dictionaries.files import load_dictionary
+from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.weights import load_weights
+from vlmdiff.tables.io import write_table
+from vlmdiff.tables.models import DICTIONARY_METRICS
+
+log = logging.getLogger(__name__)
+FINAL = 100
+
+
+@dataclass
+class Score:
+    """Sums over scored tokens, in float64, from which the metrics follow.
+
+    Sums of `x` are taken around a fixed `shift`, so that the variance does not cancel when the
+    mean is large.
+    """
+
+    n: int
+    total: Tensor
+    squares: float
+    errors: float
+    active: int
+    fired: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, shift: Tensor, x_hat: Tensor, z: Tensor) -> Score:
+        """Score tokens `(n, d_model)` with their reconstructions and activations `(n, d_sae)`."""
+        centred, error = (x - shift).double(), (x - x_hat).double()
+        firing = z > 0
+        return cls(
+            len(x),
+            centred.sum(dim=0),
+            float(centred.square().sum()),
+            float(error.square().sum()),
+            int(firing.sum()),
+            firing.any(dim=0),
+        )
+
+    def __add__(self, other: Score) -> Score:
+        """Join two disjoint sets of tokens."""
+        return Score(
+            self.n + other.n,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.errors + other.errors,
+            self.active + other.active,
+            self.fired | other.fired,
+        )
+
+    def metrics(self) -> dict[str, int | float]:
+        """Return FVU about the mean of exactly these tokens, mean L0 and dead features."""
+        variance = self.squares - float(self.total.square().sum()) / self.n
+        return {
+            "n_tokens": self.n,
+            "fvu": self.errors / variance if variance > 0 else float("nan"),
+            "l0": self.active / self.n,
+            "dead": int((~self.fired).sum()),
+        }
+
+
+@torch.no_grad()
+def score_dictionaries(
+    store: ActivationStore, dictionaries: Mapping[int, Dictionary]
+) -> dict[int, dict[str, Score]]:
+    """Score several dictionaries of one layer on the same tokens, read once.
+
+    Returns:
+        for each key of `dictionaries` the scores of `all`, `text` and `image` tokens; a type
+        without tokens has no score.
+    """
+    scores: dict[int, dict[str, Score]] = {key: {} for key in dictionaries}
+    widest = max(dictionary.d_sae for dictionary in dictionaries.values())
+    for chunk in store.chunks(tuple(TOKEN_TYPES), max_tokens=max(256, 2**23 // widest)):
+        for key, dictionary in dictionaries.items():
+            z = dictionary.encode(chunk.values)
+            x_hat = dictionary.decode(z)
+            for name, code in TOKEN_TYPES.items():
+                rows = chunk.token_type == code
+                if rows.any():
+                    part = Score.of(chunk.values[rows], dictionary.b_dec, x_hat[rows], z[rows])
+                    add(scores[key], name, part)
+                    add(scores[key], "all", part)
+    return scores
+
+
+def add(scores: dict[str, Score], name: str, part: Score) -> None:
+    """Add a part to a named score, which may be new."""
+    scores[name] = scores[name] + part if name in scores else part
+
+
+def median_cosine(rows: np.ndarray, initial: np.ndarray) -> float:
+    """Return the median over features of the cosine between two decoders' rows `(d_sae, d_model)`."""
+    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(initial, axis=1)
+    return float(np.median((rows * initial).sum(axis=1) / np.maximum(norms, 1e-12)))
+
+
+def snapshot_folders(folder: Path, snapshots: Sequence[int]) -> dict[int, Path]:
+    """Return the folders of a dictionary's snapshots and, as 100, of its final state."""
+    early = {percent: folder / "snapshots" / str(percent) for percent in snapshots if percent != FINAL}
+    return {**early, FINAL: folder}
+
+
+def layer_rows(
+    folders: Mapping[int, Path], initial: Path | None, layer: int, sets: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one layer: for each evaluation set, snapshot and kind of token."""
+    dictionaries = {percent: load_dictionary(folder) for percent, folder in folders.items()}
+    start = None if initial is None else load_weights(initial)["W_dec"]
+    cosines = {
+        percent: float("nan") if start is None else median_cosine(item.W_dec.detach().numpy(), start)
+        for percent, item in dictionaries.items()
+    }
+    for entry in sets:
+        scores = score_dictionaries(ActivationStore(entry["shards"], layer), dictionaries)
+        for percent, by_tokens in scores.items():
+            for tokens in ("all", *TOKEN_TYPES):
+                if tokens in by_tokens:
+                    yield {
+                        "layer": layer,
+                        "snapshot": percent,
+                        "model": entry["model"],
+                        "dataset": entry["dataset"],
+                        "tokens": tokens,
+                        **by_tokens[tokens].metrics(),
+                        "cos_initial": cosines[percent],
+                    }
+
+
+def evaluate_dictionary(
+    folders: Mapping[int, str | Path],
+    initials: Mapping[int, str | Path],
+    snapshots: Sequence[int],
+    sets: Sequence[Mapping[str, Any]],
+    dictionary: str,
+    seed: int,
+    output: str | Path,
+) -> None:
+    """Write the held-out metrics of a dictionary at all layers (contract DICTIONARY_METRICS).
+
+    Args:
+        folders: for each layer the dictionary's folder.
+        initials: for each layer the folder of the dictionary that it started from; empty if random.
+        snapshots: percentages of training at which copies were kept.
+        sets: evaluation sets: `model`, `dataset` and the paths of their `shards`; no rows without any.
+        dictionary: stage, for the table.
+        seed: index, for the table.
+        output: CSV file.
+
+    Raises:
+        DictionaryError, ShardError: an input is missing or damaged.
+    """
+    rows = []
+    for layer, folder in folders.items():
+        initial = initials.get(layer)
+        initial = None if initial is None else Path(initial)
+        rows.extend(layer_rows(snapshot_folders(Path(folder), snapshots), initial, layer, sets))
+        log.info("layer %d scored on %s", layer, [entry["dataset"] for entry in sets])
+    frame = pd.DataFrame(rows, columns=DICTIONARY_METRICS.names).assign(dictionary=dictionary, seed=seed)
+    write_table(frame, DICTIONARY_METRICS, output)

@@ -1,0 +1,45 @@
+"""How one dictionary is trained: plain values, checked by the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Architecture and stage of a dictionary (docs/train_dictionary.md explains each value).
+
+    The names are those of the configuration's sections `architecture` and `dictionaries.<name>`.
+    """
+
+    kind: str
+    d_sae: int
+    k: int
+    bandwidth: float
+    l0_coefficient: float
+    subtract_decoder_bias: bool
+    tokens: Sequence[str]
+    steps: int
+    batch_tokens: int
+    learning_rate: float
+    warmup: float
+    snapshots: Sequence[int]
+
+    @classmethod
+    def from_params(cls, architecture: Mapping[str, Any], stage: Mapping[str, Any]) -> Recipe:
+        """Put the two sections of the configuration together."""
+        return cls(**architecture, **stage)
+
+    def build(self, d_model: int) -> Dictionary:
+        """Return a dictionary of this architecture with empty weights."""
+        if self.kind == "topk":
+            return TopKDictionary(d_model, self.d_sae, self.k, self.subtract_decoder_bias)
+        return JumpReLUDictionary(d_model, self.d_sae, self.bandwidth, self.subtract_decoder_bias)
+
+    def snapshot_steps(self) -> dict[int, int]:
+        """Return after which step each percentage of the training is reached."""
+        return {-(-self.steps * percent // 100): percent for percent in self.snapshots}

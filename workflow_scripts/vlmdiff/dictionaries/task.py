@@ -1,0 +1,113 @@
+"""The Lightning side of training a dictionary: loss, optimiser, schedule, data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from vlmdiff.activations.store import ActivationStore
+from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.recipe import Recipe
+
+DEAD_AFTER_TOKENS = 100_000
+
+
+def fraction_unexplained(
+    x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]
+) -> Float[Tensor, ""]:
+    """Return `sum ||x - x_hat||^2 / sum ||x - mean(x)||^2` over the tokens of a batch (arXiv 2602.08713)."""
+    return (x - x_hat).square().sum() / (x - x.mean(dim=0)).square().sum()
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the fraction of the peak learning rate: linear warm-up, then a cosine down to zero."""
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+class DictionaryTask(pl.LightningModule):
+    """Trains a dictionary on batches of residuals `(batch_tokens, d_model)`.
+
+    Args:
+        dictionary: what to train, in the units of `input_scale * x`.
+        recipe: loss, optimiser and schedule.
+        input_scale: factor on the raw residuals.
+    """
+
+    def __init__(self, dictionary: Dictionary, recipe: Recipe, input_scale: float):
+        super().__init__()
+        self.dictionary, self.recipe, self.input_scale = dictionary, recipe, input_scale
+        self.register_buffer("silent_tokens", torch.zeros(dictionary.d_sae, dtype=torch.int64))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """Return the loss of a batch, with its parts for the log."""
+        x = batch * self.input_scale
+        result = self.dictionary.reconstruct(x)
+        fvu = fraction_unexplained(x, result.x_hat)
+        loss = fvu
+        if self.dictionary.kind == "jumprelu":
+            loss = loss + self.recipe.l0_coefficient * (result.l0 / self.recipe.k - 1).square()
+        self.silent_tokens.add_(len(x)).masked_fill_(result.firings > 0, 0)
+        return {"loss": loss, "fvu": fvu.detach(), "l0": result.l0.detach()}
+
+    def dead_features(self) -> int:
+        """Return how many features have not fired for the last 100,000 tokens."""
+        return int((self.silent_tokens >= DEAD_AFTER_TOKENS).sum())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Remove the decoder's gradient along its unit rows."""
+        self.dictionary.project_decoder_gradient()
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer, optimizer_closure: Any = None
+    ) -> None:
+        """Step, then bring the decoder's rows back to unit norm."""
+        optimizer.step(closure=optimizer_closure)
+        self.dictionary.normalise_decoder()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Return Adam, and the schedule that is stepped with it."""
+        betas = (0.0, 0.999) if self.dictionary.kind == "jumprelu" else (0.9, 0.999)
+        optimizer = torch.optim.Adam(
+            self.dictionary.parameters(), lr=self.recipe.learning_rate, betas=betas, fused=True
+        )
+        recipe = self.recipe
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, recipe.steps, recipe.warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class ShuffledBatches(IterableDataset):
+    """Endless shuffled batches of one layer's tokens, from a given step on."""
+
+    def __init__(self, store: ActivationStore, recipe: Recipe, seed: int, start_step: int):
+        self.store, self.recipe, self.seed, self.start_step = store, recipe, seed, start_step
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield float32 batches `(batch_tokens, d_model)`."""
+        return self.store.batches(
+            self.recipe.tokens, self.recipe.batch_tokens, self.seed, start_step=self.start_step
+        )
+
+
+class ActivationDataModule(pl.LightningDataModule):
+    """Hands one layer's tokens to the trainer; a resumed training goes on where it stopped."""
+
+    def __init__(self, store: ActivationStore, recipe: Recipe, seed: int):
+        super().__init__()
+        self.store, self.recipe, self.seed = store, recipe, seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the batches that follow the steps done so far."""
+        batches = ShuffledBatches(self.store, self.recipe, self.seed, self.trainer.global_step)
+        return DataLoader(batches, batch_size=None)

@@ -1,0 +1,136 @@
+"""Train one dictionary at one layer: from random or earlier weights, resumable, reproducible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+
+from vlmdiff.activations.format import layer_name
+from vlmdiff.activations.shards import reading
+from vlmdiff.activations.store import ActivationStore
+from vlmdiff.dictionaries.callbacks import ResumePoint, Snapshots, TrainingLog, in_raw_units
+from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.initial import start
+from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.task import ActivationDataModule, DictionaryTask
+from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS
+from vlmdiff.runtime.seeds import derive_seed
+from vlmdiff.tables.io import write_table
+from vlmdiff.tables.models import TRAINING_LOG
+
+CHECKPOINT_EVERY_S = 60.0
+
+
+def train_dictionary(
+    shards: Sequence[str | Path],
+    initial: str | Path,
+    layer: int,
+    seed: int,
+    architecture: Mapping[str, Any],
+    stage: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    folder: str | Path,
+    checkpoints: str | Path,
+    code: str = "",
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> None:
+    """Train a dictionary and write weights, configuration, progress and snapshots.
+
+    Args:
+        shards: activation shards of the stage's model and data set.
+        initial: `random`, or the folder of the dictionary to start from.
+        layer: decoder block.
+        seed: determines random weights and the order of tokens.
+        architecture: the configuration's section of that name.
+        stage: the dictionary's entry in the configuration, without initial, model and dataset.
+        provenance: plain values to keep in `cfg.json`.
+        folder: receives `sae_weights.safetensors`, `cfg.json`, `training.csv`, `snapshots/<percent>/`.
+        checkpoints: folder for interrupted work, outside of the declared outputs; emptied at success.
+        code: digest of the code; a checkpoint of other code is not resumed.
+        checkpoint_every_s: seconds between two checkpoints.
+
+    Raises:
+        ShardError: a shard is missing, damaged or lacks the layer or token type.
+        DictionaryError: the initial dictionary is missing, damaged or of another architecture.
+        TrainingDivergedError: the loss is not finite any more.
+    """
+    folder, work = Path(folder), Path(checkpoints)
+    recipe = Recipe.from_params(architecture, stage)
+    settings = settings_digest(shards, layer, initial, seed, architecture, stage, provenance, code)
+    store = ActivationStore(shards, layer)
+    dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"))
+    facts = {**provenance, "layer": layer, "seed": seed, "input_scale": scale, "tokens": list(recipe.tokens)}
+    task = DictionaryTask(dictionary, recipe, scale)
+    rows = TrainingLog(recipe.steps)
+    snapshots = Snapshots(work / "snapshots", recipe.snapshot_steps(), facts)
+    point = ResumePoint(work / "last.ckpt", settings, checkpoint_every_s)
+    data = ActivationDataModule(store, recipe, derive_seed(seed, "order"))
+    resume = point.usable()
+    if resume is None:
+        shutil.rmtree(work, ignore_errors=True)
+    fit(task, data, [rows, snapshots, point], resume)
+    save_dictionary(in_raw_units(task), folder, {**facts, "percent": 100, "step": recipe.steps})
+    write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")
+    publish_snapshots(work / "snapshots", folder / "snapshots", recipe.snapshots)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def fit(
+    task: DictionaryTask, data: ActivationDataModule, callbacks: list[pl.Callback], resume: Path | None
+) -> None:
+    """Run Lightning's loop to the last step, without its chatter and folders."""
+    torch.set_flush_denormal(True)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        trainer = pl.Trainer(
+            max_steps=task.recipe.steps,
+            max_epochs=-1,
+            accelerator="auto",
+            devices=1,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        if resume:
+            logging.getLogger(__name__).info("resuming from %s", resume)
+        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+
+
+def publish_snapshots(made: Path, target: Path, percentages: Sequence[int]) -> None:
+    """Copy snapshots to the declared output, which exists even if there are none."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for percent in percentages:
+        shutil.copytree(made / str(percent), target / str(percent))
+
+
+def settings_digest(
+    shards: Sequence[str | Path], layer: int, initial: str | Path, seed: int, *values: Any
+) -> str:
+    """Digest everything that a training's result depends on: values, activations and initial weights.
+
+    Activations are represented by the checksums that their shards carry.
+    """
+    total = hashlib.sha256(json.dumps([layer, seed, *values], sort_keys=True, default=dict).encode())
+    for path in shards:
+        with reading(Path(path)) as file:
+            for name in (layer_name(layer), "token_type"):
+                total.update(str(file[name].attrs["checksum"]).encode())
+    if initial != "random":
+        for name in (WEIGHTS, CONFIG):
+            file = Path(initial) / name
+            total.update(file.read_bytes() if file.is_file() else b"missing")
+    return total.hexdigest()
