@@ -12,37 +12,16 @@ cancel to 1e-8 at counts of millions. The tail is the point probability times a 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
+from vlmdiff.features.tail_sums import Cells, stirling_tail, tail_sum
+
 Array = np.ndarray
 
-BLOCK = 8192  # tables worked on together: their ten arrays stay in the processor's cache
-COMPACT_EVERY = 16  # terms between two looks for finished tables
-PRECISION = 1e-17  # relative size of the rest of a series at which it ends
-SMALL_SPREAD = 48.0  # standard deviations above it are summed by quadrature
-NODES = 40  # quadrature nodes
-REACH = 9.5  # standard deviations after which a tail's rest is below 1e-17 of it
+BLOCK = 8192  # tables worked on together: their arrays stay in the processor's cache
 LARGEST_TOTAL = 6_000_000_000  # a d - b c stays exact in 64 bits
 EXACT_STIRLING = 16  # below, Stirling's series is not accurate enough
-
-
-class Cells(NamedTuple):
-    """Counts of many 2 x 2 tables, float64 with whole values."""
-
-    a: Array
-    b: Array
-    c: Array
-    d: Array
-
-    def take(self, index: Array | slice) -> Cells:
-        """Return the tables at `index`."""
-        return Cells(*(cell[index] for cell in self))
-
-    def below(self) -> Cells:
-        """Return the tables whose upper tail is P(X <= a - 1) of these ones (columns swapped)."""
-        return Cells(self.b + 1, self.a - 1, self.d - 1, self.c + 1)
 
 
 def log_tail(a: Array, b: Array, c: Array, d: Array) -> Array:
@@ -87,47 +66,36 @@ def log_upper(cells: Cells) -> Array:
     for start in range(0, len(result), BLOCK):
         part = slice(start, start + BLOCK)
         block = cells.take(part)
-        # The pmf falls no slower than a Gaussian as wide, so a sum longer than this is rare.
-        wide = spread(block) > SMALL_SPREAD
-        ratio_sum = np.empty(len(block.a))
-        ratio_sum[~wide] = series(block.take(~wide))
-        ratio_sum[wide] = quadrature(block.take(wide))
-        result[part] = log_point(block) + np.log(ratio_sum)
+        result[part] = log_point(block) + np.log(tail_sum(block))
     return result
 
 
-def spread(cells: Cells) -> Array:
-    """Return the standard deviation of `a` under the table's margins."""
-    a, b, c, d = cells
-    total = a + b + c + d
-    return np.sqrt((a + b) / total * (c + d) / total * (a + c) / total * (b + d))
-
-
 def log_point(cells: Cells) -> Array:
-    """Log of the probability of the table itself, by Stirling errors and deviances.
-
-    Cells need not be whole once they exceed `EXACT_STIRLING`.
-    """
+    """Log of the probability of the table itself, by Stirling errors and deviances."""
     a, b, c, d = cells
     total = a + b + c + d
-    # Exact for whole cells: all four cells lie as far from their expectation.
-    excess = (a * d - b * c) / total
+    # All four cells lie as far from their expectation; whole numbers give that without rounding.
+    whole = Cells(*(cell.astype(np.int64) for cell in cells))
+    excess = (whole.a * whole.d - whole.b * whole.c) / total
     margins = stirling(a + b) + stirling(c + d) + stirling(a + c) + stirling(b + d) - stirling(total)
     result = margins - sum(stirling(cell) for cell in cells)
-    for cell, row, column, sign in ((a, a + b, a + c, 1), (b, a + b, b + d, -1), (c, c + d, a + c, -1),
-                                    (d, c + d, b + d, 1)):
+    for cell, row, column, sign in (
+        (a, a + b, a + c, 1),
+        (b, a + b, b + d, -1),
+        (c, c + d, a + c, -1),
+        (d, c + d, b + d, 1),
+    ):
         result -= deviance(cell, row * (column / total), sign * excess)
     return result
 
 
 def stirling(n: Array) -> Array:
     """Return log n! - n log n + n; 0 at n = 0."""
-    table = np.array([0.0] + [math.log(math.factorial(k)) - k * math.log(k) + k
-                              for k in range(1, EXACT_STIRLING)])
+    table = np.array(
+        [0.0] + [math.log(math.factorial(k)) - k * math.log(k) + k for k in range(1, EXACT_STIRLING)]
+    )
     large = np.maximum(n, EXACT_STIRLING)
-    inverse = 1 / (large * large)
-    series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse * (1 / 1680 - inverse / 1188)))) / large
-    result = series + 0.5 * np.log(2 * np.pi * large)
+    result = stirling_tail(large) + 0.5 * np.log(2 * np.pi * large)
     small = np.flatnonzero(n < EXACT_STIRLING)
     result[small] = table[n[small].astype(np.int64)]
     return result

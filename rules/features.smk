@@ -1,0 +1,201 @@
+# From dictionaries and activations to the features that changed, see, and encode a concept.
+
+STATISTICS = f"{RESULTS}/features/statistics"
+FEATURES = f"{RESULTS}/features/seed_{{seed}}"
+
+
+def feature_tables(name, seed, datasets):
+    """Return one statistics table of the adapted dictionary for every data set and layer."""
+    folder = f"{STATISTICS}/{CFG.diff.adapted}/seed_{seed}/{CFG.diff.model}"
+    return [f"{folder}/{dataset}/layer_{layer}/{name}.parquet" for dataset in datasets for layer in LAYERS]
+
+
+def concept_tables(name, side):
+    """Return an input function: tables of the data set of a concept's `target` or `baseline`."""
+
+    def tables(wildcards):
+        dataset = getattr(CFG.concepts[wildcards.concept], side).dataset
+        return feature_tables(name, wildcards.seed, [dataset])
+
+    return tables
+
+
+def sample_set(side):
+    """Return a params function: a concept's `target` or `baseline` as plain values."""
+    return lambda wildcards: getattr(CFG.concepts[wildcards.concept], side).params()
+
+
+def concept_unit(wildcards):
+    """Return the unit by which a concept's features are selected."""
+    return CFG.concepts[wildcards.concept].unit
+
+
+rule feature_statistics:
+    input:
+        shards=lambda wildcards: shards(wildcards.model, wildcards.dataset),
+        dictionary=f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}/layer_{{layer}}/sae_weights.safetensors",
+    output:
+        statistics=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/statistics.parquet",
+        totals=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/totals.parquet",
+        top_samples=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/top_samples.parquet",
+    log:
+        f"{RESULTS}/logs/feature_statistics/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/feature_statistics/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        top=CFG.lexical.samples,
+        code=code_digest("feature_statistics"),
+    script:
+        "../workflow_scripts/feature_statistics.py"
+
+
+rule diff_features:
+    input:
+        base=lambda wildcards: dictionary_files(CFG.diff.base, wildcards.seed),
+        adapted=lambda wildcards: dictionary_files(CFG.diff.adapted, wildcards.seed),
+        null=lambda wildcards: dictionary_files(CFG.diff.null, wildcards.seed),
+        visual_statistics=lambda wildcards: feature_tables(
+            "statistics", wildcards.seed, CFG.diff.visual_datasets
+        ),
+        visual_totals=lambda wildcards: feature_tables("totals", wildcards.seed, CFG.diff.visual_datasets),
+        text_statistics=lambda wildcards: feature_tables("statistics", wildcards.seed, CFG.diff.text_datasets),
+        text_totals=lambda wildcards: feature_tables("totals", wildcards.seed, CFG.diff.text_datasets),
+    output:
+        f"{FEATURES}/diff.parquet",
+    log:
+        f"{RESULTS}/logs/diff_features/seed_{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/diff_features/seed_{{seed}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        layers=LAYERS,
+        code=code_digest("diff_features"),
+    script:
+        "../workflow_scripts/diff_features.py"
+
+
+rule select_adapted:
+    input:
+        f"{FEATURES}/diff.parquet",
+    output:
+        adapted=f"{FEATURES}/adapted.parquet",
+        thresholds=f"{FEATURES}/thresholds.csv",
+        sweep=f"{FEATURES}/threshold_sweep.csv",
+    log:
+        f"{RESULTS}/logs/select_adapted/seed_{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/select_adapted/seed_{{seed}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        diff=CFG.diff.params("base", "adapted", "null", "model", "visual_datasets", "text_datasets"),
+        code=code_digest("select_adapted"),
+    script:
+        "../workflow_scripts/select_adapted.py"
+
+
+rule contrast_concept:
+    input:
+        target_statistics=concept_tables("statistics", "target"),
+        target_totals=concept_tables("totals", "target"),
+        baseline_statistics=concept_tables("statistics", "baseline"),
+        baseline_totals=concept_tables("totals", "baseline"),
+    output:
+        f"{FEATURES}/{{concept}}/contrast.parquet",
+    log:
+        f"{RESULTS}/logs/contrast_concept/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/contrast_concept/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        target=sample_set("target"),
+        baseline=sample_set("baseline"),
+        d_sae=CFG.architecture.d_sae,
+        criteria=lambda wildcards: CFG.concepts[wildcards.concept].params(
+            "target", "baseline", "unit", "words"
+        ),
+        code=code_digest("contrast_concept"),
+    script:
+        "../workflow_scripts/contrast_concept.py"
+
+
+rule lexical_filter:
+    input:
+        adapted=f"{FEATURES}/adapted.parquet",
+        contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
+        dictionaries=lambda wildcards: dictionary_files(CFG.diff.adapted, wildcards.seed),
+        top_samples=concept_tables("top_samples", "target"),
+        totals=concept_tables("totals", "target"),
+        samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
+        model=f"{model_path(CFG.diff.model)}/config.json",
+    output:
+        f"{FEATURES}/{{concept}}/lexical.parquet",
+    log:
+        f"{RESULTS}/logs/lexical_filter/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/lexical_filter/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        model=CFG.diff.model,
+        subject=CFG.models[CFG.diff.model].params("path"),
+        layers=LAYERS,
+        target=sample_set("target"),
+        unit=concept_unit,
+        strongest=CFG.lexical.samples,
+        prompts=CFG.lexical.prompts,
+        criteria=CFG.lexical.params("prompts", "samples"),
+        batch_tokens=CFG.extraction.batch_tokens,
+        code=code_digest("lexical_filter"),
+    script:
+        "../workflow_scripts/lexical_filter.py"
+
+
+rule select_features:
+    input:
+        adapted=f"{FEATURES}/adapted.parquet",
+        contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
+        lexical=f"{FEATURES}/{{concept}}/lexical.parquet",
+    output:
+        funnel=f"{FEATURES}/{{concept}}/funnel.csv",
+        final=f"{FEATURES}/{{concept}}/final_features.csv",
+    log:
+        f"{RESULTS}/logs/select_features/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/select_features/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    params:
+        unit=concept_unit,
+        eps=CFG.diff.eps,
+        code=code_digest("select_features"),
+    script:
+        "../workflow_scripts/select_features.py"

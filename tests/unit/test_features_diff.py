@@ -1,0 +1,119 @@
+"""Cosines and energies against their definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from feature_tables import write_statistics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.features.diff import DiffError, StatisticsFiles, diff_features, layer_rotation, row_cosines
+from vlmdiff.tables.features import FEATURE_DIFF
+from vlmdiff.tables.io import read_table
+
+D_MODEL, D_SAE = 4, 6
+
+
+def saved(folder: Path, seed: int, d_sae: int = D_SAE) -> Path:
+    dictionary = TopKDictionary(D_MODEL, d_sae, k=2)
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for name in ("W_enc", "W_dec"):
+            weight = getattr(dictionary, name)
+            weight.copy_(torch.from_numpy(rng.normal(size=weight.shape)))
+    save_dictionary(dictionary, folder, {})
+    return folder
+
+
+def weights(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The decoder and encoder that `saved` writes."""
+    rng = np.random.default_rng(seed)
+    encoder = rng.normal(size=(D_MODEL, D_SAE))
+    return rng.normal(size=(D_SAE, D_MODEL)), encoder
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 9))
+def test_row_cosines_are_cosines(seed, n, d):
+    first, second = np.random.default_rng(seed).normal(size=(2, n, d))
+    expected = [f @ s / np.sqrt((f @ f) * (s @ s)) for f, s in zip(first, second)]
+    np.testing.assert_allclose(row_cosines(first, second), expected, atol=1e-14)
+    np.testing.assert_allclose(row_cosines(first, 3 * first), 1.0, atol=1e-14)
+
+
+def test_a_row_of_zeros_has_no_cosine():
+    assert np.isnan(row_cosines(np.zeros((1, 3)), np.ones((1, 3)))).all()
+
+
+def statistics(folder: Path, layer: int, rows: list[tuple], tokens: int) -> tuple[Path, Path]:
+    """Write rows of (feature, token_type, fires, sum_squares); the same number of tokens of each type."""
+    keys = ("feature", "token_type", "fires", "sum_squares")
+    table = [{"layer": layer, "group": "g", **dict(zip(keys, row))} for row in rows]
+    totals = [
+        {"layer": layer, "group": "g", "token_type": kind, "n_tokens": tokens, "n_samples": 1}
+        for kind in ("text", "image")
+    ]
+    return write_statistics(folder / f"layer_{layer}", table, totals)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """Two layers; two data sets with images, one of text. Image tokens must not count."""
+    folders = {
+        name: [saved(tmp_path / name / f"layer_{layer}", 10 * number + layer) for layer in (0, 1)]
+        for number, name in enumerate(("base", "adapted", "null"))
+    }
+    rows = {
+        "first": [(0, "text", 4, 8.0), (0, "image", 50, 900.0), (5, "text", 1, 2.0)],
+        "second": [(0, "text", 2, 4.0)],
+        "texts": [(3, "text", 7, 21.0)],
+    }
+    files = {
+        name: [statistics(tmp_path / name, layer, rows[name], tokens) for layer in (0, 1)]
+        for name, tokens in (("first", 10), ("second", 30), ("texts", 70))
+    }
+    visual = [*files["first"], *files["second"]]
+    return {
+        **folders,
+        "visual": StatisticsFiles([pair[0] for pair in visual], [pair[1] for pair in visual]),
+        "text": StatisticsFiles([pair[0] for pair in files["texts"]], [pair[1] for pair in files["texts"]]),
+        "output": tmp_path / "diff.parquet",
+    }
+
+
+def test_diff_table(inputs):
+    diff_features([0, 1], seed=3, **inputs)
+    found = read_table(inputs["output"], FEATURE_DIFF)
+    assert len(found) == 2 * D_SAE
+    assert (found["seed"] == 3).all()
+    layer = found[found["layer"] == 1].set_index("feature")
+    for prefix, other in (("", 11), ("null_", 21)):
+        for part, column in enumerate((f"{prefix}cos_decoder", f"{prefix}cos_encoder")):
+            base, later = weights(1)[part], weights(other)[part]
+            base, later = (base, later) if part == 0 else (base.T, later.T)
+            cosines = (base * later).sum(1) / np.linalg.norm(base, axis=1) / np.linalg.norm(later, axis=1)
+            np.testing.assert_allclose(layer[column], cosines, atol=1e-6)
+    assert layer.loc[0, "visual_energy"] == pytest.approx(12 / 40)
+    assert layer.loc[0, "visual_rate"] == pytest.approx(6 / 40)
+    assert layer.loc[5, "visual_energy"] == pytest.approx(2 / 40)
+    assert layer.loc[3, "text_energy"] == pytest.approx(21 / 70)
+    assert layer.loc[3, "visual_energy"] == 0
+    assert not found.isna().any().any()
+
+
+def test_dictionaries_of_different_widths_are_refused(tmp_path):
+    same, other = saved(tmp_path / "same", 0), saved(tmp_path / "other", 0, d_sae=7)
+    with pytest.raises(DiffError, match=r"layer 2: .*'adapted': \(7, 4\)"):
+        layer_rotation(2, same, other, same)
+
+
+def test_data_without_text_tokens_are_refused(inputs):
+    with pytest.raises(DiffError, match=r"layers \[1\]: the statistics hold no text tokens"):
+        only_first = StatisticsFiles(inputs["text"].statistics, inputs["text"].totals[:1])
+        diff_features([0, 1], seed=0, **{**inputs, "text": only_first})

@@ -1,0 +1,142 @@
+"""Both rules, their thresholds, the sweep."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vlmdiff.features.selection import (
+    calibrated_threshold,
+    compare,
+    percentile_threshold,
+    rotated,
+    select_adapted,
+    sweep,
+    threshold_row,
+)
+from vlmdiff.tables.features import ADAPTED, FEATURE_DIFF, THRESHOLD_SWEEP, THRESHOLDS
+from vlmdiff.tables.io import read_table, write_table
+
+SETTINGS = {
+    "eps": 0.1,
+    "percentile": 25.0,
+    "null_quantile": 0.05,
+    "rule": "calibrated",
+    "sweep_eps": [0.01, 0.1],
+    "sweep_percentiles": [10.0, 25.0, 50.0],
+}
+
+
+def make_diff(seed=0, n=400) -> pd.DataFrame:
+    """Two layers; a quarter of the features rotated beyond anything in the null, half are visual."""
+    rng = np.random.default_rng(seed)
+    cosines = np.where(np.arange(n) % 4 == 0, rng.uniform(0.2, 0.6, n), rng.uniform(0.95, 1, n))
+    return pd.DataFrame(
+        {
+            "layer": np.arange(n) // (n // 2),
+            "feature": np.arange(n) % (n // 2),
+            "seed": 1,
+            "cos_decoder": cosines,
+            "cos_encoder": cosines,
+            "null_cos_decoder": rng.uniform(0.94, 1, n),
+            "null_cos_encoder": 1.0,
+            "visual_energy": np.where(rng.random(n) < 0.5, rng.uniform(0.2, 2, n), 0.0),
+            "text_energy": 0.0,
+            "visual_rate": 0.0,
+        }
+    )
+
+
+def run(tmp_path, diff, **changes):
+    outputs = [tmp_path / name for name in ("adapted.parquet", "thresholds.csv", "sweep.csv")]
+    write_table(diff, FEATURE_DIFF, tmp_path / "diff.parquet")
+    select_adapted(tmp_path / "diff.parquet", outputs, **{**SETTINGS, **changes})
+    schemas = (ADAPTED, THRESHOLDS, THRESHOLD_SWEEP)
+    return [read_table(path, schema) for path, schema in zip(outputs, schemas)]
+
+
+def test_rules_are_their_definitions(tmp_path):
+    diff = make_diff()
+    adapted, thresholds, _ = run(tmp_path, diff)
+    visual = diff["visual_energy"] > 0.1
+    by_percentile = visual & (diff["cos_decoder"] <= np.percentile(diff["cos_decoder"], 25))
+    tau = np.quantile(diff.loc[visual, "null_cos_decoder"], 0.05)
+    calibrated = visual & (diff["cos_decoder"] <= tau)
+    np.testing.assert_array_equal(adapted["adapted_percentile"], by_percentile)
+    np.testing.assert_array_equal(adapted["adapted_calibrated"], calibrated)
+    np.testing.assert_array_equal(adapted["adapted"], calibrated)
+    row = thresholds.set_index("rule").loc["calibrated"]
+    assert row["tau"] == pytest.approx(tau)
+    assert (row["features"], row["visual"], row["adapted"]) == (400, visual.sum(), calibrated.sum())
+    assert row["null_adapted"] == (visual & (diff["null_cos_decoder"] <= tau)).sum()
+    assert row["null_false_positive_rate"] == pytest.approx(0.05, abs=1 / visual.sum())
+
+
+def test_the_config_chooses_the_rule(tmp_path):
+    adapted, _, _ = run(tmp_path, make_diff(), rule="percentile", percentile=10.0)
+    np.testing.assert_array_equal(adapted["adapted"], adapted["adapted_percentile"])
+    assert adapted["adapted_percentile"].sum() != adapted["adapted_calibrated"].sum()
+
+
+def test_without_adaptation_the_calibrated_rule_stays_empty_and_the_percentile_rule_does_not(tmp_path):
+    diff = make_diff().assign(visual_energy=1.0)
+    rng = np.random.default_rng(5)
+    diff["cos_decoder"] = rng.uniform(0.94, 1, len(diff))
+    adapted, _, _ = run(tmp_path, diff)
+    assert adapted["adapted_percentile"].sum() == len(diff) // 4
+    assert adapted["adapted_calibrated"].sum() < 0.1 * len(diff)
+
+
+def test_dead_features_do_not_move_the_calibrated_threshold():
+    null, energy = np.array([0.9, 0.8, 0.7, 1.0, 1.0, 1.0]), np.array([1, 1, 1, 0, 0, 0.0])
+    assert calibrated_threshold(null, energy, 0.1, 0.5) == pytest.approx(0.8)
+
+
+def test_unknown_cosines_are_neither_counted_nor_selected():
+    cosines = np.array([np.nan, 0.1, 0.9])
+    assert percentile_threshold(cosines, 50) == pytest.approx(0.5)
+    assert list(rotated(cosines, np.ones(3), 0.5, 0.1)) == [False, True, False]
+
+
+def test_nothing_visual_selects_nothing(tmp_path, caplog):
+    adapted, thresholds, found = run(tmp_path, make_diff().assign(visual_energy=0.0))
+    assert not adapted["adapted"].any()
+    assert "lower diff.eps" in caplog.text
+    assert thresholds["null_false_positive_rate"].isna().all()
+    assert (found["adapted"] == 0).all()
+
+
+def test_sweep_is_one_at_the_chosen_point(tmp_path):
+    diff = make_diff()
+    _, _, found = run(tmp_path, diff)
+    assert len(found) == 6
+    at = found.set_index(["eps", "percentile"]).loc[(0.1, 25.0)]
+    assert tuple(at[["jaccard", "retention", "precision", "layer_correlation"]]) == pytest.approx(
+        (1, 1, 1, 1)
+    )
+    wide = sweep(diff, 0.1, 25.0, [0.1], [50.0]).iloc[0]
+    assert wide["retention"] == 1
+    assert wide["precision"] == wide["jaccard"] < 1
+    narrow = sweep(diff, 0.1, 25.0, [0.1], [10.0]).iloc[0]
+    assert narrow["precision"] == 1
+    assert narrow["retention"] == narrow["jaccard"] < 1
+
+
+def test_comparison_by_hand():
+    layer = np.array([0, 0, 0, 4, 4, 7])
+    selected, chosen = np.array([1, 1, 0, 0, 1, 0], bool), np.array([1, 0, 1, 0, 1, 1], bool)
+    found = compare(selected, chosen, layer)
+    assert (found["adapted"], found["jaccard"]) == (3, 2 / 5)
+    assert (found["retention"], found["precision"]) == (2 / 4, 2 / 3)
+    assert found["layer_correlation"] == pytest.approx(np.corrcoef([2, 1, 0], [2, 1, 1])[0, 1])
+    empty = compare(np.zeros(6, bool), chosen, layer)
+    assert np.isnan(empty["precision"])
+    assert np.isnan(empty["layer_correlation"])
+
+
+def test_threshold_row_applies_the_rule_to_the_null():
+    diff = make_diff().assign(visual_energy=1.0, null_cos_decoder=np.linspace(0, 1, 400))
+    row = threshold_row(diff, "percentile", 0.5, 0.1)
+    assert row["null_adapted"] == 200
+    assert row["null_false_positive_rate"] == 0.5

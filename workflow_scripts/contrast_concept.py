@@ -1,0 +1,18 @@
+"""Test which features fire more often on a concept than on its baseline."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from vlmdiff.features.contrast import contrast_concept
+
+    given, params = snakemake.input, snakemake.params
+    contrast_concept(
+        snakemake.wildcards.concept,
+        params.target,
+        params.baseline,
+        (given.target_statistics, given.target_totals),
+        (given.baseline_statistics, given.baseline_totals),
+        params.d_sae,
+        params.criteria,
+        snakemake.output[0],
+    )

@@ -1,0 +1,114 @@
+"""What fine-tuning did to each feature: rotation and energies (METHOD section 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.dictionaries.weights import load_weights
+from vlmdiff.features.sums import text_sums, text_totals
+from vlmdiff.tables.features import FEATURE_DIFF
+from vlmdiff.tables.io import write_table
+
+Array = np.ndarray
+
+
+class DiffError(ValueError):
+    """The dictionaries cannot be compared feature by feature."""
+
+
+@dataclass(frozen=True)
+class StatisticsFiles:
+    """STATISTICS and TOTALS tables of some data sets at all layers, in any order."""
+
+    statistics: Sequence[str | Path]
+    totals: Sequence[str | Path]
+
+
+def row_cosines(first: Array, second: Array) -> Array:
+    """Cosines of the rows of two matrices of one shape (n, d), in float64; NaN where a row is 0."""
+    # Copies with contiguous rows: encoder columns arrive as strided views.
+    first, second = (np.ascontiguousarray(matrix, dtype=np.float64) for matrix in (first, second))
+    product = np.einsum("nd,nd->n", first, second)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.clip(product / norms, -1.0, 1.0)
+
+
+def check_shapes(layer: int, weights: dict[str, dict[str, Array]]) -> None:
+    """Refuse dictionaries of different shapes.
+
+    Raises:
+        DiffError: naming the layer and the shapes.
+    """
+    shapes = {name: value["W_dec"].shape for name, value in weights.items()}
+    if len(set(shapes.values())) > 1:
+        raise DiffError(
+            f"layer {layer}: decoders have the shapes {shapes}; a diff needs dictionaries of one shape, "
+            "the later ones started from the base one"
+        )
+
+
+def layer_rotation(layer: int, base: str | Path, adapted: str | Path, null: str | Path) -> pd.DataFrame:
+    """Return the cosines of one layer's features, base against adapted and against null."""
+    weights = {
+        name: load_weights(path) for name, path in (("base", base), ("adapted", adapted), ("null", null))
+    }
+    check_shapes(layer, weights)
+    columns: dict[str, Array] = {}
+    for prefix, other in (("", "adapted"), ("null_", "null")):
+        columns[f"{prefix}cos_decoder"] = row_cosines(weights["base"]["W_dec"], weights[other]["W_dec"])
+        columns[f"{prefix}cos_encoder"] = row_cosines(weights["base"]["W_enc"].T, weights[other]["W_enc"].T)
+    return pd.DataFrame({"layer": layer, "feature": np.arange(len(columns["cos_decoder"])), **columns})
+
+
+def mean_over_tokens(features: pd.DataFrame, files: StatisticsFiles, sums: Sequence[str]) -> pd.DataFrame:
+    """Return sums divided by the text tokens of the layer, 0 for features that never fired.
+
+    Raises:
+        DiffError: there are no text tokens at a layer.
+    """
+    index = pd.MultiIndex.from_frame(features[["layer", "feature"]])
+    totals = text_totals(files.totals)
+    if empty := sorted(set(features["layer"]) - set(totals.index[totals["n_tokens"] > 0])):
+        raise DiffError(
+            f"layers {empty}: the statistics hold no text tokens; check diff.*_datasets in the config"
+        )
+    tokens = totals["n_tokens"].reindex(features["layer"]).to_numpy()
+    table = text_sums(files.statistics)[list(sums)].reindex(index, fill_value=0)
+    return table.reset_index(drop=True).div(tokens, axis=0)
+
+
+def diff_features(
+    layers: Sequence[int],
+    base: Sequence[str | Path],
+    adapted: Sequence[str | Path],
+    null: Sequence[str | Path],
+    visual: StatisticsFiles,
+    text: StatisticsFiles,
+    seed: int,
+    output: str | Path,
+) -> None:
+    """Write the diff of all layers.
+
+    Args:
+        layers: decoder blocks.
+        base: folders of the dictionaries before fine-tuning, one a layer.
+        adapted: folders of those after it, with the same index.
+        null: folders of those fine-tuned on more of the same text, with the same index.
+        visual: the adapted dictionary's statistics on data sets with images.
+        text: its statistics on data sets without images.
+        seed: index of the seed.
+        output: path of the table FEATURE_DIFF.
+    """
+    rotations = [layer_rotation(*item) for item in zip(layers, base, adapted, null, strict=True)]
+    frame = pd.concat(rotations, ignore_index=True)
+    on_images = mean_over_tokens(frame, visual, ["sum_squares", "fires"])
+    frame["seed"] = seed
+    frame["visual_energy"], frame["visual_rate"] = on_images["sum_squares"], on_images["fires"]
+    frame["text_energy"] = mean_over_tokens(frame, text, ["sum_squares"])["sum_squares"]
+    write_table(frame, FEATURE_DIFF, output)

@@ -1,0 +1,103 @@
+"""The active features of a chunk of tokens, as flat arrays; and each sample's strongest ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vlmdiff.activations.store import Chunk
+    from vlmdiff.dictionaries.modules import Dictionary
+
+Array = np.ndarray
+KINDS = ("image", "text")
+
+
+@dataclass(frozen=True)
+class Firings:
+    """Active (token, feature) pairs, one an element of each array, in the order of tokens.
+
+    Attributes:
+        sample: int64, index of the sample.
+        kind: int64, index of the token's type in `KINDS`.
+        feature: int64.
+        activation: float64, z > 0.
+        position: int64, of the token in the model's sequence.
+        token_id: int64.
+    """
+
+    sample: Array
+    kind: Array
+    feature: Array
+    activation: Array
+    position: Array
+    token_id: Array
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def take(self, index: Array) -> Firings:
+        """Return the pairs at `index` (numbers or a mask)."""
+        return Firings(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def join(parts: list[Firings]) -> Firings:
+    """Put firings one after the other."""
+    return Firings(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Firings))
+    )
+
+
+def no_firings() -> Firings:
+    """Return an empty set of firings."""
+    whole = np.zeros(0, dtype=np.int64)
+    return Firings(whole, whole, whole, np.zeros(0), whole, whole)
+
+
+def token_kinds(token_type: Array) -> Array:
+    """Return the index in `KINDS` of stored token types, image or text."""
+    from vlmdiff.activations.tokens import TEXT
+
+    return (token_type == TEXT).astype(np.int64)
+
+
+def encode_chunk(dictionary: Dictionary, chunk: Chunk) -> Firings:
+    """Encode a chunk of tokens and list what is active."""
+    import torch
+
+    with torch.no_grad():
+        z = dictionary.encode(chunk.values.to(dictionary.W_enc.device))
+        tokens, features = torch.nonzero(z > 0, as_tuple=True)
+        active = z[tokens, features].cpu().numpy().astype(np.float64)
+    tokens, features = tokens.cpu().numpy(), features.cpu().numpy()
+    sample, kind, position, token_id = (
+        np.asarray(column)[tokens].astype(np.int64)
+        for column in (
+            chunk.sample,
+            token_kinds(np.asarray(chunk.token_type)),
+            chunk.position,
+            chunk.token_id,
+        )
+    )
+    return Firings(sample, kind, features, active, position, token_id)
+
+
+def strongest(firings: Firings, d_sae: int) -> Firings:
+    """Keep the strongest token of each (sample, kind, feature), the first of equals.
+
+    Args:
+        firings: in the order of tokens.
+        d_sae: number of features.
+    """
+    if not len(firings):
+        return firings
+    key = ((firings.sample - firings.sample.min()) * len(KINDS) + firings.kind) * d_sae + firings.feature
+    order = np.argsort(key, kind="stable")
+    key, activation = key[order], firings.activation[order]
+    first = np.flatnonzero(np.diff(key, prepend=-1))
+    segment = np.repeat(np.arange(len(first)), np.diff(first, append=len(key)))
+    at_maximum = np.flatnonzero(activation == np.maximum.reduceat(activation, first)[segment])
+    _, earliest = np.unique(segment[at_maximum], return_index=True)
+    return firings.take(order[at_maximum[earliest]])

@@ -1,0 +1,166 @@
+"""Does a feature fire on what the image shows, or on the words of the question? (METHOD section 6)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.features.candidates import FEATURE, find_candidates, strongest_samples
+from vlmdiff.features.sums import SampleSet, SampleSetError
+from vlmdiff.tables.features import LEXICAL
+from vlmdiff.tables.io import write_table
+
+
+@dataclass(frozen=True)
+class LexicalCriteria:
+    """When a feature fires, and when it counts as invariant.
+
+    Attributes:
+        threshold: activation above which a feature fires.
+        min_pair_fraction: loose variant: fraction of image x prompt pairs that must fire.
+        variant: `strict` (fires on every sample) or `loose`, the one that later stages use.
+    """
+
+    threshold: float
+    min_pair_fraction: float
+    variant: str
+
+
+@dataclass(frozen=True)
+class NeutralRuns:
+    """What is needed to run the model on neutral prompts.
+
+    Attributes:
+        model: name of the model.
+        spec: its entry in the config.
+        path: its checkpoint.
+        dictionaries: folder of the adapted dictionary of each layer.
+        samples_file: samples of the target's data set.
+        prompts: neutral prompts.
+        batch_tokens: tokens in one forward pass.
+    """
+
+    model: str
+    spec: Mapping[str, Any]
+    path: str | Path
+    dictionaries: Mapping[int, str | Path]
+    samples_file: str | Path
+    prompts: Sequence[str]
+    batch_tokens: int
+
+
+def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
+    """Measure every (feature, sample, neutral prompt).
+
+    Each (sample, prompt) pair runs once, whatever the number of features that want it.
+
+    Args:
+        tried: layer, feature, sample_id.
+        runs: model, dictionaries, samples and prompts.
+
+    Returns:
+        layer, feature, sample_id, prompt (index), neutral (activation).
+
+    Raises:
+        SampleSetError: the statistics name samples that the data set does not have.
+    """
+    from vlmdiff.data.samples import load_samples
+    from vlmdiff.dictionaries.files import load_dictionary
+    from vlmdiff.features.neutral import measure, with_prompts
+    from vlmdiff.models.registry import available_device, load_subject
+
+    known = {sample.sample_id: sample for sample in load_samples(runs.samples_file)}
+    wanted = sorted(set(tried["sample_id"]))
+    if missing := [name for name in wanted if name not in known]:
+        raise SampleSetError(
+            f"{runs.samples_file}: {len(missing)} samples of the statistics are not there, "
+            f"e.g. '{missing[0]}'; remake activations and statistics"
+        )
+    subject = load_subject(runs.model, runs.spec, runs.path, available_device())
+    features = {layer: sorted(set(part["feature"])) for layer, part in tried.groupby("layer")}
+    dictionaries = {layer: load_dictionary(runs.dictionaries[layer]).to(subject.device) for layer in features}
+    shown = with_prompts([known[name] for name in wanted], runs.prompts)
+    found = measure(subject, shown, dictionaries, features, runs.batch_tokens)
+    return look_up(tried, wanted, features, found, len(runs.prompts))
+
+
+def look_up(
+    tried: pd.DataFrame,
+    wanted: Sequence[str],
+    features: Mapping[int, Sequence[int]],
+    found: Mapping[int, np.ndarray],
+    n_prompts: int,
+) -> pd.DataFrame:
+    """Take from each layer's array (samples x prompts, features) what each feature was tried on."""
+    rows = tried[[*FEATURE, "sample_id"]].merge(pd.DataFrame({"prompt": range(n_prompts)}), how="cross")
+    parts = []
+    for layer, part in rows.groupby("layer"):
+        row = pd.Index(wanted).get_indexer(part["sample_id"]) * n_prompts + part["prompt"].to_numpy()
+        column = pd.Index(features[layer]).get_indexer(part["feature"])
+        parts.append(part.assign(neutral=found[layer][row, column].astype(np.float64)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def judge(tried: pd.DataFrame, neutral: pd.DataFrame, criteria: LexicalCriteria) -> pd.DataFrame:
+    """Decide by both variants (contract LEXICAL, without `concept`).
+
+    Args:
+        tried: layer, feature, sample_id, activation; one row a (feature, sample).
+        neutral: layer, feature, sample_id, prompt, neutral; one row a (feature, sample, prompt).
+        criteria: when a feature fires and when it counts as invariant.
+    """
+    neutral = neutral.assign(fired=neutral["neutral"] > criteria.threshold)
+    by_sample = neutral.groupby([*FEATURE, "sample_id"])["fired"].any().groupby(level=FEATURE)
+    by_pair = neutral.groupby(FEATURE)
+    table = pd.DataFrame(
+        {
+            "samples": by_sample.size(),
+            "pairs": by_pair.size(),
+            "pairs_fired": by_pair["fired"].sum(),
+            "samples_fired": by_sample.sum(),
+            "activation_concept": tried.groupby(FEATURE)["activation"].mean(),
+            "activation_neutral": by_pair["neutral"].mean(),
+        }
+    )
+    table["invariant_strict"] = table["samples_fired"] == table["samples"]
+    table["invariant_loose"] = table["pairs_fired"] / table["pairs"] >= criteria.min_pair_fraction
+    table["invariant"] = table[f"invariant_{criteria.variant}"]
+    return table.reset_index()
+
+
+def lexical_filter(
+    concept: str,
+    target: dict,
+    unit: str,
+    count: int,
+    tables: tuple[str | Path, str | Path],
+    target_files: tuple[Sequence[str | Path], Sequence[str | Path]],
+    runs: NeutralRuns,
+    criteria: LexicalCriteria,
+    output: str | Path,
+) -> None:
+    """Try all candidates of a concept under neutral prompts.
+
+    Args:
+        concept: its name.
+        target: sample set of the concept (`dataset`, `groups`, `without`).
+        unit: unit of the contrast that selects, token or sample.
+        count: strongest samples of each feature.
+        tables: paths of ADAPTED and CONTRAST.
+        target_files: TOP_SAMPLES and TOTALS tables of the target's data set, one each a layer.
+        runs: what is needed to run the model.
+        criteria: the thresholds.
+        output: path of the table LEXICAL; empty if there are no candidates.
+    """
+    candidates = find_candidates(*tables, unit)
+    if candidates.empty:
+        write_table(LEXICAL.empty_table().to_pandas(), LEXICAL, output)
+        return
+    tried = strongest_samples(*target_files, candidates, SampleSet.of(target), count)
+    table = judge(tried, run_neutral(tried, runs), criteria)
+    write_table(table.assign(concept=concept), LEXICAL, output)

@@ -1,0 +1,72 @@
+"""Activations of features when the image stays and the question is replaced by a neutral prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from vlmdiff.activations.tokens import TEXT
+from vlmdiff.data.batching import prepare_batches
+from vlmdiff.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from vlmdiff.data.samples import Sample
+    from vlmdiff.dictionaries.modules import Dictionary
+    from vlmdiff.models.subject import Subject
+
+
+def with_prompts(samples: Sequence[Sample], prompts: Sequence[str]) -> list[Sample]:
+    """Return every sample with every prompt in place of its question, prompts running fastest."""
+    return [sample.model_copy(update={"prompt": prompt}) for sample in samples for prompt in prompts]
+
+
+def largest_on_text(
+    residual: Float[Tensor, "samples sequence d_model"],
+    token_type: UInt8[Tensor, "samples sequence"],
+    dictionary: Dictionary,
+    features: Sequence[int],
+) -> Float[Tensor, "samples features"]:
+    """Return the largest activation of some features over each sample's text tokens; 0 if silent."""
+    text = token_type == TEXT
+    # TopK decides among all features, so all are encoded before columns are taken.
+    z = dictionary.encode(residual[text].to(dictionary.W_enc.dtype))[:, list(features)]
+    by_token = z.new_zeros(*text.shape, len(features))
+    by_token[text] = z
+    return by_token.amax(dim=1)
+
+
+@torch.no_grad()
+def measure(
+    subject: Subject,
+    samples: Sequence[Sample],
+    dictionaries: Mapping[int, Dictionary],
+    features: Mapping[int, Sequence[int]],
+    batch_tokens: int,
+) -> dict[int, np.ndarray]:
+    """Run the model once on every sample and encode all layers that are needed.
+
+    Args:
+        subject: the model; blocks after the last layer do not run.
+        samples: what it is shown.
+        dictionaries: one a layer.
+        features: features of each layer, in the order of the result's columns.
+        batch_tokens: tokens in one forward pass, padding included.
+
+    Returns:
+        For each layer (samples, features), largest activation on a text token.
+    """
+    layers = sorted(features)
+    found = {layer: np.zeros((len(samples), len(features[layer])), np.float32) for layer in layers}
+    for indices, batch in progress(prepare_batches(subject, samples, batch_tokens), "batches"):
+        residuals = subject.residuals(batch, layers)
+        for layer in layers:
+            largest = largest_on_text(
+                residuals[layer], batch.token_type, dictionaries[layer], features[layer]
+            )
+            found[layer][indices] = largest.float().cpu().numpy()
+    return found

@@ -1,0 +1,164 @@
+"""What the features of one dictionary do on one data set: one pass over its activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.features.firings import KINDS, Firings, encode_chunk, join, no_firings, strongest, token_kinds
+from vlmdiff.features.top_samples import TopSamples
+from vlmdiff.runtime.progress import progress
+from vlmdiff.tables.features import STATISTICS, TOP_SAMPLES, TOTALS
+from vlmdiff.tables.io import write_table
+
+if TYPE_CHECKING:
+    from vlmdiff.activations.store import ActivationStore, Chunk
+    from vlmdiff.dictionaries.modules import Dictionary
+
+CHUNK_VALUES = 2**25  # activations of one chunk: 128 MB of float32
+LARGEST_CHUNK = 8192  # tokens
+
+
+class StatisticsError(ValueError):
+    """The dictionary and the activations do not belong together."""
+
+
+class FeatureStatistics:
+    """Running sums and strongest samples; memory does not grow with the number of samples.
+
+    All arrays of sums have the shape (groups, kinds, d_sae).
+    """
+
+    def __init__(self, sample_groups: Sequence[str], d_sae: int, top: int) -> None:
+        """Start empty.
+
+        Args:
+            sample_groups: group of each sample.
+            d_sae: number of features.
+            top: strongest samples kept of each feature in each group.
+        """
+        self.groups, group = np.unique(np.asarray(sample_groups, dtype=str), return_inverse=True)
+        self.group = group.astype(np.int64)
+        shape = (len(self.groups), len(KINDS), d_sae)
+        self.fires, self.samples_fired = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.sum, self.squares = np.zeros(shape), np.zeros(shape)
+        self.n_tokens, self.n_samples = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
+        self.last_sample = np.full(len(KINDS), -1)
+        self.top = TopSamples(self.group, len(self.groups), d_sae, top)
+        self.open = no_firings()
+        self.d_sae = d_sae
+
+    def add(self, chunk: Chunk, firings: Firings) -> None:
+        """Take in one chunk of tokens, the next in order, and what is active on it."""
+        self._count_tokens(np.asarray(chunk.sample), token_kinds(np.asarray(chunk.token_type)))
+        cell = (self.group[firings.sample], firings.kind, firings.feature)
+        np.add.at(self.fires, cell, 1)
+        np.add.at(self.sum, cell, firings.activation)
+        np.add.at(self.squares, cell, firings.activation**2)
+        # The last sample may go on in the next chunk: what it did so far waits until it is whole.
+        records = strongest(join([self.open, firings]), self.d_sae)
+        unfinished = records.sample == int(chunk.sample[-1])
+        self.open = records.take(unfinished)
+        self._close(records.take(~unfinished))
+
+    def finish(self) -> None:
+        """Count the last sample."""
+        self._close(self.open)
+        self.open = no_firings()
+
+    def _count_tokens(self, sample: np.ndarray, kind: np.ndarray) -> None:
+        """Count tokens and samples; a sample that goes on from the last chunk is counted already."""
+        np.add.at(self.n_tokens, (self.group[sample], kind), 1)
+        for k in range(len(KINDS)):
+            present = np.unique(sample[kind == k])
+            np.add.at(self.n_samples[:, k], self.group[present[present != self.last_sample[k]]], 1)
+            if len(present):
+                self.last_sample[k] = present[-1]
+
+    def _close(self, records: Firings) -> None:
+        """Take in whole samples, one record for each (sample, kind, feature)."""
+        np.add.at(self.samples_fired, (self.group[records.sample], records.kind, records.feature), 1)
+        self.top.add(records.take(records.kind == KINDS.index("text")))
+
+    def statistics(self, layer: int) -> pd.DataFrame:
+        """Return the rows of contract STATISTICS."""
+        group, kind, feature = np.nonzero(self.fires)
+        cell = (group, kind, feature)
+        return pd.DataFrame(
+            {
+                "layer": np.full(len(feature), layer),
+                "feature": feature,
+                "group": self.groups.astype(object)[group],
+                "token_type": np.array(KINDS, dtype=object)[kind],
+                "fires": self.fires[cell],
+                "sum_activation": self.sum[cell],
+                "sum_squares": self.squares[cell],
+                "samples_fired": self.samples_fired[cell],
+            }
+        )
+
+    def totals(self, layer: int) -> pd.DataFrame:
+        """Return the rows of contract TOTALS."""
+        group, kind = np.nonzero(self.n_tokens)
+        return pd.DataFrame(
+            {
+                "layer": np.full(len(group), layer),
+                "group": self.groups.astype(object)[group],
+                "token_type": np.array(KINDS, dtype=object)[kind],
+                "n_tokens": self.n_tokens[group, kind],
+                "n_samples": self.n_samples[group, kind],
+            }
+        )
+
+
+def collect(store: ActivationStore, dictionary: Dictionary, top: int, max_tokens: int) -> FeatureStatistics:
+    """Run a dictionary over stored activations.
+
+    Raises:
+        StatisticsError: the dictionary reads residual streams of another width.
+    """
+    if store.d_model != dictionary.d_model:
+        raise StatisticsError(
+            f"the dictionary reads {dictionary.d_model} dimensions, the activations have {store.d_model}; "
+            "train or load a dictionary for this model"
+        )
+    running = FeatureStatistics(store.groups, dictionary.d_sae, top)
+    for chunk in progress(store.chunks(("text", "image"), max_tokens), "chunks"):
+        running.add(chunk, encode_chunk(dictionary, chunk))
+    running.finish()
+    return running
+
+
+def feature_statistics(
+    shards: Sequence[str | Path],
+    dictionary_folder: str | Path,
+    layer: int,
+    outputs: Sequence[str | Path],
+    top: int,
+) -> None:
+    """Write statistics, totals and top samples of one dictionary on one data set.
+
+    Args:
+        shards: activations of a model shown the data set.
+        dictionary_folder: the dictionary of `layer`.
+        layer: decoder block.
+        outputs: paths of the tables STATISTICS, TOTALS and TOP_SAMPLES.
+        top: strongest samples kept of each feature in each group.
+    """
+    import torch
+
+    from vlmdiff.activations.store import ActivationStore
+    from vlmdiff.dictionaries.files import load_dictionary
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    store, dictionary = ActivationStore(shards, layer), load_dictionary(dictionary_folder).to(device)
+    max_tokens = int(np.clip(CHUNK_VALUES // dictionary.d_sae, 64, LARGEST_CHUNK))
+    running = collect(store, dictionary, top, max_tokens)
+    statistics_file, totals_file, top_file = outputs
+    write_table(running.statistics(layer), STATISTICS, statistics_file)
+    write_table(running.totals(layer), TOTALS, totals_file)
+    write_table(running.top.table(layer, running.groups, store.sample_ids), TOP_SAMPLES, top_file)
