@@ -1,0 +1,154 @@
+"""Attention heads: attribution, exact patching, ablation, and where the top heads look."""
+
+
+def traced_samples():
+    """Return which samples are traced to heads, their path aside."""
+    return {
+        "samples": CFG.heads.samples,
+        "mean_samples": CFG.heads.mean_samples,
+        "batch_tokens": CFG.extraction.batch_tokens,
+    }
+
+
+rule attribute_heads:
+    input:
+        model=f"{model_path(CFG.diff.model)}/config.json",
+        samples=samples_file(CFG.heads.dataset),
+        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        ranking=rules.rank_features.output[0],
+    output:
+        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attribution.csv",
+    log:
+        f"{RESULTS}/logs/attribute_heads/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/attribute_heads/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=3000,
+        runtime=30,
+    params:
+        model=causal_model(),
+        traced=traced_samples(),
+        stage={"layers": LAYERS, "features": CFG.heads.features},
+        code=code_digest("attribute_heads"),
+    script:
+        "../workflow_scripts/attribute_heads.py"
+
+
+rule aggregate_heads:
+    input:
+        rules.attribute_heads.output[0],
+    output:
+        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/scores.csv",
+    log:
+        f"{RESULTS}/logs/aggregate_heads/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/aggregate_heads/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        code=code_digest("aggregate_heads"),
+    script:
+        "../workflow_scripts/aggregate_heads.py"
+
+
+rule patch_heads:
+    input:
+        model=f"{model_path(CFG.diff.model)}/config.json",
+        samples=samples_file(CFG.heads.dataset),
+        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        ranking=rules.rank_features.output[0],
+        attribution=rules.attribute_heads.output[0],
+    output:
+        patching=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/patching.csv",
+        agreement=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/agreement.csv",
+    log:
+        f"{RESULTS}/logs/patch_heads/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/patch_heads/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        model=causal_model(),
+        traced=traced_samples(),
+        stage={"layers": LAYERS, "features": CFG.heads.features},
+        code=code_digest("patch_heads"),
+    script:
+        "../workflow_scripts/patch_heads.py"
+
+
+rule evaluate_head_ablation:
+    input:
+        model=f"{model_path(CFG.diff.model)}/config.json",
+        target=samples_file(CFG.heads.report_on.target),
+        control=samples_file(CFG.heads.report_on.control),
+        mean=samples_file(CFG.heads.rank_on.control),
+        scores=rules.aggregate_heads.output[0],
+    output:
+        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/head_ablation.csv",
+    log:
+        f"{RESULTS}/logs/evaluate_head_ablation/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_head_ablation/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        model=causal_model(),
+        questions=question_sets(CFG.heads.report_on),
+        seed=CFG.seed,
+        stage={
+            "mean_samples": CFG.heads.rank_on.samples,
+            "ablate_sizes": CFG.heads.ablate_sizes,
+            "random_draws": CFG.heads.random_draws,
+            "bootstrap": CFG.heads.bootstrap,
+        },
+        code=code_digest("evaluate_head_ablation"),
+    script:
+        "../workflow_scripts/evaluate_head_ablation.py"
+
+
+rule map_attention:
+    input:
+        model=f"{model_path(CFG.diff.model)}/config.json",
+        samples=samples_file(CFG.heads.dataset),
+        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        ranking=rules.rank_features.output[0],
+        attribution=rules.attribute_heads.output[0],
+    output:
+        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attention.csv",
+    log:
+        f"{RESULTS}/logs/map_attention/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/map_attention/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=2000,
+        runtime=15,
+    params:
+        model=causal_model(),
+        stage={
+            "layers": LAYERS,
+            "features": CFG.heads.features,
+            "samples": CFG.heads.mean_samples,
+            "images": 4,
+            "batch_tokens": CFG.extraction.batch_tokens,
+        },
+        code=code_digest("map_attention"),
+    script:
+        "../workflow_scripts/map_attention.py"

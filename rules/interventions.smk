@@ -1,0 +1,82 @@
+"""Causal checks of features: rank them on validation data, report on test data."""
+
+
+def causal_model():
+    """Return what is needed to load the VLM under study, its path aside."""
+    return {"name": CFG.diff.model, "values": CFG.models[CFG.diff.model].params("path")}
+
+
+def question_sets(section):
+    """Return how a section's two sets of questions are used, their paths aside."""
+    return {
+        "names": [section.target, section.control],
+        "samples": section.samples,
+        "batch_tokens": CFG.extraction.batch_tokens,
+    }
+
+
+rule rank_features:
+    input:
+        model=f"{model_path(CFG.diff.model)}/config.json",
+        target=samples_file(CFG.ablation.rank_on.target),
+        control=samples_file(CFG.ablation.rank_on.control),
+        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        final_features=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
+    output:
+        f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
+    log:
+        f"{RESULTS}/logs/rank_features/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/rank_features/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        model=causal_model(),
+        questions=question_sets(CFG.ablation.rank_on),
+        stage={
+            "layers": LAYERS,
+            "scope": CFG.ablation.scopes[0],
+            "candidates": CFG.ablation.candidates,
+        },
+        code=code_digest("rank_features"),
+    script:
+        "../workflow_scripts/rank_features.py"
+
+
+rule evaluate_ablation:
+    input:
+        model=f"{model_path(CFG.diff.model)}/config.json",
+        target=samples_file(CFG.ablation.report_on.target),
+        control=samples_file(CFG.ablation.report_on.control),
+        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        ranking=rules.rank_features.output[0],
+        final_features=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
+        contrast=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/contrast.parquet",
+        adapted=f"{RESULTS}/features/seed_{{seed}}/adapted.parquet",
+    output:
+        f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+    log:
+        f"{RESULTS}/logs/evaluate_ablation/seed_{{seed}}/{{concept}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_ablation/seed_{{seed}}/{{concept}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    params:
+        model=causal_model(),
+        questions=question_sets(CFG.ablation.report_on),
+        seed=CFG.seed,
+        stage={
+            "layers": LAYERS,
+            **CFG.ablation.params("concepts", "rank_on", "report_on", "candidates"),
+        },
+        code=code_digest("evaluate_ablation"),
+    script:
+        "../workflow_scripts/evaluate_ablation.py"

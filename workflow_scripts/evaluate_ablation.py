@@ -1,0 +1,21 @@
+"""Ablate ranked features and matched random ones on test data."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
+    from vlmdiff.interventions.report import evaluate_ablation
+    from vlmdiff.runtime.seeds import derive_seed
+
+    files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
+    tables = ("ranking", "final_features", "contrast", "adapted")
+    evaluate_ablation(
+        ModelFiles(**params.model, config=files.model),
+        QuestionSets(files.target, files.control, **params.questions),
+        files.dictionaries,
+        {name: files[name] for name in tables},
+        snakemake.output[0],
+        concept=wildcards.concept,
+        seed=derive_seed(params.seed, "evaluate_ablation", wildcards.seed, wildcards.concept),
+        **params.stage,
+    )

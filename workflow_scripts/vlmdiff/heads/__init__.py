@@ -1,0 +1,1 @@
+"""Which attention heads write a feature: attribution patching, exact patching, head ablation."""

@@ -1,0 +1,168 @@
+"""Trace the best-ranked features to heads: attribution.csv, then patching.csv and agreement.csv."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vlmdiff.data.samples import load_samples
+from vlmdiff.heads.agreement import agreement
+from vlmdiff.heads.attribution import attribute
+from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
+from vlmdiff.heads.patching import patch_exactly
+from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.inputs import (
+    Feature,
+    ModelFiles,
+    dictionary_folders,
+    feature_name,
+    ranked_features,
+    table_of,
+)
+from vlmdiff.models.subject import Subject
+from vlmdiff.runtime.progress import progress
+from vlmdiff.tables.causal import HEAD_AGREEMENT, HEAD_ATTRIBUTION, HEAD_PATCHING
+from vlmdiff.tables.io import read_table, write_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TracedSamples:
+    """Samples whose features are traced to heads.
+
+    Attributes:
+        file: samples.jsonl.
+        samples: samples with an image to trace, from the first on.
+        mean_samples: samples over which image embeddings are averaged.
+        batch_tokens: tokens in one forward pass, padding included.
+    """
+
+    file: str
+    samples: int
+    mean_samples: int
+    batch_tokens: int
+
+    def runs(self, subject: Subject) -> list[Run]:
+        """Return the samples as clean and corrupt batches."""
+        found = with_images(load_samples(Path(self.file)), max(self.samples, self.mean_samples))
+        mean = mean_image(subject, found[: self.mean_samples], self.batch_tokens)
+        return clean_and_corrupt(subject, found[: self.samples], mean, self.batch_tokens)
+
+
+def traced_directions(
+    ranking: str, count: int, dictionaries: Sequence[str], layers: Sequence[int], concept: str
+) -> dict[Feature, Tensor]:
+    """Return unit decoder rows of the best-ranked features, best first; none if none is ranked."""
+    features = ranked_features(ranking, count)
+    if not features:
+        log.warning("concept '%s' has no ranked features: nothing to trace", concept)
+        return {}
+    found = unit_directions(dictionary_folders(dictionaries, layers), features)
+    return {feature: found[feature] for feature in features}
+
+
+def head_rows(feature: Feature, columns: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Yield one row a head from `(blocks, heads)` arrays."""
+    shape = next(iter(columns.values())).shape
+    for layer, head in np.ndindex(shape):
+        values = {name: float(array[layer, head]) for name, array in columns.items()}
+        place = {"feature_layer": feature[0], "feature": feature[1], "name": feature_name(feature)}
+        yield {**place, "layer": layer, "head": head, **values}
+
+
+def attribution_rows(
+    subject: Subject, runs: Sequence[Run], directions: Mapping[Feature, Tensor]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of attribution.csv, the concept aside."""
+    for layer in progress(sorted({own for own, _ in directions}), "feature layers"):
+        features = [feature for feature in directions if feature[0] == layer]
+        found = attribute(subject, runs, layer, [directions[feature] for feature in features])
+        for feature, one in zip(features, found):
+            yield from head_rows(feature, vars(one))
+
+
+def attribute_heads(
+    model: ModelFiles,
+    traced: TracedSamples,
+    dictionaries: Sequence[str],
+    ranking: str,
+    output: str,
+    *,
+    layers: Sequence[int],
+    concept: str,
+    features: int,
+) -> None:
+    """Attribute the best-ranked features to heads and write attribution.csv.
+
+    Args:
+        model: the VLM.
+        traced: the samples.
+        dictionaries: weights of the adapted dictionary at each of `layers`.
+        ranking: ranking.csv of the concept.
+        output: attribution.csv.
+        layers: decoder blocks that have dictionaries.
+        concept: name of the concept.
+        features: how many of the best features are traced.
+    """
+    directions = traced_directions(ranking, features, dictionaries, layers, concept)
+    rows: list[dict[str, Any]] = []
+    if directions:
+        subject = model.load()
+        rows = list(attribution_rows(subject, traced.runs(subject), directions))
+    names = [name for name in HEAD_ATTRIBUTION.names if name != "concept"]
+    write_table(table_of(rows, names).assign(concept=concept), HEAD_ATTRIBUTION, output)
+
+
+def patching_rows(
+    subject: Subject, runs: Sequence[Run], directions: Mapping[Feature, Tensor]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of patching.csv, the concept aside."""
+    for feature, one in patch_exactly(subject, runs, directions).items():
+        whole = {"metric_clean": one.metric_clean, "metric_corrupt": one.metric_corrupt}
+        for row in head_rows(feature, {"exact": one.exact, "exact_abs": one.exact_abs}):
+            yield {**row, **whole}
+
+
+def patch_heads(
+    model: ModelFiles,
+    traced: TracedSamples,
+    dictionaries: Sequence[str],
+    tables: Mapping[str, str],
+    patching: str,
+    agreement_output: str,
+    *,
+    layers: Sequence[int],
+    concept: str,
+    features: int,
+) -> None:
+    """Patch all heads exactly; write patching.csv and its agreement with attribution.
+
+    Args:
+        model: the VLM.
+        traced: the samples, the same as for attribution.
+        dictionaries: weights of the adapted dictionary at each of `layers`.
+        tables: paths of `ranking` and `attribution`.
+        patching: patching.csv.
+        agreement_output: agreement.csv.
+        layers: decoder blocks that have dictionaries.
+        concept: name of the concept.
+        features: how many of the best features are traced.
+    """
+    directions = traced_directions(tables["ranking"], features, dictionaries, layers, concept)
+    rows: list[dict[str, Any]] = []
+    if directions:
+        subject = model.load()
+        rows = list(patching_rows(subject, traced.runs(subject), directions))
+    names = [name for name in HEAD_PATCHING.names if name != "concept"]
+    exact = table_of(rows, names).assign(concept=concept)
+    write_table(exact, HEAD_PATCHING, patching)
+    compared = agreement(read_table(tables["attribution"], HEAD_ATTRIBUTION), exact)
+    names = [name for name in HEAD_AGREEMENT.names if name != "concept"]
+    write_table(table_of(compared, names).assign(concept=concept), HEAD_AGREEMENT, agreement_output)

@@ -1,0 +1,1 @@
+"""Causal checks: ablate feature directions, compare answers with matched random features."""

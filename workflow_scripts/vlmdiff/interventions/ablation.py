@@ -1,0 +1,145 @@
+"""Remove the directions of features from what the blocks of a model write (METHOD section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vlmdiff.activations.tokens import TEXT
+from vlmdiff.dictionaries.weights import load_weights
+from vlmdiff.models.batch import Batch
+from vlmdiff.models.hooks import edit_output
+from vlmdiff.models.subject import Subject
+
+Feature = tuple[int, int]
+SCOPES = ("own_layer", "all_layers")
+
+
+class AblationError(ValueError):
+    """An ablation cannot be set up."""
+
+
+def unit_directions(
+    folders: Mapping[int, str | Path], features: Sequence[Feature]
+) -> dict[Feature, Float[Tensor, " d_model"]]:
+    """Return the unit-norm decoder rows of features.
+
+    Args:
+        folders: folder of the dictionary of each layer.
+        features: (layer, index) of each feature.
+
+    Raises:
+        AblationError: a feature is not in the dictionaries, or its decoder row is zero.
+    """
+    found: dict[Feature, Tensor] = {}
+    for layer in sorted({layer for layer, _ in features}):
+        if layer not in folders:
+            raise AblationError(
+                f"layer {layer} has no dictionary; found layers {sorted(folders)}. Remake the features."
+            )
+        rows = torch.as_tensor(load_weights(folders[layer])["W_dec"], dtype=torch.float32)
+        for feature in sorted({index for own, index in features if own == layer}):
+            if not 0 <= feature < len(rows) or not rows[feature].norm() > 0:
+                raise AblationError(
+                    f"L{layer}F{feature}: expected a decoder row other than zero among {len(rows)}. "
+                    "Remake the features."
+                )
+            found[layer, feature] = rows[feature] / rows[feature].norm()
+    return found
+
+
+def orthonormal_basis(
+    directions: Float[Tensor, "k d_model"], tolerance: float = 1e-4
+) -> Float[Tensor, "d_model rank"]:
+    """Return an orthonormal basis of the span of unit directions.
+
+    Removing non-orthogonal directions one after another is not the projection onto the complement
+    of their span: the later ones put parts of the earlier ones back, and the result depends on the
+    order. The basis comes from a singular value decomposition rather than from QR because QR fills
+    up a (nearly) dependent set with arbitrary directions, which would then be removed as well.
+    """
+    _, values, rows = torch.linalg.svd(directions.double(), full_matrices=False)
+    return rows[values > tolerance * values.max()].T.float().contiguous()
+
+
+def remove_span(
+    values: Float[Tensor, "batch tokens d_model"],
+    basis: Float[Tensor, "d_model rank"],
+    where: Bool[Tensor, "batch tokens"],
+) -> Float[Tensor, "batch tokens d_model"]:
+    """Project `values` onto the complement of an orthonormal basis, only at the marked tokens."""
+    basis = basis.to(values.device)
+    work = values.float()
+    component = (work @ basis) @ basis.T
+    return (work - component * where[..., None]).to(values.dtype)
+
+
+@dataclass(frozen=True)
+class FeatureAblation:
+    """Which directions are removed from the outputs of which block.
+
+    Attributes:
+        bases: orthonormal basis `(d_model, rank)` of each block that is touched.
+    """
+
+    subject: Subject
+    bases: Mapping[int, Tensor]
+
+    @property
+    def first_block(self) -> int:
+        """First block that the ablation touches; 0 if it touches none."""
+        return min(self.bases, default=0)
+
+    @contextmanager
+    def __call__(self, batch: Batch) -> Iterator[None]:
+        """Ablate in attention, MLP and block outputs on the text tokens of one batch.
+
+        Image tokens and BOS keep their values at the ablated block; they may change later only
+        through attention to text tokens.
+        """
+        where = batch.token_type == TEXT
+        with ExitStack() as stack:
+            for layer, basis in self.bases.items():
+                edit = remover(basis, where)
+                for part in (self.subject.attention, self.subject.mlp, self.subject.block):
+                    stack.enter_context(edit_output(part(layer), edit))
+            yield
+
+
+def remover(
+    basis: Float[Tensor, "d_model rank"], where: Bool[Tensor, "batch tokens"]
+) -> Callable[[Tensor], Tensor]:
+    """Return the edit of one block's outputs."""
+    return lambda values: remove_span(values, basis, where)
+
+
+def plan_ablation(
+    subject: Subject, directions: Mapping[Feature, Tensor], features: Sequence[Feature], scope: str
+) -> FeatureAblation:
+    """Ablate features at their own layers, or all of them at every layer.
+
+    Args:
+        subject: the model.
+        directions: unit direction of each feature.
+        features: the features to ablate; none means no intervention.
+        scope: `own_layer` or `all_layers`.
+
+    Raises:
+        AblationError: an unknown scope.
+    """
+    if scope not in SCOPES:
+        raise AblationError(f"scope {scope!r} is unknown; allowed are {list(SCOPES)}")
+    if not features:
+        return FeatureAblation(subject, {})
+    if scope == "all_layers":
+        basis = orthonormal_basis(torch.stack([directions[feature] for feature in features]))
+        return FeatureAblation(subject, dict.fromkeys(range(subject.n_layers), basis))
+    layers = sorted({layer for layer, _ in features})
+    rows = {layer: [directions[feature] for feature in features if feature[0] == layer] for layer in layers}
+    return FeatureAblation(subject, {layer: orthonormal_basis(torch.stack(rows[layer])) for layer in layers})

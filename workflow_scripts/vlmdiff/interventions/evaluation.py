@@ -1,0 +1,109 @@
+"""Answer the same questions many times under different interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmdiff.data.batching import prepare_batches
+from vlmdiff.data.samples import Sample
+from vlmdiff.interventions.answers import Answers, ChoiceScorer
+from vlmdiff.interventions.restart import restart
+from vlmdiff.models.batch import Batch
+from vlmdiff.models.subject import Subject
+
+Editor = Callable[[Batch], AbstractContextManager]
+CACHE_BYTES = 2 * 1024**3
+# What a batch computes should stay in a core's cache: 2,048 tokens took two thirds of the time of 8,192.
+CPU_BATCH_TOKENS = 2048
+
+
+def no_edit(_: Batch) -> AbstractContextManager:
+    """Leave the model as it is."""
+    return nullcontext()
+
+
+class Evaluation:
+    """A data set ready to be answered under dozens of interventions.
+
+    Prompts are tokenised and images encoded once. The residual streams that enter the blocks are
+    kept as well, so that an intervention that begins in block `l` skips the blocks before it. What
+    does not fit into `cache_bytes` is computed again each time; results are the same.
+    """
+
+    def __init__(
+        self, subject: Subject, samples: Sequence[Sample], batch_tokens: int, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        """Tokenise the samples and compute the residual streams of the clean model.
+
+        Args:
+            subject: the model.
+            samples: multiple-choice questions.
+            batch_tokens: most tokens in one forward pass, padding included; a CPU gets at most 2,048.
+            cache_bytes: memory that embeddings and residual streams may take.
+
+        Raises:
+            AnswerError: a sample cannot be scored.
+        """
+        self.subject = subject
+        self.samples = list(samples)
+        self.scorer = ChoiceScorer(subject.tokenizer, self.samples)
+        budget = min(batch_tokens, CPU_BATCH_TOKENS) if subject.device.type == "cpu" else batch_tokens
+        self.batches = list(prepare_batches(subject, self.samples, budget))
+        self.depth = self._cached_depth(cache_bytes)
+        with torch.no_grad():
+            self.entering = [self._streams(batch) for _, batch in self.batches]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Group of each sample."""
+        return np.array([sample.group for sample in self.samples], dtype=object)
+
+    def _cached_depth(self, cache_bytes: int) -> int:
+        """Return for how many blocks the entering residual stream fits, at 4 bytes a value."""
+        tokens = sum(batch.input_ids.numel() for _, batch in self.batches)
+        one = max(1, tokens * self.subject.d_model * 4)
+        return min(self.subject.n_layers, cache_bytes // one)
+
+    def _streams(self, batch: Batch) -> list[Tensor]:
+        """Return the residual streams that enter blocks 0 to `depth` - 1."""
+        if self.depth == 0:
+            return []
+        embeds = self.subject.embed(batch)
+        if self.depth == 1:
+            return [embeds]
+        residuals = self.subject.residuals(batch, list(range(self.depth - 1)), embeds=embeds)
+        return [embeds, *(residuals[layer] for layer in range(self.depth - 1))]
+
+    def _logits(self, batch: Batch, streams: list[Tensor], editor: Editor, first_block: int) -> Tensor:
+        """Run one batch from the deepest cached block that the intervention leaves alone."""
+        start = min(first_block, len(streams) - 1)
+        with ExitStack() as stack:
+            embeds = stack.enter_context(restart(self.subject, start, streams[start])) if streams else None
+            stack.enter_context(editor(batch))
+            return self.subject.final_logits(batch, embeds=embeds)
+
+    @torch.no_grad()
+    def answers(self, editor: Editor = no_edit, first_block: int = 0) -> Answers:
+        """Answer all questions under an intervention.
+
+        Args:
+            editor: opens the intervention for one batch.
+            first_block: first block that the intervention touches; the blocks before it are skipped.
+        """
+        margin = np.zeros(len(self.samples))
+        for (indices, batch), streams in zip(self.batches, self.entering):
+            logits = self._logits(batch, streams, editor, first_block)
+            margin[indices] = self.scorer.margins(logits, indices).cpu().numpy()
+        return Answers(margin)
+
+
+def evaluate(
+    subject: Subject, samples: Sequence[Sample], batch_tokens: int, editor: Editor = no_edit
+) -> Answers:
+    """Answer questions once; use `Evaluation` to answer the same ones repeatedly."""
+    return Evaluation(subject, samples, batch_tokens, cache_bytes=0).answers(editor)

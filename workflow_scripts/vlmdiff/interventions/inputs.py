@@ -1,0 +1,85 @@
+"""What every causal job reads: the model, two sets of questions, ranked features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vlmdiff.data.samples import load_samples
+from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.models.registry import load_subject
+from vlmdiff.models.subject import Subject
+from vlmdiff.tables.causal import RANKING
+from vlmdiff.tables.io import read_table
+
+Feature = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies and how it is loaded.
+
+    Attributes:
+        name: name of the model in the config.
+        values: its entry in the config.
+        config: its config.json; the folder around it is the checkpoint.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    config: str
+
+    def load(self, **changes: Any) -> Subject:
+        """Load the model; `changes` replace values of its entry."""
+        return load_subject(self.name, {**self.values, **changes}, Path(self.config).parent)
+
+
+@dataclass(frozen=True)
+class QuestionSets:
+    """A concept's own questions beside general ones.
+
+    Attributes:
+        target, control: samples.jsonl of the data sets.
+        names: names of both data sets, the target first.
+        samples: how many samples of each, from the first on.
+        batch_tokens: tokens in one forward pass, padding included.
+    """
+
+    target: str
+    control: str
+    names: Sequence[str]
+    samples: int
+    batch_tokens: int
+
+    def evaluations(self, subject: Subject) -> dict[str, Evaluation]:
+        """Return both sets ready for evaluation, by the name of the data set, the target first."""
+        files = (self.target, self.control)
+        return {
+            name: Evaluation(subject, load_samples(Path(file), limit=self.samples), self.batch_tokens)
+            for name, file in zip(self.names, files, strict=True)
+        }
+
+
+def feature_name(feature: Feature) -> str:
+    """Write a feature as `L{layer}F{index}`."""
+    return f"L{feature[0]}F{feature[1]}"
+
+
+def dictionary_folders(files: Sequence[str | Path], layers: Sequence[int]) -> dict[int, Path]:
+    """Return the folder of the dictionary of each layer, from their weight files in the same order."""
+    return {layer: Path(file).parent for layer, file in zip(layers, files, strict=True)}
+
+
+def ranked_features(ranking: str | Path, count: int) -> list[Feature]:
+    """Return the `count` best features of ranking.csv, best first."""
+    table = read_table(ranking, RANKING).sort_values("rank").head(count)
+    return list(zip(table["layer"].astype(int), table["feature"].astype(int)))
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows as a frame that has its columns even when there are no rows."""
+    return pd.DataFrame(list(rows), columns=list(columns))
