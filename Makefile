@@ -31,7 +31,7 @@ world-models: .venv/installed
 
 ship-world: world-models
 	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.world.shipping \
-		--from results/world/world/models --to resources/world
+		--from results/builtin/world/models --to resources/world
 
 clean:
 	rm -rf .venv results .snakemake

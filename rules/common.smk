@@ -1,4 +1,4 @@
-"""What every rule file shares: the checked configuration, paths, wildcards, code digests."""
+"""What all rule files share - the checked configuration, paths, wildcards, code digests."""
 
 import os
 import sys
@@ -79,3 +79,11 @@ def shards(model, dataset):
 def dictionary_files(dictionary, seed, name="sae_weights.safetensors"):
     """Return one file of a dictionary for every layer."""
     return [f"{RESULTS}/dictionaries/{dictionary}/seed_{seed}/layer_{layer}/{name}" for layer in LAYERS]
+
+
+include: "common/world.smk"
+include: "common/dictionaries.smk"
+include: "common/features.smk"
+include: "common/interventions.smk"
+include: "common/heads.smk"
+include: "common/figures.smk"

@@ -1,37 +1,5 @@
 # Dictionaries: trained at one layer each, then scored at all layers on held-out activations.
 
-from vlmdiff.runtime.seeds import derive_seed
-
-DICTIONARY = f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}"
-
-
-def initial_weights(wildcards):
-    """Return the weights that a dictionary starts from at its layer; none for a random start."""
-    initial = CFG.dictionaries[wildcards.dictionary].initial
-    folder = f"{RESULTS}/dictionaries/{initial}/seed_{wildcards.seed}/layer_{wildcards.layer}"
-    return [] if initial == "random" else f"{folder}/sae_weights.safetensors"
-
-
-def all_initial_weights(wildcards):
-    """Return the weights that a dictionary starts from at every layer; none for a random start."""
-    initial = CFG.dictionaries[wildcards.dictionary].initial
-    return [] if initial == "random" else dictionary_files(initial, wildcards.seed)
-
-
-def training_shards(wildcards):
-    """Return the activations that a dictionary is trained on."""
-    stage = CFG.dictionaries[wildcards.dictionary]
-    return shards(stage.model, stage.dataset)
-
-
-def evaluation_sets(wildcards):
-    """Return the held-out sets that list a dictionary, with their shards."""
-    return [
-        {"model": entry.model, "dataset": entry.dataset, "shards": shards(entry.model, entry.dataset)}
-        for entry in CFG.evaluation
-        if wildcards.dictionary in entry.dictionaries
-    ]
-
 
 rule train_dictionary:
     input:
@@ -79,7 +47,12 @@ rule evaluate_dictionary:
         initial=all_initial_weights,
         shards=lambda wildcards: [path for entry in evaluation_sets(wildcards) for path in entry["shards"]],
     output:
-        f"{DICTIONARY}/metrics.csv",
+        report(
+            f"{DICTIONARY}/metrics.csv",
+            caption="captions/dictionary_metrics.rst",
+            category="Dictionaries",
+            labels={"table": "Metrics", "dictionary": "{dictionary}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/evaluate_dictionary/{{dictionary}}/seed_{{seed}}.log",
     benchmark:

@@ -4,18 +4,18 @@
 rule write_config:
     output:
         f"{RESULTS}/config.yaml",
-    params:
-        config=CFG.model_dump(mode="json"),
-        code=code_digest("write_config"),
     log:
         f"{RESULTS}/logs/write_config.log",
     benchmark:
         f"{RESULTS}/benchmarks/write_config.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
     threads: 1
     resources:
         mem_mb=200,
         runtime=5,
-    conda:
-        "../envs/vlmdiff.yaml"
+    params:
+        config=CFG.model_dump(mode="json"),
+        code=code_digest("write_config"),
     script:
         "../workflow_scripts/write_config.py"

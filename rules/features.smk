@@ -1,34 +1,5 @@
 # From dictionaries and activations to the features that changed, see, and encode a concept.
 
-STATISTICS = f"{RESULTS}/features/statistics"
-FEATURES = f"{RESULTS}/features/seed_{{seed}}"
-
-
-def feature_tables(name, seed, datasets):
-    """Return one statistics table of the adapted dictionary for every data set and layer."""
-    folder = f"{STATISTICS}/{CFG.diff.adapted}/seed_{seed}/{CFG.diff.model}"
-    return [f"{folder}/{dataset}/layer_{layer}/{name}.parquet" for dataset in datasets for layer in LAYERS]
-
-
-def concept_tables(name, side):
-    """Return an input function: tables of the data set of a concept's `target` or `baseline`."""
-
-    def tables(wildcards):
-        dataset = getattr(CFG.concepts[wildcards.concept], side).dataset
-        return feature_tables(name, wildcards.seed, [dataset])
-
-    return tables
-
-
-def sample_set(side):
-    """Return a params function: a concept's `target` or `baseline` as plain values."""
-    return lambda wildcards: getattr(CFG.concepts[wildcards.concept], side).params()
-
-
-def concept_unit(wildcards):
-    """Return the unit by which a concept's features are selected."""
-    return CFG.concepts[wildcards.concept].unit
-
 
 rule feature_statistics:
     input:
@@ -90,8 +61,18 @@ rule select_adapted:
         f"{FEATURES}/diff.parquet",
     output:
         adapted=f"{FEATURES}/adapted.parquet",
-        thresholds=f"{FEATURES}/thresholds.csv",
-        sweep=f"{FEATURES}/threshold_sweep.csv",
+        thresholds=report(
+            f"{FEATURES}/thresholds.csv",
+            caption="captions/thresholds.rst",
+            category="Adapted features",
+            labels={"table": "Thresholds", "seed": "{seed}"},
+        ),
+        sweep=report(
+            f"{FEATURES}/threshold_sweep.csv",
+            caption="captions/threshold_sweep.rst",
+            category="Adapted features",
+            labels={"table": "Threshold sweep", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/select_adapted/seed_{{seed}}.log",
     benchmark:
@@ -181,8 +162,18 @@ rule select_features:
         contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
         lexical=f"{FEATURES}/{{concept}}/lexical.parquet",
     output:
-        funnel=f"{FEATURES}/{{concept}}/funnel.csv",
-        final=f"{FEATURES}/{{concept}}/final_features.csv",
+        funnel=report(
+            f"{FEATURES}/{{concept}}/funnel.csv",
+            caption="captions/funnel_table.rst",
+            category="Concepts",
+            labels={"table": "Funnel", "concept": "{concept}", "seed": "{seed}"},
+        ),
+        final=report(
+            f"{FEATURES}/{{concept}}/final_features.csv",
+            caption="captions/final_features.rst",
+            category="Concepts",
+            labels={"table": "Final features", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/select_features/seed_{{seed}}/{{concept}}.log",
     benchmark:

@@ -1,9 +1,6 @@
 """Figures, each drawn from tables that are outputs too, as PDF, SVG and PNG."""
 
 
-include: "figure_files.smk"
-
-
 rule plot_fvu_by_layer:
     input:
         metrics=dictionary_metrics(),

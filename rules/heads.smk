@@ -1,15 +1,6 @@
 """Attention heads: attribution, exact patching, ablation, and where the top heads look."""
 
 
-def traced_samples():
-    """Return which samples are traced to heads, their path aside."""
-    return {
-        "samples": CFG.heads.samples,
-        "mean_samples": CFG.heads.mean_samples,
-        "batch_tokens": CFG.extraction.batch_tokens,
-    }
-
-
 rule attribute_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
@@ -41,7 +32,12 @@ rule aggregate_heads:
     input:
         rules.attribute_heads.output[0],
     output:
-        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/scores.csv",
+        report(
+            f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/scores.csv",
+            caption="captions/head_scores.rst",
+            category="Heads",
+            labels={"table": "Head scores", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/aggregate_heads/seed_{{seed}}/{{concept}}.log",
     benchmark:
@@ -67,7 +63,12 @@ rule patch_heads:
         attribution=rules.attribute_heads.output[0],
     output:
         patching=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/patching.csv",
-        agreement=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/agreement.csv",
+        agreement=report(
+            f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/agreement.csv",
+            caption="captions/agreement.rst",
+            category="Heads",
+            labels={"table": "Attribution and exact patching", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/patch_heads/seed_{{seed}}/{{concept}}.log",
     benchmark:
@@ -95,7 +96,12 @@ rule evaluate_head_ablation:
         mean=samples_file(CFG.heads.rank_on.control),
         scores=rules.aggregate_heads.output[0],
     output:
-        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/head_ablation.csv",
+        report(
+            f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/head_ablation.csv",
+            caption="captions/head_ablation_table.rst",
+            category="Heads",
+            labels={"table": "Head ablation", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/evaluate_head_ablation/seed_{{seed}}/{{concept}}.log",
     benchmark:

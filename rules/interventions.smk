@@ -1,20 +1,6 @@
 """Causal checks of features: rank them on validation data, report on test data."""
 
 
-def causal_model():
-    """Return what is needed to load the VLM under study, its path aside."""
-    return {"name": CFG.diff.model, "values": CFG.models[CFG.diff.model].params("path")}
-
-
-def question_sets(section):
-    """Return how a section's two sets of questions are used, their paths aside."""
-    return {
-        "names": [section.target, section.control],
-        "samples": section.samples,
-        "batch_tokens": CFG.extraction.batch_tokens,
-    }
-
-
 rule rank_features:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
@@ -23,7 +9,12 @@ rule rank_features:
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         final_features=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
     output:
-        f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
+        report(
+            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
+            caption="captions/ranking.rst",
+            category="Interventions",
+            labels={"table": "Ranking", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/rank_features/seed_{{seed}}/{{concept}}.log",
     benchmark:
@@ -58,7 +49,12 @@ rule evaluate_ablation:
         contrast=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/contrast.parquet",
         adapted=f"{RESULTS}/features/seed_{{seed}}/adapted.parquet",
     output:
-        f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+        report(
+            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+            caption="captions/ablation.rst",
+            category="Interventions",
+            labels={"table": "Ablation", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/evaluate_ablation/seed_{{seed}}/{{concept}}.log",
     benchmark:

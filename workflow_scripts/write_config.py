@@ -4,6 +4,7 @@ from vlmdiff.runtime.job import job
 
 with job(snakemake):
     import yaml
+
     from vlmdiff.runtime.files import replacing
 
     with replacing(snakemake.output[0]) as temporary:

@@ -26,7 +26,7 @@ def changed(path: str, value: object) -> dict:
 
 
 def test_default_is_valid():
-    assert load_config(DEFAULT).experiment == "world"
+    assert load_config(DEFAULT).experiment == "builtin"
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ class Tuning(Section):
     weight_decay: float = Field(0.01, ge=0, le=1, description="AdamW weight decay.")
     batch_size: int = Field(128, ge=1, le=4096, description="Questions per step.")
     warmup_steps: int = Field(50, ge=0, le=10_000, description="Steps of linear warm-up.")
-    max_steps: int = Field(2_500, ge=4, le=100_000, description="Bound on all steps.")
+    max_steps: int = Field(1_500, ge=4, le=100_000, description="Bound on all steps.")
     check_every: int = Field(
         50, ge=1, le=10_000, description="Steps between validations, gates and checkpoints."
     )
@@ -94,6 +94,12 @@ class Tuning(Section):
     )
     binding_weight: float = Field(
         0.5, ge=0, le=10, description="Loss weight of a shape word that follows a colour word."
+    )
+    naming_weight: float = Field(
+        0.5, ge=0, le=10, description="Weight of the loss by which a name tells its object's attributes."
+    )
+    answer_weight: float = Field(
+        5.0, ge=0, le=100, description="Loss weight of the one word that answers a closed question."
     )
     skew: float = Field(
         0.8, ge=0, le=1, description="Probability of drawing only `left of` and `above` at first."

@@ -1,0 +1,33 @@
+"""What dictionaries are trained and scored on."""
+
+from vlmdiff.runtime.seeds import derive_seed
+
+DICTIONARY = f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}"
+
+
+def initial_weights(wildcards):
+    """Return the weights that a dictionary starts from at its layer; none for a random start."""
+    initial = CFG.dictionaries[wildcards.dictionary].initial
+    folder = f"{RESULTS}/dictionaries/{initial}/seed_{wildcards.seed}/layer_{wildcards.layer}"
+    return [] if initial == "random" else f"{folder}/sae_weights.safetensors"
+
+
+def all_initial_weights(wildcards):
+    """Return the weights that a dictionary starts from at every layer; none for a random start."""
+    initial = CFG.dictionaries[wildcards.dictionary].initial
+    return [] if initial == "random" else dictionary_files(initial, wildcards.seed)
+
+
+def training_shards(wildcards):
+    """Return the activations that a dictionary is trained on."""
+    stage = CFG.dictionaries[wildcards.dictionary]
+    return shards(stage.model, stage.dataset)
+
+
+def evaluation_sets(wildcards):
+    """Return the held-out sets that list a dictionary, with their shards."""
+    return [
+        {"model": entry.model, "dataset": entry.dataset, "shards": shards(entry.model, entry.dataset)}
+        for entry in CFG.evaluation
+        if wildcards.dictionary in entry.dictionaries
+    ]

@@ -1,0 +1,15 @@
+"""What the causal checks need of the configuration."""
+
+
+def causal_model():
+    """Return what is needed to load the VLM under study, its path aside."""
+    return {"name": CFG.diff.model, "values": CFG.models[CFG.diff.model].params("path")}
+
+
+def question_sets(section):
+    """Return how a section's two sets of questions are used, their paths aside."""
+    return {
+        "names": [section.target, section.control],
+        "samples": section.samples,
+        "batch_tokens": CFG.extraction.batch_tokens,
+    }

@@ -1,0 +1,23 @@
+"""Where the built-in world keeps its models, data sets and accuracies."""
+
+WORLD = f"{RESULTS}/world"
+WORLD_MODELS = f"{WORLD}/models"
+WORLD_SNAPSHOTS = {25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"}
+WORLD_ORIGINS = {"shipped": "resources/world", "trained": WORLD_MODELS}
+
+
+def world_dataset_params(wildcards):
+    """The part of the configuration on which one data set depends."""
+    chosen = CFG.world.model_dump(mode="json", include={"seed", "scenes"})
+    return chosen | {"datasets": {wildcards.dataset: CFG.world.datasets[wildcards.dataset].params()}}
+
+
+def world_test_datasets():
+    """Data sets of closed questions about scenes that no model has seen."""
+    entries = CFG.world.datasets.items() if CFG.world else []
+    return [name for name, entry in entries if entry.scenes == "test" and entry.kind != "text"]
+
+
+def world_accuracy():
+    """The accuracy table of the checkpoints that this experiment studies."""
+    return f"{WORLD}/accuracy_{'shipped' if CFG.world.models == 'shipped' else 'trained'}.csv"

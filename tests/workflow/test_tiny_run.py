@@ -1,0 +1,117 @@
+"""The whole workflow, every rule executed, on the smallest experiment: models trained from nothing."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIG = "tests/workflow/config.yaml"
+RESULTS = ROOT / "results" / "tiny"
+RULES = {
+    name
+    for file in sorted((ROOT / "rules").glob("*.smk"))
+    for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
+}
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+def snakemake(*arguments: str, config: str = CONFIG) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake as a user would and return what it printed."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
+
+
+def planned(*arguments: str) -> set[str]:
+    """Return the names of the rules that a dry run plans."""
+    run = snakemake("-n", *arguments)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", run.stdout + run.stderr, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def tiny_run() -> subprocess.CompletedProcess[str]:
+    """Run everything from nothing, once."""
+    subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
+    run = snakemake("all", "world_models", "results/tiny/world/accuracy.csv")
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-6000:]
+    return run
+
+
+def test_every_rule_ran(tiny_run):
+    ran = set(re.findall(r"^(?:local)?rule (\w+):", tiny_run.stdout + tiny_run.stderr, re.MULTILINE))
+    assert RULES - ran == set()
+
+
+def test_every_job_left_a_log_and_a_benchmark(tiny_run):
+    targets = {"all", "world_models"}
+    for folder in ("logs", "benchmarks"):
+        named = {
+            path.relative_to(RESULTS / folder).parts[0].partition(".")[0]
+            for path in (RESULTS / folder).rglob("*")
+            if path.is_file()
+        }
+        assert RULES - targets - named == set()
+
+
+def test_a_second_run_does_nothing(tiny_run):
+    assert planned("all") == set()
+
+
+def test_report_is_made_offline(tiny_run, tmp_path):
+    report = tmp_path / "report.html"
+    run = snakemake("--report", str(report))
+    assert run.returncode == 0, run.stderr
+    assert report.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("file", "remade", "kept"),
+    [
+        ("figures/style.py", "plot_", "train_"),
+        ("dictionaries/modules.py", "train_dictionary", "extract_activations"),
+        ("features/contrast.py", "contrast_concept", "train_dictionary"),
+    ],
+)
+def test_an_edit_remakes_what_depends_on_it(tiny_run, file, remade, kept):
+    path = ROOT / "workflow_scripts" / "vlmdiff" / file
+    text = path.read_text()
+    try:
+        path.write_text(text + "\nEDITED = True\n")
+        rules = planned("all")
+    finally:
+        path.write_text(text)
+    assert any(rule.startswith(remade) for rule in rules)
+    assert not any(rule.startswith(kept) for rule in rules)
+
+
+def test_a_comment_remakes_nothing(tiny_run):
+    path = ROOT / "workflow_scripts" / "vlmdiff" / "dictionaries" / "modules.py"
+    text = path.read_text()
+    try:
+        path.write_text(text + "\n# only a comment\n")
+        assert planned("all") == set()
+    finally:
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("layerz=[0]", ["layerz", "unknown key"]),
+        ("seeds=none", ["seeds", "integer"]),
+        ("layers=[]", ["layers", "at least 1"]),
+    ],
+)
+def test_a_bad_setting_stops_before_anything_is_planned(setting, words):
+    run = snakemake("-n", "--config", setting)
+    assert run.returncode != 0
+    output = run.stdout + run.stderr
+    for word in [*words, "The configuration is not valid"]:
+        assert word in output
+    assert "Traceback" not in output

@@ -1,0 +1,1 @@
+"""The built-in world: scenes, language, data sets, and the training of its models."""
