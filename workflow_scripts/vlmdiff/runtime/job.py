@@ -33,6 +33,8 @@ def start_logging(log_file: str | Path | None) -> None:
         handlers.append(logging.FileHandler(log_file, mode="w"))
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers, force=True)
     logging.captureWarnings(True)
+    # Matplotlib subsets fonts with fontTools, which tells every step of it.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 
 def describe(snakemake: Any) -> str:
