@@ -149,7 +149,9 @@ rule lexical_filter:
         unit=concept_unit,
         strongest=CFG.lexical.samples,
         prompts=CFG.lexical.prompts,
-        criteria=CFG.lexical.params("prompts", "samples"),
+        describe_tokens=CFG.lexical.describe_tokens,
+        words=concept_words,
+        criteria=CFG.lexical.params("prompts", "samples", "describe_tokens"),
         batch_tokens=CFG.extraction.batch_tokens,
         code=code_digest("lexical_filter"),
     script:

@@ -17,6 +17,8 @@ with job(snakemake):
         samples_file=given.samples,
         prompts=params.prompts,
         batch_tokens=params.batch_tokens,
+        describe_tokens=params.describe_tokens,
+        concept_words=params.words,
     )
     lexical_filter(
         snakemake.wildcards.concept,

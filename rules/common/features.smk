@@ -28,3 +28,8 @@ def sample_set(side):
 def concept_unit(wildcards):
     """Return the unit by which a concept's features are selected."""
     return CFG.concepts[wildcards.concept].unit
+
+
+def concept_words(wildcards):
+    """Return the words that name a concept."""
+    return CFG.concepts[wildcards.concept].words

@@ -20,7 +20,7 @@ class DiffConfig(Section):
     text_datasets: list[Name] = Field(min_length=1, description="Data sets without images: text energy.")
     eps: float = Field(0.01, ge=0, description="Visual energy above which a feature is active on images.")
     percentile: Percentage = Field(25.0, description="Percentile rule: cosine at or below this percentile.")
-    null_quantile: Probability = Field(0.05, description="Calibrated rule: quantile of the null's cosines.")
+    null_quantile: Probability = Field(0.01, description="Calibrated rule: quantile of the null's cosines.")
     rule: Literal["percentile", "calibrated"] = Field("calibrated", description="Rule that later stages use.")
     sweep_eps: list[float] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1, description="Values of eps in the robustness sweep."
@@ -49,13 +49,22 @@ class ConceptConfig(Section):
         0.005, ge=0, lt=1, description="Smallest difference of the firing frequencies."
     )
     fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
-    words: list[str] = Field([], description="Words that name the concept, for reading the tables.")
+    words: list[str] = Field(
+        [], description="Words that name the concept; in the lexical filter the model is stopped at them."
+    )
 
 
 class LexicalConfig(Section):
     """Does a feature still fire when the question no longer names the concept?"""
 
     prompts: list[str] = Field(min_length=1, description="Neutral prompts that replace the question.")
+    describe_tokens: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Tokens that the model may add to a neutral prompt in its own words, up to a word of the "
+        "concept; 0: the prompt alone, as in the paper.",
+    )
     samples: Count = Field(5, description="Strongest samples of each feature.")
     threshold: float = Field(0.01, ge=0, description="Activation above which a feature fires.")
     min_pair_fraction: Probability = Field(
@@ -81,7 +90,7 @@ class AblationConfig(Section):
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
     report_on: CausalData = Field(description="Test data: results are reported here.")
-    candidates: Count = Field(30, description="At most this many final features are ranked causally.")
+    candidates: Count = Field(250, description="At most this many final features are ranked causally.")
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
     set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
     random_draws: int = Field(20, ge=20, description="Matched random features and sets for each size.")

@@ -43,6 +43,8 @@ class NeutralRuns:
         samples_file: samples of the target's data set.
         prompts: neutral prompts.
         batch_tokens: tokens in one forward pass.
+        describe_tokens: tokens that the model may add in its own words.
+        concept_words: words at which it is stopped.
     """
 
     model: str
@@ -52,6 +54,8 @@ class NeutralRuns:
     samples_file: str | Path
     prompts: Sequence[str]
     batch_tokens: int
+    describe_tokens: int = 0
+    concept_words: Sequence[str] = ()
 
 
 def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
@@ -71,7 +75,8 @@ def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
     """
     from vlmdiff.data.samples import load_samples
     from vlmdiff.dictionaries.files import load_dictionary
-    from vlmdiff.features.neutral import measure, with_prompts
+    from vlmdiff.features.neutral import OwnWords, measure, with_prompts
+    from vlmdiff.models.describe import tokens_of_words
     from vlmdiff.models.registry import available_device, load_subject
 
     known = {sample.sample_id: sample for sample in load_samples(runs.samples_file)}
@@ -85,7 +90,8 @@ def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
     features = {layer: sorted(set(part["feature"])) for layer, part in tried.groupby("layer")}
     dictionaries = {layer: load_dictionary(runs.dictionaries[layer]).to(subject.device) for layer in features}
     shown = with_prompts([known[name] for name in wanted], runs.prompts)
-    found = measure(subject, shown, dictionaries, features, runs.batch_tokens)
+    own_words = OwnWords(runs.describe_tokens, tokens_of_words(subject.tokenizer, runs.concept_words))
+    found = measure(subject, shown, dictionaries, features, runs.batch_tokens, own_words)
     return look_up(tried, wanted, features, found, len(runs.prompts))
 
 

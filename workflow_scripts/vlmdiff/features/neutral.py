@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,26 @@ from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.batching import prepare_batches
+from vlmdiff.models.describe import describe
 from vlmdiff.runtime.progress import progress
 
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
     from vlmdiff.dictionaries.modules import Dictionary
     from vlmdiff.models.subject import Subject
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """How far the model goes on by itself after a neutral prompt.
+
+    Attributes:
+        steps: most tokens of its own; 0 for none.
+        stop: tokens that it must not say: those of the concept's words.
+    """
+
+    steps: int = 0
+    stop: Collection[int] = ()
 
 
 def with_prompts(samples: Sequence[Sample], prompts: Sequence[str]) -> list[Sample]:
@@ -47,6 +62,7 @@ def measure(
     dictionaries: Mapping[int, Dictionary],
     features: Mapping[int, Sequence[int]],
     batch_tokens: int,
+    own_words: OwnWords = OwnWords(),
 ) -> dict[int, np.ndarray]:
     """Run the model once on every sample and encode all layers that are needed.
 
@@ -56,6 +72,7 @@ def measure(
         dictionaries: one a layer.
         features: features of each layer, in the order of the result's columns.
         batch_tokens: tokens in one forward pass, padding included.
+        own_words: how far the model first goes on by itself; its words count as text tokens.
 
     Returns:
         For each layer (samples, features), largest activation on a text token.
@@ -63,6 +80,7 @@ def measure(
     layers = sorted(features)
     found = {layer: np.zeros((len(samples), len(features[layer])), np.float32) for layer in layers}
     for indices, batch in progress(prepare_batches(subject, samples, batch_tokens), "batches"):
+        batch = describe(subject, batch, own_words.steps, own_words.stop)
         residuals = subject.residuals(batch, layers)
         for layer in layers:
             largest = largest_on_text(

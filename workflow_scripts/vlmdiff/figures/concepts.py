@@ -39,18 +39,36 @@ STAGES = MappingProxyType(
 UNITS = ("token", "sample")
 # Distance of infinite odds ratios from the largest finite one, in doublings.
 EDGE = 1.5
+# Share of the finite odds ratios that are drawn at the left edge.
+LOWEST = 0.02
 # Room below zero, as a fraction of the axis.
 AXIS_GAP = 0.03
 
 
 def volcano_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
-    """Add log2 odds ratio (infinite: beside the largest finite one) and -log10 p; drop undefined rows."""
+    """Add log2 odds ratio (infinite: beside the largest finite one) and -log10 p; drop undefined rows.
+
+    The lowest ratios, all of them insignificant, are gathered at the left edge: they would take half the axis.
+    """
     rows = contrast[contrast["odds_ratio"].notna() & contrast["log_p"].notna()]
     with np.errstate(divide="ignore"):
         odds = np.log2(rows["odds_ratio"].to_numpy(float))
     finite = odds[np.isfinite(odds)]
+    low, high = (np.quantile(finite, LOWEST), finite.max()) if len(finite) else (-1.0, 1.0)
+    return rows.assign(x=np.clip(odds, low, high + EDGE), y=-rows["log_p"] / math.log(10))
+
+
+def ratio_axis(axis: Axes, rows: pd.DataFrame) -> None:
+    """Label the odds ratios themselves, in powers of two, and the edge of the infinite ones."""
+    finite = rows.loc[np.isfinite(rows["odds_ratio"]), "x"]
     low, high = (finite.min(), finite.max()) if len(finite) else (-1.0, 1.0)
-    return rows.assign(x=np.clip(odds, low - EDGE, high + EDGE), y=-rows["log_p"] / math.log(10))
+    exponents = [value for value in range(-60, 61, 3) if low < value <= high]
+    ticks = {value: f"$2^{{{value}}}$" for value in exponents}
+    if np.isinf(rows["odds_ratio"]).any():
+        ticks[rows["x"].max()] = "∞"
+    axis.set_xticks(list(ticks), list(ticks.values()))
+    axis.set_xlim(low - EDGE / 2, rows["x"].max() + EDGE / 2)
+    axis.set_xlabel("Odds ratio, target to baseline (lowest at the left edge)")
 
 
 def signed_root(values: np.ndarray) -> np.ndarray:
@@ -110,8 +128,9 @@ def contrast_volcano(
         axis.axvline(math.log2(min_odds_ratio), color=GREY, ls="--", lw=0.8)
         axis.set_yscale("function", functions=(signed_root, signed_square))
         axis.set_ylim(bottom=-(AXIS_GAP**2) * max(float(rows.loc[rows["unit"] == unit, "y"].max()), 1.0))
-        axis.set(xlabel="log2 odds ratio (infinite: at the edge)", title=f"counted per {unit}")
-    axes[0].set_ylabel("-log10 p, one-sided Fisher")
+        axis.set_title(f"counted per {unit}")
+        ratio_axis(axis, rows)
+    axes[0].set_ylabel("−log10 p, one-sided Fisher")
     legend_above(figure, axes, columns=4)
     return figure
 
@@ -144,11 +163,20 @@ def funnel(table: pd.DataFrame) -> Figure:
     figure = new_figure(DOUBLE_MM, 62)
     left, right = figure.subplots(1, 2)
     draw_totals(left, table[table["layer"] < 0])
-    for stage, (colour, marker) in series(STAGES).items():
+    # Later stages are thinner, so that an earlier one of the same size shows around them.
+    sizes = np.linspace(6.0, 2.8, len(STAGES))
+    for (stage, (colour, marker)), size in zip(series(STAGES).items(), sizes):
         rows = layers[layers["stage"] == stage].sort_values("layer")
-        right.plot(rows["layer"], rows["features"], color=colour, marker=marker, clip_on=False)
-    right.set_yscale("symlog", linthresh=1)
-    right.set_ylim(bottom=0)
+        right.plot(
+            rows["layer"], rows["features"], color=colour, marker=marker, ms=size, lw=size / 2.6, mew=0,
+            clip_on=False,
+        )  # fmt: skip
+    if (layers["features"] > 0).all():
+        right.set_yscale("log")
+    else:
+        right.set_yscale("symlog", linthresh=1)
+        right.set_ylim(bottom=0)
+    right.yaxis.set_major_formatter("{x:,.0f}")
     right.set_ylabel("Features (colours as left)")
     layer_axis(right, layers["layer"])
     return figure

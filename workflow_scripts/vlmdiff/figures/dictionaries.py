@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from vlmdiff.figures.style import (
 )
 
 TOKENS = ("all", "text", "image")
+COLUMNS = 4
 FINAL = 100
 # Beyond this ratio of largest to smallest FVU a linear axis hides the small ones.
 LOG_RATIO = 20.0
@@ -33,6 +35,12 @@ def draw_seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, label: str, look
     axis.fill_between(grouped.index, grouped["min"], grouped["max"], color=colour, alpha=0.2, linewidth=0)
 
 
+def kinds(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Split an evaluation set by kind of token; where there is one kind only, all tokens are that kind."""
+    found = [part for tokens in TOKENS if len(part := rows[rows["tokens"] == tokens])]
+    return found if len(set(rows["tokens"]) - {"all"}) > 1 else found[-1:]
+
+
 def draw_fvu_panel(axis: Axes, frame: pd.DataFrame, looks: dict[str, tuple[str, str]]) -> None:
     """Draw the FVU of each dictionary by layer, for one evaluation set and kind of token."""
     for name, look in looks.items():
@@ -40,11 +48,17 @@ def draw_fvu_panel(axis: Axes, frame: pd.DataFrame, looks: dict[str, tuple[str, 
         if len(rows):
             draw_seeds(axis, rows, "layer", "fvu", name, look)
     layer_axis(axis, frame["layer"])
+    if frame["fvu"].max() > LOG_RATIO * frame["fvu"].clip(lower=1e-6).min():
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+    else:
+        axis.set_ylim(bottom=0)
 
 
 @styled
 def fvu_by_layer(metrics: pd.DataFrame) -> Figure:
-    """Draw held-out FVU by layer; a row per evaluation set, a column per kind of token.
+    """Draw held-out FVU by layer; a panel per evaluation set and kind of token, each with its own axis.
 
     Args:
         metrics: DICTIONARY_METRICS of every dictionary and seed.
@@ -52,26 +66,19 @@ def fvu_by_layer(metrics: pd.DataFrame) -> Figure:
     final = metrics[(metrics["snapshot"] == FINAL) & (metrics["n_tokens"] > 0)]
     if final.empty:
         return message_figure("No dictionary was evaluated.")
-    sets = list(final.groupby(["model", "dataset"], sort=False).groups)
     looks = series(final["dictionary"])
-    figure = new_figure(DOUBLE_MM, 14 + 44 * len(sets))
-    grid = figure.subplots(len(sets), len(TOKENS), squeeze=False, sharey="row")
-    for (model, dataset), row in zip(sets, grid):
-        chosen = final[(final["model"] == model) & (final["dataset"] == dataset)]
-        for tokens, axis in zip(TOKENS, row):
-            rows = chosen[chosen["tokens"] == tokens]
-            if rows.empty:
-                empty_panel(axis, f"no {tokens} tokens")
-                continue
-            draw_fvu_panel(axis, rows, looks)
-            axis.set_title(f"{model} on {dataset}: {tokens} tokens")
+    panels = [panel for _, rows in final.groupby(["model", "dataset"], sort=False) for panel in kinds(rows)]
+    lines = -(-len(panels) // COLUMNS)
+    figure = new_figure(DOUBLE_MM, 12 + 46 * lines)
+    grid = figure.subplots(lines, COLUMNS, squeeze=False)
+    for axis, rows in zip(grid.flat, panels):
+        draw_fvu_panel(axis, rows, looks)
+        first = rows.iloc[0]
+        axis.set_title(f"{first['model']}, {first['dataset']}\n{first['tokens']} tokens")
+    for axis in grid.flat[len(panels) :]:
+        axis.set_axis_off()
+    for row in grid:
         row[0].set_ylabel("Held-out FVU")
-        if chosen["fvu"].max() > LOG_RATIO * chosen["fvu"].clip(lower=1e-6).min():
-            row[0].set_yscale("log")
-            row[0].yaxis.set_major_formatter("{x:g}")
-            row[0].yaxis.set_minor_formatter("")
-        else:
-            row[0].set_ylim(bottom=0)
     legend_above(figure, grid.flat, columns=6)
     return figure
 
@@ -93,10 +100,10 @@ def draw_accuracy_over_snapshots(axis: Axes, rows: pd.DataFrame) -> None:
     for name, (colour, marker) in series(["all", *rows["group"]]).items():
         part = rows[rows["group"] == name].sort_values("snapshot")
         axis.plot(part["snapshot"], part["accuracy"], color=colour, marker=marker, label=name, clip_on=False)
-    axis.set(ylim=(0, 1.02), xlabel="Fine-tuning of the model (%)", ylabel="Held-out accuracy")
+    axis.set_xlabel("Fine-tuning of the model (%)")
     axis.set_xticks(sorted(rows["snapshot"].unique()))
     axis.set_title(rows["dataset"].iloc[0])
-    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.03))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
 
 
 @styled
@@ -110,8 +117,8 @@ def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, model: str)
     """
     several = metrics.groupby("dictionary")["snapshot"].transform("nunique") > 1
     rows = metrics[several & (metrics["tokens"] == "text")]
-    figure = new_figure(DOUBLE_MM, 112)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    figure = new_figure(DOUBLE_MM, 122)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.25))
     axes = top.subplots(1, 2)
     looks = series(rows["dictionary"])
     panels = (("fvu", "Held-out FVU, text tokens"), ("cos_initial", "Median cosine with start"))
@@ -129,9 +136,12 @@ def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, model: str)
     legend_above(top, axes, columns=6)
     models = model_snapshots(accuracy, model)
     datasets = list(dict.fromkeys(models["dataset"])) if models["snapshot"].nunique() > 1 else []
-    panels = bottom.subplots(1, max(1, len(datasets)), squeeze=False)[0]
+    panels = bottom.subplots(1, max(1, len(datasets)), squeeze=False, sharey=True)[0]
     if not datasets:
         empty_panel(panels[0], "no snapshots of the model")
     for axis, dataset in zip(panels, datasets):
         draw_accuracy_over_snapshots(axis, models[models["dataset"] == dataset])
+    if datasets:
+        low = np.floor(10 * models["accuracy"].min()) / 10
+        panels[0].set(ylim=(low - 0.02, 1.02), ylabel="Held-out accuracy")
     return figure

@@ -39,7 +39,7 @@ class Measure:
 
 
 ACCURACY = Measure("delta_accuracy", "delta_low", "delta_high", "Change of accuracy (points)", 100.0)
-MARGIN = Measure("delta_margin", "margin_low", "margin_high", "Change of logit margin", 1.0)
+MARGIN = Measure("delta_margin", "margin_low", "margin_high", "Change of margin (logits)", 1.0)
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def draw_categories(
             )
             draw_random(axis, random, place + shift + 0.2, measure, (colour, f"matched random, {name}"))
     axis.axhline(0, color=BLACK, lw=0.5)
+    axis.locator_params(axis="y", nbins=6)
     axis.set_xticks(places, [category.label for category in categories])
     axis.set_xlim(-0.7, places[-1] + 0.7)
     for left, right in zip(places[:-1], places[1:]):
@@ -147,7 +148,7 @@ def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
     if whole.empty:
         return message_figure("No feature passed all filters: nothing was ablated.")
     scopes = scopes_of(whole)
-    figure = new_figure(DOUBLE_MM, 132)
+    figure = new_figure(DOUBLE_MM, 122)
     axes = figure.subplots(2, len(scopes), squeeze=False, sharey="row")
     for row, measure in zip(axes, (ACCURACY, MARGIN)):
         for axis, scope in zip(row, scopes):
@@ -156,31 +157,37 @@ def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
         row[0].set_ylabel(measure.label)
     for axis, scope in zip(axes[0], scopes):
         axis.set_title(SCOPE_TITLES[scope])
+        axis.tick_params(axis="x", labelbottom=False)
     legend_above(figure, axes.flat, columns=4, first="selected")
     return figure
 
 
 @styled
 def ablation_by_group(table: pd.DataFrame, target: str, control: str) -> Figure:
-    """Draw the test effect of each set on every relation and kind of question.
+    """Draw the test effect of the largest set on every relation and kind of question.
+
+    Rows: accuracy, margin (accuracy may saturate where the margin still moves); columns: scopes.
 
     Args:
-        table: ABLATION of one concept and seed; a row of panels per set size, a column per scope.
+        table: ABLATION of one concept and seed.
         target: the concept's test data.
         control: the general test data.
     """
     sets = table[(table["size"] > 1) & (table["group"] != "all")]
     if sets.empty:
         return message_figure("No feature passed all filters: no set was ablated.")
-    scopes, sizes = scopes_of(sets), sorted(sets["size"].unique())
-    figure = new_figure(DOUBLE_MM, 30 + 42 * len(sizes))
-    axes = figure.subplots(len(sizes), len(scopes), squeeze=False, sharey=True, sharex=True)
-    for row, size in zip(axes, sizes):
+    size = sets["size"].max()
+    sets = sets[sets["size"] == size]
+    scopes = scopes_of(sets)
+    figure = new_figure(DOUBLE_MM, 120)
+    axes = figure.subplots(2, len(scopes), squeeze=False, sharex=True, sharey="row")
+    for row, measure in zip(axes, (ACCURACY, MARGIN)):
         for axis, scope in zip(row, scopes):
-            rows = sets[(sets["scope"] == scope) & (sets["size"] == size)]
-            draw_categories(axis, group_categories(rows, (target, control)), ACCURACY, (target, control))
-            axis.set_title(f"top {size}, {SCOPE_TITLES[scope]}")
-    figure.supylabel(ACCURACY.label, fontsize=7.5)
+            categories = group_categories(sets[sets["scope"] == scope], (target, control))
+            draw_categories(axis, categories, measure, (target, control))
+        row[0].set_ylabel(measure.label)
+    for axis, scope in zip(axes[0], scopes):
+        axis.set_title(f"top {size}, {SCOPE_TITLES[scope]}")
     legend_above(figure, axes.flat, columns=4, first="selected")
     return figure
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,35 +12,53 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vlmdiff.figures.prompts import LINE_EM, MM_PER_POINT, SIZE_PT, write_prompt
+from vlmdiff.figures.prompts import LINE_EM, MM_PER_POINT, SIZE_PT, characters, wrapped, write_prompt
 from vlmdiff.figures.style import DOUBLE_MM, GREY, VERMILION, message_figure, new_figure, styled
 
 COLUMNS = 5
 FEATURES = 4
 PROMPT_LINES = 5
 MARGIN_MM, GAP_MM, TITLE_MM = 3.0, 3.0, 4.5
-CELL_MM = (DOUBLE_MM - 2 * MARGIN_MM - (COLUMNS - 1) * GAP_MM) / COLUMNS
-# Five rows of these pictures with their prompts fit on a page.
-SAMPLE_MM = 24.0
-TEXT_MM = (PROMPT_LINES + 1) * LINE_EM * SIZE_PT * MM_PER_POINT
+# What fits on a page with its caption.
+PAGE_MM = 238.0
+LARGEST_MM = 36.0
+LINE_MM = LINE_EM * SIZE_PT * MM_PER_POINT
 
 
-def picture_axes(figure: Figure, row: int, column: int, side_mm: float) -> Axes:
-    """Add square axes of `side_mm` in a grid whose cells leave room for a title and a prompt."""
-    width, height = figure.get_size_inches() * 25.4
-    left = MARGIN_MM + column * (CELL_MM + GAP_MM)
-    top = MARGIN_MM + row * (TITLE_MM + side_mm + TEXT_MM) + TITLE_MM
-    axis = figure.add_axes((left / width, 1 - (top + side_mm) / height, side_mm / width, side_mm / height))
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(True)
-    axis.spines[:].set_color(GREY)
-    return axis
+@dataclass(frozen=True)
+class Grid:
+    """A page of square pictures, each with a title above and lines of text below; sizes in mm."""
 
+    rows: int
+    cell_mm: float
+    text_mm: float
+    side_mm: float
 
-def picture_figure(rows: int, side_mm: float) -> Figure:
-    """Return a figure for a grid of pictures with prompts below each row."""
-    height = 2 * MARGIN_MM + rows * (TITLE_MM + side_mm + TEXT_MM)
-    return new_figure(DOUBLE_MM, height, layout=None)
+    @classmethod
+    def of(cls, rows: int, columns: int, texts: Iterable[str]) -> Grid:
+        """Make the pictures as large as page and columns allow, with no more room for text than needed."""
+        cell_mm = (DOUBLE_MM - 2 * MARGIN_MM - (columns - 1) * GAP_MM) / columns
+        longest = max(len(wrapped(text, characters(cell_mm))) for text in texts)
+        text_mm = (min(longest, PROMPT_LINES) + 1) * LINE_MM
+        room_mm = (PAGE_MM - 2 * MARGIN_MM) / rows - TITLE_MM - text_mm
+        return cls(rows, cell_mm, text_mm, min(cell_mm, room_mm, LARGEST_MM))
+
+    def figure(self) -> Figure:
+        """Return an empty figure that holds the grid."""
+        height = 2 * MARGIN_MM + self.rows * (TITLE_MM + self.side_mm + self.text_mm)
+        return new_figure(DOUBLE_MM, height, layout=None)
+
+    def axes(self, figure: Figure, row: int, column: int) -> Axes:
+        """Add the axes of one picture."""
+        width, height = figure.get_size_inches() * 25.4
+        side = self.side_mm
+        left = MARGIN_MM + column * (self.cell_mm + GAP_MM)
+        top = MARGIN_MM + row * (TITLE_MM + side + self.text_mm) + TITLE_MM
+        axis = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(True)
+        axis.spines[:].set_color(GREY)
+        return axis
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -65,16 +85,19 @@ def top_samples(gallery: pd.DataFrame) -> Figure:
     if gallery.empty:
         return message_figure("No feature passed all filters: there are no samples to show.", DOUBLE_MM)
     names = list(dict.fromkeys(gallery["name"]))
-    figure = picture_figure(len(names), SAMPLE_MM)
+    places = zip(gallery["prompt"], gallery["token"], gallery["token_start"])
+    texts = [prompt if start >= 0 else f"{prompt} [after it: {token}]" for prompt, token, start in places]
+    gallery = gallery.assign(text=texts)
+    grid = Grid.of(len(names), COLUMNS, texts)
+    figure = grid.figure()
     for row, name in enumerate(names):
         samples = gallery[gallery["name"] == name].sort_values("rank").head(COLUMNS)
         for column, sample in enumerate(samples.itertuples(index=False)):
-            axis = picture_axes(figure, row, column, SAMPLE_MM)
+            axis = grid.axes(figure, row, column)
             show_image(axis, sample.image)
             axis.set_title(f"z = {sample.activation:.3g}", loc="right", fontsize=7, pad=2)
-            inside = sample.token_start >= 0
-            prompt = sample.prompt if inside else f"{sample.prompt} [after it: {sample.token}]"
-            write_prompt(axis, prompt, (sample.token_start, sample.token_end), CELL_MM, PROMPT_LINES)
+            token = (sample.token_start, sample.token_end)
+            write_prompt(axis, sample.text, token, grid.cell_mm, PROMPT_LINES)
             if column == 0:
                 axis.set_title(name, loc="left", fontsize=7.5, weight="bold", pad=2)
     return figure
@@ -87,13 +110,13 @@ def attention_grid(rows: pd.DataFrame) -> np.ndarray:
     return grid
 
 
-def draw_attention(axis: Axes, image: np.ndarray, grid: np.ndarray) -> None:
-    """Draw an image, darkened where the head does not look, with the strongest patch framed."""
+def draw_attention(axis: Axes, image: np.ndarray, grid: np.ndarray, largest: float) -> None:
+    """Draw an image, darker the further a patch is below `largest`, with the strongest patch framed."""
     height, width = image.shape[:2]
     extent = (0, width, height, 0)
     axis.imshow(image, extent=extent, interpolation="nearest", aspect="auto")
     shade = np.zeros((*grid.shape, 4))
-    shade[..., 3] = 0.7 * (1 - grid / max(float(grid.max()), 1e-12))
+    shade[..., 3] = 0.7 * (1 - grid / max(largest, 1e-12))
     axis.imshow(shade, extent=extent, interpolation="nearest", aspect="auto")
     row, column = np.unravel_index(grid.argmax(), grid.shape)
     cell = (width / grid.shape[1], height / grid.shape[0])
@@ -105,9 +128,17 @@ def draw_attention(axis: Axes, image: np.ndarray, grid: np.ndarray) -> None:
     axis.set(xlim=(0, width), ylim=(height, 0))
 
 
+def percent(share: float) -> str:
+    """Write a share of the attention; what would be rounded to nothing is said to be below 0.1 %."""
+    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"
+
+
 @styled
 def attention_map(attention: pd.DataFrame, samples: pd.DataFrame) -> Figure:
     """Draw where a feature's top head looks, from the token on which the feature fires most.
+
+    Shades have one scale per feature, and below each picture stands how much of the attention goes to the
+    image at all: a head that ignores the image must not look as though it looked somewhere.
 
     Args:
         attention: HEAD_ATTENTION of one concept and seed: a row of pictures per feature.
@@ -117,17 +148,22 @@ def attention_map(attention: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         return message_figure("No feature was traced: there is no attention to show.", DOUBLE_MM)
     known = samples.set_index("sample_id")
     names = list(dict.fromkeys(attention["name"]))[:FEATURES]
-    figure = picture_figure(len(names), SAMPLE_MM)
+    attention = attention[attention["name"].isin(names) & (attention["sample_rank"] < COLUMNS)]
+    captions = {
+        key: f"{known.loc[patches['sample_id'].iloc[0], 'prompt']} [from '{patches['token'].iloc[0]}': "
+        f"{percent(patches['weight'].sum())} on image]"
+        for key, patches in attention.groupby(["name", "sample_rank"])
+    }
+    grid = Grid.of(len(names), int(attention["sample_rank"].max()) + 1, captions.values())
+    figure = grid.figure()
     for row, name in enumerate(names):
-        shown = attention[(attention["name"] == name) & (attention["sample_rank"] < COLUMNS)]
-        for column, (_, patches) in enumerate(shown.groupby("sample_rank")):
-            first, sample = patches.iloc[0], known.loc[patches["sample_id"].iloc[0]]
-            axis = picture_axes(figure, row, column, SAMPLE_MM)
-            grid = attention_grid(patches)
-            draw_attention(axis, read_image(sample["image"]), grid)
-            prompt = f"{sample['prompt']} [from '{first['token']}', largest {grid.max():.2f}]"
-            write_prompt(axis, prompt, (-1, -1), CELL_MM, PROMPT_LINES)
+        shown = attention[attention["name"] == name]
+        for column, (rank, patches) in enumerate(shown.groupby("sample_rank")):
+            axis = grid.axes(figure, row, column)
+            image = read_image(known.loc[patches["sample_id"].iloc[0], "image"])
+            draw_attention(axis, image, attention_grid(patches), float(shown["weight"].max()))
+            write_prompt(axis, captions[name, rank], (-1, -1), grid.cell_mm, PROMPT_LINES)
             if column == 0:
-                title = f"{name} by {first['head_name']}"
+                title = f"{name}, {patches['head_name'].iloc[0]}"
                 axis.set_title(title, loc="left", fontsize=7.5, weight="bold", pad=2)
     return figure

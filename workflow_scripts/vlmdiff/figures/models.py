@@ -35,7 +35,7 @@ def draw_group_rows(axis: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, 
             [value, value], [y - 0.42, y + 0.42], color=BLACK, lw=0.9, ls=":", label="" if i else "chance"
         )
     axis.set_yticks(range(len(groups)), groups)
-    axis.set(xlim=(0, 1.0), ylim=(len(groups) - 0.45, -0.55), xlabel="Held-out accuracy (95 % interval)")
+    axis.set(xlim=(0, 1.0), ylim=(len(groups) - 0.45, -0.55), xlabel="Held-out accuracy")
 
 
 @styled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ SIZE_PT = 6.5
 # Advance width and line height of DejaVu Sans Mono in em.
 ADVANCE_EM, LINE_EM = 0.602, 1.3
 MM_PER_POINT = 25.4 / 72
+LONE_MARK = re.compile(r"(?<=\S) (?=[.,;:?!](?: |$))")
 
 
 def characters(width_mm: float) -> int:
@@ -24,13 +26,15 @@ def characters(width_mm: float) -> int:
 def wrapped(text: str, width: int) -> list[tuple[int, str]]:
     """Break a text into lines, each with the place in the text at which it starts.
 
-    White space is first made single blanks of equal number, so that places keep their meaning.
+    White space is first made single blanks of equal number, so that places keep their meaning. A mark that
+    stands by itself stays with the word before it.
     """
     plain = "".join(" " if character.isspace() else character for character in text)
+    plain = LONE_MARK.sub("\u00a0", plain)
     lines, start = [], 0
     for line in textwrap.wrap(plain, width, break_on_hyphens=False):
         start = plain.index(line, start) if line in plain[start:] else start
-        lines.append((start, line))
+        lines.append((start, line.replace("\u00a0", " ")))
         start += len(line)
     return lines
 

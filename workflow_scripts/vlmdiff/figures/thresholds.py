@@ -12,12 +12,12 @@ from vlmdiff.figures.style import DOUBLE_MM, SEQUENTIAL, VERMILION, message_figu
 
 PANELS = (
     ("adapted", "Features selected"),
-    ("jaccard", "Jaccard index with the config's selection"),
-    ("retention", "Retention: share of the config's selection kept"),
-    ("precision", "Precision: share that the config selects too"),
+    ("jaccard", "Jaccard index with the framed selection"),
+    ("retention", "Retention: share of the framed selection kept"),
+    ("precision", "Precision: share that the framed selection holds"),
 )
 # Above this share of the colour range, cividis is so light that black digits read better.
-LIGHT_FROM = 0.55
+LIGHT_FROM = 0.45
 
 
 def cell_text(value: float, counts: bool) -> str:

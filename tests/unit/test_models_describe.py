@@ -1,0 +1,59 @@
+"""A model's own words: greedy, equal to transformers' generation, stopped where they must stop."""
+
+import pytest
+import torch
+from PIL import Image
+
+from vlmdiff.activations.tokens import TEXT
+from vlmdiff.models.describe import describe, rows_of, tokens_of_words
+from vlmdiff.models.registry import load_subject
+
+SPEC = {"family": "llava", "dtype": "float32", "attention": "sdpa"}
+PROMPTS = ["left of the red circle ?", "red"]
+
+
+@pytest.fixture(scope="module")
+def subject(tiny_vlm_path):
+    return load_subject("vlm", SPEC, tiny_vlm_path)
+
+
+@pytest.fixture
+def batch(subject):
+    return subject.prepare(PROMPTS, [Image.new("RGB", (36, 36), "red"), Image.new("RGB", (36, 36))])
+
+
+def test_continuation_equals_transformers_greedy_generation(subject, batch):
+    eos = subject.tokenizer.eos_token_id
+    longer = describe(subject, batch, 4, ())
+    for index, row in enumerate(rows_of(longer)):
+        prompt = rows_of(batch)[index]
+        spoken = subject.model.generate(
+            input_ids=torch.tensor([prompt]),
+            pixel_values=batch.pixel_values[index : index + 1],
+            max_new_tokens=4,
+            do_sample=False,
+        )[0, len(prompt) :].tolist()
+        expected = spoken[: spoken.index(eos)] if eos in spoken else spoken
+        assert row == prompt + expected
+
+
+def test_nothing_is_added_for_zero_steps(subject, batch):
+    assert describe(subject, batch, 0, ()) is batch
+
+
+def test_a_word_that_must_not_be_said_ends_the_continuation(subject, batch):
+    free = rows_of(describe(subject, batch, 4, ()))
+    first = free[0][len(rows_of(batch)[0])]
+    assert rows_of(describe(subject, batch, 4, {first}))[0] == rows_of(batch)[0]
+
+
+def test_own_words_are_text_tokens(subject, batch):
+    longer = describe(subject, batch, 3, ())
+    added = longer.last - batch.last
+    text = (longer.token_type == TEXT).sum(1) - (batch.token_type == TEXT).sum(1)
+    assert torch.equal(text, added)
+
+
+def test_tokens_of_words_ignore_case_and_blanks(subject):
+    vocabulary = subject.tokenizer.get_vocab()
+    assert tokens_of_words(subject.tokenizer, ["LEFT", "no such word"]) == {vocabulary["left"]}
