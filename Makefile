@@ -17,7 +17,8 @@ reproduce: .venv/installed
 	$(BIN)/snakemake --report results/report.html
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 -m "not workflow"
+	$(BIN)/pytest -m workflow
 
 lint: .venv/installed
 	$(BIN)/ruff check .

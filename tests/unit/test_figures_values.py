@@ -18,9 +18,9 @@ import synthetic_tables as tables
 
 from vlmdiff.figures.adapted import adapted_counts
 from vlmdiff.figures.concepts import volcano_coordinates
-from vlmdiff.figures.dictionaries import model_snapshots
+from vlmdiff.figures.dictionaries import kinds, model_snapshots
 from vlmdiff.figures.effects import feature_categories
-from vlmdiff.figures.gallery import attention_grid
+from vlmdiff.figures.gallery import Grid, attention_grid, percent
 from vlmdiff.figures.gallery_table import best_features, load_tokenizer, locate_tokens, strongest
 from vlmdiff.figures.heads import head_table
 from vlmdiff.figures.prompts import wrapped
@@ -49,6 +49,28 @@ def test_wrapped_lines_keep_their_place(text: str, width: int):
     assert plain[end:].strip() == ""
 
 
+def test_a_lone_mark_stays_with_its_word():
+    assert wrapped("the red square .", 14) == [(0, "the red"), (8, "square .")]
+
+
+def test_pictures_fill_their_columns_but_not_more_than_a_page():
+    short, long = Grid.of(5, 5, ["a word"]), Grid.of(5, 5, ["word " * 50])
+    assert short.side_mm == pytest.approx(short.cell_mm) and long.side_mm < short.side_mm
+    for grid in (short, long, Grid.of(1, 2, ["a word"])):
+        assert grid.figure().get_size_inches()[1] * 25.4 <= 238.01 and grid.side_mm <= 36
+
+
+def test_all_tokens_of_a_text_only_set_are_not_drawn_twice():
+    one = pd.DataFrame({"tokens": ["all", "text", "all", "text"]})
+    assert [part["tokens"].iloc[0] for part in kinds(one)] == ["text"]
+    both = pd.DataFrame({"tokens": ["image", "text", "all"]})
+    assert [part["tokens"].iloc[0] for part in kinds(both)] == ["all", "text", "image"]
+
+
+def test_attention_that_misses_the_image_is_not_rounded_to_a_number():
+    assert percent(0.1671) == "16.7 %" and percent(0.0002) == "< 0.1 %"
+
+
 def test_counts_by_rule_are_those_of_the_threshold_table():
     story, thresholds = tables.STRONG, tables.thresholds(tables.STRONG)
     counts = adapted_counts(tables.adapted(story), thresholds).groupby("rule")[["adapted", "null"]].sum()
@@ -63,6 +85,8 @@ def test_volcano_puts_infinite_ratios_at_the_edge_and_drops_undefined_ones():
     assert np.isfinite(rows["x"]).all() and len(rows) == table["odds_ratio"].notna().sum()
     infinite = rows[np.isinf(rows["odds_ratio"])]
     assert (infinite["x"] > rows.drop(infinite.index)["x"].max()).all()
+    finite = np.log2(table["odds_ratio"][np.isfinite(table["odds_ratio"]) & (table["odds_ratio"] > 0)])
+    assert rows["x"].min() == pytest.approx(np.quantile(finite, 0.02)), "few low ratios do not set the axis"
     one = rows.iloc[0]
     assert 10 ** -one["y"] == pytest.approx(np.exp(one["log_p"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -49,27 +50,50 @@ def chapter(text: str, title: str) -> str:
 def test_a_strong_effect_is_called_specific_and_nothing_is_weak(tmp_path: Path):
     text = summarise(tables.STRONG, tmp_path)
     found = chapter(text, "Causal effect of the features")
-    assert found.count("**specific**") == 6 and "not specific" not in found
-    assert "top 5: target -21.0 [-23.5, -19.5] points" in found
-    assert "which it reaches" in chapter(text, "Models") and "not at chance" not in text
+    sets = [line for line in found.splitlines() if line.startswith("| top ")]
+    assert len(sets) == 6 and all("| **yes** | **" in line for line in sets)
+    assert any(line.startswith("| top 5, ") and "| -21.0 [-23.5, -19.5] |" in line for line in sets)
+    assert "reaches the goal" in chapter(text, "Models") and "not at chance" not in text
     assert "they agree" in chapter(text, "Heads")
     assert "None: every claim above" in chapter(text, "Weak or negative results")
 
 
 def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):
     text = summarise(tables.NONE, tmp_path)
-    assert chapter(text, "Causal effect of the features").count("**not specific**") == 6
+    sets = [line for line in text.splitlines() if line.startswith("| top ")]
+    assert len(sets) == 6 and all("| **no**: " in line for line in sets)
+    assert "This is not specific" in chapter(text, "What was found")
     weak = chapter(text, "Weak or negative results")
     for words in ("misses", "not at chance", "not separated", "not specific", "Spearman 0.1, below 0.7"):
         assert f"**{words}**" in weak or words in weak
-    tested = sum(int(line.split("|")[2]) for line in chapter(text, "In short").splitlines()[4:] if line)
-    met = sum(int(line.split("|")[3]) for line in chapter(text, "In short").splitlines()[4:] if line)
-    assert weak.count("\n- ") == tested - met
+    counts = re.findall(r"(\d+) of (\d+)[,.]", chapter(text, "What was found").rpartition("criterion:")[2])
+    assert len(counts) == 6
+    assert weak.count("\n- ") == sum(int(tested) - int(met) for met, tested in counts)
+
+
+def test_the_head_tells_the_numbers_of_the_tables(tmp_path: Path):
+    found = chapter(summarise(tables.STRONG, tmp_path), "What was found")
+    row = next(tables.thresholds(tables.STRONG).query("rule == 'calibrated'").itertuples())
+    final = tables.final_features(tables.STRONG)
+    assert f"Of {row.features} features {row.adapted} are adapted" in found
+    assert f"would give {row.null_adapted})" in found and f"spatial {len(final)}." in found
+    assert "Strongest set of features ablated, spatial, top" in found
+    assert "specific by accuracy and margin" in found
+    best = tables.head_scores(tables.STRONG).sort_values("rank")["name"].head(3)
+    assert f"Attribution names the heads {', '.join(best)} first" in found
+
+
+def test_the_summary_of_one_seed_is_short(tmp_path: Path):
+    lines = summarise(tables.NONE, tmp_path).splitlines()
+    assert len(lines) <= 160
+    assert not any(first == second == "" for first, second in zip(lines, lines[1:]))
+    sentences = [line for line in lines if line.startswith("- ") and line.count("Spearman") == 0]
+    assert len(set(sentences)) == len(sentences), "nothing is said twice"
 
 
 def test_without_final_features_the_summary_says_so(tmp_path: Path):
     text = summarise(tables.EMPTY, tmp_path)
-    assert "0 features pass every filter: **nothing to intervene on**" in text
+    assert "no feature passes every filter: **nothing to intervene on**" in text
     weak = chapter(text, "Weak or negative results")
     assert "nothing was ablated" in weak and "No feature was traced to heads" in weak
 
@@ -86,11 +110,13 @@ def test_a_hurt_control_or_equal_random_draws_are_not_specific():
     good = Comparison(Effect(-0.3, -0.35, -0.25), Effect(-0.01, -0.03, 0.01), random, random)
     assert good.failures() == [] and good.p_random == pytest.approx(1 / 21)
     control = Comparison(good.target, Effect(-0.2, -0.24, -0.16), random, random)
-    assert control.failures() == ["the control is not spared"]
+    assert control.failures() == ["control not spared"]
     matched = Comparison(good.target, good.control, (*random[:-1], -0.31), random)
     assert len(matched.failures()) == 1 and "p = 0.10" in matched.failures()[0]
     rise = Comparison(Effect(0.1, 0.05, 0.15), good.control, random, random)
-    assert "does not lie below 0" in rise.failures()[0]
+    assert rise.failures() == ["target does not fall"]
+    wide = Comparison(good.target, Effect(-0.05, -0.30, 0.20), random, random)
+    assert wide.failures() == ["intervals of target and control overlap"]
     unknown = Comparison(Effect(float("nan"), float("nan"), float("nan")), good.control, random, random)
     assert unknown.failures()
 

@@ -10,7 +10,7 @@ from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
 
 
 class DiffConfig(Section):
-    """Which dictionaries are compared and when a feature counts as adapted (METHOD section 5)."""
+    """Which dictionaries are compared and when a feature counts as adapted (docs/method.md section 5)."""
 
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
     adapted: Name = Field("adapted", description="Dictionary after it.")
@@ -39,7 +39,7 @@ class SampleSet(Section):
 
 
 class ConceptConfig(Section):
-    """A concept: what shows it, and what it is held against (METHOD section 6)."""
+    """A concept: what shows it, and what it is held against (docs/method.md section 6)."""
 
     target: SampleSet = Field(description="Samples that show the concept.")
     baseline: SampleSet = Field(description="General samples that it is held against.")
@@ -82,7 +82,7 @@ class CausalData(Section):
 
 
 class AblationConfig(Section):
-    """Projection ablation of features and sets (METHOD section 7)."""
+    """Projection ablation of features and sets (docs/method.md section 7)."""
 
     concepts: list[Name] = Field(min_length=1, description="Concepts whose final features are ablated.")
     scopes: list[Literal["own_layer", "all_layers"]] = Field(
@@ -98,7 +98,7 @@ class AblationConfig(Section):
 
 
 class HeadsConfig(Section):
-    """Attribution patching, exact patching and head ablation (METHOD section 8)."""
+    """Attribution patching, exact patching and head ablation (docs/method.md section 8)."""
 
     concept: Name = Field(description="Concept whose final features are traced.")
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")

@@ -10,7 +10,7 @@ from vlmdiff.config.base import Count, Name, Section, TokenType
 
 
 class ArchitectureConfig(Section):
-    """The shape of every dictionary of an experiment (METHOD section 4)."""
+    """The shape of every dictionary of an experiment (docs/method.md section 4)."""
 
     kind: Literal["topk", "jumprelu"] = Field("topk", description="Activation function.")
     d_sae: Count = Field(1024, description="Number of features of one dictionary.")

@@ -48,7 +48,7 @@ AXIS_GAP = 0.03
 def volcano_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
     """Add log2 odds ratio (infinite: beside the largest finite one) and -log10 p; drop undefined rows.
 
-    The lowest ratios, all of them insignificant, are gathered at the left edge: they would take half the axis.
+    The lowest ratios, none of them significant, are gathered at the left edge: they would fill half the axis.
     """
     rows = contrast[contrast["odds_ratio"].notna() & contrast["log_p"].notna()]
     with np.errstate(divide="ignore"):

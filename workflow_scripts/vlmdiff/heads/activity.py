@@ -18,7 +18,7 @@ def feature_metric(
     direction: Float[Tensor, " d_model"],
     where: Bool[Tensor, "samples tokens"],
 ) -> Float[Tensor, " samples"]:
-    """Return `sum over marked tokens of residual . direction` for each sample (METHOD section 8)."""
+    """Return `sum over marked tokens of residual . direction` for each sample (docs/method.md section 8)."""
     return ((residual.float() @ direction.to(residual.device)) * where).sum(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Clean and corrupt runs: the same question with the image, and with the mean image (METHOD section 8)."""
+"""Corrupt runs for tracing: what the image shows is replaced by the mean image (docs/method.md section 8)."""
 
 from __future__ import annotations
 

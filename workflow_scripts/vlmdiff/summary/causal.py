@@ -2,93 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
 from vlmdiff.summary.criteria import AGREEMENT, Comparison, compare
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import escape, interval, number, spread, table
+from vlmdiff.summary.text import change, escape, interval, number, spread, table
 
-MEASURES = ("accuracy", "margin")
-HEADER = ("ablated", "measure", "target", "control", "random: target", "random: control", "verdict")
 CRITERION = (
-    "An effect is called *specific* if the target's 95 % interval lies below 0, at most 5 % of matched "
-    "random draws (the selected one counted in) hurt the target as much, the control changes by at most a "
-    "third of the target's change, and the two intervals do not overlap. Accuracy in percentage points, "
-    "margin in logits; brackets hold paired bootstrap 95 % intervals, random draws are given as mean (range)."
+    "An effect is *specific* if the target's 95 % interval lies below 0, at most 5 % of matched random draws "
+    "(the selected one counted in) hurt the target as much, the control changes by at most a third of the "
+    "target's change, and the two intervals do not overlap. Accuracy in percentage points, margin in logits, "
+    "paired bootstrap 95 % intervals; random draws as mean (range)."
 )
+SET_HEADER = (
+    "ablated", "target", "control", "random, target", "margin: target", "margin: control",
+    "margin: random, target", "specific by accuracy", "specific by margin",
+)  # fmt: skip
 
 
-def interventions(table_: pd.DataFrame, label: str) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """Yield a name, the rows of one selected intervention and those of its random draws."""
-    for size, rows in table_.groupby("size"):
-        random = rows[rows["arm"] == "random"]
-        for _, chosen in rows[rows["arm"] != "random"].groupby("draw"):
-            members = escape(chosen[label].iloc[0].replace(";", ", "))
-            yield (members if size == 1 else f"top {size}: {members}"), chosen, random
+@dataclass(frozen=True)
+class Intervention:
+    """One selected intervention beside its random draws."""
+
+    size: int
+    members: str
+    accuracy: Comparison
+    margin: Comparison
+
+    @property
+    def name(self) -> str:
+        """Name it by its only member or by its size."""
+        return self.members if self.size == 1 else f"top {self.size}"
+
+
+def interventions(rows: pd.DataFrame, label: str, data: tuple[str, str]) -> list[Intervention]:
+    """Return the selected interventions that have target and control, by size and rank.
+
+    Args:
+        rows: EFFECT columns of one seed, concept and scope, with arm, size, draw and `label`, group `all`.
+        label: column with the members.
+        data: names of target and control data.
+    """
+    found = []
+    for size, same in rows.groupby("size"):
+        random = same[same["arm"] == "random"]
+        for _, chosen in same[same["arm"] != "random"].groupby("draw"):
+            accuracy, margin = (compare(chosen, random, *data, name) for name in ("accuracy", "margin"))
+            if accuracy and margin:
+                members = escape(chosen[label].iloc[0].replace(";", ", "))
+                found.append(Intervention(int(size), members, accuracy, margin))
+    return found
 
 
 def verdict(comparison: Comparison) -> str:
-    """Say specific, or not and why."""
+    """Say yes, or no and why."""
     failed = comparison.failures()
-    return "specific" if not failed else f"not specific: {'; '.join(failed)}"
+    return f"**no**: {'; '.join(failed)}" if failed else "**yes**"
 
 
-def judge(
-    section: Section, rows: pd.DataFrame, label: str, data: tuple[str, str], where: str, source: str
-) -> None:
-    """Add a table of all interventions and a claim for each that is more than a single feature.
+def set_row(item: Intervention, name: str) -> list[str]:
+    """Return one line of the table of sets."""
+    accuracy, margin = item.accuracy, item.margin
+    return [
+        name, interval(accuracy.target, "accuracy"), interval(accuracy.control, "accuracy"),
+        spread(accuracy.random, "accuracy"), interval(margin.target, "margin"),
+        interval(margin.control, "margin"), spread(margin.random, "margin"),
+        verdict(accuracy), verdict(margin),
+    ]  # fmt: skip
+
+
+def claim_sets(section: Section, found: Iterable[tuple[str, Intervention]], where: str, title: str) -> None:
+    """Add a table with a line per set, each a claim on accuracy; the margin is given beside it.
 
     Args:
         section: the chapter.
-        rows: EFFECT columns with arm, size, draw and `label`, group `all`.
-        label: column with the members.
-        data: names of target and control data.
-        where: what was done, for the claims.
-        source: file of the table.
+        found: sets with their names.
+        where: what the sets belong to, for the list of claims that fail.
+        title: line above the table.
     """
-    cells = []
-    for name, chosen, random in interventions(rows, label):
-        found = {measure: compare(chosen, random, *data, measure) for measure in MEASURES}
-        cells += [line(name, measure, item) for measure, item in found.items() if item is not None]
-        if found["accuracy"] and found["margin"] and (label == "heads" or chosen["size"].iloc[0] > 1):
-            claim_specific(
-                section, found["accuracy"], found["margin"], f"{where}, {name.partition(':')[0]}", source
-            )
-    section.say(f"{where} (from `{source}`):", "", *table(HEADER, cells))
+    rows = []
+    for name, item in found:
+        rows.append(set_row(item, name))
+        failed = item.accuracy.failures()
+        also = "specific by margin" if not item.margin.failures() else "nor by margin"
+        section.claim(not failed, "", f"{where}, {name}: not specific ({'; '.join(failed)}); {also}.")
+    section.say(title, "", *table(SET_HEADER, rows))
 
 
-def line(name: str, measure: str, found: Comparison) -> list[str]:
-    """Return one line of the table."""
-    effects = [interval(found.target, measure), interval(found.control, measure)]
-    draws = [spread(found.random, measure), spread(found.random_control, measure)]
-    return [name, measure, *effects, *draws, verdict(found)]
+def single_table(found: dict[str, list[Intervention]]) -> list[str]:
+    """Return a table with a line per feature and, for each scope, target and control in both measures.
+
+    Args:
+        found: single-feature interventions of each scope.
+    """
+    header, rows = ["feature"], {}
+    for scope, items in found.items():
+        header += [f"{scope}: target", "control", "margin: target", "control"]
+        for item in items:
+            cells = rows.setdefault(item.members, [item.members])
+            for measure, compared in (("accuracy", item.accuracy), ("margin", item.margin)):
+                cells += [change(effect.value, measure) for effect in (compared.target, compared.control)]
+    return table(header, [row + [""] * (len(header) - len(row)) for row in rows.values()])
 
 
-def claim_specific(section: Section, found: Comparison, margin: Comparison, name: str, source: str) -> None:
-    """State the effect on accuracy in words, and whether the margin says the same."""
-    text = (
-        f"{name}: target {interval(found.target, 'accuracy')} points, control "
-        f"{interval(found.control, 'accuracy')}, {len(found.random)} matched random draws "
-        f"{spread(found.random, 'accuracy')}"
-    )
-    failed = found.failures()
-    also = f"by margin {'not ' if margin.failures() else ''}specific"
-    otherwise = f"{text}: **not specific**, {'; '.join(failed)}; {also} ({source})."
-    section.claim(not failed, f"{text}: **specific**; {also}.", otherwise)
-
-
-def describe_ablation(
-    ablation: pd.DataFrame, concepts: Iterable[str], data: tuple[str, str], source: str
-) -> Section:
+def describe_ablation(ablation: pd.DataFrame, concepts: Iterable[str], data: tuple[str, str]) -> Section:
     """Say for every set whether ablating it hurts the concept, and only it.
 
     Args:
         ablation: ABLATION of all concepts, one seed after another in column `seed`.
         concepts: the concepts that were to be ablated.
         data: names of target and control test data.
-        source: file of the table.
     """
     section = Section("Causal effect of the features")
     section.say(CRITERION)
@@ -96,15 +122,27 @@ def describe_ablation(
     for concept in concepts:
         mine = whole[whole["concept"] == concept]
         if mine.empty:
-            text = f"Concept {escape(concept)}: no final feature, so nothing was ablated ({source})."
-            section.claim(False, "", text)
-        for (seed, scope), rows in mine.groupby(["seed", "scope"]):
-            where = f"Concept {escape(concept)}, seed {seed}, {scope.replace('_', ' ')}"
-            judge(section, rows, "features", data, where, source)
+            text = f"{escape(concept)}: no final feature, so nothing was ablated."
+            section.claim(False, text, text)
+        for seed, rows in mine.groupby("seed"):
+            where = f"{escape(concept)}, seed {seed}"
+            scopes = {
+                str(scope).replace("_", " "): interventions(part, "features", data)
+                for scope, part in rows.groupby("scope")
+            }
+            sets = [
+                (f"{item.name}, {scope}", item)
+                for scope, items in scopes.items()
+                for item in items
+                if item.size > 1
+            ]
+            claim_sets(section, sets, where, f"Sets of the best features, {where}:")
+            singles = {scope: [item for item in items if item.size == 1] for scope, items in scopes.items()}
+            section.say(f"Single features, best first, {where}:", "", *single_table(singles))
     return section
 
 
-def describe_agreement(section: Section, agreement: pd.DataFrame, source: str) -> None:
+def describe_agreement(section: Section, agreement: pd.DataFrame) -> None:
     """Give Spearman's correlation of attribution with exact patching, per feature and pooled."""
     for seed, rows in agreement.groupby("seed"):
         wide = rows.pivot_table(index="name", columns="method", values="spearman", sort=False, dropna=False)
@@ -112,14 +150,14 @@ def describe_agreement(section: Section, agreement: pd.DataFrame, source: str) -
             [escape(name), *(number(value) for value in values)]
             for name, values in zip(wide.index, wide.to_numpy())
         ]
-        section.say(f"Spearman with exact patching over heads, seed {seed} (from `{source}`):")
-        section.say(*table(("feature", *(column.replace("_", " ") for column in wide.columns)), cells))
+        header = ("feature", *(column.replace("_", " ") for column in wide.columns))
+        section.say(f"Spearman with exact patching over heads, seed {seed}:", "", *table(header, cells))
         pooled = rows[(rows["name"] == "pooled") & (rows["method"] == "method_a")]
         for value in pooled["spearman"]:
+            holds = value >= AGREEMENT
             text = f"Seed {seed}: attribution (A) against exact patching, pooled: Spearman {number(value)}"
-            section.claim(
-                value >= AGREEMENT, f"{text}: they agree.", f"{text}, below {AGREEMENT}: **weak** ({source})."
-            )
+            text += ": they agree." if holds else f", below {AGREEMENT}: **weak**."
+            section.claim(holds, text, text)
 
 
 def describe_heads(
@@ -127,7 +165,6 @@ def describe_heads(
     agreement: pd.DataFrame,
     ablation: pd.DataFrame,
     data: tuple[str, str],
-    sources: tuple[str, str, str],
     shown: int = 5,
 ) -> Section:
     """Name the top heads, say how far attribution can be trusted and what ablating them does.
@@ -135,21 +172,23 @@ def describe_heads(
     Args:
         scores, agreement, ablation: HEAD_SCORES, HEAD_AGREEMENT, HEAD_ABLATION with a column `seed`.
         data: names of target and control test data.
-        sources: files of the three tables.
         shown: how many heads to name.
     """
     section = Section("Heads")
     if scores.empty:
-        section.claim(False, "", f"No feature was traced to heads ({sources[0]}).")
+        text = "No feature was traced to heads."
+        section.claim(False, text, text)
         return section
     for seed, rows in scores.groupby("seed"):
         best = rows.sort_values("rank").head(shown)
         names = ", ".join(
             f"{escape(row.name)} ({number(row.score)})" for row in best.itertuples(index=False, name="Head")
         )
-        section.say(f"Seed {seed}: strongest heads by attribution: {names} (from `{sources[0]}`).")
-    describe_agreement(section, agreement, sources[1])
+        section.say(f"Strongest heads by attribution (share), seed {seed}: {names}.")
+    describe_agreement(section, agreement)
     whole = ablation[ablation["group"] == "all"]
     for seed, rows in whole.groupby("seed"):
-        judge(section, rows, "heads", data, f"Heads, seed {seed}", sources[2])
+        found = [(item.members, item) for item in interventions(rows, "heads", data)]
+        section.say("")
+        claim_sets(section, found, f"Heads, seed {seed}", f"Heads ablated together, seed {seed}:")
     return section

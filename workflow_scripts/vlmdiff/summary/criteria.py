@@ -52,15 +52,20 @@ class Comparison:
         return (1 + sum(value <= self.target.value for value in finite)) / (1 + len(finite))
 
     def failures(self) -> list[str]:
-        """Return in words which parts of the criterion fail; none if the effect is specific."""
+        """Return in words which parts of the criterion fail; none if the effect is specific.
+
+        Without a fall of the target there is nothing to compare, so that is then the only failure.
+        """
         target, control = self.target, self.control
-        failed = []
         if not target.high < 0:
-            failed.append("the target's interval does not lie below 0")
+            return ["target does not fall"]
+        failed = []
         if not self.p_random <= LEVEL:
-            failed.append(f"matched random draws do as much (p = {self.p_random:.2f})")
-        if not abs(control.value) <= CONTROL_SHARE * abs(target.value) or not target.high < control.low:
-            failed.append("the control is not spared")
+            failed.append(f"random draws do as much, p = {self.p_random:.2f}")
+        if not abs(control.value) <= CONTROL_SHARE * abs(target.value):
+            failed.append("control not spared")
+        elif not target.high < control.low:
+            failed.append("intervals of target and control overlap")
         return failed
 
 

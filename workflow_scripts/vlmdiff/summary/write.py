@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +14,7 @@ import pyarrow as pa
 from vlmdiff.figures.values import read_some
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import describe_ablation, describe_heads
+from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads, say_models
 from vlmdiff.summary.sections import (
     Section,
     describe_adapted,
@@ -19,7 +22,7 @@ from vlmdiff.summary.sections import (
     describe_dictionaries,
     describe_models,
 )
-from vlmdiff.summary.text import escape, table
+from vlmdiff.summary.text import escape
 from vlmdiff.tables.causal import ABLATION, HEAD_ABLATION, HEAD_AGREEMENT, HEAD_SCORES
 from vlmdiff.tables.features import FUNNEL, THRESHOLDS
 from vlmdiff.tables.io import read_table
@@ -75,31 +78,34 @@ def read_seeds(paths: Sequence[str | Path], schema: pa.Schema) -> pd.DataFrame:
 
 def weak_results(sections: Sequence[Section]) -> list[str]:
     """List every claim that failed its criterion."""
-    failed = [f"- {section.title}: {text}" for section in sections for text in section.failed]
+    failed = [f"- {text}" for section in sections for text in section.failed]
     return failed or ["None: every claim above met its criterion."]
 
 
-def compose(names: Names, sections: Sequence[Section], sources: Sequence[tuple[str, str]]) -> str:
+def compose(
+    names: Names, findings: Sequence[str], sections: Sequence[Section], sources: Sequence[tuple[str, str]]
+) -> str:
     """Write the whole summary as Markdown.
 
     Args:
         names: what the configuration calls things.
+        findings: sentences for the head.
         sections: the chapters in order.
         sources: contents and file of each table.
     """
-    lines = [f"# Summary of experiment {escape(names.experiment)}", "", "## The question", QUESTION, ""]
-    counts = [[section.title, section.claims, section.claims - len(section.failed)] for section in sections]
-    lines += ["## In short", "Claims that were tested, and those that met their criterion:", ""]
-    lines += [*table(("chapter", "tested", "met"), counts), ""]
+    lines = [f"# Summary of experiment {escape(names.experiment)}", "", QUESTION, ""]
+    counts = [(section.title, section.claims, len(section.failed)) for section in sections]
+    said = [sentence for sentence in (*findings, say_claims(counts)) if sentence]
+    lines += ["## What was found", "", *(f"- {sentence}" for sentence in said), ""]
     for section in sections:
-        lines += [f"## {section.title}", "", *section.lines]
+        lines += [f"## {section.title}", "", *section.lines, ""]
     lines += ["## Weak or negative results", "", *weak_results(sections), ""]
     lines += [
         "## Where the numbers are",
         "",
-        *table(("what", "file"), [(what, f"`{file}`") for what, file in sources]),
+        *(f"- {what}: `{file}`" for what, file in sources),
     ]
-    return "\n".join(lines) + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
 def write_summary(
@@ -125,21 +131,26 @@ def write_summary(
     """
     heads = (scores, agreement, head_ablation)
     data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
+    accuracies, taus = read_some(accuracy, ACCURACY), read_some(thresholds, THRESHOLDS)
+    counts, effects = read_some(funnel, FUNNEL), read_seeds(ablation, ABLATION)
+    traced = (
+        read_seeds(scores, HEAD_SCORES),
+        read_seeds(agreement, HEAD_AGREEMENT),
+        read_seeds(head_ablation, HEAD_ABLATION),
+    )
     sections = [
-        describe_models(read_some(accuracy, ACCURACY), names.model, data, pattern(accuracy)),
-        describe_dictionaries(read_some(metrics, DICTIONARY_METRICS), names.adapted, pattern(metrics)),
-        describe_adapted(read_some(thresholds, THRESHOLDS), names.rule, pattern(thresholds)),
-        describe_concepts(read_some(funnel, FUNNEL), pattern(funnel)),
-        describe_ablation(
-            read_seeds(ablation, ABLATION), names.concepts, names.ablation_data, pattern(ablation)
-        ),
-        describe_heads(
-            read_seeds(scores, HEAD_SCORES),
-            read_seeds(agreement, HEAD_AGREEMENT),
-            read_seeds(head_ablation, HEAD_ABLATION),
-            names.heads_data,
-            (pattern(scores), pattern(agreement), pattern(head_ablation)),
-        ),
+        describe_models(accuracies, names.model, data),
+        describe_dictionaries(read_some(metrics, DICTIONARY_METRICS), names.adapted),
+        describe_adapted(taus, names.rule),
+        describe_concepts(counts),
+        describe_ablation(effects, names.concepts, names.ablation_data),
+        describe_heads(*traced, names.heads_data),
+    ]
+    findings = [
+        say_models(accuracies, names.model, data),
+        say_features(taus, counts, names.rule),
+        say_ablation(effects, names.ablation_data),
+        say_heads(*traced, names.heads_data),
     ]
     sources = [
         ("accuracies of the models", pattern(accuracy)),
@@ -147,10 +158,7 @@ def write_summary(
         ("adapted features under both rules", pattern(thresholds)),
         ("features left by each filter", pattern(funnel)),
         ("ablation of features", pattern(ablation)),
-        *zip(
-            ("scores of heads", "attribution against exact patching", "ablation of heads"),
-            map(pattern, heads),
-        ),
+        ("heads: scores, attribution against exact patching, ablation", pattern([*chain(*heads)])),
     ]
     with replacing(output) as temporary:
-        temporary.write_text(compose(names, sections, sources), encoding="utf-8")
+        temporary.write_text(compose(names, findings, sections, sources), encoding="utf-8")

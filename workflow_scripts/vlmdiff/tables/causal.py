@@ -43,7 +43,7 @@ ABLATION = contract(
 )
 
 HEAD_ATTRIBUTION = contract(
-    "Attribution patching of one head for one feature (METHOD section 8).",
+    "Attribution patching of one head for one feature (docs/method.md section 8).",
     ("concept", "str", "concept of the config"),
     ("feature_layer", "int", "layer of the feature"),
     ("feature", "int", "index in the dictionary"),

@@ -36,7 +36,7 @@ TOP_SAMPLES = contract(
 )
 
 FEATURE_DIFF = contract(
-    "What fine-tuning did to a feature: rotation and energies (METHOD section 5).",
+    "What fine-tuning did to a feature: rotation and energies (docs/method.md section 5).",
     *FEATURE,
     ("seed", "int", "index of the seed"),
     ("cos_decoder", "float", "cosine of the decoder rows of base and adapted"),
@@ -77,7 +77,7 @@ THRESHOLDS = contract(
 )
 
 THRESHOLD_SWEEP = contract(
-    "Robustness of the percentile rule (METHOD section 5).",
+    "Robustness of the percentile rule (docs/method.md section 5).",
     ("seed", "int", "index of the seed"),
     ("eps", "float", "visual energy threshold"),
     ("percentile", "float", "percentile of the cosines"),
@@ -90,7 +90,7 @@ THRESHOLD_SWEEP = contract(
 )
 
 CONTRAST = contract(
-    "One-sided Fisher test of a feature's firing on a concept against the baseline (METHOD section 6).",
+    "One-sided Fisher test of firing on a concept against the baseline (docs/method.md section 6).",
     ("concept", "str", "concept of the config"),
     *FEATURE,
     ("unit", "str", "token or sample; tokens of one sample are not independent"),
@@ -108,7 +108,7 @@ CONTRAST = contract(
 )
 
 LEXICAL = contract(
-    "Does a candidate still fire when the question is neutral? (METHOD section 6)",
+    "Does a candidate still fire when the question is neutral? (docs/method.md section 6)",
     ("concept", "str", "concept of the config"),
     *FEATURE,
     ("samples", "int", "strongest samples tried"),

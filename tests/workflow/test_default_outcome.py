@@ -1,0 +1,97 @@
+"""What the default experiment finds, checked on its own tables (the run is made or brought up to date)."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "builtin"
+TARGET, CONTROL = "spatial_test", "general_test"
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_run():
+    """Run the default workflow; what is up to date is not made again."""
+    run = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "all", "--quiet", "all"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+
+
+def table(name: str) -> pd.DataFrame:
+    """Read one CSV of the run."""
+    return pd.read_csv(RESULTS / name)
+
+
+def accuracy(model: str, condition: str, dataset: str, group: str = "all") -> float:
+    rows = table("world/accuracy_shipped.csv").set_index(["model", "condition", "dataset", "group"])
+    return rows.loc[(model, condition, dataset, group), "accuracy"]
+
+
+def test_the_model_sees():
+    assert accuracy("vlm", "image", TARGET) >= 0.95
+    kinds = [
+        accuracy("vlm", "image", CONTROL, kind) for kind in ("colour", "shape", "size", "existence", "count")
+    ]
+    assert sum(value >= 0.95 for value in kinds) >= 3
+
+
+@pytest.mark.parametrize(
+    ("model", "condition"), [("base_lm", "no_image"), ("vlm", "no_image"), ("vlm", "shuffled_image")]
+)
+def test_without_its_image_it_guesses(model, condition):
+    assert accuracy(model, condition, TARGET) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_null_has_almost_no_adapted_features():
+    row = table("features/seed_0/thresholds.csv").set_index("rule").loc["calibrated"]
+    assert row["null_false_positive_rate"] <= 0.02
+    assert row["adapted"] > 10 * row["null_adapted"]
+
+
+def test_warm_start_is_better_than_none_and_bases_converged():
+    base = table("dictionaries/base/seed_0/metrics.csv").query("tokens == 'text'")
+    adapted = table("dictionaries/adapted/seed_0/metrics.csv").query("tokens == 'text' and snapshot == 100")
+    own, foreign = base.query("model == 'base_lm'"), base.query("model == 'vlm'")
+    assert (own["fvu"] < 0.05).all()
+    assert (adapted.set_index("layer")["fvu"] < foreign.set_index("layer")["fvu"]).all()
+
+
+def test_every_filter_leaves_something_and_never_adds():
+    funnel = table("features/seed_0/spatial/funnel.csv").query("layer == -1").set_index("stage")["features"]
+    assert 0 < funnel["final"] <= funnel["adapted_and_contrast"] <= min(funnel["contrast"], funnel["adapted"])
+    assert funnel["adapted"] <= funnel["visual"] <= funnel["all"]
+
+
+@pytest.mark.parametrize("size", [5, 10])
+def test_the_spatial_set_matters_for_space_more_than_for_anything_else(size):
+    rows = table("interventions/seed_0/spatial/ablation.csv").query(
+        "group == 'all' and scope == 'all_layers' and size == @size"
+    )
+    selected = rows[rows["arm"] == "selected"].set_index("dataset")
+    random = rows[(rows["arm"] == "random") & (rows["dataset"] == TARGET)]["delta_margin"]
+    assert len(random) >= 20
+    assert selected.loc[TARGET, "margin_high"] < random.min()
+    assert abs(selected.loc[CONTROL, "delta_margin"]) < abs(selected.loc[TARGET, "delta_margin"]) / 3
+
+
+def test_attribution_agrees_with_exact_patching():
+    agreement = table("heads/seed_0/spatial/agreement.csv").query("name == 'pooled' and method == 'method_a'")
+    assert agreement["spearman"].item() >= 0.7
+
+
+def test_the_summary_tells_weak_results():
+    text = (RESULTS / "summary.md").read_text()
+    assert "## Weak or negative results" in text
+    assert "vlm" in text
