@@ -13,7 +13,7 @@ from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.heads.ablation import HeadAblation, head_means
 from vlmdiff.heads.activity import head_values, recorded_heads
 from vlmdiff.heads.aggregate import aggregate_heads
-from vlmdiff.heads.attention import AttentionError, attention_from, map_attention, patch_grid
+from vlmdiff.heads.attention import AttentionError, attention_of, map_attention, most_looking, patch_grid
 from vlmdiff.heads.report import evaluate_head_ablation
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads
 from vlmdiff.interventions.evaluation import Evaluation
@@ -79,7 +79,7 @@ def test_attention_is_a_distribution_over_what_came_before(tiny_vlm_path, sample
     eager = load_subject("vlm", {"family": "llava", "attention": "eager"}, tiny_vlm_path)
     batch = next(prepare_batches(eager, samples[:1], 1))[1]
     last = int(batch.last[0])
-    weights = attention_from(eager, batch, (1, 3), last - 1)
+    weights = attention_of(eager, batch, (1, 3))[last - 1]
     assert weights.sum().item() == pytest.approx(1, abs=1e-5)
     assert weights[last] == 0
     grid = patch_grid(weights, batch)
@@ -92,7 +92,18 @@ def test_attention_is_a_distribution_over_what_came_before(tiny_vlm_path, sample
 def test_sdpa_has_no_weights_to_draw(subject, samples):
     batch = next(prepare_batches(subject, samples[:1], 1))[1]
     with pytest.raises(AttentionError, match="eager"):
-        attention_from(subject, batch, (0, 0), 3)
+        attention_of(subject, batch, (0, 0))
+
+
+def test_the_token_that_looks_most_is_text_after_the_image(subject, samples):
+    batch = next(prepare_batches(subject, samples[:1], 1))[1]
+    image = batch.token_type[0] == IMAGE
+    after = int(image.nonzero().max()) + 1
+    weights = torch.zeros(len(image), len(image))
+    weights[after + 2, image] = 0.05
+    weights[after + 1, ~image] = 1.0
+    weights[after - 1, image] = 0.1
+    assert most_looking(weights, batch) == after + 2
 
 
 def test_only_square_images_are_drawn(subject, samples):

@@ -77,7 +77,7 @@ def test_the_head_tells_the_numbers_of_the_tables(tmp_path: Path):
     final = tables.final_features(tables.STRONG)
     assert f"Of {row.features} features {row.adapted} are adapted" in found
     assert f"would give {row.null_adapted})" in found and f"spatial {len(final)}." in found
-    assert "Strongest set of features ablated, spatial, top" in found
+    assert "Clearest effect of ablating a set of features, spatial, top" in found
     assert "specific by accuracy and margin" in found
     best = tables.head_scores(tables.STRONG).sort_values("rank")["name"].head(3)
     assert f"Attribution names the heads {', '.join(best)} first" in found

@@ -42,20 +42,19 @@ class AttentionError(ValueError):
 
 @dataclass(frozen=True)
 class Peak:
-    """The token of a sample on which a feature fires most."""
+    """A sample and the largest activation of a feature on its text tokens after the image."""
 
     sample: Sample
-    position: int
     activation: float
 
 
 def batch_peaks(
     residual: Float[Tensor, "samples tokens d_model"], batch: Batch, dictionary: Dictionary, feature: int
-) -> tuple[Tensor, Tensor]:
-    """Return each sample's largest activation on text after the image, and its position."""
+) -> Float[Tensor, " samples"]:
+    """Return each sample's largest activation on text after the image."""
     activation = dictionary.encode(residual.flatten(0, 1).float())[:, feature].view(residual.shape[:2])
     allowed = text_after_image(batch)
-    return activation.masked_fill(~allowed, -1.0).max(dim=1)
+    return activation.masked_fill(~allowed, -1.0).amax(dim=1)
 
 
 @torch.no_grad()
@@ -71,8 +70,8 @@ def strongest_samples(
     peaks = []
     for indices, batch in prepare_batches(subject, samples, batch_tokens):
         residual = subject.residuals(batch, [feature[0]])[feature[0]]
-        values, positions = batch_peaks(residual, batch, dictionary, feature[1])
-        peaks += [Peak(samples[i], int(at), float(value)) for i, at, value in zip(indices, positions, values)]
+        values = batch_peaks(residual, batch, dictionary, feature[1]).tolist()
+        peaks += [Peak(samples[i], value) for i, value in zip(indices, values)]
     fired = [peak for peak in peaks if peak.activation > 0]
     return sorted(fired, key=lambda peak: (-peak.activation, peak.sample.sample_id))[:count]
 
@@ -89,10 +88,8 @@ def recorded_weights(module: nn.Module) -> Iterator[list[Tensor | None]]:
 
 
 @torch.no_grad()
-def attention_from(
-    subject: Subject, batch: Batch, head: tuple[int, int], position: int
-) -> Float[Tensor, " tokens"]:
-    """Return a head's attention weights from one token of a batch's only sample.
+def attention_of(subject: Subject, batch: Batch, head: tuple[int, int]) -> Float[Tensor, "queries keys"]:
+    """Return a head's attention weights on a batch's only sample.
 
     Raises:
         AttentionError: the model does not return weights.
@@ -105,7 +102,13 @@ def attention_from(
             f"model '{subject.name}' returns no attention weights; load it with attention: eager "
             "(sdpa keeps none)"
         )
-    return found[0][0, index, position].float().cpu()
+    return found[0][0, index].float().cpu()
+
+
+def most_looking(weights: Float[Tensor, "queries keys"], batch: Batch) -> int:
+    """Return the text token after the image that attends most to the image."""
+    on_image = weights[:, batch.token_type[0].cpu() == IMAGE].sum(1)
+    return int(on_image.masked_fill(~text_after_image(batch)[0].cpu(), -1.0).argmax())
 
 
 def patch_grid(weights: Float[Tensor, " tokens"], batch: Batch) -> np.ndarray:
@@ -127,9 +130,11 @@ def patch_grid(weights: Float[Tensor, " tokens"], batch: Batch) -> np.ndarray:
 def peak_rows(subject: Subject, peak: Peak, head: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Yield one row a patch for one sample."""
     _, batch = next(iter(prepare_batches(subject, [peak.sample], batch_tokens=1)))
-    grid = patch_grid(attention_from(subject, batch, head, peak.position), batch)
-    token = subject.tokenizer.decode([int(batch.input_ids[0, peak.position])])
-    place = {"sample_id": peak.sample.sample_id, "position": peak.position, "token": token}
+    weights = attention_of(subject, batch, head)
+    position = most_looking(weights, batch)
+    grid = patch_grid(weights[position], batch)
+    token = subject.tokenizer.decode([int(batch.input_ids[0, position])])
+    place = {"sample_id": peak.sample.sample_id, "position": position, "token": token}
     for row, col in np.ndindex(grid.shape):
         weight = {"row": row, "col": col, "weight": float(grid[row, col])}
         yield {**place, "activation": peak.activation, **weight}

@@ -47,8 +47,13 @@ def say_features(thresholds: pd.DataFrame, funnel: pd.DataFrame, rule: str) -> s
 
 
 def strongest(found: Iterable[tuple[str, Intervention]]) -> tuple[str, Intervention] | None:
-    """Return the intervention after which the target's margin is lowest; accuracy may saturate."""
-    return min(found, key=lambda pair: pair[1].margin.target.value, default=None)
+    """Return the intervention that fails fewest criteria; of several, the one that lowers the margin most."""
+
+    def failures_then_margin(pair: tuple[str, Intervention]) -> tuple[int, float]:
+        _, item = pair
+        return len(item.accuracy.failures()) + len(item.margin.failures()), item.margin.target.value
+
+    return min(found, key=failures_then_margin, default=None)
 
 
 def say_effect(found: tuple[str, Intervention], data: tuple[str, str]) -> str:
@@ -70,7 +75,7 @@ def say_effect(found: tuple[str, Intervention], data: tuple[str, str]) -> str:
 
 
 def say_ablation(ablation: pd.DataFrame, data: tuple[str, str]) -> str:
-    """Say what the set of features does that moves the target's margin most."""
+    """Say what the set of features with the clearest effect does."""
     whole = ablation[(ablation["group"] == "all") & (ablation["size"] > 1)]
     found = [
         (f"{escape(concept)}, {item.name}, {scope.replace('_', ' ')}, seed {seed}", item)
@@ -79,7 +84,7 @@ def say_ablation(ablation: pd.DataFrame, data: tuple[str, str]) -> str:
     ]
     best = strongest(found)
     return (
-        f"Strongest set of features ablated, {say_effect(best, data)}"
+        f"Clearest effect of ablating a set of features, {say_effect(best, data)}"
         if best
         else "No set of features was ablated."
     )
@@ -103,7 +108,7 @@ def say_heads(
         for item in interventions(rows, "heads", data)
     ]
     best = strongest(found)
-    return f"{text}. Strongest heads ablated, {say_effect(best, data)}" if best else f"{text}."
+    return f"{text}. Clearest effect of ablating heads, {say_effect(best, data)}" if best else f"{text}."
 
 
 def say_claims(counts: Iterable[tuple[str, int, int]]) -> str:

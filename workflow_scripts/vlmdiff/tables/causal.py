@@ -101,7 +101,7 @@ HEAD_AGREEMENT = contract(
 )
 
 HEAD_ATTENTION = contract(
-    "Attention from the token on which a feature fires most to one image patch, by the feature's top head.",
+    "Attention of a feature's top head to one image patch, from the token that looks at the image most.",
     ("concept", "str", "concept of the config"),
     ("feature_layer", "int", "layer of the feature"),
     ("feature", "int", "index in the dictionary"),
@@ -113,7 +113,7 @@ HEAD_ATTENTION = contract(
     ("sample_id", "str", "sample"),
     ("position", "int", "position of that token in the model's sequence"),
     ("token", "str", "that token"),
-    ("activation", "float", "activation of the feature there"),
+    ("activation", "float", "largest activation of the feature on the sample"),
     ("row", "int", "row of the patch, 0 at the top"),
     ("col", "int", "column of the patch, 0 at the left"),
     ("weight", "float", "attention weight; patches of one token sum to at most 1"),
