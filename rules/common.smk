@@ -30,6 +30,7 @@ wildcard_constraints:
     dataset="[A-Za-z][A-Za-z0-9_]*",
     dictionary="[A-Za-z][A-Za-z0-9_]*",
     concept="[A-Za-z][A-Za-z0-9_]*",
+    scope="own_layer|all_layers",
     block=r"\d+",
     seed=r"\d+",
     layer=r"\d+",

@@ -303,7 +303,7 @@ rule plot_top_samples:
 
 rule plot_ablation_effects:
     input:
-        ablation=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+        ablation=ablation_tables(),
     output:
         pdf=f"{CONCEPT_FIGURES}/ablation_effects.pdf",
         png=f"{CONCEPT_FIGURES}/ablation_effects.png",
@@ -333,7 +333,7 @@ rule plot_ablation_effects:
 
 rule plot_ablation_by_group:
     input:
-        ablation=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+        ablation=ablation_tables(),
     output:
         pdf=f"{CONCEPT_FIGURES}/ablation_by_group.pdf",
         png=f"{CONCEPT_FIGURES}/ablation_by_group.png",

@@ -50,15 +50,15 @@ rule evaluate_ablation:
         adapted=f"{RESULTS}/features/seed_{{seed}}/adapted.parquet",
     output:
         report(
-            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
+            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation_{{scope}}.csv",
             caption="captions/ablation.rst",
             category="Interventions",
-            labels={"table": "Ablation", "concept": "{concept}", "seed": "{seed}"},
+            labels={"table": "Ablation, {scope}", "concept": "{concept}", "seed": "{seed}"},
         ),
     log:
-        f"{RESULTS}/logs/evaluate_ablation/seed_{{seed}}/{{concept}}.log",
+        f"{RESULTS}/logs/evaluate_ablation/seed_{{seed}}/{{concept}}/{{scope}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_ablation/seed_{{seed}}/{{concept}}.tsv"
+        f"{RESULTS}/benchmarks/evaluate_ablation/seed_{{seed}}/{{concept}}/{{scope}}.tsv"
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -71,7 +71,7 @@ rule evaluate_ablation:
         seed=CFG.seed,
         stage={
             "layers": LAYERS,
-            **CFG.ablation.params("concepts", "rank_on", "report_on", "candidates"),
+            **CFG.ablation.params("concepts", "scopes", "rank_on", "report_on", "candidates"),
         },
         code=code_digest("evaluate_ablation"),
     script:

@@ -11,11 +11,7 @@ rule write_summary:
             seed=SEEDS,
             concept=list(CFG.concepts),
         ),
-        ablation=expand(
-            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation.csv",
-            seed=SEEDS,
-            concept=CFG.ablation.concepts,
-        ),
+        ablation=expand(ablation_tables(), seed=SEEDS, concept=CFG.ablation.concepts),
         scores=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/scores.csv", seed=SEEDS),
         agreement=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/agreement.csv", seed=SEEDS),
         head_ablation=expand(

@@ -16,6 +16,7 @@ with job(snakemake):
         {name: files[name] for name in tables},
         snakemake.output[0],
         concept=wildcards.concept,
+        scope=wildcards.scope,
         seed=derive_seed(params.seed, "evaluate_ablation", wildcards.seed, wildcards.concept),
         **params.stage,
     )

@@ -1,6 +1,6 @@
 """Measure the held-out accuracy of the built-in world's models, with images, without, and shuffled."""
 
-from vlmdiff.runtime import job
+from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path

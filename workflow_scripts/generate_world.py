@@ -1,6 +1,6 @@
 """Write one data set of the built-in world: drawn scenes, prompts and answers."""
 
-from vlmdiff.runtime import job
+from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path

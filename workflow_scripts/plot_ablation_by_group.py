@@ -6,10 +6,10 @@ with job(snakemake):
     from vlmdiff.figures.effects import ablation_by_group
     from vlmdiff.figures.save import save_figure
     from vlmdiff.tables.causal import ABLATION
-    from vlmdiff.tables.io import read_table
+    from vlmdiff.tables.io import read_tables
 
     figure = ablation_by_group(
-        read_table(snakemake.input.ablation, ABLATION),
+        read_tables(snakemake.input.ablation, ABLATION),
         snakemake.params.target,
         snakemake.params.control,
     )

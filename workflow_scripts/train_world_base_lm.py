@@ -1,6 +1,6 @@
 """Train the built-in world's base language model on text."""
 
-from vlmdiff.runtime import job
+from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path

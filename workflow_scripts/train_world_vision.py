@@ -1,6 +1,6 @@
 """Pre-train the built-in world's vision tower and align its projector with the base model's words."""
 
-from vlmdiff.runtime import job
+from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path

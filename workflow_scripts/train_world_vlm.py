@@ -1,6 +1,6 @@
 """Tune the built-in world's aligned VLM on questions about images, with snapshots on the way."""
 
-from vlmdiff.runtime import job
+from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path

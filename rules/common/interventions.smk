@@ -13,3 +13,9 @@ def question_sets(section):
         "samples": section.samples,
         "batch_tokens": CFG.extraction.batch_tokens,
     }
+
+
+def ablation_tables(seed="{seed}", concept="{concept}"):
+    """Return the test effects of ablating a concept's features, one table a scope."""
+    folder = f"{RESULTS}/interventions/seed_{seed}/{concept}"
+    return [f"{folder}/ablation_{scope}.csv" for scope in CFG.ablation.scopes]

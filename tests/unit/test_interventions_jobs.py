@@ -42,8 +42,8 @@ def rank(model, questions, dictionaries, tables, output, candidates=3):
     return read_table(output, RANKING)
 
 
-def ablate(model, questions, dictionaries, tables, output):
-    stage = {"scopes": ["own_layer", "all_layers"], "single_features": 2, "set_sizes": [3, 9]}
+def ablate(model, questions, dictionaries, tables, output, scope="own_layer"):
+    stage = {"scope": scope, "single_features": 2, "set_sizes": [3, 9]}
     stage |= {"layers": [0, 1, 2], "concept": "c", "random_draws": 20, "bootstrap": 100, "seed": 1}
     evaluate_ablation(model, questions, dictionaries, tables, str(output), **stage)
     return read_table(output, ABLATION)
@@ -82,19 +82,28 @@ def test_ranking_reports_the_change_of_margin_and_accuracy(model, questions, dic
 
 def test_ablation_table_is_complete_and_repeatable(model, questions, dictionaries, tables, tmp_path):
     table = ablate(model, questions, dictionaries, tables, tmp_path / "first.csv")
-    rows_of_a_run = table.groupby(["scope", "arm", "size", "draw", "dataset"]).size()
+    rows_of_a_run = table.groupby(["arm", "size", "draw", "dataset"]).size()
     assert set(rows_of_a_run) == {6}
     counts = table[(table["group"] == "all") & (table["dataset"] == "spatial")]
-    counts = counts.groupby(["scope", "arm", "size"]).size()
-    for scope in ("own_layer", "all_layers"):
-        assert counts[scope].to_dict() == {
-            ("selected", 1): 2, ("selected", 3): 1, ("random", 1): 20, ("random", 3): 20,
-        }  # fmt: skip
+    counts = counts.groupby(["arm", "size"]).size()
+    assert counts.to_dict() == {
+        ("selected", 1): 2, ("selected", 3): 1, ("random", 1): 20, ("random", 3): 20,
+    }  # fmt: skip
     random = table[table["arm"] == "random"]
     drawn = {name for names in random["features"] for name in names.split(";")}
     assert not drawn & {f"L{layer}F{feature}" for layer, feature in FINAL}
     ablate(model, questions, dictionaries, tables, tmp_path / "second.csv")
     assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
+
+
+def test_both_scopes_ablate_the_same_draws(model, questions, dictionaries, tables, tmp_path):
+    own, all_layers = (
+        ablate(model, questions, dictionaries, tables, tmp_path / f"{scope}.csv", scope)
+        for scope in ("own_layer", "all_layers")
+    )
+    assert own["features"].equals(all_layers["features"])
+    assert set(own["scope"]) == {"own_layer"}
+    assert not own["delta_margin"].equals(all_layers["delta_margin"])
 
 
 def test_without_final_features_the_tables_are_empty(model, questions, dictionaries, tmp_path, caplog):

@@ -76,8 +76,8 @@ def test_every_filter_leaves_something_and_never_adds():
 
 @pytest.mark.parametrize("size", [5, 10])
 def test_the_spatial_set_matters_for_space_more_than_for_anything_else(size):
-    rows = table("interventions/seed_0/spatial/ablation.csv").query(
-        "group == 'all' and scope == 'all_layers' and size == @size"
+    rows = table("interventions/seed_0/spatial/ablation_all_layers.csv").query(
+        "group == 'all' and size == @size"
     )
     selected = rows[rows["arm"] == "selected"].set_index("dataset")
     random = rows[(rows["arm"] == "random") & (rows["dataset"] == TARGET)]["delta_margin"]

@@ -89,17 +89,16 @@ def ablate_arms(
     evaluations: Mapping[str, Evaluation],
     directions: Mapping[Feature, Tensor],
     arms: Sequence[Arm],
-    scopes: Sequence[str],
+    scope: str,
     resamples: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of ablation.csv, the concept aside."""
+    """Yield the rows of the table ABLATION, the concept aside."""
     effects = {
         name: EffectTable(name, evaluation.groups, evaluation.answers(), resamples, seed)
         for name, evaluation in evaluations.items()
     }
-    runs = [(scope, arm) for scope in scopes for arm in arms]
-    for scope, arm in progress(runs, "ablations"):
+    for arm in progress(arms, "ablations"):
         plan = plan_ablation(subject, directions, arm.features, scope)
         head = {"scope": scope, "arm": arm.arm, "size": arm.size, "draw": arm.draw}
         head["features"] = ";".join(map(feature_name, arm.features))
@@ -117,24 +116,26 @@ def evaluate_ablation(
     *,
     layers: Sequence[int],
     concept: str,
-    scopes: Sequence[str],
+    scope: str,
     single_features: int,
     set_sizes: Sequence[int],
     random_draws: int,
     bootstrap: int,
     seed: int,
 ) -> None:
-    """Ablate ranked and matched random features on test data and write ablation.csv.
+    """Ablate ranked and matched random features on test data and write the table ABLATION of one scope.
+
+    The random draws depend on the seed alone, so that two scopes compare the same features.
 
     Args:
         model: the VLM.
         questions: test data.
         dictionaries: weights of the adapted dictionary at each of `layers`.
         tables: paths of `ranking`, `final_features`, `contrast` and `adapted`.
-        output: ablation.csv.
+        output: where to write it.
         layers: decoder blocks that have dictionaries.
         concept: name of the concept.
-        scopes: where directions are removed, `own_layer` and/or `all_layers`.
+        scope: where directions are removed, `own_layer` or `all_layers`.
         single_features: how many of the best features are ablated one by one.
         set_sizes: sizes of the sets of best features.
         random_draws: matched random features, and sets of each size.
@@ -154,6 +155,6 @@ def evaluate_ablation(
         features = sorted({feature for arm in arms for feature in arm.features})
         directions = unit_directions(dictionary_folders(dictionaries, layers), features)
         evaluations = questions.evaluations(subject)
-        rows = list(ablate_arms(subject, evaluations, directions, arms, scopes, bootstrap, seed))
+        rows = list(ablate_arms(subject, evaluations, directions, arms, scope, bootstrap, seed))
     names = [name for name in ABLATION.names if name != "concept"]
     write_table(table_of(rows, names).assign(concept=concept), ABLATION, output)
