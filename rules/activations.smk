@@ -5,6 +5,7 @@ rule extract_activations:
     input:
         samples=lambda wildcards: samples_file(wildcards.dataset),
         model=lambda wildcards: f"{model_path(wildcards.model)}/config.json",
+        vision_tower=lambda wildcards: vision_tower_files(wildcards.model),
     output:
         f"{RESULTS}/activations/{{model}}/{{dataset}}/shard_{{block}}.h5",
     log:
@@ -15,11 +16,10 @@ rule extract_activations:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **rule_resources("extract_activations", mem_mb=2000, runtime=60),
     params:
         samples=lambda wildcards: CFG.dataset(wildcards.dataset).samples,
-        subject=lambda wildcards: CFG.models[wildcards.model].params("path"),
+        subject=lambda wildcards: subject_params(wildcards.model),
         extraction=CFG.extraction.params(),
         layers=LAYERS,
         code=code_digest("extract_activations"),

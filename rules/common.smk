@@ -12,7 +12,9 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from snakemake.exceptions import WorkflowError
+from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.digest import script_digest
 
 try:
@@ -51,15 +53,40 @@ def world_models_folder():
     return "resources/world" if CFG.world.models == "shipped" else f"{RESULTS}/world/models"
 
 
+def checkpoint_folder(name, source):
+    """Return where the files of a source lie: in the built-in world, fetched from the hub, or where it says."""
+    if is_hub(source):
+        return f"{RESULTS}/models/{name}"
+    return f"{world_models_folder()}/{source.removeprefix('world:')}" if source.startswith("world:") else source
+
+
 def model_path(name):
     """Return the checkpoint folder of a model of the configuration."""
-    path = CFG.models[name].path
-    return f"{world_models_folder()}/{path.removeprefix('world:')}" if path.startswith("world:") else path
+    return checkpoint_folder(name, CFG.models[name].path)
+
+
+def vision_tower_folder(name):
+    """Return the folder of a model's vision tower; None if it is part of the checkpoint."""
+    source = CFG.models[name].vision_tower
+    return None if source is None else checkpoint_folder(f"{name}_vision_tower", source)
+
+
+def vision_tower_files(name):
+    """Return what a model needs of a vision tower that lies apart; nothing if there is none."""
+    folder = vision_tower_folder(name)
+    return [] if folder is None else [f"{folder}/config.json"]
+
+
+def subject_params(name):
+    """Return how a model is loaded, its path aside."""
+    return CFG.models[name].params("path", "planned") | {"vision_tower": vision_tower_folder(name)}
 
 
 def dataset_folder(dataset):
     """Return the folder that holds a data set's samples.jsonl."""
-    return f"{RESULTS}/world/data/{dataset}" if is_world(dataset) else CFG.datasets[dataset].path
+    if is_world(dataset):
+        return f"{RESULTS}/world/data/{dataset}"
+    return f"{RESULTS}/data/{dataset}" if is_prepared(CFG.datasets[dataset]) else CFG.datasets[dataset].path
 
 
 def samples_file(dataset):
@@ -77,9 +104,25 @@ def shards(model, dataset):
     return [f"{RESULTS}/activations/{model}/{dataset}/shard_{block}.h5" for block in blocks(dataset)]
 
 
+def is_published(dictionary):
+    """Tell whether a dictionary is imported instead of trained."""
+    return dictionary not in CFG.trained()
+
+
+def dictionary_file(dictionary, seed, layer, name="sae_weights.safetensors"):
+    """Return one file of a dictionary at one layer; a published one is the same for all seeds."""
+    seed = 0 if is_published(dictionary) else seed
+    return f"{RESULTS}/dictionaries/{dictionary}/seed_{seed}/layer_{layer}/{name}"
+
+
 def dictionary_files(dictionary, seed, name="sae_weights.safetensors"):
     """Return one file of a dictionary for every layer."""
-    return [f"{RESULTS}/dictionaries/{dictionary}/seed_{seed}/layer_{layer}/{name}" for layer in LAYERS]
+    return [dictionary_file(dictionary, seed, layer, name) for layer in LAYERS]
+
+
+def rule_resources(rule_name, **defaults):
+    """Return the resources of a rule: the configuration's in place of those that suit the built-in world."""
+    return defaults | CFG.resources.get(rule_name, {})
 
 
 include: "common/world.smk"

@@ -18,8 +18,7 @@ rule train_dictionary:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **rule_resources("train_dictionary", mem_mb=2000, runtime=60),
     params:
         seed=lambda wildcards: derive_seed(
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
@@ -61,8 +60,7 @@ rule evaluate_dictionary:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **rule_resources("evaluate_dictionary", mem_mb=2000, runtime=30),
     params:
         layers=LAYERS,
         snapshots=lambda wildcards: CFG.dictionaries[wildcards.dictionary].snapshots,

@@ -4,7 +4,7 @@
 rule feature_statistics:
     input:
         shards=lambda wildcards: shards(wildcards.model, wildcards.dataset),
-        dictionary=f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}/layer_{{layer}}/sae_weights.safetensors",
+        dictionary=lambda wildcards: dictionary_file(wildcards.dictionary, wildcards.seed, wildcards.layer),
     output:
         statistics=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/statistics.parquet",
         totals=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/totals.parquet",
@@ -17,8 +17,7 @@ rule feature_statistics:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **rule_resources("feature_statistics", mem_mb=2000, runtime=60),
     params:
         top=CFG.lexical.samples,
         code=code_digest("feature_statistics"),
@@ -47,8 +46,7 @@ rule diff_features:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        **rule_resources("diff_features", mem_mb=1000, runtime=30),
     params:
         layers=LAYERS,
         code=code_digest("diff_features"),
@@ -81,8 +79,7 @@ rule select_adapted:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=10,
+        **rule_resources("select_adapted", mem_mb=500, runtime=10),
     params:
         diff=CFG.diff.params("base", "adapted", "null", "model", "visual_datasets", "text_datasets"),
         code=code_digest("select_adapted"),
@@ -96,6 +93,8 @@ rule contrast_concept:
         target_totals=concept_tables("totals", "target"),
         baseline_statistics=concept_tables("statistics", "baseline"),
         baseline_totals=concept_tables("totals", "baseline"),
+        # A published dictionary has as many features as it has, whatever `architecture` says.
+        dictionaries=lambda wildcards: dictionary_files(CFG.diff.adapted, wildcards.seed, "cfg.json"),
     output:
         f"{FEATURES}/{{concept}}/contrast.parquet",
     log:
@@ -106,12 +105,10 @@ rule contrast_concept:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        **rule_resources("contrast_concept", mem_mb=1000, runtime=30),
     params:
         target=sample_set("target"),
         baseline=sample_set("baseline"),
-        d_sae=CFG.architecture.d_sae,
         criteria=lambda wildcards: CFG.concepts[wildcards.concept].params(
             "target", "baseline", "unit", "words"
         ),
@@ -129,6 +126,7 @@ rule lexical_filter:
         totals=concept_tables("totals", "target"),
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
     output:
         f"{FEATURES}/{{concept}}/lexical.parquet",
     log:
@@ -139,11 +137,10 @@ rule lexical_filter:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **rule_resources("lexical_filter", mem_mb=2000, runtime=60),
     params:
         model=CFG.diff.model,
-        subject=CFG.models[CFG.diff.model].params("path"),
+        subject=subject_params(CFG.diff.model),
         layers=LAYERS,
         target=sample_set("target"),
         unit=concept_unit,
@@ -184,8 +181,7 @@ rule select_features:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=10,
+        **rule_resources("select_features", mem_mb=500, runtime=10),
     params:
         unit=concept_unit,
         eps=CFG.diff.eps,

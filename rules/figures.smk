@@ -21,8 +21,7 @@ rule plot_fvu_by_layer:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_fvu_by_layer", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_fvu_by_layer"),
     script:
@@ -50,8 +49,7 @@ rule plot_training_dynamics:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_training_dynamics", mem_mb=1000, runtime=5),
     params:
         model=CFG.diff.model,
         code=code_digest("plot_training_dynamics"),
@@ -79,8 +77,7 @@ rule plot_model_accuracy:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_model_accuracy", mem_mb=1000, runtime=5),
     params:
         models=studied_models(),
         code=code_digest("plot_model_accuracy"),
@@ -109,8 +106,7 @@ rule plot_cosine_distributions:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_cosine_distributions", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_cosine_distributions"),
     script:
@@ -138,8 +134,7 @@ rule plot_adapted_by_layer:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_adapted_by_layer", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_adapted_by_layer"),
     script:
@@ -166,8 +161,7 @@ rule plot_threshold_robustness:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_threshold_robustness", mem_mb=1000, runtime=5),
     params:
         eps=CFG.diff.eps,
         percentile=CFG.diff.percentile,
@@ -198,8 +192,7 @@ rule plot_energy_vs_cosine:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_energy_vs_cosine", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_energy_vs_cosine"),
     script:
@@ -228,8 +221,7 @@ rule plot_contrast_volcano:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_contrast_volcano", mem_mb=1000, runtime=5),
     params:
         min_odds_ratio=lambda wildcards: CFG.concepts[wildcards.concept].min_odds_ratio,
         code=code_digest("plot_contrast_volcano"),
@@ -257,8 +249,7 @@ rule plot_funnel:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_funnel", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_funnel"),
     script:
@@ -290,8 +281,7 @@ rule plot_top_samples:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_top_samples", mem_mb=1000, runtime=5),
     params:
         groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
         features=GALLERY_FEATURES,
@@ -321,8 +311,7 @@ rule plot_ablation_effects:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_ablation_effects", mem_mb=1000, runtime=5),
     params:
         target=CFG.ablation.report_on.target,
         control=CFG.ablation.report_on.control,
@@ -351,8 +340,7 @@ rule plot_ablation_by_group:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_ablation_by_group", mem_mb=1000, runtime=5),
     params:
         target=CFG.ablation.report_on.target,
         control=CFG.ablation.report_on.control,
@@ -382,8 +370,7 @@ rule plot_head_attribution:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_head_attribution", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_head_attribution"),
     script:
@@ -415,8 +402,7 @@ rule plot_attribution_vs_exact:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_attribution_vs_exact", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_attribution_vs_exact"),
     script:
@@ -443,8 +429,7 @@ rule plot_head_ablation:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_head_ablation", mem_mb=1000, runtime=5),
     params:
         target=CFG.heads.report_on.target,
         control=CFG.heads.report_on.control,
@@ -474,8 +459,7 @@ rule plot_attention_map:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=5,
+        **rule_resources("plot_attention_map", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_attention_map"),
     script:

@@ -4,6 +4,7 @@
 rule attribute_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
         samples=samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
@@ -17,8 +18,7 @@ rule attribute_heads:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=3000,
-        runtime=30,
+        **rule_resources("attribute_heads", mem_mb=3000, runtime=30),
     params:
         model=causal_model(),
         traced=traced_samples(),
@@ -46,8 +46,7 @@ rule aggregate_heads:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        **rule_resources("aggregate_heads", mem_mb=500, runtime=5),
     params:
         code=code_digest("aggregate_heads"),
     script:
@@ -57,6 +56,7 @@ rule aggregate_heads:
 rule patch_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
         samples=samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
@@ -77,8 +77,7 @@ rule patch_heads:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=3000,
-        runtime=60,
+        **rule_resources("patch_heads", mem_mb=3000, runtime=60),
     params:
         model=causal_model(),
         traced=traced_samples(),
@@ -91,6 +90,7 @@ rule patch_heads:
 rule evaluate_head_ablation:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
         target=samples_file(CFG.heads.report_on.target),
         control=samples_file(CFG.heads.report_on.control),
         mean=samples_file(CFG.heads.rank_on.control),
@@ -110,8 +110,7 @@ rule evaluate_head_ablation:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=3000,
-        runtime=60,
+        **rule_resources("evaluate_head_ablation", mem_mb=3000, runtime=60),
     params:
         model=causal_model(),
         questions=question_sets(CFG.heads.report_on),
@@ -130,6 +129,7 @@ rule evaluate_head_ablation:
 rule map_attention:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
         samples=samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
@@ -144,8 +144,7 @@ rule map_attention:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=15,
+        **rule_resources("map_attention", mem_mb=2000, runtime=15),
     params:
         model=causal_model(),
         stage={

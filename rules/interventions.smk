@@ -4,6 +4,7 @@
 rule rank_features:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
         target=samples_file(CFG.ablation.rank_on.target),
         control=samples_file(CFG.ablation.rank_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
@@ -23,8 +24,7 @@ rule rank_features:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=2000,
-        runtime=30,
+        **rule_resources("rank_features", mem_mb=2000, runtime=30),
     params:
         model=causal_model(),
         questions=question_sets(CFG.ablation.rank_on),
@@ -41,6 +41,7 @@ rule rank_features:
 rule evaluate_ablation:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
+        vision_tower=vision_tower_files(CFG.diff.model),
         target=samples_file(CFG.ablation.report_on.target),
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
@@ -63,8 +64,7 @@ rule evaluate_ablation:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        mem_mb=3000,
-        runtime=120,
+        **rule_resources("evaluate_ablation", mem_mb=3000, runtime=120),
     params:
         model=causal_model(),
         questions=question_sets(CFG.ablation.report_on),

@@ -32,8 +32,7 @@ rule write_summary:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        **rule_resources("write_summary", mem_mb=500, runtime=5),
     params:
         names={
             "experiment": CFG.experiment,

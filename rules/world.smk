@@ -14,8 +14,7 @@ rule generate_world:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=800,
-        runtime=5,
+        **rule_resources("generate_world", mem_mb=800, runtime=5),
     params:
         world=world_dataset_params,
         code=code_digest("generate_world"),
@@ -36,8 +35,7 @@ rule train_world_base_lm:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1200,
-        runtime=20,
+        **rule_resources("train_world_base_lm", mem_mb=1200, runtime=20),
     params:
         world=lambda wildcards: CFG.world.stage_settings("language_model"),
         code=code_digest("train_world_base_lm"),
@@ -60,8 +58,7 @@ rule train_world_vision:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        **rule_resources("train_world_vision", mem_mb=2000, runtime=20),
     params:
         world=lambda wildcards: CFG.world.stage_settings("vision"),
         code=code_digest("train_world_vision"),
@@ -84,8 +81,7 @@ rule train_world_vlm:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        **rule_resources("train_world_vlm", mem_mb=2000, runtime=120),
     params:
         world=lambda wildcards: CFG.world.stage_settings("tuning"),
         percentages=list(WORLD_SNAPSHOTS),
@@ -122,8 +118,7 @@ rule evaluate_world:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        mem_mb=1500,
-        runtime=10,
+        **rule_resources("evaluate_world", mem_mb=1500, runtime=10),
     params:
         models=["base_lm", *WORLD_SNAPSHOTS.values()],
         datasets=world_test_datasets(),

@@ -5,11 +5,15 @@ from vlmdiff.runtime.seeds import derive_seed
 DICTIONARY = f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}"
 
 
+def one_of(names):
+    """Return a wildcard constraint that matches exactly these names."""
+    return "|".join(names) or "(?!)"
+
+
 def initial_weights(wildcards):
     """Return the weights that a dictionary starts from at its layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial
-    folder = f"{RESULTS}/dictionaries/{initial}/seed_{wildcards.seed}/layer_{wildcards.layer}"
-    return [] if initial == "random" else f"{folder}/sae_weights.safetensors"
+    return [] if initial == "random" else dictionary_file(initial, wildcards.seed, wildcards.layer)
 
 
 def all_initial_weights(wildcards):

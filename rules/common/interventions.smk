@@ -3,7 +3,7 @@
 
 def causal_model():
     """Return what is needed to load the VLM under study, its path aside."""
-    return {"name": CFG.diff.model, "values": CFG.models[CFG.diff.model].params("path")}
+    return {"name": CFG.diff.model, "values": subject_params(CFG.diff.model)}
 
 
 def question_sets(section):

@@ -1,5 +1,7 @@
 """Attribution and exact patching against naive computations, and against each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,16 +49,16 @@ def directions():
 def towards_corrupt(run: Run, scale: float) -> Run:
     """Return the run with a corruption that is only a fraction of the whole."""
     corrupt = run.clean + scale * (run.corrupt - run.clean)
-    return Run(run.batch, run.clean, corrupt, run.after_image, run.real)
+    return replace(run, corrupt=corrupt)
 
 
 def test_mean_image_is_the_mean_at_each_position(subject, samples, runs):
     mean = mean_image(subject, samples, 256)
     images = torch.cat([run.clean[run.batch.token_type == IMAGE].view(-1, 9, 32) for run in runs])
-    torch.testing.assert_close(mean, images.mean(dim=0))
+    torch.testing.assert_close(mean.features, images.mean(dim=0))
     for run in runs:
         is_image = run.batch.token_type == IMAGE
-        torch.testing.assert_close(run.corrupt[is_image].view(-1, 9, 32)[0], mean)
+        torch.testing.assert_close(run.corrupt[is_image].view(-1, 9, 32)[0], mean.features)
         assert torch.equal(run.corrupt[~is_image], run.clean[~is_image])
 
 

@@ -10,6 +10,7 @@ from vlmdiff.models.registry import load_subject
 
 SPEC = {"family": "llava", "dtype": "float32", "attention": "sdpa"}
 PROMPTS = ["left of the red circle ?", "red"]
+IMAGES = [Image.new("RGB", (36, 36), "red"), Image.new("RGB", (36, 36))]
 
 
 @pytest.fixture(scope="module")
@@ -19,17 +20,21 @@ def subject(tiny_vlm_path):
 
 @pytest.fixture
 def batch(subject):
-    return subject.prepare(PROMPTS, [Image.new("RGB", (36, 36), "red"), Image.new("RGB", (36, 36))])
+    return subject.prepare(PROMPTS, IMAGES)
 
 
 def test_continuation_equals_transformers_greedy_generation(subject, batch):
     eos = subject.tokenizer.eos_token_id
     longer = describe(subject, batch, 4, ())
+    assert longer.generated.tolist() == [
+        len(row) - len(prompt) for row, prompt in zip(rows_of(longer), rows_of(batch), strict=True)
+    ]
+    pixels = subject.processor.image_processor(IMAGES, return_tensors="pt").pixel_values
     for index, row in enumerate(rows_of(longer)):
         prompt = rows_of(batch)[index]
         spoken = subject.model.generate(
             input_ids=torch.tensor([prompt]),
-            pixel_values=batch.pixel_values[index : index + 1],
+            pixel_values=pixels[index : index + 1],
             max_new_tokens=4,
             do_sample=False,
         )[0, len(prompt) :].tolist()

@@ -35,20 +35,24 @@ def images(tiny_dataset: Path) -> list[Image.Image]:
     return [Image.open(tiny_dataset / f"images/image_000{i}.png").convert("RGB") for i in range(3)]
 
 
+SIZES = [(36, 36)] * 3
+
+
 @pytest.fixture(params=["vlm", "vlm_text", "lm"])
 def case(request, vlm, lm, images):
     """A subject with a padded batch and the same samples one by one."""
     subject = lm if request.param == "lm" else vlm
     shown = images if request.param == "vlm" else [None] * 3
     single = [subject.prepare([prompt], [image]) for prompt, image in zip(PROMPTS, shown)]
-    return subject, subject.prepare(PROMPTS, shown), single
+    return subject, subject.prepare(PROMPTS, shown), single, shown
 
 
-def reference(subject: Subject, batch):
+def reference(subject: Subject, batch, images=(None,)):
     """Run the model as transformers does, all states and logits."""
     inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if batch.pixel_values is not None:
-        inputs["pixel_values"] = batch.pixel_values
+    if images[0] is not None:
+        pixels = subject.processor.image_processor(list(images), return_tensors="pt")
+        inputs["pixel_values"] = pixels.pixel_values
     return subject.model(**inputs, output_hidden_states=True)
 
 
@@ -69,8 +73,8 @@ def test_batch_is_padded_right_and_typed(vlm, images):
         text = length - 10
         assert types == [BOS] + [IMAGE] * 9 + [TEXT] * text + [PADDING] * (max(lengths) - length)
         assert mask == [1] * length + [0] * (max(lengths) - length)
-    assert vlm.lengths(PROMPTS, with_image=True) == lengths
-    assert vlm.lengths(PROMPTS, with_image=False) == [length - 9 for length in lengths]
+    assert vlm.lengths(PROMPTS, SIZES) == lengths
+    assert vlm.lengths(PROMPTS, [None] * 3) == [length - 9 for length in lengths]
 
 
 def test_tokens_are_those_of_the_processor(vlm, images):
@@ -81,7 +85,9 @@ def test_tokens_are_those_of_the_processor(vlm, images):
     expected = vlm.processor(images=[images[1]], text=[text], return_tensors="pt", add_special_tokens=False)
     batch = vlm.prepare(PROMPTS[1:2], images[1:2])
     assert torch.equal(batch.input_ids, expected["input_ids"])
-    assert torch.equal(batch.pixel_values, expected["pixel_values"])
+    features = vlm.model.get_image_features(pixel_values=expected["pixel_values"], return_dict=True)
+    assert torch.equal(batch.seen.features, features.pooler_output[0])
+    assert batch.seen.grids.tolist() == [[3, 3]]
 
 
 @pytest.mark.parametrize("name", ["vlm", "lm"])
@@ -91,7 +97,7 @@ def test_raw_text_follows_bos_without_template(name, request):
     words = subject.tokenizer.convert_ids_to_tokens(batch.input_ids[0])
     assert words == ["<bos>", "the", "red", "circle", "."]
     assert batch.token_type[0].tolist() == [BOS] + [TEXT] * 4
-    assert subject.lengths(["the red circle ."], False, as_chat=False) == [5]
+    assert subject.lengths(["the red circle ."], [None], as_chat=False) == [5]
 
 
 def test_a_language_model_leaves_images_out(lm, images):
@@ -99,8 +105,8 @@ def test_a_language_model_leaves_images_out(lm, images):
 
 
 def test_residuals_are_transformers_hidden_states(case):
-    subject, batch, _ = case
-    states = reference(subject, batch).hidden_states
+    subject, batch, _, shown = case
+    states = reference(subject, batch, shown).hidden_states
     residuals = subject.residuals(batch, [2, 0, 1])
     assert list(residuals) == [2, 0, 1]
     for layer in (0, 1):
@@ -111,7 +117,7 @@ def test_residuals_are_transformers_hidden_states(case):
 
 
 def test_padding_changes_nothing(case):
-    subject, batch, single = case
+    subject, batch, single, _ = case
     together = subject.residuals(batch, [0, 2])
     logits = subject.final_logits(batch)
     for row, alone in enumerate(single):
@@ -122,14 +128,14 @@ def test_padding_changes_nothing(case):
 
 
 def test_final_logits_are_transformers_logits(case):
-    subject, batch, _ = case
-    logits = reference(subject, batch).logits[torch.arange(3), batch.last]
+    subject, batch, _, shown = case
+    logits = reference(subject, batch, shown).logits[torch.arange(3), batch.last]
     torch.testing.assert_close(subject.final_logits(batch), logits, **TOLERANCE)
 
 
 def test_samples_with_and_without_images_may_share_a_batch(vlm, images):
     mixed = vlm.prepare(PROMPTS, [None, images[1], images[2]])
-    assert len(mixed.pixel_values) == 2
+    assert len(mixed.seen.grids) == 2
     values = vlm.residuals(mixed, [2])[2]
     for row, image in enumerate([None, images[1], images[2]]):
         alone = vlm.prepare(PROMPTS[row : row + 1], [image])
@@ -159,7 +165,7 @@ def test_blocks_after_the_last_layer_do_not_run(vlm, images):
 
 
 def test_embeddings_can_be_replaced(case):
-    subject, batch, _ = case
+    subject, batch, *_ = case
     embeds = subject.embed(batch)
     assert torch.equal(subject.residuals(batch, [1], embeds)[1], subject.residuals(batch, [1])[1])
     moved = subject.residuals(batch, [1], embeds + 1)[1]
@@ -167,14 +173,14 @@ def test_embeddings_can_be_replaced(case):
 
 
 def test_gradients_reach_embeddings(case):
-    subject, batch, _ = case
+    subject, batch, *_ = case
     embeds = subject.embed(batch).requires_grad_()
     subject.residuals(batch, [1], embeds)[1].sum().backward()
     assert embeds.grad.abs().sum() > 0
 
 
 def test_an_edited_block_output_is_what_is_recorded(case):
-    subject, batch, _ = case
+    subject, batch, *_ = case
     before = subject.residuals(batch, [0, 1])
     with edit_output(subject.block(0), lambda value: value * 2):
         after = subject.residuals(batch, [0, 1])
@@ -184,7 +190,7 @@ def test_an_edited_block_output_is_what_is_recorded(case):
 
 
 def test_block_is_the_sum_of_its_parts(case):
-    subject, batch, _ = case
+    subject, batch, *_ = case
     seen = {}
 
     def keep(name):
@@ -199,7 +205,7 @@ def test_block_is_the_sum_of_its_parts(case):
 
 
 def test_editing_the_heads_input_equals_editing_attention_output(case):
-    subject, batch, _ = case
+    subject, batch, *_ = case
     with edit_input(subject.attention_output(1), torch.zeros_like):
         heads_off = subject.residuals(batch, [2])[2]
     with edit_output(subject.attention(1), torch.zeros_like):
@@ -284,8 +290,8 @@ def test_a_template_without_bos_and_no_template_get_one_bos(tiny_lm_path):
         assert ("assistant" in words) == (template is not None)
 
 
-def test_a_tokenizer_without_bos_has_no_bos_tokens(tiny_lm_path):
+def test_without_a_bos_token_the_first_token_is_taken_for_the_sink(tiny_lm_path):
     subject = load_subject("lm", {"family": "causal_lm"}, tiny_lm_path)
     subject.tokenizer.bos_token = None
     batch = subject.prepare(PROMPTS[:1], [None], as_chat=False)
-    assert BOS not in batch.token_type
+    assert batch.token_type[0].tolist() == [BOS] + [TEXT] * (batch.input_ids.shape[1] - 1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from vlmdiff.config.base import Count, Name, Section, TokenType
+from vlmdiff.config.sources import Source
 
 
 class ArchitectureConfig(Section):
@@ -43,9 +44,49 @@ class DictionaryStage(Section):
         return self
 
 
+class PublishedDictionary(Section):
+    """A dictionary that others trained; it takes the place of a training stage (docs/import_dictionary.md)."""
+
+    source: Source = Field(description="Local folder, or `hub:OWNER/NAME@REVISION`.")
+    format: Literal["llama_scope", "gemma_scope", "mmdiff", "saelens", "vlmdiff"] = Field(
+        description="Layout in which it was published."
+    )
+    file: str = Field(
+        description="Path of one layer's folder or file in the source; `{layer}` stands for the layer and "
+        "`{NAME}` for a value of `by_layer`."
+    )
+    by_layer: dict[Name, dict[int, str | int]] = Field(
+        {}, description="Parts of `file` that differ from layer to layer: for each name a value a layer."
+    )
+    k: Count | None = Field(None, description="MMDiff TopK: active features a token, not in its files.")
+    initial: str = Field(
+        "random", description="The dictionary whose feature indices it keeps; `random` if none."
+    )
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Published dictionaries come without copies from their training."""
+        return []
+
+
+def stage_kind(value: Any) -> str:
+    """Tell a published dictionary, which has a `source`, from one that is trained."""
+    published = "source" in value if isinstance(value, dict) else isinstance(value, PublishedDictionary)
+    return "published" if published else "trained"
+
+
+Stage = Annotated[
+    Annotated[DictionaryStage, Tag("trained")] | Annotated[PublishedDictionary, Tag("published")],
+    Discriminator(stage_kind),
+]
+
+
 class EvaluationSet(Section):
     """Held-out activations that dictionaries are scored on."""
 
     dictionaries: list[Name] = Field(min_length=1, description="Dictionaries that are scored.")
     model: Name = Field(description="Model that makes the activations.")
     dataset: Name = Field(description="Data set that it is shown.")
+    tokens: list[TokenType] = Field(
+        ["text", "image"], min_length=1, description="Token types that are scored, where there are any."
+    )

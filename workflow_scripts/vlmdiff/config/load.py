@@ -13,11 +13,25 @@ class ConfigError(ValueError):
     """The configuration is wrong; the message names each key, what was found and what is allowed."""
 
 
-def explain(error: ValidationError) -> str:
+def written_key(loc: tuple[str | int, ...], values: Any) -> str:
+    """Return the place of a problem as the user wrote it, without the names of the kinds of a section."""
+    parts: list[str] = []
+    for position, part in enumerate(loc):
+        known = isinstance(values, dict) and part in values
+        listed = isinstance(values, list) and isinstance(part, int) and part < len(values)
+        if known or listed:
+            values = values[part]
+        elif position + 1 < len(loc) and isinstance(values, dict):
+            continue
+        parts.append(str(part))
+    return ".".join(parts) or "config"
+
+
+def explain(error: ValidationError, values: Any) -> str:
     """Write a validation error as one line a problem: key, cause, what was found."""
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "config"
+        key = written_key(problem["loc"], values)
         cause = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
@@ -36,4 +50,4 @@ def load_config(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(explain(error)) from None
+        raise ConfigError(explain(error, values)) from None

@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from vlmdiff.config.analysis import AblationConfig, ConceptConfig, DiffConfig, HeadsConfig, LexicalConfig
 from vlmdiff.config.base import Count, Name, Section
-from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet
-from vlmdiff.config.subjects import ExtractionConfig, FolderDataset, ModelConfig
+from vlmdiff.config.datasets import Dataset
+from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet, Stage
+from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.world import WorldConfig, WorldDataset
 
 
@@ -24,11 +25,11 @@ class Config(Section):
     threads: Count = Field(1, description="Threads of a numerical job.")
     layers: list[int] = Field(min_length=1, description="Decoder blocks, counted from 0.")
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
-    datasets: dict[Name, FolderDataset] = Field({}, description="The user's own data sets, by name.")
+    datasets: dict[Name, Dataset] = Field({}, description="Data sets, by name, beside the built-in world's.")
     world: WorldConfig | None = Field(None, description="The built-in world, if the experiment uses it.")
     extraction: ExtractionConfig = Field(ExtractionConfig(), description="How activations are stored.")
     architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="Shape of the dictionaries.")
-    dictionaries: dict[Name, DictionaryStage] = Field(min_length=1, description="Dictionary stages, by name.")
+    dictionaries: dict[Name, Stage] = Field(min_length=1, description="Dictionary stages, by name.")
     evaluation: list[EvaluationSet] = Field(min_length=1, description="What dictionaries are scored on.")
     diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")
@@ -36,11 +37,22 @@ class Config(Section):
     ablation: AblationConfig = Field(description="Causal evaluation of features.")
     heads: HeadsConfig = Field(description="Tracing features to attention heads.")
 
-    def dataset(self, name: str) -> FolderDataset | WorldDataset:
+    resources: dict[str, dict[str, int | str]] = Field(
+        {},
+        description="Resources of rules, by rule, in place of the built-in world's: mem_mb, runtime, gpu …",
+    )
+
+    def trained(self) -> dict[str, DictionaryStage]:
+        """Return the dictionaries that are trained here, as opposed to published ones."""
+        return {
+            name: stage for name, stage in self.dictionaries.items() if isinstance(stage, DictionaryStage)
+        }
+
+    def dataset(self, name: str) -> Dataset | WorldDataset:
         """Return a data set's entry, wherever it is declared."""
         return self.all_datasets()[name]
 
-    def all_datasets(self) -> dict[str, FolderDataset | WorldDataset]:
+    def all_datasets(self) -> dict[str, Dataset | WorldDataset]:
         """Return the built-in world's data sets and the user's own."""
         return {**(self.world.datasets if self.world else {}), **self.datasets}
 
@@ -114,9 +126,10 @@ class Config(Section):
 
 def references(config: Config) -> Iterable[tuple[str, str, str]]:
     """Yield (kind, key, name) for everything that the configuration refers to by name."""
-    for name, stage in config.dictionaries.items():
+    for name, stage in config.trained().items():
         yield "model", f"dictionaries.{name}.model", stage.model
         yield "dataset", f"dictionaries.{name}.dataset", stage.dataset
+    for name, stage in config.dictionaries.items():
         if stage.initial != "random":
             yield "dictionary", f"dictionaries.{name}.initial", stage.initial
     for i, entry in enumerate(config.evaluation):

@@ -1,4 +1,4 @@
-"""The models under study and the data sets shown to them."""
+"""The models under study and how their residual streams are captured."""
 
 from __future__ import annotations
 
@@ -7,33 +7,56 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdiff.config.base import Count, Section
+from vlmdiff.config.sources import Source
+
+Family = Literal["causal_lm", "llava", "llava_original", "paligemma", "qwen_vl", "internvl"]
+
+
+class PlannedSize(Section):
+    """What storage is planned with, because the checkpoint may not be there yet (docs/storage.md)."""
+
+    d_model: Count = Field(description="Residual width.")
+    image_tokens: int = Field(0, ge=0, description="Tokens of one image.")
+    template_tokens: int = Field(0, ge=0, description="Text tokens that the prompt format adds.")
 
 
 class ModelConfig(Section):
     """One language model or vision-language model."""
 
-    family: Literal["causal_lm", "llava"] = Field(description="How to load the model and find its parts.")
-    path: str = Field(
-        description="Folder of the checkpoint; `world:NAME` stands for a model of the built-in world."
+    family: Family = Field(description="How to load the model and find its parts (docs/model_families.md).")
+    path: Source = Field(
+        description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "
+        "hub; `world:NAME` a model of the built-in world."
+    )
+    vision_tower: Source | None = Field(
+        None, description="`llava_original`: folder or hub repository of its vision tower."
+    )
+    text_only: bool = Field(
+        False, description="Load the language model of a vision-language checkpoint, and show it no images."
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Type of the weights in memory."
     )
-    attention: Literal["sdpa", "eager"] = Field(
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
         "sdpa", description="Attention implementation of transformers."
     )
-
-
-class FolderDataset(Section):
-    """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
-
-    path: str = Field(description="Folder that holds samples.jsonl and the images that it names.")
-    samples: Count = Field(description="How many samples to use, from the first on.")
+    device_map: str | None = Field(
+        None,
+        description="How accelerate spreads the weights, e.g. `auto`; left out: one GPU, or the CPU without.",
+    )
+    planned: PlannedSize | None = Field(
+        None, description="Sizes that storage is planned with; left out: read from a local checkpoint."
+    )
 
 
 class ExtractionConfig(Section):
     """How residual streams are captured and stored."""
 
+    store: Literal["keep", "temporary", "stream"] = Field(
+        "keep",
+        description="`keep` shards; delete them once nothing needs them any more (`temporary`); or train "
+        "dictionaries straight from the model and store no training data at all (`stream`).",
+    )
     shard_samples: Count = Field(2000, description="Samples in one shard file, and so in one extraction job.")
     batch_tokens: Count = Field(8192, description="Tokens in one forward pass, padding included.")
     storage: Literal["float16", "bfloat16"] = Field(

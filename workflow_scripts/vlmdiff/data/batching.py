@@ -34,10 +34,11 @@ def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def sample_lengths(subject: Subject, samples: Sequence[Sample]) -> list[int]:
-    """Return the tokens of each sample, image tokens included, without looking at images."""
+    """Return the tokens of each sample, image tokens included; of images only the size is read."""
     lengths = [0] * len(samples)
-    for (with_image, chat), members in alike(samples).items():
-        found = subject.lengths([samples[i].prompt for i in members], with_image, chat)
+    for (_, chat), members in alike(samples).items():
+        sizes = [samples[i].image_size() for i in members]
+        found = subject.lengths([samples[i].prompt for i in members], sizes, chat)
         for index, length in zip(members, found, strict=True):
             lengths[index] = length
     return lengths

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+Read = TypeVar("Read")
 
 
 class DataError(ValueError):
@@ -73,13 +75,24 @@ class Sample(BaseModel):
         Raises:
             DataError: the file is not an image.
         """
+        return self._read_image(lambda image: image.convert("RGB"))
+
+    def image_size(self) -> tuple[int, int] | None:
+        """Return width and height in pixels, read from the file's header, or None if there is no image.
+
+        Raises:
+            DataError: the file is not an image.
+        """
+        return self._read_image(lambda image: image.size)
+
+    def _read_image(self, read: Callable[[Image], Read]) -> Read | None:
         if self.image_file is None:
             return None
         from PIL import Image
 
         try:
             with Image.open(self.image_file) as image:
-                return image.convert("RGB")
+                return read(image)
         except OSError as error:
             raise DataError(
                 f"{self.image_file}: image of sample '{self.sample_id}' cannot be read ({error}); "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vlmdiff.heads.activity import by_head, feature_metric, recorded_heads
 from vlmdiff.heads.corruption import Run
+from vlmdiff.models.batch import Batch
 from vlmdiff.models.subject import Subject
 
 Values = dict[int, Tensor]
@@ -35,6 +36,7 @@ class Attribution:
 def values_and_gradients(
     subject: Subject,
     run: Run,
+    batch: Batch,
     embeds: Float[Tensor, "samples tokens d_model"],
     layer: int,
     directions: Sequence[Float[Tensor, " d_model"]],
@@ -46,7 +48,7 @@ def values_and_gradients(
     """
     layers = range(layer + 1)
     with torch.enable_grad(), recorded_heads(subject, layers, differentiable=True) as heads:
-        residual = subject.residuals(run.batch, [layer], embeds=embeds)[layer]
+        residual = subject.residuals(batch, [layer], embeds=embeds)[layer]
         gradients = []
         for i, direction in enumerate(directions):
             metric = feature_metric(residual, direction, run.after_image).sum()
@@ -66,8 +68,10 @@ def add_run(
     totals: Sequence[Attribution], subject: Subject, run: Run, layer: int, directions: Sequence[Tensor]
 ) -> None:
     """Add one batch's sums to the totals of the features of one layer."""
-    clean, from_clean = values_and_gradients(subject, run, run.clean, layer, directions)
-    corrupt, from_corrupt = values_and_gradients(subject, run, run.corrupt, layer, directions)
+    clean, from_clean = values_and_gradients(subject, run, run.batch, run.clean, layer, directions)
+    corrupt, from_corrupt = values_and_gradients(
+        subject, run, run.corrupt_batch, run.corrupt, layer, directions
+    )
     for total, g_clean, g_corrupt in zip(totals, from_clean, from_corrupt):
         for at in range(layer + 1):
             difference = (corrupt[at] - clean[at]) * run.real[..., None]

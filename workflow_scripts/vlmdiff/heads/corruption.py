@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ from torch import Tensor
 from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample
-from vlmdiff.models.batch import Batch
+from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.subject import Subject
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class Run:
         clean, corrupt: what enters block 0, with the samples' own images and with the mean image.
         after_image: text tokens after the image, over which the metric is summed.
         real: image and text tokens, over which attributions are averaged.
+        corrupt_seen: the mean image in place of each image, for models that also add images between
+            their blocks; None if `corrupt` says it all.
     """
 
     batch: Batch
@@ -39,6 +41,12 @@ class Run:
     corrupt: Float[Tensor, "samples tokens d_model"]
     after_image: Bool[Tensor, "samples tokens"]
     real: Bool[Tensor, "samples tokens"]
+    corrupt_seen: Seen | None = None
+
+    @property
+    def corrupt_batch(self) -> Batch:
+        """The prompts with the mean image."""
+        return self.batch if self.corrupt_seen is None else replace(self.batch, seen=self.corrupt_seen)
 
 
 def with_images(samples: Sequence[Sample], wanted: int) -> list[Sample]:
@@ -65,52 +73,57 @@ def text_after_image(batch: Batch) -> Bool[Tensor, "samples tokens"]:
     return (batch.token_type == TEXT) & (position > last_image) & (last_image >= 0)
 
 
-def image_rows(subject: Subject, batches: Sequence[Batch]) -> list[Float[Tensor, "image_tokens d_model"]]:
-    """Return the embeddings of each sample's image tokens."""
-    rows = []
-    for batch in batches:
-        embeds = subject.embed(batch).float()
-        rows += [embeds[i, batch.token_type[i] == IMAGE] for i in range(len(batch))]
-    return rows
+def by_image(values: Float[Tensor, "*levels image_tokens d_model"], seen: Seen) -> list[Tensor]:
+    """Cut values of all image tokens into one tensor an image."""
+    return list(values.split(seen.grids.prod(dim=1).tolist(), dim=-2))
+
+
+def mean_of(images: Sequence[Tensor]) -> Tensor:
+    """Return the mean over images position by position, or over all positions if their numbers differ."""
+    if len({image.shape[-2] for image in images}) == 1:
+        return torch.stack(list(images)).mean(dim=0)
+    return torch.cat(list(images), dim=-2).mean(dim=-2, keepdim=True)
 
 
 @torch.no_grad()
-def mean_image(
-    subject: Subject, samples: Sequence[Sample], batch_tokens: int
-) -> Float[Tensor, "image_tokens d_model"]:
-    """Return the mean over samples of the image-token embeddings that enter block 0.
+def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -> Seen:
+    """Return the mean over samples of what the tower and the projector make of their images.
 
     It is taken position by position where all images have equally many tokens, which keeps what
     the projector says about position; else it is one row, the mean over all image tokens.
     """
-    rows = image_rows(subject, [batch for _, batch in prepare_batches(subject, samples, batch_tokens)])
-    if len({len(row) for row in rows}) == 1:
-        return torch.stack(rows).mean(dim=0)
-    return torch.cat(rows).mean(dim=0, keepdim=True)
+    features, deepstack = [], []
+    for _, batch in prepare_batches(subject, samples, batch_tokens):
+        features += by_image(batch.seen.features.float(), batch.seen)
+        if batch.seen.deepstack is not None:
+            deepstack += by_image(batch.seen.deepstack.float(), batch.seen)
+    return Seen(mean_of(features), batch.seen.grids[:1], mean_of(deepstack) if deepstack else None)
 
 
-def corrupted(
-    batch: Batch, embeds: Float[Tensor, "samples tokens d_model"], mean: Float[Tensor, "image_tokens d_model"]
-) -> Float[Tensor, "samples tokens d_model"]:
-    """Return embeddings whose image tokens are those of the mean image."""
-    result = embeds.clone()
-    is_image = batch.token_type == IMAGE
-    order = (is_image.cumsum(dim=1) - 1)[is_image]
-    result[is_image] = mean.to(embeds.dtype)[order if len(mean) > 1 else torch.zeros_like(order)]
-    return result
+def corrupted(seen: Seen, mean: Seen) -> Seen:
+    """Return images that are all the mean image, each with its own number of tokens."""
+
+    def repeated(values: Tensor, like: Tensor) -> Tensor:
+        wanted = seen.grids.prod(dim=1).tolist()
+        parts = [
+            values if count == values.shape[-2] else values.expand(*values.shape[:-2], count, -1)
+            for count in wanted
+        ]
+        return torch.cat(parts, dim=-2).to(like)
+
+    deepstack = None if seen.deepstack is None else repeated(mean.deepstack, seen.deepstack)
+    return Seen(repeated(mean.features, seen.features), seen.grids, deepstack)
 
 
 @torch.no_grad()
 def clean_and_corrupt(
-    subject: Subject,
-    samples: Sequence[Sample],
-    mean: Float[Tensor, "image_tokens d_model"],
-    batch_tokens: int,
+    subject: Subject, samples: Sequence[Sample], mean: Seen, batch_tokens: int
 ) -> list[Run]:
     """Return the batches of samples with both versions of what enters block 0."""
     runs = []
     for _, batch in prepare_batches(subject, samples, batch_tokens):
-        embeds = subject.embed(batch)
+        clean, shown = subject.embed(batch), corrupted(batch.seen, mean)
+        corrupt = subject.embed(replace(batch, seen=shown))
         real = (batch.token_type == IMAGE) | (batch.token_type == TEXT)
-        runs.append(Run(batch, embeds, corrupted(batch, embeds, mean), text_after_image(batch), real))
+        runs.append(Run(batch, clean, corrupt, text_after_image(batch), real, shown))
     return runs

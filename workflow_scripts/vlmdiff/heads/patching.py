@@ -94,14 +94,16 @@ def add_run(
     deepest = max(layer for layer, _ in directions)
     layers = list(range(deepest + 1))
     clean_residuals = subject.residuals(run.batch, layers, embeds=run.clean)
-    corrupt_residuals = subject.residuals(run.batch, layers, embeds=run.corrupt)
-    source = head_values(subject, run.batch, layers, run.corrupt)
+    corrupt_residuals = subject.residuals(run.corrupt_batch, layers, embeds=run.corrupt)
+    source = head_values(subject, run.corrupt_batch, layers, run.corrupt)
+    streams = subject.entering(run.batch, layers, embeds=run.clean)
     clean, corrupt = (metrics(run, values, directions) for values in (clean_residuals, corrupt_residuals))
     for feature, total in totals.items():
         total.metric_clean += float(clean[feature].sum())
         total.metric_corrupt += float(corrupt[feature].sum())
     for layer in layers:
-        entering = run.clean if layer == 0 else clean_residuals[layer - 1]
+        # Block 0 is given embeddings, which some models still scale.
+        entering = streams[layer]
         for head in range(subject.n_heads):
             patched = patched_metrics(subject, run, entering, source[layer], (layer, head), directions)
             for feature, values in patched.items():

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.dictionaries.weights import load_weights
+from vlmdiff.dictionaries.parts import FeatureRows, feature_rows
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.subject import Subject
@@ -43,15 +43,26 @@ def unit_directions(
             raise AblationError(
                 f"layer {layer} has no dictionary; found layers {sorted(folders)}. Remake the features."
             )
-        rows = torch.as_tensor(load_weights(folders[layer])["W_dec"], dtype=torch.float32)
-        for feature in sorted({index for own, index in features if own == layer}):
-            if not 0 <= feature < len(rows) or not rows[feature].norm() > 0:
-                raise AblationError(
-                    f"L{layer}F{feature}: expected a decoder row other than zero among {len(rows)}. "
-                    "Remake the features."
-                )
-            found[layer, feature] = rows[feature] / rows[feature].norm()
+        with feature_rows(folders[layer]) as file:
+            for feature in sorted({index for own, index in features if own == layer}):
+                found[layer, feature] = unit_direction(file, (layer, feature))
     return found
+
+
+def unit_direction(file: FeatureRows, feature: Feature) -> Float[Tensor, " d_model"]:
+    """Return one feature's decoder row at unit norm; nothing else of the dictionary is read.
+
+    Raises:
+        AblationError: there is no such feature, or its row is zero.
+    """
+    layer, index = feature
+    row = torch.tensor(file.decoder(index, index + 1)) if 0 <= index < file.shape[0] else torch.zeros(0, 1)
+    if not row.norm() > 0:
+        raise AblationError(
+            f"L{layer}F{index}: expected a decoder row other than zero among {file.shape[0]}. "
+            "Remake the features."
+        )
+    return row[0] / row[0].norm()
 
 
 def orthonormal_basis(
@@ -73,8 +84,11 @@ def remove_span(
     basis: Float[Tensor, "d_model rank"],
     where: Bool[Tensor, "batch tokens"],
 ) -> Float[Tensor, "batch tokens d_model"]:
-    """Project `values` onto the complement of an orthonormal basis, only at the marked tokens."""
-    basis = basis.to(values.device)
+    """Project `values` onto the complement of an orthonormal basis, only at the marked tokens.
+
+    In float32, whatever the model's own precision; blocks may lie on other devices than the batch.
+    """
+    basis, where = basis.to(values.device), where.to(values.device)
     work = values.float()
     component = (work @ basis) @ basis.T
     return (work - component * where[..., None]).to(values.dtype)
@@ -107,8 +121,8 @@ class FeatureAblation:
         with ExitStack() as stack:
             for layer, basis in self.bases.items():
                 edit = remover(basis, where)
-                for part in (self.subject.attention, self.subject.mlp, self.subject.block):
-                    stack.enter_context(edit_output(part(layer), edit))
+                for part in (*self.subject.writers(layer), self.subject.block(layer)):
+                    stack.enter_context(edit_output(part, edit))
             yield
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from vlmdiff.models.batch import Batch
 from vlmdiff.models.subject import Subject
 
 Editor = Callable[[Batch], AbstractContextManager]
-CACHE_BYTES = 2 * 1024**3
+CACHE_BYTES = 2 * 1024**3  # of one data set on a CPU
 # What a batch computes should stay in a core's cache: 2,048 tokens took two thirds of the time of 8,192.
 CPU_BATCH_TOKENS = 2048
 
@@ -31,8 +32,9 @@ class Evaluation:
     """A data set ready to be answered under dozens of interventions.
 
     Prompts are tokenised and images encoded once. The residual streams that enter the blocks are
-    kept as well, so that an intervention that begins in block `l` skips the blocks before it. What
-    does not fit into `cache_bytes` is computed again each time; results are the same.
+    kept as well, so that an intervention that begins in block `l` skips the blocks before it. If not
+    all streams fit into `cache_bytes`, those of evenly spaced blocks are kept, and a run begins at
+    the last of them before the intervention; results are the same.
     """
 
     def __init__(
@@ -53,8 +55,9 @@ class Evaluation:
         self.samples = list(samples)
         self.scorer = ChoiceScorer(subject.tokenizer, self.samples)
         budget = min(batch_tokens, CPU_BATCH_TOKENS) if subject.device.type == "cpu" else batch_tokens
-        self.batches = list(prepare_batches(subject, self.samples, budget))
-        self.depth = self._cached_depth(cache_bytes)
+        prepared = prepare_batches(subject, self.samples, budget)
+        self.batches = [(indices, with_images_at(batch, "cpu")) for indices, batch in prepared]
+        self.kept = self._kept_blocks(cache_bytes)
         with torch.no_grad():
             self.entering = [self._streams(batch) for _, batch in self.batches]
 
@@ -63,29 +66,32 @@ class Evaluation:
         """Group of each sample."""
         return np.array([sample.group for sample in self.samples], dtype=object)
 
-    def _cached_depth(self, cache_bytes: int) -> int:
-        """Return for how many blocks the entering residual stream fits, at 4 bytes a value."""
+    def _kept_blocks(self, cache_bytes: int) -> list[int]:
+        """Return the blocks whose entering residual stream is kept, as many as fit, block 0 first."""
         tokens = sum(batch.input_ids.numel() for _, batch in self.batches)
-        one = max(1, tokens * self.subject.d_model * 4)
-        return min(self.subject.n_layers, cache_bytes // one)
+        one = max(1, tokens * self.subject.d_model * self.subject.model.dtype.itemsize)
+        count = min(self.subject.n_layers, cache_bytes // one)
+        return [i * self.subject.n_layers // count for i in range(count)]
 
-    def _streams(self, batch: Batch) -> list[Tensor]:
-        """Return the residual streams that enter blocks 0 to `depth` - 1."""
-        if self.depth == 0:
-            return []
-        embeds = self.subject.embed(batch)
-        if self.depth == 1:
-            return [embeds]
-        residuals = self.subject.residuals(batch, list(range(self.depth - 1)), embeds=embeds)
-        return [embeds, *(residuals[layer] for layer in range(self.depth - 1))]
+    def _streams(self, batch: Batch) -> dict[int, Tensor]:
+        """Return the residual streams that enter the kept blocks."""
+        return self.subject.entering(self._shown(batch), self.kept) if self.kept else {}
 
-    def _logits(self, batch: Batch, streams: list[Tensor], editor: Editor, first_block: int) -> Tensor:
-        """Run one batch from the deepest cached block that the intervention leaves alone."""
-        start = min(first_block, len(streams) - 1)
+    def _shown(self, batch: Batch) -> Batch:
+        """Return a batch with its images where the model is."""
+        return with_images_at(batch, self.subject.device)
+
+    def _logits(
+        self, batch: Batch, streams: Mapping[int, Tensor], editor: Editor, first_block: int
+    ) -> Tensor:
+        """Run one batch from the deepest kept block that the intervention leaves alone."""
         with ExitStack() as stack:
-            embeds = stack.enter_context(restart(self.subject, start, streams[start])) if streams else None
+            embeds = None
+            if streams:
+                start = max(block for block in streams if block <= first_block)
+                embeds = stack.enter_context(restart(self.subject, start, streams[start]))
             stack.enter_context(editor(batch))
-            return self.subject.final_logits(batch, embeds=embeds)
+            return self.subject.final_logits(self._shown(batch), embeds=embeds)
 
     @torch.no_grad()
     def answers(self, editor: Editor = no_edit, first_block: int = 0) -> Answers:
@@ -100,6 +106,18 @@ class Evaluation:
             logits = self._logits(batch, streams, editor, first_block)
             margin[indices] = self.scorer.margins(logits, indices).cpu().numpy()
         return Answers(margin)
+
+
+def with_images_at(batch: Batch, device: str | torch.device) -> Batch:
+    """Return a batch with its image features on `device`.
+
+    Between their uses they wait in main memory: those of a thousand images take gigabytes.
+    """
+    seen = batch.seen
+    if seen is None:
+        return batch
+    deepstack = None if seen.deepstack is None else seen.deepstack.to(device)
+    return replace(batch, seen=replace(seen, features=seen.features.to(device), deepstack=deepstack))
 
 
 def evaluate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -12,6 +13,22 @@ from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What a vision tower and its projector make of images.
+
+    Attributes:
+        features: (image_tokens, d_model) of all images, one after the other.
+        grids: (images, 2) rows and columns of each image's tokens.
+        deepstack: (levels, image_tokens, d_model) added to the residual stream of image tokens after
+            block 0, 1, … by models that show their decoder several depths of the tower; else None.
+    """
+
+    features: Float[Tensor, "image_tokens d_model"]
+    grids: Int64[Tensor, "images 2"]
+    deepstack: Float[Tensor, "levels image_tokens d_model"] | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
     """Right-padded prompts of one forward pass.
 
@@ -19,54 +36,64 @@ class Batch:
         input_ids: (samples, sequence) tokens.
         attention_mask: (samples, sequence) 1 for real tokens, 0 for padding.
         token_type: (samples, sequence) codes of `vlmdiff.activations.tokens`.
-        pixel_values: (images, channels, height, width) of the samples that have an image, in
-            order; None if none has.
         last: (samples,) index of the last real token.
+        generated: (samples,) how many of the last real tokens are the model's own words.
+        seen: the images of the samples that have one, in order; None if none has.
     """
 
     input_ids: Int64[Tensor, "samples sequence"]
     attention_mask: Int64[Tensor, "samples sequence"]
     token_type: UInt8[Tensor, "samples sequence"]
-    pixel_values: Float[Tensor, "images channels height width"] | None
     last: Int64[Tensor, " samples"]
+    generated: Int64[Tensor, " samples"]
+    seen: Seen | None = None
 
     def to(self, device: str | torch.device) -> Batch:
-        """Return the batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`; images stay where the model put them."""
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: value if value is None else value.to(device) for name, value in moved.items()})
+        tensors = {name: value.to(device) for name, value in moved.items() if name != "seen"}
+        return Batch(**tensors, seen=self.seen)
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
 
-def pad_right(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return tokens and attention mask, (rows, longest), with padding after each row."""
     longest = max(len(row) for row in rows)
-    input_ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])
+    input_ids = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return input_ids, mask
 
 
 def token_types(input_ids: Tensor, mask: Tensor, bos_id: int | None, image_id: int | None) -> Tensor:
-    """Classify tokens: BOS (only at the start), image, padding, everything else text."""
+    """Classify tokens: BOS, image, padding, everything else text.
+
+    BOS is the first BOS token, wherever a family puts it. Where the tokenizer has none, the first
+    token of the sequence is taken for it: it is the attention sink, whose residual is the same outlier.
+    """
     types = torch.full_like(input_ids, TEXT, dtype=torch.uint8)
     if image_id is not None:
         types[input_ids == image_id] = IMAGE
-    if bos_id is not None:
-        types[:, 0][input_ids[:, 0] == bos_id] = BOS
+    if bos_id is None:
+        types[:, 0] = BOS
+    else:
+        found = input_ids == bos_id
+        types[found & (found.cumsum(1) == 1)] = BOS
     types[mask == 0] = PADDING
     return types
 
 
 def make_batch(
-    rows: list[list[int]],
+    rows: Sequence[Sequence[int]],
     pad_id: int,
     bos_id: int | None,
     image_id: int | None = None,
-    pixel_values: Tensor | None = None,
+    seen: Seen | None = None,
+    generated: Sequence[int] | None = None,
 ) -> Batch:
     """Pad token rows to a batch and classify their tokens."""
     input_ids, mask = pad_right(rows, pad_id)
-    return Batch(
-        input_ids, mask, token_types(input_ids, mask, bos_id, image_id), pixel_values, mask.sum(1) - 1
-    )
+    types = token_types(input_ids, mask, bos_id, image_id)
+    own = torch.tensor(list(generated) if generated is not None else [0] * len(rows))
+    return Batch(input_ids, mask, types, mask.sum(1) - 1, own, seen)

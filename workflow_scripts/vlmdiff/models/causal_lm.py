@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from vlmdiff.models.batch import Batch, make_batch
-from vlmdiff.models.subject import Subject
+from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.subject import Size, Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,6 +19,15 @@ if TYPE_CHECKING:
 
 class CausalLM(Subject):
     """A language model. It cannot see: images of samples are left out, the text stays the same."""
+
+    @classmethod
+    def load(cls, name: str, folder: Path, loading: Loading) -> CausalLM:
+        """See `Subject.load`."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        model = load_whole(AutoModelForCausalLM, folder, loading)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return cls(name, model, tokenizer, model_fingerprint(folder))
 
     @property
     def decoder(self) -> nn.Module:
@@ -25,9 +37,11 @@ class CausalLM(Subject):
     def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
         """See `Subject.prepare`."""
         rows = self.encode(self.texts(prompts, as_chat))
-        return make_batch(rows, self.pad_id, self.tokenizer.bos_token_id).to(self.device)
+        return make_batch(rows, self.pad_id, self.bos_id).to(self.device)
 
-    def lengths(self, prompts: Sequence[str], with_image: bool, as_chat: bool = True) -> list[int]:
+    def lengths(
+        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
+    ) -> list[int]:
         """See `Subject.lengths`."""
         return [len(row) for row in self.encode(self.texts(prompts, as_chat))]
 
@@ -41,3 +55,34 @@ class CausalLM(Subject):
             return list(prompts)
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
         return self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+
+
+class OwnDecoder(CausalLM):
+    """The language model inside a vision-language model, shown text alone."""
+
+    def __init__(self, whole: Subject) -> None:
+        super().__init__(whole.name, whole.model, whole.tokenizer, whole.fingerprint)
+        self.whole = whole
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The language model without its head."""
+        return self.whole.decoder
+
+    def run_decoder(self, batch: Batch, embeds: Tensor) -> Tensor:
+        """See `Subject.run_decoder`; attention and positions are those of the whole model."""
+        return self.whole.run_decoder(batch, embeds)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """See `Subject.embed`."""
+        return self.whole.embed(batch)
+
+    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
+        """See `Subject.prepare`; images are left out."""
+        return self.whole.prepare(prompts, [None] * len(prompts), as_chat)
+
+    def lengths(
+        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
+    ) -> list[int]:
+        """See `Subject.lengths`."""
+        return self.whole.lengths(prompts, [None] * len(prompts), as_chat)

@@ -48,6 +48,7 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
     """
     stop = {*stop, subject.tokenizer.eos_token_id}
     rows = rows_of(batch)
+    prompts = [len(row) for row in rows]
     image_id = getattr(subject, "image_id", None)
     unfinished = set(range(len(rows)))
     for _ in range(steps):
@@ -57,8 +58,7 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
             break
         for row in unfinished:
             rows[row].append(spoken[row])
-        longer = make_batch(
-            rows, subject.pad_id, subject.tokenizer.bos_token_id, image_id, batch.pixel_values
-        )
+        own = [len(row) - prompt for row, prompt in zip(rows, prompts, strict=True)]
+        longer = make_batch(rows, subject.pad_id, subject.bos_id, image_id, batch.seen, own)
         batch = longer.to(subject.device)
     return batch

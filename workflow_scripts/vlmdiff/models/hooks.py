@@ -88,6 +88,27 @@ def record_outputs(modules: Mapping[int, nn.Module]) -> Iterator[dict[int, Tenso
 
 
 @contextmanager
+def record_inputs(modules: Mapping[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Yield a dict that receives each module's first input, positional or by keyword, by its key."""
+    recorded: dict[int, Tensor] = {}
+
+    def recorder(key: int) -> Callable[[nn.Module, tuple, dict[str, Any]], None]:
+        def hook(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            recorded[key] = args[0] if args else next(iter(kwargs.values()))
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(recorder(key), with_kwargs=True) for key, module in modules.items()
+    ]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def stop_after(module: nn.Module) -> Iterator[None]:
     """End the enclosed forward pass, and with it the `with` body, once `module` has run.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,11 +13,15 @@ from torch import Tensor, nn
 
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.errors import SubjectError
-from vlmdiff.models.hooks import record_outputs, stop_after
+from vlmdiff.models.hooks import record_inputs, record_outputs, stop_after
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from vlmdiff.models.loading import Loading
+
+Size = tuple[int, int]
 
 
 class Subject(ABC):
@@ -29,7 +34,10 @@ class Subject(ABC):
         model: the transformers model.
         tokenizer: its tokenizer.
         fingerprint: digest of weights and configuration, the same on every machine.
+        model_types: `model_type` in config.json of the checkpoints that the family reads; empty: any.
     """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str
@@ -42,6 +50,17 @@ class Subject(ABC):
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
         self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+
+    @classmethod
+    @abstractmethod
+    def load(cls, name: str, folder: Path, loading: Loading) -> Subject:
+        """Load a checkpoint of the family.
+
+        Args:
+            name: name of the model in the config.
+            folder: folder of the checkpoint.
+            loading: precision, device map, attention implementation.
+        """
 
     @property
     @abstractmethod
@@ -60,8 +79,16 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def lengths(self, prompts: Sequence[str], with_image: bool, as_chat: bool = True) -> list[int]:
-        """Return the tokens that each prompt will have, image tokens included."""
+    def lengths(
+        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
+    ) -> list[int]:
+        """Return the tokens that each prompt will have, image tokens included.
+
+        Args:
+            prompts: one text a sample.
+            sizes: (width, height) in pixels of each sample's image, or None.
+            as_chat: see `prepare`.
+        """
 
     @abstractmethod
     def embed(self, batch: Batch) -> Float[Tensor, "samples sequence d_model"]:
@@ -69,8 +96,13 @@ class Subject(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
-        return self.model.device
+        """Device of the input embeddings, and of all weights unless a device map spreads them."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def bos_id(self) -> int | None:
+        """Token that begins a text; None if the tokenizer has none."""
+        return self.tokenizer.bos_token_id
 
     @property
     def pad_id(self) -> int:
@@ -97,6 +129,25 @@ class Subject(ABC):
         embeds = self.embed(batch) if embeds is None else embeds
         with (
             record_outputs({layer: self.block(layer) for layer in layers}) as recorded,
+            stop_after(self.block(max(layers))),
+        ):
+            self.run_decoder(batch, embeds)
+        return {layer: recorded[layer] for layer in layers}
+
+    def entering(
+        self,
+        batch: Batch,
+        layers: Sequence[int],
+        embeds: Float[Tensor, "samples sequence d_model"] | None = None,
+    ) -> dict[int, Float[Tensor, "samples sequence d_model"]]:
+        """Return the residual stream that enters each of `layers`.
+
+        It is what left the block before, except where a model adds something between its blocks.
+        """
+        self.check_layers(layers)
+        embeds = self.embed(batch) if embeds is None else embeds
+        with (
+            record_inputs({layer: self.block(layer) for layer in layers}) as recorded,
             stop_after(self.block(max(layers))),
         ):
             self.run_decoder(batch, embeds)
@@ -137,6 +188,16 @@ class Subject(ABC):
     def mlp(self, layer: int) -> nn.Module:
         """MLP of a block."""
         return self.block(layer).mlp
+
+    def writers(self, layer: int) -> tuple[nn.Module, nn.Module]:
+        """Modules whose outputs a block adds to the residual stream: for attention and for the MLP.
+
+        Gemma 2 and 3 normalise both once more before adding them.
+        """
+        block = self.block(layer)
+        if hasattr(block, "post_feedforward_layernorm"):
+            return block.post_attention_layernorm, block.post_feedforward_layernorm
+        return self.attention(layer), self.mlp(layer)
 
     def attention_output(self, layer: int) -> nn.Module:
         """Output projection of attention; its input holds the heads side by side, `d_head` each."""

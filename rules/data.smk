@@ -1,0 +1,1 @@
+# Data sets prepared from public sources.

@@ -1,0 +1,1 @@
+# Checkpoints of the models under study, fetched from the Hugging Face hub.

@@ -1,0 +1,99 @@
+"""The data sets shown to models: a folder that the user made, or one prepared from a public source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from vlmdiff.config.base import Count, Section
+from vlmdiff.config.sources import Source
+
+YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
+MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
+
+
+class FolderDataset(Section):
+    """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
+
+    kind: Literal["folder"] = "folder"
+    path: str = Field(description="Folder that holds samples.jsonl and the images that it names.")
+    samples: Count = Field(description="How many samples to use, from the first on.")
+    on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
+    text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
+
+
+class PreparedDataset(Section):
+    """What all public sources share (docs/prepare_dataset.md)."""
+
+    source: Source = Field(description="Local folder or file, or `hub:OWNER/NAME@REVISION`.")
+    split: str = Field("train", description="Split of the source.")
+    samples: Count = Field(description="How many samples to use; fewer only if images are skipped.")
+    offset: int = Field(
+        0, ge=0, description="Samples to leave out first, so that sets of one split do not overlap."
+    )
+    seed: int = Field(0, ge=0, description="Order in which samples are taken; the same order for one seed.")
+    on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
+    text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
+
+
+class VqaDataset(PreparedDataset):
+    """VQAv2, from the hub or from the official JSON files with a folder of COCO images."""
+
+    kind: Literal["vqav2"]
+    images: str | None = Field(
+        None, description="Folder of COCO images, for the official JSON files; the hub brings its own."
+    )
+    questions: Literal["all", "spatial", "not_spatial"] = Field(
+        "all", description="Only questions that use the spatial vocabulary, or only those that do not."
+    )
+    answers: Literal["any", "yes_no"] = Field(
+        "any", description="`yes_no`: questions that are answered so, with both as choices."
+    )
+    prompt: str = Field("{question}", description="Prompt; `{question}` stands for the question.")
+
+
+class VsrDataset(PreparedDataset):
+    """Visual Spatial Reasoning: captions over COCO images, true or false."""
+
+    kind: Literal["vsr"]
+    images: str | None = Field(
+        None, description="Folder of COCO images; left out: images are fetched by the annotations' links."
+    )
+    image_cache: str = Field("resources/images/coco", description="Folder in which fetched images are kept.")
+    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
+
+
+class WhatsUpDataset(PreparedDataset):
+    """What's Up: photographs of two objects in controlled relations."""
+
+    kind: Literal["whatsup"]
+    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
+
+
+class TextDataset(PreparedDataset):
+    """A plain text corpus: documents for a language model."""
+
+    kind: Literal["text"]
+    column: str = Field("text", description="Column that holds the document.")
+    words: Count = Field(96, description="Documents are cut after this many words.")
+
+
+def kind_of(value: Any) -> str:
+    """Return the kind of an entry; a folder if it names none."""
+    return value.get("kind", "folder") if isinstance(value, dict) else value.kind
+
+
+Dataset = Annotated[
+    Annotated[FolderDataset, Tag("folder")]
+    | Annotated[VqaDataset, Tag("vqav2")]
+    | Annotated[VsrDataset, Tag("vsr")]
+    | Annotated[WhatsUpDataset, Tag("whatsup")]
+    | Annotated[TextDataset, Tag("text")],
+    Discriminator(kind_of),
+]
+
+
+def is_prepared(entry: Any) -> bool:
+    """Tell whether a data set has to be prepared before it can be read."""
+    return isinstance(entry, PreparedDataset) or getattr(entry, "on_missing", "error") == "skip"

@@ -1,0 +1,51 @@
+"""Where something comes from: a local path, the built-in world, or a pinned repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+HUB = "hub:"
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository of the hub at a revision.
+
+    Attributes:
+        repository: `owner/name`.
+        revision: commit, tag or branch.
+    """
+
+    repository: str
+    revision: str
+
+    @classmethod
+    def parse(cls, text: str) -> HubSource:
+        """Read `hub:OWNER/NAME@REVISION`; without a revision it is `main`.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        repository, _, revision = text.removeprefix(HUB).partition("@")
+        owner, _, name = repository.partition("/")
+        if not owner or not name or "/" in name:
+            raise ValueError(f"expected hub:OWNER/NAME@REVISION, found '{text}'")
+        return cls(repository, revision or "main")
+
+
+def is_hub(source: str) -> bool:
+    """Tell whether a source is a repository of the hub."""
+    return source.startswith(HUB)
+
+
+def check_source(source: str) -> str:
+    """Refuse a hub source of a wrong form."""
+    if is_hub(source):
+        HubSource.parse(source)
+    return source
+
+
+Source = Annotated[str, AfterValidator(check_source)]

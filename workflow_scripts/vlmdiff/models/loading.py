@@ -1,0 +1,65 @@
+"""How a checkpoint is loaded: precision, device, attention implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmdiff.models.errors import SubjectError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A model's entry in the config, as far as loading is concerned.
+
+    Attributes:
+        dtype: type of the weights in memory.
+        attention: attention implementation of transformers.
+        device_map: how accelerate spreads the weights over devices; None puts them on one device.
+        vision_tower: folder of a vision tower that lies apart from the checkpoint; None if it does not.
+        text_only: load the language model of a vision-language checkpoint, and no images.
+    """
+
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    device_map: str | None = None
+    vision_tower: str | None = None
+    text_only: bool = False
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Loading:
+        """Take from a model's entry what concerns loading."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
+    def options(self) -> dict[str, Any]:
+        """Return arguments of `from_pretrained`; nothing is downloaded and no foreign code is run."""
+        import torch
+
+        spread = {} if self.device_map is None else {"device_map": self.device_map}
+        return {
+            "dtype": getattr(torch, self.dtype),
+            "attn_implementation": self.attention,
+            "local_files_only": True,
+            "trust_remote_code": False,
+            "use_safetensors": True,
+            **spread,
+        }
+
+
+def load_whole(architecture: type, folder: Path, loading: Loading) -> PreTrainedModel:
+    """Load weights and refuse a checkpoint that lacks some: transformers would draw them at random.
+
+    Raises:
+        SubjectError: weights are missing.
+    """
+    model, info = architecture.from_pretrained(folder, output_loading_info=True, **loading.options())
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise SubjectError(f"{len(missing)} weights are missing, among them {missing[:3]}")
+    return model
