@@ -5,11 +5,6 @@ from vlmdiff.runtime.seeds import derive_seed
 DICTIONARY = f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}"
 
 
-def one_of(names):
-    """Return a wildcard constraint that matches exactly these names."""
-    return "|".join(names) or "(?!)"
-
-
 def initial_weights(wildcards):
     """Return the weights that a dictionary starts from at its layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial

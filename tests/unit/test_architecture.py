@@ -13,6 +13,7 @@ ROOMS = (
     "runtime",
     "config",
     "tables",
+    "hub",
     "activations",
     "models",
     "data",

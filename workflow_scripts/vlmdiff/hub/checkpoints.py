@@ -1,0 +1,69 @@
+"""Put a checkpoint of the hub where the workflow looks for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from vlmdiff.config.sources import HubSource
+from vlmdiff.hub.fetch import HubError, commit_of, fetch_repository, page
+from vlmdiff.runtime.files import replacing_folder
+
+PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+log = logging.getLogger(__name__)
+
+
+def fetch_checkpoint(source: str, folder: str | Path) -> None:
+    """Fill a folder with a checkpoint: config.json as a copy, all else as links into the hub's cache.
+
+    Beside them `hub.json` records repository, revision and the commit that the revision stood for. A
+    folder that was filled from the same revision keeps its commit, so that a branch that moves on does
+    not change results; delete the folder to follow it.
+
+    Args:
+        source: `hub:OWNER/NAME@REVISION`.
+        folder: made anew.
+
+    Raises:
+        HubError: the checkpoint cannot be had, or has no safetensors.
+    """
+    wanted, target = HubSource.parse(source), Path(folder)
+    pinned = HubSource(wanted.repository, recorded_commit(target, wanted) or wanted.revision)
+    snapshot = fetch_repository(pinned, PATTERNS)
+    if not list(snapshot.glob("*.safetensors")):
+        raise HubError(
+            f"{page(wanted, 'model')}: found no *.safetensors in the repository; pickled weights are not "
+            "read, so choose a revision or a repository with safetensors"
+        )
+    with replacing_folder(target) as made:
+        files = sorted(path for path in snapshot.iterdir() if path.is_file())
+        for path in files:
+            if path.name == "config.json":
+                shutil.copyfile(path, made / path.name)
+            else:
+                (made / path.name).symlink_to(path.resolve())
+        write_record(made / "hub.json", wanted, commit_of(snapshot), files)
+    log.info("%s: %d files of commit %s", target, len(files), commit_of(snapshot))
+
+
+def recorded_commit(folder: Path, wanted: HubSource) -> str | None:
+    """Return the commit that a folder was filled with from the same repository and revision."""
+    file = folder / "hub.json"
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text())
+    same = (found["repository"], found["revision"]) == (wanted.repository, wanted.revision)
+    return found["commit"] if same else None
+
+
+def write_record(file: Path, source: HubSource, commit: str, files: list[Path]) -> None:
+    """Write what a folder was filled with."""
+    values = {
+        "repository": source.repository,
+        "revision": source.revision,
+        "commit": commit,
+        "files": {path.name: path.stat().st_size for path in files},
+    }
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
