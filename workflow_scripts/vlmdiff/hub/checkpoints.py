@@ -12,6 +12,8 @@ from vlmdiff.hub.fetch import HubError, commit_of, fetch_repository, page
 from vlmdiff.runtime.files import replacing_folder
 
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+# Older repositories have no safetensors; these are unpickled with `weights_only`, which runs no code.
+PICKLED = "pytorch_model*.bin"
 log = logging.getLogger(__name__)
 
 
@@ -27,15 +29,17 @@ def fetch_checkpoint(source: str, folder: str | Path) -> None:
         folder: made anew.
 
     Raises:
-        HubError: the checkpoint cannot be had, or has no safetensors.
+        HubError: the checkpoint cannot be had, or has no weights.
     """
     wanted, target = HubSource.parse(source), Path(folder)
     pinned = HubSource(wanted.repository, recorded_commit(target, wanted) or wanted.revision)
     snapshot = fetch_repository(pinned, PATTERNS)
     if not list(snapshot.glob("*.safetensors")):
+        snapshot = fetch_repository(pinned, (*PATTERNS, PICKLED))
+    if not [*snapshot.glob("*.safetensors"), *snapshot.glob(PICKLED)]:
         raise HubError(
-            f"{page(wanted, 'model')}: found no *.safetensors in the repository; pickled weights are not "
-            "read, so choose a revision or a repository with safetensors"
+            f"{page(wanted, 'model')}: found neither *.safetensors nor {PICKLED} at revision "
+            f"{wanted.revision}; choose a repository with the whole model's weights"
         )
     with replacing_folder(target) as made:
         files = sorted(path for path in snapshot.iterdir() if path.is_file())

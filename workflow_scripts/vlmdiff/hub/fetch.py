@@ -19,9 +19,7 @@ class HubError(ValueError):
     """Files of a hub repository cannot be had; the message says which, why and what to do."""
 
 
-def fetch_repository(
-    source: HubSource, patterns: Sequence[str], repo_type: RepositoryType = "model"
-) -> Path:
+def fetch_repository(source: HubSource, patterns: Sequence[str], repo_type: RepositoryType = "model") -> Path:
     """Return the cached snapshot of a repository, downloading what is missing.
 
     With HF_HUB_OFFLINE set nothing is downloaded; the snapshot must be in the cache.
@@ -66,9 +64,7 @@ def fetch_file(source: HubSource, path: str, repo_type: RepositoryType = "model"
     from huggingface_hub import hf_hub_download
 
     with explained(source, repo_type, path):
-        return Path(
-            hf_hub_download(source.repository, path, revision=source.revision, repo_type=repo_type)
-        )
+        return Path(hf_hub_download(source.repository, path, revision=source.revision, repo_type=repo_type))
 
 
 def commit_of(snapshot: Path) -> str:
@@ -116,7 +112,11 @@ def explained(source: HubSource, repo_type: RepositoryType, path: str = "") -> I
             f"{name}: the file is not there or not given out ({error}); see "
             f"{page(source, repo_type)}/tree/{source.revision} and correct the config"
         ) from error
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, errors.RevisionResolutionError) as error:
+    except (
+        errors.OfflineModeIsEnabled,
+        errors.LocalEntryNotFoundError,
+        errors.RevisionResolutionError,
+    ) as error:
         raise HubError(f"{name}: {not_cached()}, {again}") from error
     except (errors.HfHubHTTPError, OSError) as error:
         raise HubError(f"{name}: {error}; check network, disk space and HF_HOME, {again}") from error

@@ -47,7 +47,6 @@ class Loading:
             "attn_implementation": self.attention,
             "local_files_only": True,
             "trust_remote_code": False,
-            "use_safetensors": True,
             **spread,
         }
 

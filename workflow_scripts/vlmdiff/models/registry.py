@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.llava import Llava
+from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
 from vlmdiff.models.subject import Subject
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 # A new family is one file and one line here (docs/model_families.md).
-FAMILIES: Mapping[str, type[Subject]] = MappingProxyType({"causal_lm": CausalLM, "llava": Llava})
+FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
+    {"causal_lm": CausalLM, "llava": Llava, "llava_original": LlavaOriginal}
+)
 
 
 def load_subject(

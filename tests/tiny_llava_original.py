@@ -1,0 +1,127 @@
+"""A tiny random checkpoint in the layout of LLaVA-MORE: two shards with an index, the tower elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tiny_tokenizers import byte_tokenizer
+
+D_MODEL, HEADS, GRID = 32, 4, 3
+SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+
+def llama_tokenizer():
+    """Return a tokenizer with the special tokens and the chat template of Llama 3."""
+    return byte_tokenizer(
+        SPECIAL, bos=SPECIAL[0], eos=SPECIAL[4], pad=SPECIAL[1], adds_bos=True, chat_template=TEMPLATE
+    )
+
+
+def llama_values(tokenizer, layers: int) -> dict:
+    """Return the values of a tiny Llama configuration."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": D_MODEL,
+        "intermediate_size": 64,
+        "num_hidden_layers": layers,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.2,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    }
+
+
+def build_lm(folder: Path, seed: int = 0, layers: int = 2) -> Path:
+    """Save a tiny Llama with its tokenizer, in transformers' layout."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = llama_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        LlamaForCausalLM(LlamaConfig(**llama_values(tokenizer, layers))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def build_tower(folder: Path, seed: int = 0, pickled: bool = False) -> Path:
+    """Save a tiny CLIP vision tower; `pickled` as the older repositories do."""
+    from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
+
+    side = 14 * GRID
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=side,
+        patch_size=14,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tower = CLIPVisionModel(config)
+    tower.save_pretrained(folder)
+    if pickled:
+        from safetensors.torch import load_file
+
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    size = {"shortest_edge": side}
+    CLIPImageProcessorPil(size=size, crop_size={"height": side, "width": side}).save_pretrained(folder)
+    return folder
+
+
+def build(folder: Path, seed: int = 0, layers: int = 2) -> Path:
+    """Save language model and projector under the names of the original code."""
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = llama_tokenizer()
+    values = llama_values(tokenizer, layers)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        weights = dict(LlamaForCausalLM(LlamaConfig(**values)).state_dict())
+        for at, width in ((0, 16), (2, D_MODEL)):
+            weights[f"model.mm_projector.{at}.weight"] = torch.randn(D_MODEL, width) / width**0.5
+            weights[f"model.mm_projector.{at}.bias"] = torch.randn(D_MODEL) * 0.1
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(weights)
+    index = {}
+    for number, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        file = f"model-{number:05d}-of-00002.safetensors"
+        save_file({n: weights[n].contiguous() for n in part}, folder / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, file)
+    total = sum(value.numel() * 4 for value in weights.values())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+    )
+    config = values | {
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "model_type": "llava_llama",
+        "hidden_act": "silu",
+        "mm_hidden_size": 16,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+        "mm_vision_select_layer": -2,
+        "mm_vision_select_feature": "patch",
+        "mm_patch_merge_type": "flat",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "image_aspect_ratio": "pad",
+        "tune_mm_mlp_adapter": False,
+        "use_mm_proj": True,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,187 @@
+"""The original LLaVA layout: every weight in its place, the prompt and the pictures as LLaVA-MORE has them."""
+
+import json
+import shutil
+
+import pytest
+import tiny_llava_original as tiny
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
+from vlmdiff.heads.activity import head_values
+from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.llava_original import padded_to_square
+from vlmdiff.models.registry import load_subject
+
+PROMPTS = ["Where is the cat?", "Is the following statement correct? The dog is left of the car."]
+PICTURES = [Image.new("RGB", (60, 40), "red"), Image.linear_gradient("L").convert("RGB").resize((40, 70))]
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("llava_original")
+    return tiny.build(root / "vlm"), tiny.build_tower(root / "tower")
+
+
+def load(folders, **changes):
+    spec = {"family": "llava_original", "vision_tower": str(folders[1]), **changes}
+    return load_subject("vlm", spec, folders[0], "cpu")
+
+
+@pytest.fixture(scope="module")
+def subject(folders):
+    return load(folders)
+
+
+def test_every_weight_is_where_it_belongs(subject, folders):
+    given = {}
+    for file in folders[0].glob("*.safetensors"):
+        given |= load_file(file)
+    model = subject.model
+    decoder = {f"model.{name}": value for name, value in model.model.language_model.state_dict().items()}
+    projector = model.model.multi_modal_projector
+    found = decoder | {
+        "lm_head.weight": model.lm_head.weight,
+        "model.mm_projector.0.weight": projector.linear_1.weight,
+        "model.mm_projector.0.bias": projector.linear_1.bias,
+        "model.mm_projector.2.weight": projector.linear_2.weight,
+        "model.mm_projector.2.bias": projector.linear_2.bias,
+    }
+    assert set(found) == set(given)
+    assert all(torch.equal(found[name], given[name]) for name in given)
+    tower = load_file(folders[1] / "model.safetensors")
+    own = model.model.vision_tower.state_dict()
+    assert len(own) == len(tower)
+    assert sorted(float(v.double().sum()) for v in own.values()) == pytest.approx(
+        sorted(float(v.double().sum()) for v in tower.values())
+    )
+
+
+def test_the_tower_is_read_two_layers_before_its_end_without_cls(subject):
+    squares = [padded_to_square(picture, (122, 116, 104)) for picture in PICTURES]
+    pixels = subject.processor.image_processor(squares, return_tensors="pt").pixel_values
+    states = subject.model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+    projector = subject.model.model.multi_modal_projector
+    expected = projector.linear_2(torch.nn.functional.gelu(projector.linear_1(states)))
+    torch.testing.assert_close(subject.see(PICTURES).features, expected.flatten(0, 1), **CLOSE)
+
+
+def test_prompt_is_the_llama_chat_with_the_image_before_the_question(subject):
+    batch = subject.prepare(PROMPTS[:1], PICTURES[:1])
+    words = subject.tokenizer.decode(batch.input_ids[0])
+    placeholders = "<image>" * 9
+    assert words.startswith(
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful"
+    )
+    assert words.endswith(
+        f"<|start_header_id|>user<|end_header_id|>\n\n{placeholders}\nWhere is the cat?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+    types = batch.token_type[0].tolist()
+    assert types[0] == BOS
+    assert types.count(IMAGE) == 9
+    assert types.count(TEXT) == len(types) - 10
+    assert subject.lengths(PROMPTS[:1], [(60, 40)]) == [len(types)]
+
+
+@pytest.mark.parametrize("images", [PICTURES, [None, None]])
+def test_residuals_and_logits_are_those_of_transformers(subject, images):
+    batch = subject.prepare(PROMPTS, images)
+    embeds = subject.embed(batch)
+    output = subject.model(
+        inputs_embeds=embeds, attention_mask=batch.attention_mask, output_hidden_states=True
+    )
+    residuals = subject.residuals(batch, [0, 1])
+    torch.testing.assert_close(residuals[0], output.hidden_states[1], **CLOSE)
+    torch.testing.assert_close(subject.decoder.norm(residuals[1]), output.hidden_states[2], **CLOSE)
+    expected = output.logits[torch.arange(2), batch.last]
+    torch.testing.assert_close(subject.final_logits(batch), expected, **CLOSE)
+    for row, image in enumerate(images):
+        alone = subject.prepare(PROMPTS[row : row + 1], [image])
+        length = alone.input_ids.shape[1]
+        torch.testing.assert_close(residuals[1][row, :length], subject.residuals(alone, [1])[1][0], **CLOSE)
+
+
+def test_heads_are_slices_of_the_output_projections_input(folders):
+    """With eager attention each slice is the head's weights times the values of its group."""
+    subject = load(folders, attention="eager")
+    batch = subject.prepare(PROMPTS[:1], PICTURES[:1])
+    found = head_values(subject, batch, [0], subject.embed(batch))[0][0].unflatten(-1, (4, 8))
+    weights, values = [], []
+    with torch.no_grad():
+        attention = subject.attention(0)
+        hooks = [
+            attention.register_forward_hook(lambda _m, _a, out: weights.append(out[1])),
+            attention.v_proj.register_forward_hook(lambda _m, _a, out: values.append(out)),
+        ]
+        subject.residuals(batch, [0])
+        for hook in hooks:
+            hook.remove()
+    by_group = values[0][0].unflatten(-1, (2, 8))
+    for head in range(4):
+        expected = weights[0][0, head] @ by_group[:, head // 2]
+        torch.testing.assert_close(found[:, head], expected, **CLOSE)
+
+
+def test_a_pickled_tower_of_an_older_repository_is_read(folders, tmp_path, subject):
+    tower = tiny.build_tower(tmp_path / "tower", pickled=True)
+    other = load((folders[0], tower))
+    torch.testing.assert_close(other.see(PICTURES).features, subject.see(PICTURES).features)
+    assert other.fingerprint != subject.fingerprint
+
+
+def test_a_tower_saved_with_the_checkpoint_goes_before(folders, tmp_path, subject):
+    from safetensors.torch import save_file
+
+    copy = shutil.copytree(folders[0], tmp_path / "vlm")
+    tower = subject.model.model.vision_tower.state_dict()
+    moved = {f"model.vision_tower.vision_tower.vision_model.{n}": v + 0.01 for n, v in tower.items()}
+    save_file(moved, copy / "tower.safetensors", metadata={"format": "pt"})
+    index = json.loads((copy / "model.safetensors.index.json").read_text())
+    index["weight_map"] |= dict.fromkeys(moved, "tower.safetensors")
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    own = load((copy, folders[1])).model.model.vision_tower.state_dict()
+    floats = [name for name in tower if tower[name].is_floating_point()]
+    assert all(torch.allclose(own[name], tower[name] + 0.01) for name in floats)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mm_projector_type": "linear"}, "mm_projector_type = 'linear'.*'mlp2x_gelu'"),
+        ({"mm_use_im_start_end": True}, "mm_use_im_start_end = True"),
+        ({"num_hidden_layers": 3}, r"weights are missing \['model.language_model.layers.2"),
+        ({"num_hidden_layers": 1}, r"not known \['model.language_model.layers.1|not known \['model.layers.1"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(folders, tmp_path, changes, words):
+    copy = shutil.copytree(folders[0], tmp_path / "vlm")
+    config = json.loads((copy / "config.json").read_text()) | changes
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SubjectError, match=words):
+        load((copy, folders[1]))
+
+
+def test_a_missing_tower_is_named(folders):
+    with pytest.raises(SubjectError, match=r"models\.vlm\.vision_tower.*clip-vit-large-patch14-336"):
+        load(folders, vision_tower=None)
+
+
+def test_the_language_model_alone(folders, subject):
+    alone = load(folders, text_only=True)
+    batch = alone.prepare(PROMPTS, PICTURES)
+    assert IMAGE not in batch.token_type
+    expected = subject.prepare(PROMPTS, [None, None])
+    assert torch.equal(alone.residuals(batch, [1])[1], subject.residuals(expected, [1])[1])
+    assert alone.lengths(PROMPTS, [(60, 40)] * 2) == subject.lengths(PROMPTS, [None, None])
+
+
+def test_a_device_map_spreads_the_weights(folders, subject):
+    spread = load(folders, device_map="auto", dtype="bfloat16")
+    batch = spread.prepare(PROMPTS, PICTURES)
+    values = spread.residuals(batch, [1])[1]
+    assert values.dtype == torch.bfloat16
+    assert values.isfinite().all()

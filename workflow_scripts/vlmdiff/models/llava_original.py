@@ -1,0 +1,202 @@
+"""LLaVA in the layout of its authors' code, in which LLaVA-MORE and the LLaVA 1.5 family are published.
+
+One Llama checkpoint holds the language model and the projector; the vision tower lies in a repository
+of its own. Everything is put into transformers' `LlavaForConditionalGeneration`, whose mathematics is
+the same, under that class's names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vlmdiff.models.batch import Seen
+from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.llava import Llava
+from vlmdiff.models.loading import Loading
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import LlavaConfig, PreTrainedTokenizerBase
+
+TOWER = "model.vision_tower."
+# Names of the checkpoint, as patterns, and what transformers calls the same weights.
+RENAMED = {
+    r"^model\.mm_projector\.0\.": "model.multi_modal_projector.linear_1.",
+    r"^model\.mm_projector\.2\.": "model.multi_modal_projector.linear_2.",
+    r"^model\.vision_tower\.vision_tower\.vision_model\.": TOWER,
+    r"^model\.embed_tokens\.": "model.language_model.embed_tokens.",
+    r"^model\.layers\.": "model.language_model.layers.",
+    r"^model\.norm\.": "model.language_model.norm.",
+}
+# What the projector and the tower must be for the mapping to be right.
+REQUIRED = {
+    "mm_projector_type": ("mlp2x_gelu",),
+    "mm_vision_select_feature": ("patch", "cls_patch"),
+    "mm_patch_merge_type": ("flat",),
+    "mm_use_im_start_end": (False,),
+    "mm_use_im_patch_token": (False,),
+}
+SYSTEM = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the "
+    "user provides, and assist the user with a variety of tasks using natural language."
+)
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+    "detailed, and polite answers to the user's questions."
+)
+
+
+class LlavaOriginal(Llava):
+    """A LLaVA checkpoint of the original layout, such as LLaVA-MORE."""
+
+    model_types = ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2")
+
+    @classmethod
+    def load(cls, name: str, folder: Path, loading: Loading) -> LlavaOriginal:
+        """See `Subject.load`."""
+        from transformers import AutoImageProcessor, AutoTokenizer, LlavaProcessor
+
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        check_layout(name, found)
+        tower = tower_folder(name, found, loading)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer.add_tokens(["<image>"], special_tokens=True)
+        image_id = tokenizer.convert_tokens_to_ids("<image>")
+        model = load_weights(llava_config(found, tower, image_id), folder, tower, loading)
+        processor = LlavaProcessor(
+            AutoImageProcessor.from_pretrained(tower, local_files_only=True),
+            tokenizer,
+            patch_size=model.config.vision_config.patch_size,
+            vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+            num_additional_image_tokens=1,
+            image_token="<image>",
+        )
+        subject = cls(name, model, processor, model_fingerprint(folder, tower), image_id)
+        subject.pads = found.get("image_aspect_ratio") == "pad"
+        return subject
+
+    def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
+        """See `VisionLanguageModel.texts`: LLaVA-MORE's Llama 3 chat, or Vicuna's where there is no template.
+
+        The header of the assistant's turn is added, so that the answer is the next token.
+        """
+        shown = [
+            self.image_token * one + "\n" * (one and as_chat) + prompt
+            for prompt, one in zip(prompts, with_image, strict=True)
+        ]
+        if not as_chat:
+            return shown
+        if not self.tokenizer.chat_template:
+            return [f"{VICUNA_SYSTEM} USER: {prompt} ASSISTANT:" for prompt in shown]
+        chats = [
+            [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}] for prompt in shown
+        ]
+        return self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+
+    def see(self, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.see`; pictures are padded to squares if the model was trained so."""
+        if self.pads:
+            mean = tuple(int(255 * value) for value in self.processor.image_processor.image_mean)
+            images = [padded_to_square(image, mean) for image in images]
+        return super().see(images)
+
+
+def check_layout(name: str, found: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint with parts that the mapping does not know.
+
+    Raises:
+        SubjectError: naming the key of config.json.
+    """
+    for key, allowed in REQUIRED.items():
+        if found.get(key, allowed[0]) not in allowed:
+            raise SubjectError(
+                f"model '{name}': config.json has {key} = {found[key]!r}, but family 'llava_original' "
+                f"reads {' or '.join(map(repr, allowed))}"
+            )
+
+
+def tower_folder(name: str, found: Mapping[str, Any], loading: Loading) -> Path:
+    """Return the folder of the vision tower.
+
+    Raises:
+        SubjectError: the config names none, or there is none.
+    """
+    wanted = found.get("mm_vision_tower")
+    if loading.vision_tower is None or not (Path(loading.vision_tower) / "config.json").is_file():
+        raise SubjectError(
+            f"models.{name}.vision_tower: found {loading.vision_tower!r}, expected the folder of the vision "
+            f"tower '{wanted}', with config.json; give the folder, or 'hub:{wanted}'"
+        )
+    return Path(loading.vision_tower)
+
+
+def llava_config(found: Mapping[str, Any], tower: Path, image_id: int) -> LlavaConfig:
+    """Return the configuration of the transformers class."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+    whole = json.loads((tower / "config.json").read_text(encoding="utf-8"))
+    text = {key: value for key, value in found.items() if not key.startswith(("mm_", "architectures"))}
+    vision = CLIPVisionConfig.from_pretrained(tower, local_files_only=True)
+    if "vision_config" not in whole and whole.get("model_type") != "clip_vision_model":
+        raise SubjectError(
+            f"{tower}: found model_type '{whole.get('model_type')}', expected a CLIP vision tower"
+        )
+    strategy = "full" if found.get("mm_vision_select_feature") == "cls_patch" else "default"
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=LlamaConfig.from_dict({**text, "model_type": "llama"}),
+        image_token_index=image_id,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2 + (strategy == "full"),
+        vision_feature_layer=found.get("mm_vision_select_layer", -2),
+        vision_feature_select_strategy=strategy,
+        projector_hidden_act="gelu",
+        tie_word_embeddings=bool(found.get("tie_word_embeddings", False)),
+    )
+
+
+def load_weights(config: LlavaConfig, folder: Path, tower: Path, loading: Loading) -> torch.nn.Module:
+    """Load language model and projector under their new names, then the tower if the checkpoint lacks it.
+
+    Raises:
+        SubjectError: weights are missing or not known.
+    """
+    from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+
+    model, info = LlavaForConditionalGeneration.from_pretrained(
+        folder, config=config, key_mapping=RENAMED, output_loading_info=True, **loading.options()
+    )
+    missing = set(info["missing_keys"])
+    of_tower = {key for key in missing if key.startswith(TOWER)}
+    unknown = [key for key in info["unexpected_keys"] if "rotary_emb.inv_freq" not in key]
+    if missing - of_tower or unknown:
+        raise SubjectError(
+            f"{len(missing - of_tower)} weights are missing {sorted(missing - of_tower)[:3]}, "
+            f"{len(unknown)} are not known {sorted(unknown)[:3]}"
+        )
+    if of_tower:
+        options = {**loading.options(), "device_map": None, "attn_implementation": "sdpa"}
+        own, info = CLIPVisionModel.from_pretrained(tower, output_loading_info=True, **options)
+        if info["missing_keys"]:
+            raise SubjectError(f"{tower}: weights are missing: {sorted(info['missing_keys'])[:3]}")
+        device = model.model.multi_modal_projector.linear_1.weight.device
+        model.model.vision_tower = own.to(device)
+    return model
+
+
+def padded_to_square(image: Image, colour: tuple[int, ...]) -> Image:
+    """Return an image in the middle of a square of one colour; a square image as it is."""
+    from PIL import Image as Images
+
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Images.new(image.mode, (side, side), colour)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
