@@ -1,4 +1,4 @@
-"""The original LLaVA layout: every weight in its place, the prompt and the pictures as LLaVA-MORE has them."""
+"""The original LLaVA layout: every weight in its place, prompt and pictures as LLaVA-MORE has them."""
 
 import json
 import shutil

@@ -13,6 +13,7 @@ from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.llava import Llava
 from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
+from vlmdiff.models.paligemma import PaliGemma
 from vlmdiff.models.subject import Subject
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # A new family is one file and one line here (docs/model_families.md).
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
-    {"causal_lm": CausalLM, "llava": Llava, "llava_original": LlavaOriginal}
+    {"causal_lm": CausalLM, "llava": Llava, "llava_original": LlavaOriginal, "paligemma": PaliGemma}
 )
 
 
@@ -46,8 +47,9 @@ def load_subject(
     try:
         subject = FAMILIES[family].load(name, folder, loading)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        remedy = "; set `attention: eager` in the model's entry" if "attn_implementation" in str(error) else ""
         raise SubjectError(
-            f"model '{name}': {folder} cannot be loaded as family '{family}': {error}"
+            f"model '{name}': {folder} cannot be loaded as family '{family}': {error}{remedy}"
         ) from error
     if loading.device_map is None:
         subject.model.to(device or available_device())

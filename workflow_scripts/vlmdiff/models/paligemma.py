@@ -1,0 +1,95 @@
+"""PaliGemma and PaliGemma 2: the whole prompt, image and text, attends in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlmdiff.activations.tokens import BOS
+from vlmdiff.models.batch import Batch, Seen
+from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.subject import Size
+from vlmdiff.models.vlm import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class PaliGemma(VisionLanguageModel):
+    """SigLIP tower, one linear projector, Gemma or Gemma 2.
+
+    The prompt is `image tokens, BOS, text, newline`. Its tokens see each other in both directions; the
+    model's own words see what is before them. Raw documents count as own words: a language model reads
+    them so.
+    """
+
+    model_types = ("paligemma",)
+
+    @classmethod
+    def load(cls, name: str, folder: Path, loading: Loading) -> PaliGemma:
+        """See `Subject.load`."""
+        from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
+
+        model = load_whole(PaliGemmaForConditionalGeneration, folder, loading)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
+
+    def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
+        """See `VisionLanguageModel.texts`; BOS follows the image, a newline ends a prompt."""
+        end = "\n" if as_chat else ""
+        return [
+            f"{self.image_token * shown}{self.tokenizer.bos_token}{prompt}{end}"
+            for prompt, shown in zip(prompts, with_image, strict=True)
+        ]
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize texts that already hold their BOS."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
+        """See `Subject.prepare`."""
+        batch = super().prepare(prompts, images, as_chat)
+        if as_chat:
+            return batch
+        # All that follows BOS is read from left to right.
+        bos = (batch.token_type == BOS).int().argmax(dim=1)
+        return replace(batch, generated=batch.last - bos)
+
+    def grid_of(self, size: Size) -> tuple[int, int]:
+        """See `VisionLanguageModel.grid_of`."""
+        vision = self.model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        return side, side
+
+    def see(self, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.see`."""
+        pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
+        tower = self.model.model.vision_tower
+        found = self.model.get_image_features(pixels.to(tower.device, tower.dtype), return_dict=True)
+        features = torch.cat(list(found.pooler_output))
+        return Seen(features, torch.tensor([self.grid_of(image.size) for image in images]))
+
+    def run_decoder(
+        self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"]
+    ) -> Float[Tensor, "samples sequence d_model"]:
+        """See `Subject.run_decoder`: prefix attention, positions counted from 1."""
+        output = self.model.model(
+            inputs_embeds=embeds,
+            attention_mask=batch.attention_mask,
+            token_type_ids=suffix_mask(batch),
+            use_cache=False,
+        )
+        return output.last_hidden_state
+
+
+def suffix_mask(batch: Batch) -> Tensor:
+    """Mark with 1 the model's own words and padding, with 0 the prompt that sees itself as a whole."""
+    position = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
+    return (position[None] > (batch.last - batch.generated)[:, None]).long()
