@@ -81,7 +81,12 @@ rule patch_heads:
     params:
         model=causal_model(),
         traced=traced_samples(),
-        stage={"layers": LAYERS, "features": CFG.heads.features},
+        seed=CFG.seed,
+        stage={
+            "layers": LAYERS,
+            "features": CFG.heads.features,
+            "exact_heads": CFG.heads.exact_heads,
+        },
         code=code_digest("patch_heads"),
     script:
         "../workflow_scripts/patch_heads.py"

@@ -3,6 +3,9 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
+    from pathlib import Path
+
+    from vlmdiff.dictionaries.parts import count_features
     from vlmdiff.features.contrast import contrast_concept
 
     given, params = snakemake.input, snakemake.params
@@ -12,7 +15,7 @@ with job(snakemake):
         params.baseline,
         (given.target_statistics, given.target_totals),
         (given.baseline_statistics, given.baseline_totals),
-        params.d_sae,
+        count_features([Path(file).parent for file in given.dictionaries]),
         params.criteria,
         snakemake.output[0],
     )

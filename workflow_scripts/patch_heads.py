@@ -1,12 +1,13 @@
-"""Patch every attention head exactly and compare with attribution."""
+"""Patch attention heads exactly and compare with attribution."""
 
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from vlmdiff.heads.tracing import TracedSamples, patch_heads
     from vlmdiff.interventions.inputs import ModelFiles
+    from vlmdiff.runtime.seeds import derive_seed
 
-    files, params = snakemake.input, snakemake.params
+    files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
     patch_heads(
         ModelFiles(**params.model, config=files.model),
         TracedSamples(files.samples, **params.traced),
@@ -14,6 +15,7 @@ with job(snakemake):
         {"ranking": files.ranking, "attribution": files.attribution},
         snakemake.output.patching,
         snakemake.output.agreement,
-        concept=snakemake.wildcards.concept,
+        concept=wildcards.concept,
+        seed=derive_seed(params.seed, "patch_heads", wildcards.seed, wildcards.concept),
         **params.stage,
     )

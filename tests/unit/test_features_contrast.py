@@ -142,7 +142,7 @@ def write_two_layers(folder: Path) -> tuple[list[Path], list[Path]]:
 def run_contrast(tmp_path, target, baseline):
     files = write_two_layers(tmp_path)
     output = tmp_path / "contrast.parquet"
-    contrast_concept("space", target, baseline, files, files, 4, CRITERIA, output)
+    contrast_concept("space", target, baseline, files, files, 8, CRITERIA, output)
     return read_table(output, CONTRAST)
 
 

@@ -104,6 +104,11 @@ class HeadsConfig(Section):
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
     dataset: Name = Field(description="Samples for attribution and patching.")
     samples: Count = Field(96, description="How many of them, from the first on.")
+    exact_heads: Count | None = Field(
+        None,
+        description="Heads of the highest attribution that are patched exactly, beside as many random ones; "
+        "left out: all heads.",
+    )
     mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
     ablate_sizes: list[Count] = Field(
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."

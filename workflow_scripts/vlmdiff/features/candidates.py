@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlmdiff.features.sums import SampleSet, SampleSetError
 from vlmdiff.tables.features import ADAPTED, CONTRAST, TOP_SAMPLES, TOTALS
@@ -48,11 +50,12 @@ def strongest_samples(
     Raises:
         SampleSetError: a candidate has no sample.
     """
-    groups = target.choose(set(read_tables(totals_files, TOTALS)["group"]))
-    parts = []
-    for path in top_files:
-        top = read_table(path, TOP_SAMPLES, [*FEATURE, "group", "rank", "sample_id", "activation"])
-        parts.append(top[top["group"].isin(groups)].merge(candidates, on=FEATURE))
+    groups = target.choose(set(read_tables(totals_files, TOTALS, ["group"])["group"]))
+    rows = pc.field("group").isin(sorted(groups)) & pc.field("feature").isin(
+        pa.array(candidates["feature"], pa.int64())
+    )
+    columns = [*FEATURE, "group", "rank", "sample_id", "activation"]
+    parts = [read_table(path, TOP_SAMPLES, columns, rows).merge(candidates, on=FEATURE) for path in top_files]
     merged = pd.concat(parts, ignore_index=True)
     # Group and rank settle ties the same way on every run.
     merged = merged.sort_values(

@@ -115,7 +115,7 @@ def load_side(statistics: Sequence[str | Path], totals: Sequence[str | Path], sa
     Raises:
         SampleSetError: the set names unknown groups, or has no text tokens.
     """
-    groups = sample_set.choose(set(read_tables(totals, TOTALS)["group"]))
+    groups = sample_set.choose(set(read_tables(totals, TOTALS, ["group"])["group"]))
     side = Side(text_sums(statistics, groups), text_totals(totals, sample_set), groups)
     if side.totals.empty:
         raise SampleSetError(f"data set '{sample_set.dataset}', groups {sorted(groups)}: no text tokens")
@@ -136,15 +136,19 @@ def check_disjoint(target: SampleSet, baseline: SampleSet, sides: tuple[Side, Si
         )
 
 
-def contrast_table(target: Side, baseline: Side, d_sae: int, criteria: Criteria) -> pd.DataFrame:
+def contrast_table(target: Side, baseline: Side, tests: int, criteria: Criteria) -> pd.DataFrame:
     """Contrast all features that fire in either set, per token and per sample.
+
+    Args:
+        target, baseline: what is held against what.
+        tests: number of features of all layers, silent ones included.
+        criteria: what a selected feature must reach.
 
     Returns:
         Rows of contract CONTRAST without `concept`, sorted by unit, layer and feature.
     """
     index = target.sums.index.union(baseline.sums.index).sort_values()
     keys = index.to_frame(index=False)
-    tests = d_sae * len(target.totals)
     frames = []
     for unit, fires, total in UNITS:
         counts = keys.copy()
@@ -161,7 +165,7 @@ def contrast_concept(
     baseline: dict,
     target_files: tuple[Sequence[str | Path], Sequence[str | Path]],
     baseline_files: tuple[Sequence[str | Path], Sequence[str | Path]],
-    d_sae: int,
+    tests: int,
     criteria: dict,
     output: str | Path,
 ) -> None:
@@ -173,7 +177,7 @@ def contrast_concept(
         baseline: sample set that it is held against.
         target_files: STATISTICS and TOTALS tables of the target's data set, one each a layer.
         baseline_files: the same for the baseline's.
-        d_sae: features of one layer.
+        tests: features of all layers, silent ones included; each is one test.
         criteria: `min_odds_ratio`, `min_frequency_difference`, `fdr`.
         output: path of the table CONTRAST.
 
@@ -183,5 +187,5 @@ def contrast_concept(
     sets = SampleSet.of(target), SampleSet.of(baseline)
     sides = load_side(*target_files, sets[0]), load_side(*baseline_files, sets[1])
     check_disjoint(*sets, sides)
-    table = contrast_table(*sides, d_sae, Criteria(**criteria))
+    table = contrast_table(*sides, tests, Criteria(**criteria))
     write_table(table.assign(concept=concept), CONTRAST, output)

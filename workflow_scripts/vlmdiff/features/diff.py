@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from vlmdiff.dictionaries.weights import load_weights
+from vlmdiff.dictionaries.parts import FeatureRows, feature_rows
 from vlmdiff.features.sums import text_sums, text_totals
 from vlmdiff.tables.features import FEATURE_DIFF
 from vlmdiff.tables.io import write_table
 
 Array = np.ndarray
+BLOCK = 2048  # features read at once: 32 MB of each matrix at d_model 4096
 
 
 class DiffError(ValueError):
@@ -39,13 +41,12 @@ def row_cosines(first: Array, second: Array) -> Array:
         return np.clip(product / norms, -1.0, 1.0)
 
 
-def check_shapes(layer: int, weights: dict[str, dict[str, Array]]) -> None:
+def check_shapes(layer: int, shapes: dict[str, tuple[int, int]]) -> None:
     """Refuse dictionaries of different shapes.
 
     Raises:
         DiffError: naming the layer and the shapes.
     """
-    shapes = {name: value["W_dec"].shape for name, value in weights.items()}
     if len(set(shapes.values())) > 1:
         raise DiffError(
             f"layer {layer}: decoders have the shapes {shapes}; a diff needs dictionaries of one shape, "
@@ -54,16 +55,30 @@ def check_shapes(layer: int, weights: dict[str, dict[str, Array]]) -> None:
 
 
 def layer_rotation(layer: int, base: str | Path, adapted: str | Path, null: str | Path) -> pd.DataFrame:
-    """Return the cosines of one layer's features, base against adapted and against null."""
-    weights = {
-        name: load_weights(path) for name, path in (("base", base), ("adapted", adapted), ("null", null))
-    }
-    check_shapes(layer, weights)
-    columns: dict[str, Array] = {}
-    for prefix, other in (("", "adapted"), ("null_", "null")):
-        columns[f"{prefix}cos_decoder"] = row_cosines(weights["base"]["W_dec"], weights[other]["W_dec"])
-        columns[f"{prefix}cos_encoder"] = row_cosines(weights["base"]["W_enc"].T, weights[other]["W_enc"].T)
+    """Return the cosines of one layer's features, base against adapted and against null.
+
+    Some features at a time: whole dictionaries of a large model take gigabytes.
+    """
+    folders = {"base": base, "adapted": adapted, "null": null}
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(feature_rows(folder)) for name, folder in folders.items()}
+        check_shapes(layer, {name: file.shape for name, file in files.items()})
+        parts = [
+            block_cosines(files, start, min(start + BLOCK, files["base"].shape[0]))
+            for start in range(0, files["base"].shape[0], BLOCK)
+        ]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return pd.DataFrame({"layer": layer, "feature": np.arange(len(columns["cos_decoder"])), **columns})
+
+
+def block_cosines(files: dict[str, FeatureRows], start: int, stop: int) -> dict[str, Array]:
+    """Return the cosines of the features from `start` to `stop`, by the name of their column."""
+    columns = {}
+    for part in ("decoder", "encoder"):
+        before = getattr(files["base"], part)(start, stop)
+        for prefix, other in (("", "adapted"), ("null_", "null")):
+            columns[f"{prefix}cos_{part}"] = row_cosines(before, getattr(files[other], part)(start, stop))
+    return columns
 
 
 def mean_over_tokens(features: pd.DataFrame, files: StatisticsFiles, sums: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,13 @@ from vlmdiff.features.candidates import FEATURE, find_candidates, strongest_samp
 from vlmdiff.features.sums import SampleSet, SampleSetError
 from vlmdiff.tables.features import LEXICAL
 from vlmdiff.tables.io import write_table
+
+if TYPE_CHECKING:
+    from vlmdiff.data.samples import Sample
+    from vlmdiff.features.neutral import OwnWords
+    from vlmdiff.models.subject import Subject
+
+ENCODERS_ON_CPU = 4 * 2**30  # bytes
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,9 @@ def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
         SampleSetError: the statistics name samples that the data set does not have.
     """
     from vlmdiff.data.samples import load_samples
-    from vlmdiff.dictionaries.files import load_dictionary
-    from vlmdiff.features.neutral import OwnWords, measure, with_prompts
+    from vlmdiff.features.neutral import OwnWords, with_prompts
     from vlmdiff.models.describe import tokens_of_words
-    from vlmdiff.models.registry import available_device, load_subject
+    from vlmdiff.models.registry import load_subject
 
     known = {sample.sample_id: sample for sample in load_samples(runs.samples_file)}
     wanted = sorted(set(tried["sample_id"]))
@@ -86,13 +92,42 @@ def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
             f"{runs.samples_file}: {len(missing)} samples of the statistics are not there, "
             f"e.g. '{missing[0]}'; remake activations and statistics"
         )
-    subject = load_subject(runs.model, runs.spec, runs.path, available_device())
+    subject = load_subject(runs.model, runs.spec, runs.path)
     features = {layer: sorted(set(part["feature"])) for layer, part in tried.groupby("layer")}
-    dictionaries = {layer: load_dictionary(runs.dictionaries[layer]).to(subject.device) for layer in features}
     shown = with_prompts([known[name] for name in wanted], runs.prompts)
     own_words = OwnWords(runs.describe_tokens, tokens_of_words(subject.tokenizer, runs.concept_words))
-    found = measure(subject, shown, dictionaries, features, runs.batch_tokens, own_words)
+    found = measure_in_groups(subject, shown, features, runs, own_words)
     return look_up(tried, wanted, features, found, len(runs.prompts))
+
+
+def measure_in_groups(
+    subject: Subject,
+    shown: Sequence[Sample],
+    features: Mapping[int, Sequence[int]],
+    runs: NeutralRuns,
+    own_words: OwnWords,
+) -> dict[int, np.ndarray]:
+    """Run the model once for as many layers as have room for their encoders beside it."""
+    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.weights import load_config_file
+    from vlmdiff.features.neutral import layer_groups, measure
+    from vlmdiff.models.memory import spare_bytes
+
+    largest = max(load_config_file(runs.dictionaries[layer])["d_sae"] for layer in features)
+    budget = spare_bytes(subject.device, on_cpu=ENCODERS_ON_CPU)
+    found: dict[int, np.ndarray] = {}
+    for group in layer_groups(sorted(features), 4 * largest * subject.d_model, budget):
+        wanted = {layer: features[layer] for layer in group}
+        # Not kept by name: the next group's encoders need their room.
+        found |= measure(
+            subject,
+            shown,
+            {layer: load_encoder(runs.dictionaries[layer], subject.device) for layer in group},
+            wanted,
+            runs.batch_tokens,
+            own_words,
+        )
+    return found
 
 
 def look_up(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vlmdiff.models.subject import Subject
 
 
+CHUNK_VALUES = 2**25  # activations encoded at once: 128 MB of float32
+
+
 @dataclass(frozen=True)
 class OwnWords:
     """How far the model goes on by itself after a neutral prompt.
@@ -47,12 +50,27 @@ def largest_on_text(
     features: Sequence[int],
 ) -> Float[Tensor, "samples features"]:
     """Return the largest activation of some features over each sample's text tokens; 0 if silent."""
-    text = token_type == TEXT
+    # Blocks may lie on other devices than the batch, and both on others than the dictionary.
+    text = (token_type == TEXT).to(residual.device)
+    columns = torch.tensor(list(features), device=dictionary.W_enc.device)
     # TopK decides among all features, so all are encoded before columns are taken.
-    z = dictionary.encode(residual[text].to(dictionary.W_enc.dtype))[:, list(features)]
+    parts = residual[text].split(max(1, CHUNK_VALUES // dictionary.d_sae))
+    z = torch.cat([dictionary.encode(part.to(dictionary.W_enc))[:, columns] for part in parts])
     by_token = z.new_zeros(*text.shape, len(features))
-    by_token[text] = z
+    by_token[text.to(z.device)] = z
     return by_token.amax(dim=1)
+
+
+def layer_groups(layers: Sequence[int], each: int, budget: int) -> list[list[int]]:
+    """Cut layers into groups whose dictionaries fit into memory together, at least one a group.
+
+    Args:
+        layers: in the order in which they are grouped.
+        each: bytes of one dictionary's encoder.
+        budget: bytes that they may take at once.
+    """
+    size = max(1, budget // each)
+    return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
 
 
 @torch.no_grad()

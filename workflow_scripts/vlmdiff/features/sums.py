@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from vlmdiff.tables.features import STATISTICS, TOTALS
 from vlmdiff.tables.io import read_table
@@ -70,11 +71,11 @@ def text_sums(paths: Iterable[str | Path], groups: Collection[str] | None = None
         paths: STATISTICS tables of any layers and data sets, read one after the other.
         groups: only these groups; all if left out.
     """
+    rows = pc.field("token_type") == "text"
+    if groups is not None:
+        rows = rows & pc.field("group").isin(sorted(groups))
     parts = []
     for path in paths:
-        table = read_table(path, STATISTICS)
-        table = table[table["token_type"] == "text"]
-        if groups is not None:
-            table = table[table["group"].isin(groups)]
+        table = read_table(path, STATISTICS, ["layer", "feature", *SUMS], rows)
         parts.append(table.groupby(["layer", "feature"])[SUMS].sum())
     return pd.concat(parts).groupby(level=["layer", "feature"]).sum()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ class TopSamples:
             count: samples kept.
         """
         self.group, self.d_sae, self.count = group, d_sae, count
-        self.kept, self.waiting, self.n_waiting = no_firings(), [], 0
+        self.kept, self.waiting, self.n_waiting = compact(no_firings()), [], 0
         # What a row must exceed to be kept, once a (group, feature) has `count` rows.
         self.bar = np.zeros(n_groups * d_sae)
 
@@ -39,7 +40,7 @@ class TopSamples:
 
     def add(self, rows: Firings) -> None:
         """Take in the strongest firings of further samples."""
-        rows = rows.take(rows.activation > self.bar[self.key(rows)])
+        rows = compact(rows.take(rows.activation > self.bar[self.key(rows)]))
         self.waiting.append(rows)
         self.n_waiting += len(rows)
         if self.n_waiting > max(BUFFER, len(self.kept)):
@@ -48,6 +49,8 @@ class TopSamples:
     def prune(self) -> None:
         """Merge what waits with what is kept, and drop what is beyond `count`."""
         rows = join([self.kept, *self.waiting])
+        # Millions of rows at real size: what was joined is not held twice.
+        self.kept, self.waiting, self.n_waiting = rows, [], 0
         key = self.key(rows)
         order = np.lexsort((rows.sample, -rows.activation, key))
         key = key[order]
@@ -55,7 +58,6 @@ class TopSamples:
         self.kept = rows.take(order[rank < self.count])
         last = rank == self.count - 1
         self.bar[key[last]] = rows.activation[order[last]]
-        self.waiting, self.n_waiting = [], 0
 
     def table(self, layer: int, groups: Sequence[str], sample_ids: Sequence[str]) -> pd.DataFrame:
         """Return the rows of contract TOP_SAMPLES."""
@@ -73,6 +75,12 @@ class TopSamples:
                 "activation": rows.activation,
             }
         )
+
+
+def compact(rows: Firings) -> Firings:
+    """Return rows in the smallest types that hold them: 25 bytes a row instead of 48."""
+    small = (np.int32, np.int8, np.int32, np.float64, np.int32, np.int32)
+    return Firings(*(getattr(rows, one.name).astype(kind) for one, kind in zip(fields(Firings), small)))
 
 
 def ranks(key: np.ndarray) -> np.ndarray:

@@ -81,11 +81,11 @@ def signed_square(values: np.ndarray) -> np.ndarray:
     return np.sign(values) * np.square(values)
 
 
-def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, set[tuple[int, int]]]) -> None:
+def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, pd.MultiIndex]) -> None:
     """Draw all features of one unit, each in the colour of the last filter that it passes."""
-    place = pd.Series(list(zip(rows["layer"], rows["feature"])), index=rows.index, dtype=object)
+    place = pd.MultiIndex.from_frame(rows[["layer", "feature"]])
     adapted, final = place.isin(keys["adapted"]), place.isin(keys["final"])
-    chosen = rows["selected"].astype(bool)
+    chosen = rows["selected"].to_numpy(bool)
     kinds = (
         ("not selected", ~chosen & ~final, LIGHT, 3),
         ("selected by contrast", chosen & ~adapted & ~final, SKY, 4),
@@ -93,9 +93,10 @@ def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, set[tuple[int, 
         ("final", final, ORANGE, 12),
     )
     for label, mask, colour, size in kinds:
-        edge = BLACK if label == "final" else "none"
+        # A million points without any edge colour would be drawn one by one.
+        edge, width = (BLACK, 0.4) if label == "final" else (colour, 0.0)
         axis.scatter(
-            rows.loc[mask, "x"], rows.loc[mask, "y"], s=size, color=colour, edgecolor=edge, lw=0.4,
+            rows.loc[mask, "x"], rows.loc[mask, "y"], s=size, color=colour, edgecolor=edge, lw=width,
             rasterized=True, label=label,
         )  # fmt: skip
 
@@ -115,10 +116,10 @@ def contrast_volcano(
     rows = volcano_coordinates(contrast)
     if rows.empty:
         return message_figure("No feature fired on the concept or its baseline.")
-    chosen = adapted[adapted["adapted"]]
+    passed = {"adapted": adapted[adapted["adapted"]], "final": final}
     keys = {
-        "adapted": set(zip(chosen["layer"], chosen["feature"])),
-        "final": set(zip(final["layer"], final["feature"])),
+        name: pd.MultiIndex.from_frame(table[["layer", "feature"]].astype("int64"))
+        for name, table in passed.items()
     }
     units = [unit for unit in UNITS if (rows["unit"] == unit).any()]
     figure = new_figure(DOUBLE_MM, 78)

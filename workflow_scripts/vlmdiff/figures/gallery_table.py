@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from vlmdiff.data.samples import load_samples
@@ -143,7 +145,9 @@ def make_gallery(
         features, samples: rows and columns of the gallery.
     """
     chosen = best_features(read_table(ranking, RANKING), read_table(final, FINAL_FEATURES), features)
-    rows = strongest(read_tables(top_samples, TOP_SAMPLES), chosen, groups, samples)
+    # A layer's table holds millions of rows at real size, of which a few features are drawn.
+    wanted = pc.field("feature").isin(pa.array(chosen["feature"], pa.int64()))
+    rows = strongest(read_tables(top_samples, TOP_SAMPLES, rows=wanted), chosen, groups, samples)
     rows = rows.merge(sample_rows(samples_file), on="sample_id", validate="many_to_one")
     if len(rows):
         rows = locate_tokens(load_tokenizer(tokenizer_folder), rows)

@@ -32,7 +32,9 @@ def head_means(
         text = batch.token_type == TEXT
         tokens += int(text.sum())
         values = head_values(subject, batch, layers, subject.embed(batch))
-        totals = {layer: totals[layer] + values[layer][text].double().sum(dim=0).cpu() for layer in layers}
+        for layer in layers:
+            own = values[layer]
+            totals[layer] = totals[layer] + own[text.to(own.device)].double().sum(dim=0).cpu()
     return {layer: (total / max(tokens, 1)).float() for layer, total in totals.items()}
 
 
@@ -43,7 +45,7 @@ def write_mean(
     where: Bool[Tensor, "samples tokens"],
 ) -> Float[Tensor, "samples tokens heads_d_head"]:
     """Replace the slices of some heads by their mean, only at the marked tokens."""
-    result = values.clone()
+    result, where = values.clone(), where.to(values.device)
     for place in places:
         own = mean[place].to(values)
         result[..., place] = torch.where(where[..., None], own, values[..., place])

@@ -19,7 +19,8 @@ def feature_metric(
     where: Bool[Tensor, "samples tokens"],
 ) -> Float[Tensor, " samples"]:
     """Return `sum over marked tokens of residual . direction` for each sample (docs/method.md section 8)."""
-    return ((residual.float() @ direction.to(residual.device)) * where).sum(dim=1)
+    direction, where = direction.to(residual.device), where.to(residual.device)
+    return ((residual.float() @ direction) * where).sum(dim=1)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.heads.activity import by_head, feature_metric, recorded_heads
+from vlmdiff.heads.activity import by_head, feature_metric, head_values, recorded_heads
 from vlmdiff.heads.corruption import Run
 from vlmdiff.models.batch import Batch
+from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.subject import Subject
 
 Values = dict[int, Tensor]
+GRAPH_ON_CPU = 16 * 2**30  # bytes
 
 
 @dataclass
@@ -33,30 +35,40 @@ class Attribution:
     signed: np.ndarray
 
 
-def values_and_gradients(
+def walk_back(
     subject: Subject,
     run: Run,
     batch: Batch,
     embeds: Float[Tensor, "samples tokens d_model"],
     layer: int,
     directions: Sequence[Float[Tensor, " d_model"]],
-) -> tuple[Values, list[Values]]:
-    """Run once and return head values and, for each direction, their gradients of its metric.
+    use: Callable[[int, Values, Values], None],
+) -> Values:
+    """Run once and hand on the gradients of each direction's metric at all heads, one direction at a time.
 
     The metric is summed over samples; samples do not see each other, so each sample's gradient is
-    that of its own metric.
+    that of its own metric. Gradients of a large model take gigabytes: `use` should not keep them.
+
+    Args:
+        subject: the model.
+        run: marks the tokens over which the metric is summed.
+        batch, embeds: the clean or the corrupt version of the run.
+        layer: layer of the features.
+        directions: unit decoder rows.
+        use: called with the index of a direction, head values and their gradients by block.
+
+    Returns:
+        head values by block, outside of the graph.
     """
     layers = range(layer + 1)
     with torch.enable_grad(), recorded_heads(subject, layers, differentiable=True) as heads:
         residual = subject.residuals(batch, [layer], embeds=embeds)[layer]
-        gradients = []
-        for i, direction in enumerate(directions):
-            metric = feature_metric(residual, direction, run.after_image).sum()
-            found = torch.autograd.grad(
-                metric, [heads[at] for at in layers], retain_graph=i + 1 < len(directions)
-            )
-            gradients.append(dict(zip(layers, found)))
-    return {at: heads[at].detach() for at in layers}, gradients
+        metrics = [feature_metric(residual, direction, run.after_image).sum() for direction in directions]
+    values = {at: heads[at].detach() for at in layers}
+    for i, metric in enumerate(metrics):
+        found = torch.autograd.grad(metric, [heads[at] for at in layers], retain_graph=i + 1 < len(metrics))
+        use(i, values, dict(zip(layers, found)))
+    return values
 
 
 def per_token(difference: Tensor, gradient: Tensor, n_heads: int) -> Float[Tensor, "samples tokens heads"]:
@@ -64,22 +76,60 @@ def per_token(difference: Tensor, gradient: Tensor, n_heads: int) -> Float[Tenso
     return by_head(difference.float() * gradient.float(), n_heads).sum(dim=-1)
 
 
+def change(corrupt: Tensor, clean: Tensor, real: Tensor) -> Tensor:
+    """Return corrupt - clean at the marked tokens; 16-bit values are subtracted in float32."""
+    wide = torch.promote_types(clean.dtype, torch.float32)
+    return (corrupt.to(wide) - clean.to(wide)) * real.to(clean.device)[..., None]
+
+
 def add_run(
     totals: Sequence[Attribution], subject: Subject, run: Run, layer: int, directions: Sequence[Tensor]
 ) -> None:
-    """Add one batch's sums to the totals of the features of one layer."""
-    clean, from_clean = values_and_gradients(subject, run, run.batch, run.clean, layer, directions)
-    corrupt, from_corrupt = values_and_gradients(
-        subject, run, run.corrupt_batch, run.corrupt, layer, directions
-    )
-    for total, g_clean, g_corrupt in zip(totals, from_clean, from_corrupt):
-        for at in range(layer + 1):
-            difference = (corrupt[at] - clean[at]) * run.real[..., None]
-            first = per_token(difference, g_clean[at], subject.n_heads)
-            second = per_token(difference, g_corrupt[at], subject.n_heads)
-            total.method_a[at] += first.abs().sum(dim=(0, 1)).cpu().numpy()
-            total.method_b[at] += second.abs().sum(dim=(0, 1)).cpu().numpy()
-            total.signed[at] += first.sum(dim=(0, 1)).cpu().numpy()
+    """Add one batch's sums to the totals of the features of one layer.
+
+    The corrupt values are computed once more without a graph, so that never more than one graph and
+    one set of gradients is in memory.
+    """
+    corrupt = head_values(subject, run.corrupt_batch, range(layer + 1), run.corrupt)
+
+    def from_clean(i: int, clean: Values, gradients: Values) -> None:
+        for at, gradient in gradients.items():
+            first = per_token(change(corrupt[at], clean[at], run.real), gradient, subject.n_heads)
+            totals[i].method_a[at] += first.abs().sum(dim=(0, 1)).cpu().numpy()
+            totals[i].signed[at] += first.sum(dim=(0, 1)).cpu().numpy()
+
+    clean = walk_back(subject, run, run.batch, run.clean, layer, directions, from_clean)
+
+    def from_corrupt(i: int, _: Values, gradients: Values) -> None:
+        for at, gradient in gradients.items():
+            second = per_token(change(corrupt[at], clean[at], run.real), gradient, subject.n_heads)
+            totals[i].method_b[at] += second.abs().sum(dim=(0, 1)).cpu().numpy()
+
+    walk_back(subject, run, run.corrupt_batch, run.corrupt, layer, directions, from_corrupt)
+
+
+def graph_bytes(subject: Subject, longest: int) -> int:
+    """Return what the graph through all blocks holds of one token, at most.
+
+    Measured on Llama, Qwen 3 and Gemma 2 in 16 bits (docs/scale.md): each block keeps 17 values' bytes
+    of the residual width, 6 of the MLP's, 13 of the heads', and 8 of each attention weight if the
+    attention is written out ("eager").
+
+    Args:
+        subject: the model.
+        longest: tokens of the longest sample.
+    """
+    config = subject.model.config.get_text_config()
+    inner = getattr(config, "intermediate_size", 4 * subject.d_model)
+    weights = 8 * subject.n_heads * longest if config._attn_implementation == "eager" else 0
+    block = 17 * subject.d_model + 6 * inner + 13 * subject.n_heads * subject.d_head + weights
+    return subject.n_layers * block * subject.model.dtype.itemsize // 2
+
+
+def gradient_tokens(subject: Subject, longest: int, batch_tokens: int) -> int:
+    """Return how many tokens a batch may have whose graph is kept, at most `batch_tokens`."""
+    spare = spare_bytes(subject.device, on_cpu=GRAPH_ON_CPU)
+    return max(1, min(batch_tokens, spare // graph_bytes(subject, longest)))
 
 
 def attribute(

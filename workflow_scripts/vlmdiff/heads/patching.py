@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 
 Feature = tuple[int, int]
+Head = tuple[int, int]
 
 
 @dataclass
@@ -34,6 +36,15 @@ class Patching:
     exact_abs: np.ndarray
     metric_clean: float = 0.0
     metric_corrupt: float = 0.0
+
+
+def empty_effects(feature: Feature, n_heads: int, patched: Sequence[Head]) -> Patching:
+    """Return zeros for the heads that are patched, NaN for the others."""
+    effects = np.full((feature[0] + 1, n_heads), np.nan)
+    for layer, head in patched:
+        if layer <= feature[0]:
+            effects[layer, head] = 0.0
+    return Patching(effects, effects.copy())
 
 
 def patch_slice(values: Tensor, source: Tensor, place: slice) -> Tensor:
@@ -88,42 +99,57 @@ def patched_metrics(
 
 
 def add_run(
-    totals: Mapping[Feature, Patching], subject: Subject, run: Run, directions: Mapping[Feature, Tensor]
+    totals: Mapping[Feature, Patching],
+    subject: Subject,
+    run: Run,
+    directions: Mapping[Feature, Tensor],
+    heads: Sequence[Head],
 ) -> None:
     """Add one batch's sums over samples to the totals."""
-    deepest = max(layer for layer, _ in directions)
-    layers = list(range(deepest + 1))
-    clean_residuals = subject.residuals(run.batch, layers, embeds=run.clean)
-    corrupt_residuals = subject.residuals(run.corrupt_batch, layers, embeds=run.corrupt)
-    source = head_values(subject, run.corrupt_batch, layers, run.corrupt)
-    streams = subject.entering(run.batch, layers, embeds=run.clean)
-    clean, corrupt = (metrics(run, values, directions) for values in (clean_residuals, corrupt_residuals))
+    read = sorted({layer for layer, _ in directions})
+    clean, corrupt = (
+        metrics(run, subject.residuals(batch, read, embeds=embeds), directions)
+        for batch, embeds in ((run.batch, run.clean), (run.corrupt_batch, run.corrupt))
+    )
     for feature, total in totals.items():
         total.metric_clean += float(clean[feature].sum())
         total.metric_corrupt += float(corrupt[feature].sum())
-    for layer in layers:
-        # Block 0 is given embeddings, which some models still scale.
-        entering = streams[layer]
-        for head in range(subject.n_heads):
-            patched = patched_metrics(subject, run, entering, source[layer], (layer, head), directions)
-            for feature, values in patched.items():
-                change = values - clean[feature]
-                totals[feature].exact[layer, head] += float(change.sum())
-                totals[feature].exact_abs[layer, head] += float(change.abs().sum())
+    layers = sorted({layer for layer, _ in heads})
+    source = head_values(subject, run.corrupt_batch, layers, run.corrupt)
+    # Block 0 is given embeddings, which some models still scale.
+    streams = subject.entering(run.batch, layers, embeds=run.clean)
+    for layer, head in heads:
+        patched = patched_metrics(subject, run, streams[layer], source[layer], (layer, head), directions)
+        for feature, values in patched.items():
+            change = values - clean[feature]
+            totals[feature].exact[layer, head] += float(change.sum())
+            totals[feature].exact_abs[layer, head] += float(change.abs().sum())
 
 
 @torch.no_grad()
 def patch_exactly(
-    subject: Subject, runs: Sequence[Run], directions: Mapping[Feature, Float[Tensor, " d_model"]]
+    subject: Subject,
+    runs: Sequence[Run],
+    directions: Mapping[Feature, Float[Tensor, " d_model"]],
+    heads: Collection[Head] | None = None,
 ) -> dict[Feature, Patching]:
-    """Patch every head, one at a time, and measure all features that it can influence.
+    """Patch heads, one at a time, and measure all features that each can influence.
 
     Each patched run restarts at the head's own block: one run a head serves all features.
+
+    Args:
+        subject: the model.
+        runs: clean and corrupt versions of the samples.
+        directions: unit decoder rows of the features.
+        heads: (block, head) of those that are patched; all if None. The others' effects are NaN.
     """
-    shapes = {feature: (feature[0] + 1, subject.n_heads) for feature in directions}
-    totals = {feature: Patching(np.zeros(shape), np.zeros(shape)) for feature, shape in shapes.items()}
+    deepest = max(layer for layer, _ in directions)
+    every = list(product(range(deepest + 1), range(subject.n_heads)))
+    chosen = set(every if heads is None else heads)
+    patched = [head for head in every if head in chosen]
+    totals = {feature: empty_effects(feature, subject.n_heads, patched) for feature in directions}
     for run in progress(runs, "batches"):
-        add_run(totals, subject, run, directions)
+        add_run(totals, subject, run, directions, patched)
     samples = sum(len(run.batch) for run in runs)
     return {
         feature: Patching(

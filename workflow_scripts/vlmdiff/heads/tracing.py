@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
+from vlmdiff.data.batching import sample_lengths
 from vlmdiff.data.samples import load_samples
+from vlmdiff.heads.aggregate import head_scores
 from vlmdiff.heads.agreement import agreement
-from vlmdiff.heads.attribution import attribute
+from vlmdiff.heads.attribution import attribute, gradient_tokens
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
-from vlmdiff.heads.patching import patch_exactly
+from vlmdiff.heads.patching import Head, patch_exactly
 from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
@@ -49,11 +52,14 @@ class TracedSamples:
     mean_samples: int
     batch_tokens: int
 
-    def runs(self, subject: Subject) -> list[Run]:
-        """Return the samples as clean and corrupt batches."""
+    def runs(self, subject: Subject, for_gradients: bool = False) -> list[Run]:
+        """Return the samples as clean and corrupt batches, small enough for gradients if wanted."""
         found = with_images(load_samples(Path(self.file)), max(self.samples, self.mean_samples))
         mean = mean_image(subject, found[: self.mean_samples], self.batch_tokens)
-        return clean_and_corrupt(subject, found[: self.samples], mean, self.batch_tokens)
+        traced, tokens = found[: self.samples], self.batch_tokens
+        if for_gradients:
+            tokens = gradient_tokens(subject, max(sample_lengths(subject, traced)), tokens)
+        return clean_and_corrupt(subject, traced, mean, tokens)
 
 
 def traced_directions(
@@ -115,19 +121,43 @@ def attribute_heads(
     rows: list[dict[str, Any]] = []
     if directions:
         subject = model.load()
-        rows = list(attribution_rows(subject, traced.runs(subject), directions))
+        rows = list(attribution_rows(subject, traced.runs(subject, for_gradients=True), directions))
     names = [name for name in HEAD_ATTRIBUTION.names if name != "concept"]
     write_table(table_of(rows, names).assign(concept=concept), HEAD_ATTRIBUTION, output)
 
 
+def top_and_random(attribution: pd.DataFrame, count: int | None, seed: int) -> list[Head] | None:
+    """Choose heads to patch: the `count` of the highest attribution, and as many random others.
+
+    Args:
+        attribution: rows of attribution.csv.
+        count: heads of each kind; None for all heads.
+        seed: of the random choice.
+
+    Returns:
+        (block, head) of each; None for all heads.
+    """
+    if count is None:
+        return None
+    scores = head_scores(attribution)
+    heads = list(zip(scores["layer"].astype(int), scores["head"].astype(int)))
+    top, others = heads[:count], sorted(heads[count:])
+    chosen = np.random.default_rng(seed).permutation(len(others))[:count]
+    return [*top, *(others[i] for i in sorted(chosen))]
+
+
 def patching_rows(
-    subject: Subject, runs: Sequence[Run], directions: Mapping[Feature, Tensor]
+    subject: Subject,
+    runs: Sequence[Run],
+    directions: Mapping[Feature, Tensor],
+    heads: Sequence[Head] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of patching.csv, the concept aside."""
-    for feature, one in patch_exactly(subject, runs, directions).items():
+    """Yield the rows of patching.csv, the concept aside; heads that were not patched have none."""
+    for feature, one in patch_exactly(subject, runs, directions, heads).items():
         whole = {"metric_clean": one.metric_clean, "metric_corrupt": one.metric_corrupt}
         for row in head_rows(feature, {"exact": one.exact, "exact_abs": one.exact_abs}):
-            yield {**row, **whole}
+            if not np.isnan(row["exact"]):
+                yield {**row, **whole}
 
 
 def patch_heads(
@@ -141,8 +171,10 @@ def patch_heads(
     layers: Sequence[int],
     concept: str,
     features: int,
+    exact_heads: int | None = None,
+    seed: int = 0,
 ) -> None:
-    """Patch all heads exactly; write patching.csv and its agreement with attribution.
+    """Patch heads exactly; write patching.csv and its agreement with attribution.
 
     Args:
         model: the VLM.
@@ -154,15 +186,18 @@ def patch_heads(
         layers: decoder blocks that have dictionaries.
         concept: name of the concept.
         features: how many of the best features are traced.
+        exact_heads: patch so many heads of the highest attribution and as many random ones; None: all.
+        seed: of the random choice.
     """
     directions = traced_directions(tables["ranking"], features, dictionaries, layers, concept)
+    attribution = read_table(tables["attribution"], HEAD_ATTRIBUTION)
     rows: list[dict[str, Any]] = []
     if directions:
-        subject = model.load()
-        rows = list(patching_rows(subject, traced.runs(subject), directions))
+        subject, heads = model.load(), top_and_random(attribution, exact_heads, seed)
+        rows = list(patching_rows(subject, traced.runs(subject), directions, heads))
     names = [name for name in HEAD_PATCHING.names if name != "concept"]
     exact = table_of(rows, names).assign(concept=concept)
     write_table(exact, HEAD_PATCHING, patching)
-    compared = agreement(read_table(tables["attribution"], HEAD_ATTRIBUTION), exact)
+    compared = agreement(attribution, exact)
     names = [name for name in HEAD_AGREEMENT.names if name != "concept"]
     write_table(table_of(compared, names).assign(concept=concept), HEAD_AGREEMENT, agreement_output)

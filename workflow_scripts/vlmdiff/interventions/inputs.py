@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from vlmdiff.data.samples import load_samples
-from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.interventions.evaluation import CACHE_BYTES, Evaluation
+from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.registry import load_subject
 from vlmdiff.models.subject import Subject
 from vlmdiff.tables.causal import RANKING
@@ -58,8 +59,9 @@ class QuestionSets:
     def evaluations(self, subject: Subject) -> dict[str, Evaluation]:
         """Return both sets ready for evaluation, by the name of the data set, the target first."""
         files = (self.target, self.control)
+        cache = spare_bytes(subject.device, on_cpu=len(files) * CACHE_BYTES) // len(files)
         return {
-            name: Evaluation(subject, load_samples(Path(file), limit=self.samples), self.batch_tokens)
+            name: Evaluation(subject, load_samples(Path(file), limit=self.samples), self.batch_tokens, cache)
             for name, file in zip(self.names, files, strict=True)
         }
 

@@ -22,7 +22,7 @@ from vlmdiff.models.loading import Loading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import LlavaConfig, PreTrainedTokenizerBase
+    from transformers import LlavaConfig
 
 TOWER = "model.vision_tower."
 # Names of the checkpoint, as patterns, and what transformers calls the same weights.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.hooks import record_inputs, record_outputs, stop_after
+from vlmdiff.models.logits import precise_logits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -158,7 +159,8 @@ class Subject(ABC):
     ) -> Float[Tensor, "samples vocabulary"]:
         """Return the logits at the last real token of each sample, the only ones computed."""
         states = self.run_decoder(batch, self.embed(batch) if embeds is None else embeds)
-        logits = self.model.lm_head(states[torch.arange(len(batch), device=states.device), batch.last])
+        last = batch.last.to(states.device)
+        logits = precise_logits(self.model.lm_head, states[torch.arange(len(last), device=last.device), last])
         # Gemma 2 squashes its logits.
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap

@@ -1,0 +1,105 @@
+"""Parts of a dictionary on disk: some of its features, or the encoder alone, without the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlmdiff.dictionaries.weights import WEIGHTS, DictionaryError, load_config_file, remedy
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmdiff.dictionaries.modules import Dictionary
+
+
+class FeatureRows:
+    """Decoder rows and encoder columns of a dictionary, read as they are asked for.
+
+    Attributes:
+        shape: (d_sae, d_model) of the decoder, and of the transposed encoder.
+    """
+
+    def __init__(self, file: Any, folder: str | Path) -> None:
+        """Look at the shapes of both matrices.
+
+        Args:
+            file: the opened weights.
+            folder: where they lie, for messages.
+
+        Raises:
+            DictionaryError: the shapes are not those of `cfg.json`.
+        """
+        config, self.path = load_config_file(folder), Path(folder) / WEIGHTS
+        self.shape = (config["d_sae"], config["d_in"])
+        self._decoder, self._encoder = file.get_slice("W_dec"), file.get_slice("W_enc")
+        for name, found, expected in (
+            ("W_dec", self._decoder, self.shape),
+            ("W_enc", self._encoder, self.shape[::-1]),
+        ):
+            shape = tuple(found.get_shape())
+            if shape != expected:
+                raise DictionaryError(
+                    f"{self.path}: {name} has shape {shape}, cfg.json asks for {expected}. "
+                    f"{remedy(self.path)}"
+                )
+
+    def decoder(self, start: int, stop: int) -> np.ndarray:
+        """Return decoder rows, float32 `(stop - start, d_model)`."""
+        return self._finite("W_dec", self._decoder[start:stop])
+
+    def encoder(self, start: int, stop: int) -> np.ndarray:
+        """Return encoder columns as rows, float32 `(stop - start, d_model)`."""
+        return self._finite("W_enc", self._encoder[:, start:stop]).T
+
+    def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            raise DictionaryError(f"{self.path}: {name} holds NaN or infinite values. {remedy(self.path)}")
+        return values.astype(np.float32, copy=False)
+
+
+@contextmanager
+def feature_rows(folder: str | Path) -> Iterator[FeatureRows]:
+    """Open a dictionary to read some of its features: a whole one takes a gigabyte at real size.
+
+    Raises:
+        DictionaryError: a file is missing or unreadable, a shape is wrong or a value is not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(folder) / WEIGHTS
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield FeatureRows(file, folder)
+    except FileNotFoundError:
+        raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
+    except (SafetensorError, OSError) as error:
+        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}") from error
+
+
+def count_features(folders: Sequence[str | Path]) -> int:
+    """Return the features of all dictionaries together, as their `cfg.json` say.
+
+    Raises:
+        DictionaryError: a `cfg.json` is missing or damaged.
+    """
+    return sum(load_config_file(folder)["d_sae"] for folder in folders)
+
+
+def load_encoder(folder: str | Path, device: str | torch.device) -> Dictionary:
+    """Load a dictionary that encodes only: without its decoder it takes half the memory of the device.
+
+    It stays float32: TopK and thresholds would decide otherwise in 16 bits.
+
+    Raises:
+        DictionaryError: a file is missing or damaged.
+    """
+    from vlmdiff.dictionaries.files import load_dictionary
+
+    dictionary = load_dictionary(folder).requires_grad_(False)
+    dictionary.W_dec = None
+    return dictionary.to(device)
