@@ -57,7 +57,9 @@ def checkpoint_folder(name, source):
     """Return where the files of a source lie: in the built-in world, fetched from the hub, or where it says."""
     if is_hub(source):
         return f"{RESULTS}/models/{name}"
-    return f"{world_models_folder()}/{source.removeprefix('world:')}" if source.startswith("world:") else source
+    return (
+        f"{world_models_folder()}/{source.removeprefix('world:')}" if source.startswith("world:") else source
+    )
 
 
 def model_path(name):
@@ -125,6 +127,8 @@ def rule_resources(rule_name, **defaults):
     return defaults | CFG.resources.get(rule_name, {})
 
 
+include: "common/models.smk"
+include: "common/data.smk"
 include: "common/world.smk"
 include: "common/dictionaries.smk"
 include: "common/features.smk"

@@ -1,1 +1,34 @@
-# Data sets prepared from public sources.
+"""Data sets prepared from public sources."""
+
+
+# It needs the network, which the nodes of a cluster may lack.
+localrules:
+    prepare_dataset,
+
+
+rule prepare_dataset:
+    output:
+        # Images lie beside it: written, or as a link to where they are kept.
+        samples=f"{RESULTS}/data/{{dataset}}/samples.jsonl",
+        counts=report(
+            f"{RESULTS}/data/{{dataset}}/counts.csv",
+            caption="captions/dataset_counts.rst",
+            category="Data sets",
+            labels={"table": "Counts", "data set": "{dataset}"},
+        ),
+    log:
+        f"{RESULTS}/logs/prepare_dataset/{{dataset}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/prepare_dataset/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset=one_of(prepared_datasets()),
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("prepare_dataset", mem_mb=4000, runtime=240),
+    params:
+        entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens"),
+        code=code_digest("prepare_dataset"),
+    script:
+        "../workflow_scripts/prepare_dataset.py"

@@ -67,6 +67,27 @@ def fetch_file(source: HubSource, path: str, repo_type: RepositoryType = "model"
         return Path(hf_hub_download(source.repository, path, revision=source.revision, repo_type=repo_type))
 
 
+def resolve_commit(source: HubSource, repo_type: RepositoryType = "model") -> str:
+    """Return the commit that a revision stands for, from the hub, or from the cache when offline.
+
+    Raises:
+        HubError: it cannot be had.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        kept = Path(constants.HF_HUB_CACHE) / f"{repo_type}s--{source.repository.replace('/', '--')}"
+        if (kept / "snapshots" / source.revision).is_dir():
+            return source.revision
+        reference = kept / "refs" / source.revision
+        if reference.is_file():
+            return reference.read_text().strip()
+        raise HubError(f"{where(source, repo_type)}: {not_cached()}, then run snakemake again")
+    with explained(source, repo_type):
+        info = HfApi().repo_info(source.repository, revision=source.revision, repo_type=repo_type)
+    return str(info.sha)
+
+
 def commit_of(snapshot: Path) -> str:
     """Return the commit of a snapshot folder, or of a file inside one."""
     parts = snapshot.parts

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.llava import Llava
 from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 # A new family is one file and one line here (docs/model_families.md).
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
-    {"causal_lm": CausalLM, "llava": Llava, "llava_original": LlavaOriginal, "paligemma": PaliGemma}
+    {
+        "causal_lm": CausalLM,
+        "internvl": InternVL,
+        "llava": Llava,
+        "llava_original": LlavaOriginal,
+        "paligemma": PaliGemma,
+    }
 )
 
 
@@ -47,7 +54,8 @@ def load_subject(
     try:
         subject = FAMILIES[family].load(name, folder, loading)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        remedy = "; set `attention: eager` in the model's entry" if "attn_implementation" in str(error) else ""
+        eager = "attn_implementation" in str(error)
+        remedy = "; set `attention: eager` in the model's entry" if eager else ""
         raise SubjectError(
             f"model '{name}': {folder} cannot be loaded as family '{family}': {error}{remedy}"
         ) from error

@@ -1,0 +1,333 @@
+"""Data sets from public sources: real annotations, real servers, real file layouts."""
+
+import io
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlmdiff.data.prepare import prepare_dataset
+from vlmdiff.data.samples import DataError, load_samples
+from vlmdiff.data.spatial_words import VOCABULARY, spatial_group
+
+VSR = Path(__file__).parents[2] / "resources" / "vsr_random"
+SPLITS = {"train": 7680, "dev": 1097, "test": 2195}
+
+
+def picture(colour="red", kind="JPEG"):
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 6), colour).save(stream, kind)
+    return stream.getvalue()
+
+
+def prepare(folder, **entry):
+    """Prepare a data set; return its samples and its counts."""
+    files = folder / "samples.jsonl", folder / "counts.csv"
+    prepare_dataset("d", entry, *files)
+    return load_samples(files[0]), pd.read_csv(files[1]).iloc[0]
+
+
+@pytest.fixture
+def server():
+    """A server of tiny pictures that fails at first, and has no picture whose number ends in 7."""
+
+    class Handler(BaseHTTPRequestHandler):
+        asked: Counter = Counter()
+
+        def do_GET(self):
+            self.asked[self.path] += 1
+            if self.path.endswith("7.jpg"):
+                self.send_error(404)
+            elif self.path.endswith("3.jpg") and self.asked[self.path] == 1:
+                self.send_error(503)
+            else:
+                content = picture() if not self.path.endswith("8.jpg") else b"no picture"
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    Handler.asked = Counter()
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}", Handler.asked
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """A folder with a picture for each of the 10,972 statements, links to one file."""
+    root = tmp_path_factory.mktemp("coco")
+    (root / "train2017").mkdir()
+    (root / "one.jpg").write_bytes(picture())
+    for split in SPLITS:
+        for line in (VSR / f"{split}.jsonl").read_text().splitlines():
+            target = root / "train2017" / json.loads(line)["image"]
+            if not target.exists():
+                target.hardlink_to(root / "one.jpg")
+    return root
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_all_real_vsr_statements_become_yes_no_questions(split, coco, tmp_path):
+    entry = {"kind": "vsr", "source": str(VSR), "split": split, "samples": SPLITS[split], "images": str(coco)}
+    samples, counts = prepare(tmp_path, **entry)
+    assert len(samples) == counts["kept"] == counts["requested"] == SPLITS[split]
+    raw = [json.loads(line) for line in (VSR / f"{split}.jsonl").read_text().splitlines()]
+    assert Counter(s.answer for s in samples) == Counter("Yes" if r["label"] else "No" for r in raw)
+    assert Counter(s.group for s in samples) == Counter(r["relation"] for r in raw)
+    assert {s.caption for s in samples} == {r["caption"] for r in raw}
+    assert all(s.choices == ["Yes", "No"] and s.prompt.endswith(s.caption) for s in samples)
+    assert [s.sample_id for s in samples] != [f"vsr_{split}_{i}" for i in range(len(samples))]
+
+
+def test_vsr_has_its_66_relations():
+    rows = [
+        json.loads(line) for split in SPLITS for line in (VSR / f"{split}.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 10_972
+    assert len({row["relation"] for row in rows}) == 66
+
+
+def linked_vsr(folder, server, numbers):
+    """Write VSR annotations whose images lie on the local server."""
+    rows = [
+        {
+            "image": f"{number}.jpg",
+            "image_link": f"{server}/train2017/{number}.jpg",
+            "caption": f"The cat is left of dog {number}.",
+            "label": number % 2,
+            "relation": "left of",
+        }
+        for number in numbers
+    ]
+    folder.mkdir(exist_ok=True)
+    (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"kind": "vsr", "source": str(folder), "split": "test", "samples": len(rows)}
+
+
+def test_linked_images_are_fetched_with_patience_and_kept(server, tmp_path):
+    url, asked = server
+    entry = linked_vsr(tmp_path / "source", url, [1, 2, 3, 13])
+    entry["image_cache"] = str(tmp_path / "cache")
+    samples, counts = prepare(tmp_path / "d", **entry)
+    assert counts["kept"] == 4
+    assert {s.open_image().size for s in samples} == {(8, 6)}
+    assert asked == {
+        "/train2017/1.jpg": 1,
+        "/train2017/2.jpg": 1,
+        "/train2017/3.jpg": 2,
+        "/train2017/13.jpg": 2,
+    }
+    prepare(tmp_path / "again", **entry)
+    assert sum(asked.values()) == 6
+
+
+def test_a_missing_image_is_an_error_or_left_out_and_counted(server, tmp_path):
+    entry = linked_vsr(tmp_path / "source", server[0], [1, 2, 7, 17, 8])
+    entry["image_cache"] = str(tmp_path / "cache")
+    with pytest.raises(
+        DataError, match=r"(?s)3 of 5 images are missing.*7\.jpg \(status 404\).*on_missing: skip"
+    ):
+        prepare(tmp_path / "d", **entry)
+    assert not (tmp_path / "d" / "samples.jsonl").exists()
+    samples, counts = prepare(tmp_path / "d", **entry, on_missing="skip")
+    assert (counts["requested"], counts["missing_images"], counts["kept"]) == (5, 3, 2)
+    assert {s.caption[-2:] for s in samples} == {"1.", "2."}
+
+
+def test_a_dead_network_is_not_a_missing_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmdiff.data.images.ATTEMPTS", 2)
+    entry = linked_vsr(tmp_path / "source", "http://127.0.0.1:9", [1])
+    entry |= {"image_cache": str(tmp_path / "cache"), "on_missing": "skip"}
+    with pytest.raises(DataError, match="cannot be fetched after 2 attempts.*check the network"):
+        prepare(tmp_path / "d", **entry)
+
+
+QUESTIONS = ("Where is the cat?", "What colour is the car?", "Is the dog on the left side?", "Is it raining?")
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """VQAv2's official files, 40 questions over 10 pictures."""
+    root = tmp_path_factory.mktemp("vqa")
+    questions, answers = [], []
+    for i in range(40):
+        key = {"question_id": 1000 + i, "image_id": 500 + i // 4}
+        questions.append(key | {"question": QUESTIONS[i % 4]})
+        closed = i % 4 >= 2
+        answers.append(
+            key
+            | {
+                "multiple_choice_answer": ("yes", "no")[i % 8 < 4] if closed else "red",
+                "answer_type": "yes/no" if closed else "other",
+                "question_type": "is the" if closed else "what color is the",
+                "answers": [],
+            }
+        )
+    (root / "v2_OpenEnded_mscoco_train2014_questions.json").write_text(json.dumps({"questions": questions}))
+    (root / "v2_mscoco_train2014_annotations.json").write_text(json.dumps({"annotations": answers}))
+    (root / "coco" / "train2014").mkdir(parents=True)
+    for i in range(10):
+        (root / "coco" / "train2014" / f"COCO_train2014_{500 + i:012d}.jpg").write_bytes(picture())
+    entry = {"kind": "vqav2", "source": str(root), "split": "train", "images": str(root / "coco")}
+    return entry, questions, answers
+
+
+@pytest.fixture(scope="module")
+def table(official, tmp_path_factory):
+    """The same questions in the hub's Parquet layout, pictures inside."""
+    import datasets
+
+    _, questions, answers = official
+    rows = [
+        one | other | {"image": {"bytes": picture(), "path": None}}
+        for one, other in zip(questions, answers, strict=True)
+    ]
+    for row in rows:
+        row["answers"] = [{"answer": "x", "answer_confidence": "yes", "answer_id": 1}]
+    made = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    folder = tmp_path_factory.mktemp("table") / "data"
+    folder.mkdir()
+    for part in range(2):
+        made.shard(2, part).to_parquet(folder / f"validation-{part:05d}-of-00002.parquet")
+    return {"kind": "vqav2", "source": str(folder.parent), "split": "validation"}
+
+
+@pytest.mark.parametrize("layout", ["official", "table"])
+def test_vqa_in_both_layouts(layout, official, table, tmp_path):
+    entry = official[0] if layout == "official" else table
+    samples, counts = prepare(tmp_path, **entry, samples=40)
+    assert counts["kept"] == 40
+    assert Counter(s.prompt for s in samples) == dict.fromkeys(QUESTIONS, 10)
+    assert len({s.image for s in samples}) == 10
+    assert all(s.open_image().size == (8, 6) for s in samples)
+    assert {s.group for s in samples} == {"position", "sides", "what color is the", "is the"}
+
+
+@pytest.mark.parametrize("layout", ["official", "table"])
+def test_vqa_filters(layout, official, table, tmp_path):
+    entry = official[0] if layout == "official" else table
+    spatial, _ = prepare(tmp_path / "s", **entry, samples=20, questions="spatial")
+    assert {s.prompt for s in spatial} == {QUESTIONS[0], QUESTIONS[2]}
+    entry = entry | {"questions": "not_spatial", "answers": "yes_no", "prompt": "{question} Yes or no?"}
+    closed, counts = prepare(tmp_path / "c", **entry, samples=10)
+    assert {s.prompt for s in closed} == {"Is it raining? Yes or no?"}
+    assert {s.answer for s in closed} == {"Yes", "No"}
+    assert counts["scanned"] > 10
+
+
+@pytest.mark.parametrize("layout", ["official", "table"])
+def test_one_seed_one_order_and_ranges_that_do_not_overlap(layout, official, table, tmp_path):
+    entry = official[0] if layout == "official" else table
+
+    def ids(name, **changes):
+        return [s.sample_id for s in prepare(tmp_path / name, **{**entry, **changes})[0]]
+
+    first, again, rest = ids("a", samples=25), ids("b", samples=25), ids("c", samples=15, offset=25)
+    assert first == again
+    assert set(first) | set(rest) == {f"vqa_{1000 + i}" for i in range(40)}
+    assert ids("d", samples=25, seed=1) != first
+
+
+def test_too_few_samples_are_named(official, tmp_path):
+    with pytest.raises(DataError, match=r"datasets\.d: found 40 samples, but the config asks for 41"):
+        prepare(tmp_path, **official[0], samples=41)
+
+
+def test_official_files_need_their_images(official, tmp_path):
+    with pytest.raises(DataError, match="images: found None, expected the folder of COCO images"):
+        prepare(tmp_path, **{**official[0], "images": None}, samples=1)
+    with pytest.raises(DataError, match="expected one .*_test.*_questions.json"):
+        prepare(tmp_path, **{**official[0], "split": "test"}, samples=1)
+
+
+def test_whats_up_is_balanced(tmp_path):
+    root = tmp_path / "source"
+    (root / "controlled_images").mkdir(parents=True)
+    rows = []
+    for i, relation in enumerate(["on", "under", "to the left of", "to the right of"] * 2):
+        options = [
+            f"A mug {r} a table" for r in (relation, "on", "under", "to the left of", "to the right of")
+        ]
+        options = list(dict.fromkeys(options))
+        rows.append({"image_path": f"data/controlled_images/{i}.jpeg", "caption_options": options})
+        (root / "controlled_images" / f"{i}.jpeg").write_bytes(picture())
+    (root / "controlled_images_dataset.json").write_text(json.dumps(rows))
+    entry = {"kind": "whatsup", "source": str(root), "split": "controlled_images"}
+    samples, _ = prepare(tmp_path / "d", **entry, samples=16)
+    assert Counter(s.answer for s in samples) == {"Yes": 8, "No": 8}
+    right = Counter(s.group for s in samples if s.answer == "Yes")
+    assert right == {"on": 2, "under": 2, "to the left of": 2, "to the right of": 2}
+    for sample in samples:
+        number = int(sample.sample_id.split("_")[-2])
+        assert (sample.caption == rows[number]["caption_options"][0]) == (sample.answer == "Yes")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "txt", "parquet"])
+def test_text_documents_are_cut_and_short_ones_passed_over(kind, tmp_path):
+    texts = [f"document {i} " + "word " * (i % 30) for i in range(60)]
+    file = tmp_path / f"train.{kind}"
+    if kind == "parquet":
+        pd.DataFrame({"text": texts}).to_parquet(file)
+    elif kind == "jsonl":
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    else:
+        file.write_text("\n".join(texts))
+    entry = {"kind": "text", "source": str(tmp_path), "split": "train", "words": 12}
+    samples, counts = prepare(tmp_path / "d", **entry, samples=40)
+    assert counts["kept"] == 40
+    assert {len(s.prompt.split()) for s in samples} <= set(range(8, 13))
+    assert all(s.image is None and not s.chat for s in samples)
+    with pytest.raises(DataError, match="no column 'body', found"):
+        prepare(tmp_path / "e", **entry, samples=4, column="body")
+
+
+def test_a_users_folder_may_lack_images(tmp_path):
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(picture())
+    lines = [{"sample_id": n, "image": f"{n}.jpg", "prompt": "what ?", "group": "g"} for n in "ab"]
+    (root / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    samples, counts = prepare(tmp_path / "d", kind="folder", path=str(root), samples=2, on_missing="skip")
+    assert [s.sample_id for s in samples] == ["a"]
+    assert counts["missing_images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "group"),
+    [
+        ("What is to the LEFT of the cat?", "sides"),
+        ("Is the man on the right-hand side?", "sides"),
+        ("Is that right?", None),
+        ("What is in  front of the bus?", "front_behind"),
+        ("Who is wearing underwear?", None),
+        ("What is in the background?", "depth"),
+        ("Where is the cat?", "position"),
+        ("How many people are there?", None),
+        ("Is the cat near the far-away hill?", "near_far"),
+    ],
+)
+def test_spatial_vocabulary(text, group):
+    assert spatial_group(text) == group
+
+
+@given(st.sampled_from([(g, p) for g, phrases in VOCABULARY.items() for p in phrases]), st.booleans())
+def test_every_phrase_is_found_in_any_spelling(pair, hyphen):
+    phrase = pair[1].replace(" ", "-") if hyphen else pair[1].upper()
+    assert spatial_group(f"Xyz {phrase} abc?") is not None
+
+
+def test_no_phrase_belongs_to_two_groups():
+    phrases = [phrase for group in VOCABULARY.values() for phrase in group]
+    assert len(phrases) == len(set(phrases))

@@ -1,0 +1,89 @@
+"""Rows of a published table, from the hub or from local files, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmdiff.config.sources import HubSource, is_hub
+from vlmdiff.data.samples import DataError
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "text", ".csv": "csv"}
+SHUFFLE_BUFFER = 10_000
+
+
+def open_table(source: str, split: str, seed: int) -> tuple[IterableDataset, str]:
+    """Open a table for streaming, shuffled through a buffer of 10,000 rows.
+
+    Images stay bytes. Nothing but what is read is downloaded.
+
+    Args:
+        source: `hub:OWNER/NAME@REVISION`, a file, or a folder with `<split>*` files (also in `data/`).
+        split: split of the source; of a single file there is only one.
+        seed: order of files and rows.
+
+    Returns:
+        The rows, and what was opened.
+
+    Raises:
+        DataError: there is no such source or split.
+        HubError: the hub cannot be reached.
+    """
+    table, origin = hub_table(source, split) if is_hub(source) else local_table(Path(source), split)
+    return table.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER), origin
+
+
+def hub_table(source: str, split: str) -> tuple[IterableDataset, str]:
+    """Open a data set of the hub at a pinned commit."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetNotFoundError
+
+    from vlmdiff.hub.fetch import HubError, explained, resolve_commit
+
+    parsed = HubSource.parse(source)
+    commit = resolve_commit(parsed, "dataset")
+    try:
+        with explained(parsed, "dataset"):
+            table = load_dataset(parsed.repository, revision=commit, split=split, streaming=True)
+    except DatasetNotFoundError as error:
+        raise HubError(
+            f"{source}: {error}; check the name, and log in with `hf auth login` if it is gated"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{source}: split '{split}' cannot be read: {error}") from error
+    return undecoded(table), f"{parsed.repository}@{commit}"
+
+
+def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
+    """Open local files in the layout in which the hub has them."""
+    from datasets import load_dataset
+
+    files = [path] if path.is_file() else split_files(path, split)
+    kinds = {READERS.get(file.suffix) for file in files}
+    if len(kinds) != 1 or None in kinds:
+        raise DataError(
+            f"{path}: found {sorted({file.suffix for file in files}) or 'no files'} for split '{split}', "
+            f"expected files of one kind of {sorted(READERS)} named {split}* (in the folder or in data/)"
+        )
+    names = [str(file) for file in files]
+    table = load_dataset(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
+    return undecoded(table), ", ".join(file.name for file in files)
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """Return the files of a split, in order."""
+    found = [*folder.glob(f"{split}*"), *folder.glob(f"data/{split}*")]
+    return sorted(file for file in found if file.is_file())
+
+
+def undecoded(table: IterableDataset) -> IterableDataset:
+    """Leave images as they are stored."""
+    from datasets import Image
+
+    for name, feature in (table.features or {}).items():
+        if isinstance(feature, Image):
+            table = table.cast_column(name, Image(decode=False))
+    return table

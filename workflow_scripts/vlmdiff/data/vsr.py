@@ -1,0 +1,72 @@
+"""Visual Spatial Reasoning: statements over COCO images, true or false (arXiv 2205.00363)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vlmdiff.config.datasets import VsrDataset
+from vlmdiff.config.sources import HubSource, is_hub
+from vlmdiff.data.candidates import Candidate, Offer, shuffled
+from vlmdiff.data.images import LinkedImage, LocalImage, Picture
+from vlmdiff.data.samples import DataError
+
+NEEDED = ("image", "caption", "label", "relation")
+
+
+def offer_vsr(entry: VsrDataset) -> Offer:
+    """Return the statements of a split.
+
+    Raises:
+        DataError: the file is missing or has other keys.
+        HubError: the hub cannot be reached.
+    """
+    file = split_file(entry)
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for number, row in enumerate(rows, start=1):
+        if missing := [key for key in NEEDED if key not in row]:
+            raise DataError(f"{file}: line {number}: keys missing: {missing}; expected VSR's annotations")
+    linked = Path(entry.images or entry.image_cache).resolve()
+    if entry.images is not None and not linked.is_dir():
+        raise DataError(f"images: no folder {entry.images}; give the folder of COCO images, or leave it out")
+    numbered = list(enumerate(rows))
+    made = (candidate(number, row, entry, linked) for number, row in shuffled(numbered, entry.seed))
+    return Offer(made, linked, file.name if not is_hub(entry.source) else entry.source)
+
+
+def split_file(entry: VsrDataset) -> Path:
+    """Return the annotations of a split."""
+    name = f"{entry.split}.jsonl"
+    if is_hub(entry.source):
+        from vlmdiff.hub.fetch import fetch_file
+
+        return fetch_file(HubSource.parse(entry.source), name, "dataset")
+    file = Path(entry.source) / name
+    if not file.is_file():
+        found = sorted(path.name for path in Path(entry.source).glob("*.jsonl"))
+        raise DataError(f"{file}: no such file, found {found}; set `source` and `split`")
+    return file
+
+
+def candidate(number: int, row: dict[str, Any], entry: VsrDataset, linked: Path) -> Candidate:
+    """Make a yes/no question of a statement; its group is the relation."""
+    caption = str(row["caption"]).strip()
+    values = {
+        "sample_id": f"vsr_{entry.split}_{number}",
+        "prompt": entry.prompt.replace("{caption}", caption),
+        "answer": "Yes" if int(row["label"]) == 1 else "No",
+        "choices": ["Yes", "No"],
+        "group": str(row["relation"]),
+        "caption": caption,
+        "relation": str(row["relation"]),
+    }
+    return Candidate(values, picture(row, entry, linked))
+
+
+def picture(row: dict[str, Any], entry: VsrDataset, linked: Path) -> Picture:
+    """Return where the image of a statement comes from."""
+    if entry.images is None:
+        return LinkedImage(str(row["image_link"]), linked)
+    name = str(row["image"])
+    return LocalImage(linked, [name, f"train2017/{name}", f"val2017/{name}"])

@@ -1,0 +1,59 @@
+"""What's Up: photographs of two objects in controlled relations (arXiv 2310.19785)."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from vlmdiff.config.datasets import WhatsUpDataset
+from vlmdiff.data.candidates import Candidate, Offer, shuffled
+from vlmdiff.data.images import LocalImage
+from vlmdiff.data.samples import DataError
+
+# In the order of matching: the longer phrases hold the shorter ones.
+PREPOSITIONS = ("in front of", "to the left of", "to the right of", "behind", "under", "on")
+
+
+def offer_whats_up(entry: WhatsUpDataset) -> Offer:
+    """Return two statements a photograph: the right one, and one of its wrong ones.
+
+    The split is the first part of the file's name: `controlled_images` or `controlled_clevr`.
+
+    Raises:
+        DataError: the file is missing.
+    """
+    root = Path(entry.source).resolve()
+    file = root / f"{entry.split}_dataset.json"
+    if not file.is_file():
+        found = sorted(path.name for path in root.glob("*_dataset.json"))
+        raise DataError(f"{file}: no such file, found {found}; set `split`, e.g. controlled_images")
+    rng, rows = random.Random(entry.seed), []
+    for number, row in enumerate(json.loads(file.read_text())):
+        right, *wrong = row["caption_options"]
+        rows += [(number, row, right, "Yes"), (number, row, rng.choice(wrong), "No")]
+    return Offer((candidate(*one, entry, root) for one in shuffled(rows, entry.seed)), root, file.name)
+
+
+def preposition(caption: str) -> str:
+    """Return the relation that a caption states."""
+    padded = f" {caption.lower()} "
+    return next((one for one in PREPOSITIONS if f" {one} " in padded), "other")
+
+
+def candidate(
+    number: int, row: dict[str, Any], caption: str, answer: str, entry: WhatsUpDataset, root: Path
+) -> Candidate:
+    """Make a yes/no question of a caption; its group is the relation."""
+    # The published paths begin with the authors' data folder.
+    name = str(row["image_path"]).removeprefix("data/")
+    values = {
+        "sample_id": f"whatsup_{entry.split}_{number}_{answer.lower()}",
+        "prompt": entry.prompt.replace("{caption}", caption),
+        "answer": answer,
+        "choices": ["Yes", "No"],
+        "group": preposition(caption),
+        "caption": caption,
+    }
+    return Candidate(values, LocalImage(root, [name, Path(name).name]))
