@@ -12,11 +12,17 @@ export OMP_WAIT_POLICY := PASSIVE
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
 	touch $@
 
+# Libraries that tests compare with; the workflow itself needs none of them.
+.venv/peers: envs/peers.txt .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/peers.txt
+	$(BIN)/pip check
+	touch $@
+
 reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
 
-test: .venv/installed
+test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow"
 	$(BIN)/pytest -m workflow
 

@@ -19,8 +19,9 @@ rule extract_activations:
         **rule_resources("extract_activations", mem_mb=2000, runtime=60),
     params:
         samples=lambda wildcards: CFG.dataset(wildcards.dataset).samples,
+        fewer=lambda wildcards: getattr(CFG.dataset(wildcards.dataset), "on_missing", "error") == "skip",
         subject=lambda wildcards: subject_params(wildcards.model),
-        extraction=CFG.extraction.params(),
+        extraction=CFG.extraction.params("store"),
         layers=LAYERS,
         code=code_digest("extract_activations"),
     script:

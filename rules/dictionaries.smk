@@ -1,4 +1,4 @@
-# Dictionaries: trained at one layer each, then scored at all layers on held-out activations.
+# Dictionaries: trained at one layer each or taken from others, then scored at all layers on held-out activations.
 
 
 rule train_dictionary:
@@ -14,6 +14,8 @@ rule train_dictionary:
         f"{RESULTS}/logs/train_dictionary/{{dictionary}}/seed_{{seed}}/layer_{{layer}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_dictionary/{{dictionary}}/seed_{{seed}}/layer_{{layer}}.tsv"
+    wildcard_constraints:
+        dictionary=one_of(CFG.trained()),
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -39,10 +41,69 @@ rule train_dictionary:
         "../workflow_scripts/train_dictionary.py"
 
 
+# It needs the network, which the nodes of a cluster may lack.
+localrules:
+    fetch_dictionary,
+
+
+rule fetch_dictionary:
+    output:
+        sources=f"{RESULTS}/dictionaries/{{dictionary}}/sources.json",
+    log:
+        f"{RESULTS}/logs/fetch_dictionary/{{dictionary}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fetch_dictionary/{{dictionary}}.tsv"
+    wildcard_constraints:
+        dictionary=one_of(published_dictionaries()),
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("fetch_dictionary", mem_mb=1000, runtime=240),
+    params:
+        source=lambda wildcards: CFG.dictionaries[wildcards.dictionary].source,
+        format=lambda wildcards: CFG.dictionaries[wildcards.dictionary].format,
+        files=published_files,
+        code=code_digest("fetch_dictionary"),
+    script:
+        "../workflow_scripts/fetch_dictionary.py"
+
+
+rule import_dictionary:
+    input:
+        sources=f"{RESULTS}/dictionaries/{{dictionary}}/sources.json",
+        model=f"{model_path(CFG.diff.model)}/config.json",
+    output:
+        weights=f"{RESULTS}/dictionaries/{{dictionary}}/seed_0/layer_{{layer}}/sae_weights.safetensors",
+        config=f"{RESULTS}/dictionaries/{{dictionary}}/seed_0/layer_{{layer}}/cfg.json",
+    log:
+        f"{RESULTS}/logs/import_dictionary/{{dictionary}}/layer_{{layer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/import_dictionary/{{dictionary}}/layer_{{layer}}.tsv"
+    wildcard_constraints:
+        dictionary=one_of(published_dictionaries()),
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("import_dictionary", mem_mb=4000, runtime=15),
+    params:
+        format=lambda wildcards: CFG.dictionaries[wildcards.dictionary].format,
+        options=lambda wildcards: CFG.dictionaries[wildcards.dictionary].options(int(wildcards.layer)),
+        d_sae=CFG.architecture.d_sae,
+        facts=lambda wildcards: {
+            "dictionary": wildcards.dictionary,
+            "initial": CFG.dictionaries[wildcards.dictionary].initial,
+        },
+        code=code_digest("import_dictionary"),
+    script:
+        "../workflow_scripts/import_dictionary.py"
+
+
 rule evaluate_dictionary:
     input:
         weights=lambda wildcards: dictionary_files(wildcards.dictionary, wildcards.seed),
-        snapshots=lambda wildcards: dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots"),
+        snapshots=snapshot_folders,
         initial=all_initial_weights,
         shards=lambda wildcards: [path for entry in evaluation_sets(wildcards) for path in entry["shards"]],
     output:

@@ -9,7 +9,7 @@ with job(snakemake):
     from vlmdiff.models.registry import available_device, load_subject
 
     params, wildcards = snakemake.params, snakemake.wildcards
-    samples = first_samples(snakemake.input.samples, params.samples)
+    samples = first_samples(snakemake.input.samples, params.samples, params.fewer)
     folder = Path(snakemake.input.model).parent
     subject = load_subject(wildcards.model, params.subject, folder, available_device())
     extract_block(

@@ -17,6 +17,23 @@ def all_initial_weights(wildcards):
     return [] if initial == "random" else dictionary_files(initial, wildcards.seed)
 
 
+def published_dictionaries():
+    """Return the names of dictionaries that are imported."""
+    return [name for name in CFG.dictionaries if is_published(name)]
+
+
+def published_files(wildcards):
+    """Return for each layer the path of a published dictionary's folder or file in its source."""
+    return {layer: CFG.dictionaries[wildcards.dictionary].path(layer) for layer in LAYERS}
+
+
+def snapshot_folders(wildcards):
+    """Return the folders of snapshots from a dictionary's training; none for an imported one."""
+    if is_published(wildcards.dictionary):
+        return []
+    return dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots")
+
+
 def training_shards(wildcards):
     """Return the activations that a dictionary is trained on."""
     stage = CFG.dictionaries[wildcards.dictionary]

@@ -21,11 +21,13 @@ def studied_models():
 
 
 def dictionary_metrics():
-    """Return the quality tables of all dictionaries and seeds."""
+    """Return the quality tables of all dictionaries and seeds; an imported dictionary has one."""
     evaluated = sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
-    return expand(
-        f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}/metrics.csv", dictionary=evaluated, seed=SEEDS
-    )
+    return [
+        f"{RESULTS}/dictionaries/{name}/seed_{seed}/metrics.csv"
+        for name in evaluated
+        for seed in ([0] if is_published(name) else SEEDS)
+    ]
 
 
 def concept_top_samples(wildcards):

@@ -85,3 +85,57 @@ def test_any_leaf_with_any_value_is_taken_or_explained(path, value):
         load_config(changed(path, value))
     except ConfigError as error:
         assert str(error).startswith("The configuration is not valid:\n  ")
+
+
+PUBLISHED = {
+    "source": "hub:google/gemma-scope-2b-pt-res@0f1e2d3",
+    "format": "gemma_scope",
+    "file": "layer_{layer}/width_16k/average_l0_{l0}",
+    "by_layer": {"l0": {layer: 50 + layer for layer in DEFAULT["layers"]}},
+}
+
+
+def with_published(**changes) -> dict:
+    return changed("dictionaries.base", {**PUBLISHED, **changes})
+
+
+def test_published_dictionary_has_a_file_for_each_layer():
+    config = load_config(with_published())
+    layer = DEFAULT["layers"][-1]
+    stage = config.dictionaries["base"]
+    assert stage.path(layer) == f"layer_{layer}/width_16k/average_l0_{50 + layer}"
+    assert stage.options(layer) == {"k": None, "subtract_decoder_bias": None, "input_scale": None}
+    assert "base" not in config.trained() and "adapted" in config.trained()
+
+
+def test_input_scale_may_differ_by_layer():
+    scales = {layer: 1.5 + layer for layer in DEFAULT["layers"]}
+    stage = load_config(with_published(input_scale=scales)).dictionaries["base"]
+    assert [stage.options(layer)["input_scale"] for layer in DEFAULT["layers"]] == list(scales.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"file": "layer_{layer}/{l1}"}, ["file", "unknown ['l1']", "'l0'"]),
+        ({"file": "layer_{layer}"}, ["by_layer", "['l0'] are not used"]),
+        ({"file": "layer_{layer"}, ["file", "layer_{layer"]),
+        ({"file": "layer_{l0}_{}"}, ["file", "unknown ['']"]),
+        ({"file": "all", "by_layer": {}}, ["dictionaries.base.file", "'all' is the same for several layers"]),
+        ({"by_layer": {"l0": {0: 5}}}, ["dictionaries.base.by_layer.l0", "no value for layers"]),
+        ({"by_layer": {"layer": {0: 5}}}, ["by_layer", "choose another name"]),
+        ({"input_scale": 0.0}, ["input_scale", "greater than 0"]),
+        ({"input_scale": {0: 1.0}}, ["dictionaries.base.input_scale", "no value for layers"]),
+        ({"k": 50}, ["k", "only for format mmdiff", "gemma_scope"]),
+        ({"subtract_decoder_bias": True}, ["only for format mmdiff"]),
+        ({"source": "hub:google"}, ["hub:OWNER/NAME@REVISION", "hub:google"]),
+        ({"source": "saelens:gemma-scope-2b-pt-res"}, ["format saelens", "gemma_scope"]),
+        ({"format": "onnx"}, ["'llama_scope'", "onnx"]),
+        ({"steps": 5}, ["dictionaries.base", "steps", "unknown key"]),
+    ],
+)
+def test_bad_published_dictionary_is_explained(changes, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(with_published(**changes))
+    for word in words:
+        assert word in str(error.value)

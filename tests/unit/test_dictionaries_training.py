@@ -17,7 +17,7 @@ from sparse_activations import write_sparse_shards
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.initial import estimate_scale, sample_tokens, start
-from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import (
     DEAD_AFTER_TOKENS,
@@ -145,18 +145,19 @@ def cut_at(monkeypatch):
 
 
 @pytest.mark.parametrize("architecture", [TOPK, JUMPRELU], ids=["topk", "jumprelu"])
-@pytest.mark.parametrize("step", [7, 37])
-def test_resumed_equals_uninterrupted(train, cut_at, architecture, step, caplog, tmp_path):
-    whole = content(train("whole", architecture=architecture))
+@pytest.mark.parametrize(("step", "published"), [(7, False), (37, False), (37, True)])
+def test_resumed_equals_uninterrupted(train, cut_at, architecture, step, published, caplog, tmp_path):
+    initial = saved_jumprelu(tmp_path / "scope", torch.zeros(64)) if published else "random"
+    whole = content(train("whole", initial, architecture))
     cut_at(step)
     with pytest.raises(PowerCutError):
-        train("cut", architecture=architecture, checkpoint_every_s=0.0)
+        train("cut", initial, architecture, checkpoint_every_s=0.0)
     assert (tmp_path / "work/last.ckpt").is_file()
     assert not (tmp_path / "cut").exists()
     cut_at(None)
     torch.manual_seed(99)
     with caplog.at_level(logging.INFO):
-        resumed = train("cut", architecture=architecture)
+        resumed = train("cut", initial, architecture)
     assert "resuming from" in caplog.text
     assert content(resumed) == whole
 
@@ -230,10 +231,65 @@ def test_warm_start_keeps_indices_and_scale(train, architecture):
     assert scale[0] == scale[1] and math.log2(scale[0]).is_integer()
 
 
-def test_warm_start_of_another_architecture_is_refused(train):
+def test_warm_start_of_another_shape_is_refused(train):
     base = train("base", stage={**STAGE, "steps": 1, "snapshots": []})
-    with pytest.raises(DictionaryError, match=r"found .*'topk', 16, 64.*expected .*'topk', 16, 128"):
+    with pytest.raises(DictionaryError, match=r"found .*= \(16, 64\), expected \(16, 128\)"):
         train("adapted", initial=base, architecture={**TOPK, "d_sae": 128})
+
+
+def saved_jumprelu(folder: Path, thresholds: torch.Tensor) -> Path:
+    """Save a JumpReLU dictionary as an imported one is: without b_dec on the input, and no input_scale."""
+    dictionary = JumpReLUDictionary(16, 64, subtract_decoder_bias=False)
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        dictionary.W_dec.copy_(torch.randn(64, 16, generator=generator))
+        dictionary.normalise_decoder()
+        dictionary.W_enc.copy_(dictionary.W_dec.T)
+        dictionary.log_threshold.copy_(thresholds.log())
+    save_dictionary(dictionary, folder, {"dictionary": "published"})
+    return folder
+
+
+def test_warm_start_from_jumprelu_to_topk_drops_the_thresholds(train, shards, tmp_path):
+    """What the paper does with Llama Scope; b_dec stays where the published dictionary has it."""
+    folder = saved_jumprelu(tmp_path / "scope", torch.full((64,), 20.0))
+    store, recipe = ActivationStore(shards, 0), Recipe.from_params(TOPK, STAGE)
+    assert recipe.subtract_decoder_bias
+    dictionary, scale = start(store, recipe, folder, 5)
+    assert dictionary.kind == "topk" and dictionary.k == 4 and not dictionary.subtract_decoder_bias
+    assert scale == estimate_scale(sample_tokens(store, recipe, 5))
+    initial, x = load_dictionary(folder), sample_tokens(store, recipe, 5)[:50]
+    largest = torch.topk(initial.pre_activations(x), 4, dim=1)
+    expected = torch.zeros(50, 64).scatter(1, largest.indices, largest.values.relu())
+    torch.testing.assert_close(dictionary.encode(x * scale) / scale, expected, rtol=1e-4, atol=1e-3)
+    trained = load_dictionary(train("adapted", initial=folder))
+    assert trained.kind == "topk" and not trained.subtract_decoder_bias
+
+
+def test_warm_start_from_topk_to_jumprelu_finds_thresholds(train, shards):
+    base = train("base", stage={**STAGE, "steps": 5, "snapshots": []})
+    store, recipe = ActivationStore(shards, 0), Recipe.from_params(JUMPRELU, STAGE)
+    dictionary, scale = start(store, recipe, base, 5)
+    assert dictionary.kind == "jumprelu" and dictionary.bandwidth == 0.02
+    x = sample_tokens(store, recipe, 5) * scale
+    assert float(dictionary.reconstruct(x).l0) == pytest.approx(4, abs=0.5)
+
+
+def test_thresholds_of_zero_can_be_trained(train, shards, tmp_path, caplog):
+    thresholds = torch.full((64,), 20.0)
+    thresholds[:10] = 0
+    folder = saved_jumprelu(tmp_path / "scope", thresholds)
+    store, recipe = ActivationStore(shards, 0), Recipe.from_params(JUMPRELU, STAGE)
+    dictionary, scale = start(store, recipe, folder, 5)
+    assert "10 thresholds are zero" in caplog.text
+    torch.testing.assert_close(dictionary.threshold[:10], torch.full((10,), 1e-3))
+    torch.testing.assert_close(dictionary.threshold[10:], torch.full((54,), 20.0 * scale))
+    relu = saved_jumprelu(tmp_path / "relu", torch.zeros(64))
+    started, scale = start(store, recipe, relu, 5)
+    l0 = float(started.reconstruct(sample_tokens(store, recipe, 5) * scale).l0)
+    assert l0 == pytest.approx(4, abs=0.5)
+    before, after = started.threshold, load_dictionary(train("a", relu, JUMPRELU)).threshold * scale
+    assert torch.isfinite(after).all() and not torch.allclose(after, before, rtol=1e-3)
 
 
 def test_warm_start_without_unit_rows_is_refused(train, tmp_path):

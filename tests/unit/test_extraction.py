@@ -76,7 +76,9 @@ def test_bos_and_padding_are_dropped(vlm, questions, tmp_path):
     assert shard.position.min() == 1
     assert vlm.tokenizer.bos_token_id not in shard.token_id
     assert vlm.tokenizer.pad_token_id not in shard.token_id
-    assert shard.n_tokens == sum(vlm.lengths([s.prompt for s in questions], [s.image_size() for s in questions])) - len(questions)
+    assert shard.n_tokens == sum(
+        vlm.lengths([s.prompt for s in questions], [s.image_size() for s in questions])
+    ) - len(questions)
 
 
 def test_the_header_says_where_it_comes_from(vlm, questions, tmp_path):

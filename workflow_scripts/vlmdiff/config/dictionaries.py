@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from string import Formatter
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from vlmdiff.config.base import Count, Name, Section, TokenType
 from vlmdiff.config.sources import Source
@@ -18,7 +20,10 @@ class ArchitectureConfig(Section):
     k: Count = Field(8, description="TopK: active features a token. JumpReLU: the target L0.")
     bandwidth: float = Field(0.001, gt=0, description="JumpReLU: width of the straight-through rectangle.")
     l0_coefficient: float = Field(1.0, ge=0, description="JumpReLU: weight c of c (L0/target - 1)^2.")
-    subtract_decoder_bias: bool = Field(True, description="Subtract b_dec from the input of the encoder.")
+    subtract_decoder_bias: bool = Field(
+        True,
+        description="Subtract b_dec from the input of the encoder; a warm start keeps what it starts from.",
+    )
 
 
 class DictionaryStage(Section):
@@ -45,23 +50,91 @@ class DictionaryStage(Section):
 
 
 class PublishedDictionary(Section):
-    """A dictionary that others trained; it takes the place of a training stage (docs/import_dictionary.md)."""
+    """A dictionary that others trained, in the place of a training stage (docs/import_dictionary.md)."""
 
-    source: Source = Field(description="Local folder, or `hub:OWNER/NAME@REVISION`.")
+    source: Source = Field(
+        description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."
+    )
     format: Literal["llama_scope", "gemma_scope", "mmdiff", "saelens", "vlmdiff"] = Field(
         description="Layout in which it was published."
     )
     file: str = Field(
-        description="Path of one layer's folder or file in the source; `{layer}` stands for the layer and "
-        "`{NAME}` for a value of `by_layer`."
+        description="Path of one layer's folder or file in the source (its id in a release); `{layer}` "
+        "stands for the layer and `{NAME}` for a value of `by_layer`."
     )
     by_layer: dict[Name, dict[int, str | int]] = Field(
         {}, description="Parts of `file` that differ from layer to layer: for each name a value a layer."
     )
     k: Count | None = Field(None, description="MMDiff TopK: active features a token, not in its files.")
+    subtract_decoder_bias: bool | None = Field(
+        None, description="MMDiff: subtract b_dec from the encoder's input, not in its files; None is no."
+    )
+    input_scale: PositiveFloat | dict[int, PositiveFloat] | None = Field(
+        None,
+        description="Factor on the residual stream before the encoder, for all layers or by layer, where "
+        "the files do not tell it.",
+    )
     initial: str = Field(
         "random", description="The dictionary whose feature indices it keeps; `random` if none."
     )
+
+    @model_validator(mode="after")
+    def files_are_named(self) -> PublishedDictionary:
+        """Refuse a `file` with unknown names, and values of `by_layer` that it does not use."""
+        try:
+            names = {name for _, name, _, _ in Formatter().parse(self.file) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"file: '{self.file}' has braces without a name ({error})") from error
+        if "layer" in self.by_layer:
+            raise ValueError("by_layer: `layer` stands for the layer itself; choose another name")
+        known = {"layer", *self.by_layer}
+        if not names <= known:
+            raise ValueError(
+                f"file: unknown {sorted(names - known)} in '{self.file}'; known are {sorted(known)}"
+            )
+        if unused := sorted(set(self.by_layer) - names):
+            raise ValueError(f"by_layer: {unused} are not used by file '{self.file}'")
+        return self
+
+    @model_validator(mode="after")
+    def options_fit(self) -> PublishedDictionary:
+        """Refuse what the format's own files tell."""
+        for name in ("k", "subtract_decoder_bias"):
+            if getattr(self, name) is not None and self.format != "mmdiff":
+                raise ValueError(f"{name}: only for format mmdiff; the files of '{self.format}' tell it")
+        if self.source.startswith("saelens:") and self.format != "saelens":
+            raise ValueError(f"format: a release of SAELens has format saelens, found '{self.format}'")
+        return self
+
+    def check_layers(self, layers: Iterable[int]) -> None:
+        """Check that every layer has a file of its own.
+
+        Raises:
+            ValueError: a layer is missing in a mapping, or shares its file with another.
+        """
+        layers = list(layers)
+        mappings = {f"by_layer.{name}": values for name, values in self.by_layer.items()}
+        if isinstance(self.input_scale, dict):
+            mappings["input_scale"] = self.input_scale
+        for key, values in mappings.items():
+            if missing := [layer for layer in layers if layer not in values]:
+                raise ValueError(f"{key}: no value for layers {missing}")
+        if len({self.path(layer) for layer in layers}) < len(layers):
+            raise ValueError(f"file: '{self.file}' is the same for several layers; name {{layer}} in it")
+
+    def path(self, layer: int) -> str:
+        """Return the path of a layer's folder or file in the source."""
+        parts = {name: values[layer] for name, values in self.by_layer.items()}
+        return self.file.format(layer=layer, **parts)
+
+    def options(self, layer: int) -> dict[str, Any]:
+        """Return what a layer's files do not tell."""
+        scale = self.input_scale
+        return {
+            "k": self.k,
+            "subtract_decoder_bias": self.subtract_decoder_bias,
+            "input_scale": scale[layer] if isinstance(scale, dict) else scale,
+        }
 
     @property
     def snapshots(self) -> list[int]:

@@ -92,6 +92,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def published_layers_exist(self) -> Config:
+        """A published dictionary has a file for every layer."""
+        for name in self.dictionaries.keys() - self.trained().keys():
+            try:
+                self.dictionaries[name].check_layers(self.layers)
+            except ValueError as error:
+                raise ValueError(f"dictionaries.{name}.{error}") from error
+        return self
+
+    @model_validator(mode="after")
     def k_fits(self) -> Config:
         """A token cannot have more active features than there are."""
         if self.architecture.k > self.architecture.d_sae:

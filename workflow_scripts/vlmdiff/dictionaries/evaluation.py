@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from vlmdiff.activations.store import ActivationStore
 from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.weights import load_weights
+from vlmdiff.dictionaries.parts import feature_rows
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import DICTIONARY_METRICS
 
 log = logging.getLogger(__name__)
 FINAL = 100
+# Activations `(tokens, d_sae)` at once: a CPU's cache is small, an accelerator wants large products.
+CHUNK_VALUES = MappingProxyType({"cpu": 2**23, "gpu": 2**26})
+COSINE_ROWS = 4096
 
 
 @dataclass
@@ -88,14 +92,17 @@ def score_dictionaries(
     """
     scores: dict[int, dict[str, Score]] = {key: {} for key in dictionaries}
     widest = max(dictionary.d_sae for dictionary in dictionaries.values())
-    for chunk in store.chunks(tuple(TOKEN_TYPES), max_tokens=max(256, 2**23 // widest)):
+    device = next(iter(dictionaries.values())).b_dec.device
+    chunk_values = CHUNK_VALUES["cpu" if device.type == "cpu" else "gpu"]
+    for chunk in store.chunks(tuple(TOKEN_TYPES), max_tokens=max(256, chunk_values // widest)):
+        values, token_type = chunk.values.to(device), chunk.token_type.to(device)
         for key, dictionary in dictionaries.items():
-            z = dictionary.encode(chunk.values)
+            z = dictionary.encode(values)
             x_hat = dictionary.decode(z)
             for name, code in TOKEN_TYPES.items():
-                rows = chunk.token_type == code
+                rows = token_type == code
                 if rows.any():
-                    part = Score.of(chunk.values[rows], dictionary.b_dec, x_hat[rows], z[rows])
+                    part = Score.of(values[rows], dictionary.b_dec, x_hat[rows], z[rows])
                     add(scores[key], name, part)
                     add(scores[key], "all", part)
     return scores
@@ -108,8 +115,23 @@ def add(scores: dict[str, Score], name: str, part: Score) -> None:
 
 def median_cosine(rows: np.ndarray, initial: np.ndarray) -> float:
     """Return the median over features of the cosine between two decoders' rows `(d_sae, d_model)`."""
+    cosines = [
+        row_cosines(rows[start : start + COSINE_ROWS], initial[start : start + COSINE_ROWS])
+        for start in range(0, len(rows), COSINE_ROWS)
+    ]
+    return float(np.median(np.concatenate(cosines)))
+
+
+def row_cosines(rows: np.ndarray, initial: np.ndarray) -> np.ndarray:
+    """Return the cosine of each pair of rows; 0 where a row is 0."""
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(initial, axis=1)
-    return float(np.median((rows * initial).sum(axis=1) / np.maximum(norms, 1e-12)))
+    return (rows * initial).sum(axis=1) / np.maximum(norms, 1e-12)
+
+
+def decoder_of(folder: Path) -> np.ndarray:
+    """Return the decoder `(d_sae, d_model)` of a dictionary, without the encoder."""
+    with feature_rows(folder) as file:
+        return file.decoder(0, file.shape[0])
 
 
 def snapshot_folders(folder: Path, snapshots: Sequence[int]) -> dict[int, Path]:
@@ -122,12 +144,14 @@ def layer_rows(
     folders: Mapping[int, Path], initial: Path | None, layer: int, sets: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one layer: for each evaluation set, snapshot and kind of token."""
-    dictionaries = {percent: load_dictionary(folder) for percent, folder in folders.items()}
-    start = None if initial is None else load_weights(initial)["W_dec"]
-    cosines = {
-        percent: float("nan") if start is None else median_cosine(item.W_dec.detach().numpy(), start)
-        for percent, item in dictionaries.items()
-    }
+    start = None if initial is None else decoder_of(initial)
+    dictionaries, cosines = {}, {}
+    for percent, folder in folders.items():
+        item = load_dictionary(folder)
+        cosines[percent] = (
+            float("nan") if start is None else median_cosine(item.W_dec.detach().numpy(), start)
+        )
+        dictionaries[percent] = item.to("cuda" if torch.cuda.is_available() else "cpu")
     for entry in sets:
         scores = score_dictionaries(ActivationStore(entry["shards"], layer), dictionaries)
         for percent, by_tokens in scores.items():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError, load_config_file, load_weights
 from vlmdiff.runtime.files import replacing
 
 if TYPE_CHECKING:
     from vlmdiff.dictionaries.modules import Dictionary
 
-__all__ = ["DictionaryError", "load_dictionary", "load_weights", "save_dictionary"]
+__all__ = ["DictionaryError", "PublishedSource", "load_dictionary", "load_weights", "save_dictionary"]
 
 
 def save_dictionary(dictionary: Dictionary, folder: str | Path, provenance: dict[str, Any]) -> None:
@@ -53,6 +56,8 @@ def tensors(dictionary: Dictionary) -> dict[str, Any]:
 def config_values(dictionary: Dictionary, provenance: dict[str, Any]) -> dict[str, Any]:
     """Return SAELens' configuration keys (6.x) for a dictionary."""
     values = {
+        # The layout's version: without it SAELens takes the file for an older one and drops `metadata`.
+        "sae_lens_version": "6.0.0",
         "architecture": dictionary.kind,
         "d_in": dictionary.d_model,
         "d_sae": dictionary.d_sae,
@@ -68,7 +73,51 @@ def config_values(dictionary: Dictionary, provenance: dict[str, Any]) -> dict[st
     return values
 
 
-def load_dictionary(folder: str | Path) -> Dictionary:
+def load_dictionary(source: str | Path | PublishedSource) -> Dictionary:
+    """Read a dictionary, whoever wrote it, in units of the raw residual stream.
+
+    Args:
+        source: a folder in SAELens' layout, this project's own included; `saelens:RELEASE/ID`; or a
+            description of published files (docs/import_dictionary.md).
+
+    Raises:
+        DictionaryError: a file is missing or damaged, or describes what has no equal here; the message
+            says which and what to do.
+    """
+    if isinstance(source, (str, Path)):
+        if not str(source).startswith("saelens:") and is_own(source):
+            return load_own(source)
+        return published().load_published(PublishedSource("saelens", source))
+    return published().load_published(source)
+
+
+def published() -> ModuleType:
+    """Return the readers of published files.
+
+    They are imported by name: jobs read this project's own files, and their results do not go
+    stale when a reader of somebody else's changes.
+    """
+    return import_module("vlmdiff.dictionaries.published.convert")
+
+
+def is_own(folder: str | Path) -> bool:
+    """Tell whether a folder is in the conventions of `save_dictionary`; a damaged one is for it to report."""
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return True
+    plain = {"dtype": "float32", "normalize_activations": "none", "reshape_activations": "none"}
+    return (
+        "metadata" in config
+        and "sae_lens_version" not in config["metadata"]
+        and all(config.get(name) == value for name, value in plain.items())
+        and not config.get("rescale_acts_by_decoder_norm")
+        and config.get("architecture") != "standard"
+    )
+
+
+def load_own(folder: str | Path) -> Dictionary:
     """Read a dictionary that `save_dictionary` wrote.
 
     Raises:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.files import load_dictionary
-from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary
+from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 
 log = logging.getLogger(__name__)
 SAMPLE_TOKENS = 16_384
+# In scaled units, where residuals have a spread of about 1.
+LEAST_THRESHOLD = 1e-3
 
 
 def sample_tokens(store: ActivationStore, recipe: Recipe, seed: int) -> Tensor:
@@ -64,25 +69,36 @@ def random_start(recipe: Recipe, sample: Tensor, seed: int) -> Dictionary:
     dictionary.W_enc.copy_(dictionary.W_dec.T)
     dictionary.b_dec.copy_(sample.mean(dim=0))
     if isinstance(dictionary, JumpReLUDictionary):
-        pre = dictionary.pre_activations(sample[:2048]).flatten()
-        rank = max(1, round(pre.numel() * (1 - recipe.k / recipe.d_sae)))
-        dictionary.log_threshold.fill_(float(pre.kthvalue(rank).values.clamp_min(1e-3).log()))
+        dictionary.log_threshold.fill_(common_threshold(dictionary, sample, recipe.k).log())
     return dictionary
 
 
-def warm_start(recipe: Recipe, folder: Path, d_model: int) -> Dictionary:
-    """Load the dictionary of an earlier stage and check that it has this recipe's architecture.
+@torch.no_grad()
+def common_threshold(dictionary: Dictionary, sample: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, ""]:
+    """Return the threshold that `k` pre-activations a token exceed on average, the same for all features.
+
+    Args:
+        dictionary: in the units of the sample.
+        sample: scaled residuals; the first 2,048 are looked at.
+        k: the target L0.
+    """
+    pre = dictionary.pre_activations(sample[:2048]).flatten()
+    rank = max(1, round(pre.numel() * (1 - k / dictionary.d_sae)))
+    return pre.kthvalue(rank).values.clamp_min(LEAST_THRESHOLD)
+
+
+def load_initial(recipe: Recipe, folder: Path, d_model: int) -> Dictionary:
+    """Load the dictionary of an earlier stage and check that it has this recipe's shape.
 
     Raises:
-        DictionaryError: it has another kind or shape, or decoder rows of other than unit norm.
+        DictionaryError: it has another shape, or decoder rows of other than unit norm.
     """
     dictionary = load_dictionary(folder)
-    found = (dictionary.kind, dictionary.d_model, dictionary.d_sae, dictionary.subtract_decoder_bias)
-    expected = (recipe.kind, d_model, recipe.d_sae, recipe.subtract_decoder_bias)
+    found, expected = (dictionary.d_model, dictionary.d_sae), (d_model, recipe.d_sae)
     if found != expected:
         raise DictionaryError(
-            f"{folder}: found (kind, d_model, d_sae, subtract_decoder_bias) = {found}, expected {expected}; "
-            "start from a dictionary of the same architecture, or change `architecture` in the config"
+            f"{folder}: found (d_model, d_sae) = {found}, expected {expected}; start from a dictionary "
+            "of the same shape, or change `architecture` in the config"
         )
     norms = dictionary.W_dec.norm(dim=1)
     if not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):
@@ -90,27 +106,67 @@ def warm_start(recipe: Recipe, folder: Path, d_model: int) -> Dictionary:
             f"{folder}: decoder rows have norms from {norms.min():.3g} to {norms.max():.3g}, expected 1; "
             "fold the norms into the encoder first"
         )
+    return dictionary
+
+
+@torch.no_grad()
+def warm_start(
+    initial: Dictionary, recipe: Recipe, sample: Callable[[], Float[Tensor, "n d_model"]]
+) -> Dictionary:
+    """Return an earlier dictionary in this recipe's kind; whether it subtracts `b_dec` stays as it is.
+
+    From JumpReLU to TopK the thresholds are dropped: the `k` largest pre-activations count. From TopK to
+    JumpReLU they start where the mean L0 over the sample is `k`. Thresholds of zero (ReLU features, or
+    silent ones of published dictionaries) would stay there for ever, since their logarithm is trained:
+    they start at the least one instead, or with the others if there are no others.
+
+    Args:
+        initial: the earlier dictionary, in scaled units.
+        recipe: gives the new kind, k and bandwidth.
+        sample: returns scaled residuals, which are read only if thresholds are wanted.
+    """
+    weights = {name: value for name, value in initial.state_dict().items() if name != "log_threshold"}
+    shape = (initial.d_model, initial.d_sae)
     if recipe.kind == "topk":
-        dictionary.k = recipe.k
+        dictionary: Dictionary = TopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias)
     else:
-        dictionary.bandwidth = recipe.bandwidth
+        dictionary = JumpReLUDictionary(*shape, recipe.bandwidth, initial.subtract_decoder_bias)
+        former = initial.log_threshold if isinstance(initial, JumpReLUDictionary) else None
+        if former is None or not former.isfinite().any():
+            threshold = common_threshold(initial, sample(), recipe.k)
+            log.info(
+                "the earlier dictionary has no thresholds; all start at %g for an L0 of %d",
+                threshold,
+                recipe.k,
+            )
+            former = threshold.log().repeat(initial.d_sae)
+        elif not former.isfinite().all():
+            zeros = ~former.isfinite()
+            log.warning("%d thresholds are zero; they start at %g", int(zeros.sum()), LEAST_THRESHOLD)
+            former = torch.where(zeros, math.log(LEAST_THRESHOLD), former)
+        weights["log_threshold"] = former
+    # Without a copy: a dictionary takes a gigabyte at real size.
+    dictionary.load_state_dict(weights, assign=True)
     return dictionary
 
 
 def start(store: ActivationStore, recipe: Recipe, initial: str | Path, seed: int) -> tuple[Dictionary, float]:
     """Return the dictionary to train, in scaled units, and the scale of its input.
 
-    A warm start keeps the scale of the dictionary that it starts from.
+    A warm start keeps the scale of the dictionary that it starts from, if that was trained here.
+
+    Raises:
+        DictionaryError: the activations do not vary, or the initial dictionary does not fit.
     """
+    sample = cache(lambda: sample_tokens(store, recipe, seed))
     if initial == "random":
-        sample = sample_tokens(store, recipe, seed)
-        scale = estimate_scale(sample)
-        return random_start(recipe, sample * scale, seed), scale
+        scale = estimate_scale(sample())
+        return random_start(recipe, sample() * scale, seed), scale
     folder = Path(initial)
-    dictionary = warm_start(recipe, folder, store.d_model)
+    dictionary = load_initial(recipe, folder, store.d_model)
     scale = load_config_file(folder).get("metadata", {}).get("input_scale")
     if scale is None:
-        scale = estimate_scale(sample_tokens(store, recipe, seed))
+        scale = estimate_scale(sample())
         log.info("%s names no input_scale; estimated %g from the activations", folder, scale)
     dictionary.rescale_input(scale)
-    return dictionary, scale
+    return warm_start(dictionary, recipe, lambda: sample() * scale), scale

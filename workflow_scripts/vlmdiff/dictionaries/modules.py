@@ -85,6 +85,23 @@ class Dictionary(nn.Module, ABC):
             parameter.mul_(factor)
 
     @torch.no_grad()
+    def fold_decoder_norms(self) -> Float[Tensor, " d_sae"]:
+        """Bring the rows of the decoder to unit norm; the encoder takes their norms, so that `z W_dec` stays.
+
+        A TopK dictionary chooses by the new pre-activations afterwards: the old ones times the norms.
+        A row of zeros stays.
+
+        Returns:
+            the norms before.
+        """
+        norms = self.W_dec.norm(dim=1)
+        factors = torch.where(norms > 0, norms, 1.0)
+        self.W_dec.div_(factors[:, None])
+        self.W_enc.mul_(factors)
+        self.b_enc.mul_(factors)
+        return norms
+
+    @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Bring the rows of the decoder to unit norm, in place."""
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
@@ -129,6 +146,7 @@ class JumpReLUDictionary(Dictionary):
 
     The logarithm of the threshold is trained, so that it stays positive. Gradients go through the
     jump by a rectangle of `bandwidth` around the threshold, in the units of `x` during training.
+    A threshold of zero, which makes the feature a ReLU, is minus infinity here and stays as it is.
     """
 
     kind = "jumprelu"
@@ -164,3 +182,10 @@ class JumpReLUDictionary(Dictionary):
         """Change the units, those of the thresholds included."""
         super().rescale_input(factor)
         self.log_threshold.add_(torch.tensor(factor).log())
+
+    @torch.no_grad()
+    def fold_decoder_norms(self) -> Float[Tensor, " d_sae"]:
+        """Bring the rows of the decoder to unit norm; thresholds take their norms too."""
+        norms = super().fold_decoder_norms()
+        self.log_threshold.add_(torch.where(norms > 0, norms, 1.0).log())
+        return norms

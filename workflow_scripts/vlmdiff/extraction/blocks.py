@@ -88,14 +88,19 @@ def extract_block(
     log.info("%s: %d samples, %d tokens, layers %s", path, len(chosen), tokens, list(header.layers))
 
 
-def first_samples(samples_file: str | Path, expected: int) -> list[Sample]:
+def first_samples(samples_file: str | Path, expected: int, fewer: bool = False) -> list[Sample]:
     """Read the first `expected` samples of a data set.
+
+    Args:
+        samples_file: samples.jsonl.
+        expected: how many samples the config asks for.
+        fewer: take what there is, because samples without an image were left out.
 
     Raises:
         DataError: the data set is not valid or has fewer samples.
     """
     samples = load_samples(samples_file, limit=expected)
-    if len(samples) < expected:
+    if len(samples) < expected and not fewer:
         raise DataError(
             f"{samples_file}: found {len(samples)} samples, but the config asks for {expected}; lower the "
             "data set's `samples` in the config"

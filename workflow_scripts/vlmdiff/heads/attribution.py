@@ -138,8 +138,8 @@ def attribute(
     """Attribute features of one layer to the heads that can influence it.
 
     Means go over all image and text tokens, not only over those after the image: a head may
-    also act through what it writes at image tokens, and the exact patch changes these too. BOS and
-    tokens before the image are the same in both runs and add nothing.
+    also act through what it writes at image tokens, and the exact patch changes these too; so it may
+    at a BOS that follows the image. A BOS that stands first is the same in both runs and adds nothing.
 
     Args:
         subject: the model.

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vlmdiff.activations.tokens import IMAGE, TEXT
+from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample
 from vlmdiff.models.batch import Batch, Seen
@@ -31,7 +31,7 @@ class Run:
         batch: the prompts.
         clean, corrupt: what enters block 0, with the samples' own images and with the mean image.
         after_image: text tokens after the image, over which the metric is summed.
-        real: image and text tokens, over which attributions are averaged.
+        real: image and text tokens, and a BOS after the image, over which attributions are averaged.
         corrupt_seen: the mean image in place of each image, for models that also add images between
             their blocks; None if `corrupt` says it all.
     """
@@ -71,6 +71,13 @@ def text_after_image(batch: Batch) -> Bool[Tensor, "samples tokens"]:
     is_image = batch.token_type == IMAGE
     last_image = torch.where(is_image, position, -1).amax(dim=1, keepdim=True)
     return (batch.token_type == TEXT) & (position > last_image) & (last_image >= 0)
+
+
+def influenced(batch: Batch) -> Bool[Tensor, "samples tokens"]:
+    """Mark image and text tokens, and a BOS that does not stand first: it sees the image too."""
+    marked = batch.token_type != PADDING
+    marked[:, 0] &= batch.token_type[:, 0] != BOS
+    return marked
 
 
 def by_image(values: Float[Tensor, "*levels image_tokens d_model"], seen: Seen) -> list[Tensor]:
@@ -124,6 +131,5 @@ def clean_and_corrupt(
     for _, batch in prepare_batches(subject, samples, batch_tokens):
         clean, shown = subject.embed(batch), corrupted(batch.seen, mean)
         corrupt = subject.embed(replace(batch, seen=shown))
-        real = (batch.token_type == IMAGE) | (batch.token_type == TEXT)
-        runs.append(Run(batch, clean, corrupt, text_after_image(batch), real, shown))
+        runs.append(Run(batch, clean, corrupt, text_after_image(batch), influenced(batch), shown))
     return runs

@@ -37,7 +37,8 @@ class Batch:
         attention_mask: (samples, sequence) 1 for real tokens, 0 for padding.
         token_type: (samples, sequence) codes of `vlmdiff.activations.tokens`.
         last: (samples,) index of the last real token.
-        generated: (samples,) how many of the last real tokens are the model's own words.
+        generated: (samples,) how many of the last real tokens are the model's own words, or are read as
+            if they were; only models whose prompts see themselves as a whole tell them apart.
         seen: the images of the samples that have one, in order; None if none has.
     """
 

@@ -48,7 +48,8 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
     """
     stop = {*stop, subject.tokenizer.eos_token_id}
     rows = rows_of(batch)
-    prompts = [len(row) for row in rows]
+    # A document is read as if it were the model's own words; they stay so.
+    prompts = (batch.last + 1 - batch.generated).tolist()
     image_id = getattr(subject, "image_id", None)
     unfinished = set(range(len(rows)))
     for _ in range(steps):

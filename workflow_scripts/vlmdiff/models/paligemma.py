@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vlmdiff.activations.tokens import BOS
 from vlmdiff.models.batch import Batch, Seen
+from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import Loading, load_whole
 from vlmdiff.models.subject import Size
@@ -37,9 +38,30 @@ class PaliGemma(VisionLanguageModel):
         """See `Subject.load`."""
         from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 
+        # Flash attention takes no masks but causal ones: the prompt would be read from left to right.
+        if loading.attention.startswith("flash"):
+            raise SubjectError(
+                f"attention: found '{loading.attention}', which cannot let a prompt see itself as a whole; "
+                "set `attention: eager`, or `sdpa` if the language model is the first Gemma"
+            )
         model = load_whole(PaliGemmaForConditionalGeneration, folder, loading)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
+        subject = cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
+        subject.check_resolution()
+        return subject
+
+    def check_resolution(self) -> None:
+        """Refuse processor files of a checkpoint of another resolution.
+
+        Raises:
+            SubjectError: the processor makes other image tokens than the tower.
+        """
+        rows, columns = self.grid_of((0, 0))
+        if self.processor.image_seq_length != rows * columns:
+            raise SubjectError(
+                f"the processor writes {self.processor.image_seq_length} image tokens, the tower makes "
+                f"{rows * columns}; use the processor files that were published with the checkpoint"
+            )
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
         """See `VisionLanguageModel.texts`; BOS follows the image, a newline ends a prompt."""

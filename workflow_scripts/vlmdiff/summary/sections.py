@@ -135,7 +135,7 @@ def describe_dictionaries(metrics: pd.DataFrame, warm: str) -> Section:
 
 
 def compare_starts(section: Section, final: pd.DataFrame, warm: str) -> None:
-    """Compare the warm start with random starts (no cosine with a start) on the same text tokens."""
+    """Compare the warm start with dictionaries without one (no cosine with it) on the same text tokens."""
     rows = final[final["tokens"] == "text"]
     mine = rows[rows["dictionary"] == warm]
     keys = ["seed", "layer", "model", "dataset"]
@@ -145,7 +145,7 @@ def compare_starts(section: Section, final: pd.DataFrame, warm: str) -> None:
             wins = int((both["fvu"] < both["fvu_other"]).sum())
             text = (
                 f"On text tokens {escape(warm)} (warm start) explains more variance than {escape(name)} "
-                f"(random start) in {wins} of {len(both)} layers and seeds"
+                f"(no warm start) in {wins} of {len(both)} layers and seeds"
             )
             holds = wins > len(both) / 2
             section.claim(

@@ -1,0 +1,120 @@
+"""Small dictionaries in the layouts in which others publish theirs, with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+D_MODEL, D_SAE, K = 16, 96, 6
+
+
+def random_weights(seed: int = 0, unit_rows: bool = False) -> dict[str, Tensor]:
+    """Return float32 weights; decoder rows have norms between about 0.3 and 3, or 1."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    rows = draw(D_SAE, D_MODEL)
+    rows /= rows.norm(dim=1, keepdim=True)
+    if not unit_rows:
+        rows *= draw(D_SAE, 1).mul(0.5).exp()
+    return {
+        "W_enc": draw(D_MODEL, D_SAE) * 0.4,
+        "b_enc": draw(D_SAE) * 0.3,
+        "W_dec": rows,
+        "b_dec": draw(D_MODEL) * 0.5,
+        "threshold": draw(D_SAE).abs() * 0.8,
+    }
+
+
+def tokens(n: int = 200, scale: float = 1.0, seed: int = 1) -> Tensor:
+    """Return residuals `(n, D_MODEL)` with a mean that is not zero."""
+    return scale * (torch.randn(n, D_MODEL, generator=torch.Generator().manual_seed(seed)) + 0.5)
+
+
+# The keys of a published file of Llama Scope, those aside that only its training read.
+LLAMA_SCOPE = {
+    "hook_point_in": "blocks.3.hook_resid_post",
+    "hook_point_out": "blocks.3.hook_resid_post",
+    "use_decoder_bias": True,
+    "apply_decoder_bias_to_pre_encoder": False,
+    "expansion_factor": D_SAE // D_MODEL,
+    "d_model": D_MODEL,
+    "d_sae": D_SAE,
+    "act_fn": "jumprelu",
+    "jump_relu_threshold": 0.33,
+    "norm_activation": "dataset-wise",
+    "dataset_average_activation_norm": {"in": 10.8125, "out": 10.8125},
+    "decoder_exactly_fixed_norm": False,
+    "sparsity_include_decoder_norm": True,
+    "use_glu_encoder": False,
+    "top_k": K,
+    "dtype": "torch.bfloat16",
+}
+
+
+def write_llama_scope(
+    folder: Path, weights: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16, **changes: Any
+) -> Path:
+    """Write one layer's folder, `Llama3_1-8B-Base-L{l}R-8x` on the hub."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "hyperparams.json").write_text(json.dumps({**LLAMA_SCOPE, **changes}))
+    (folder / "lm_config.json").write_text(json.dumps({"model_name": "meta-llama/Llama-3.1-8B"}))
+    tensors = {
+        "encoder.weight": weights["W_enc"].T,
+        "encoder.bias": weights["b_enc"],
+        "decoder.weight": weights["W_dec"].T,
+        "decoder.bias": weights["b_dec"],
+    }
+    save_file(
+        {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()},
+        folder / "checkpoints" / "final.safetensors",
+    )
+    return folder
+
+
+def write_gemma_scope(folder: Path, weights: dict[str, Tensor]) -> Path:
+    """Write one layer's folder, `layer_{l}/width_16k/average_l0_{n}` on the hub."""
+    folder.mkdir(parents=True)
+    np.savez(folder / "params.npz", **{name: tensor.numpy() for name, tensor in weights.items()})
+    return folder
+
+
+def write_mmdiff(path: Path, weights: dict[str, Tensor]) -> Path:
+    """Write one layer's file, `text-only_layer_{l}.pt` on the hub."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(weights, path)
+    return path
+
+
+def write_saelens(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> Path:
+    """Write a folder in SAELens' layout with a configuration of any version."""
+    folder.mkdir(parents=True)
+    save_file(weights, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps({"d_in": D_MODEL, "d_sae": D_SAE, **config}))
+    return folder
+
+
+def write_hub_cache(cache: Path, repository: str, files: dict[str, Path], commit: str = "a" * 40) -> None:
+    """Lay files out as huggingface_hub's cache has them after a download of `main`.
+
+    Args:
+        cache: folder that HF_HUB_CACHE names.
+        repository: `owner/name` of a model.
+        files: where each path of the repository is copied from.
+        commit: what `main` is.
+    """
+    root = cache / f"models--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True, exist_ok=True)
+    (root / "refs" / "main").write_text(commit)
+    for name, source in files.items():
+        target = root / "snapshots" / commit / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())

@@ -1,0 +1,19 @@
+"""Convert one layer of a published dictionary."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from pathlib import Path
+
+    from vlmdiff.dictionaries.importing import import_dictionary, model_width
+
+    params = snakemake.params
+    import_dictionary(
+        snakemake.input.sources,
+        layer=int(snakemake.wildcards.layer),
+        format=params.format,
+        options=params.options,
+        shape=(model_width(snakemake.input.model), params.d_sae),
+        facts=params.facts,
+        folder=Path(snakemake.output.weights).parent,
+    )

@@ -1,0 +1,187 @@
+"""Bring published dictionaries into an experiment: where their files are, then what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlmdiff.config.sources import HubSource, is_hub
+from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.published.content import Found
+from vlmdiff.dictionaries.published.convert import SAME_NORM_16_BITS, files_of, read_published, to_dictionary
+from vlmdiff.dictionaries.published.saelens import RELEASE, read_release
+from vlmdiff.dictionaries.source import PublishedSource
+from vlmdiff.dictionaries.weights import CONFIG, DictionaryError
+from vlmdiff.hub.fetch import commit_of, fetch_repository
+from vlmdiff.runtime.files import replacing
+
+log = logging.getLogger(__name__)
+SAME = 1e-5
+
+
+def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output: str | Path) -> None:
+    """Find a published dictionary's files, downloading what is missing, and note where they are.
+
+    Args:
+        source: local folder, `hub:OWNER/NAME@REVISION` or `saelens:RELEASE`.
+        format: layout of the files.
+        files: for each layer the path of its folder or file in the source, or its id in the release.
+        output: JSON file with `source`, `commit` (None unless from the hub), and by layer `files` (in the
+            source) and `paths` (on this machine).
+
+    Raises:
+        HubError: the hub does not give the files.
+        DictionaryError: a file is not there, or sae_lens cannot load a dictionary.
+    """
+    commit, paths = None, {layer: f"{source}/{file}" for layer, file in files.items()}
+    if source.startswith(RELEASE):
+        for path in paths.values():
+            read_release(path.removeprefix(RELEASE))
+    elif is_hub(source):
+        wanted = [name for file in files.values() for name in files_of(format, file)]
+        folder = fetch_repository(HubSource.parse(source), wanted)
+        commit = commit_of(folder)
+        paths = {layer: str(folder / file) for layer, file in files.items()}
+    missing = [file for path in paths.values() for file in local_files(format, path) if not file.is_file()]
+    if missing:
+        raise DictionaryError(
+            f"{source}: {len(missing)} files are not there, first {missing[0]}; format {format} is made of "
+            f"{files_of(format, '<file>')}. Correct `file` in the config; with HF_HUB_OFFLINE, the cache may "
+            "lack them: fetch them on a machine with network first"
+        )
+    with replacing(output) as temporary:
+        content = {"source": source, "commit": commit, "files": dict(files), "paths": paths}
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+    log.info("%s: files of %d layers found", source, len(paths))
+
+
+def import_dictionary(
+    sources: str | Path,
+    layer: int,
+    format: str,
+    options: Mapping[str, Any],
+    shape: tuple[int | None, int],
+    facts: Mapping[str, Any],
+    folder: str | Path,
+) -> None:
+    """Convert one layer of a published dictionary to this project's conventions and layout.
+
+    Args:
+        sources: what `fetch_dictionary` wrote.
+        layer: decoder block.
+        format: layout of the files.
+        options: `k`, `subtract_decoder_bias` and `input_scale`; None where files tell.
+        shape: `d_model` of the model under study (None if unknown) and `d_sae` of the experiment.
+        facts: plain values to keep in `cfg.json`.
+        folder: receives `sae_weights.safetensors` and `cfg.json`.
+
+    Raises:
+        DictionaryError: a file is missing or damaged, has no equal here, or does not fit the experiment.
+    """
+    noted = json.loads(Path(sources).read_text())
+    path = noted["paths"][str(layer)]
+    found = read_published(PublishedSource(format, path, **options))
+    check_place(found, path, layer)
+    dictionary = to_dictionary(found)
+    check_shape(dictionary, path, shape)
+    provenance = {
+        **facts,
+        **chosen_by_norm(dictionary, path),
+        **former_scale(format, path),
+        "layer": layer,
+        "source": noted["source"],
+        "commit": noted["commit"],
+        "format": format,
+        "file": noted["files"][str(layer)],
+        "sha256": {file.name: digest(file) for file in local_files(format, path)},
+        "published_input_scale": found.input_scale,
+        "hook": found.hook,
+    }
+    save_dictionary(dictionary, folder, provenance)
+
+
+def local_files(format: str, path: str) -> list[Path]:
+    """Return a published dictionary's files; none for one that sae_lens finds by itself."""
+    return [] if path.startswith(RELEASE) else [Path(file) for file in files_of(format, path)]
+
+
+def check_place(found: Found, path: str, layer: int) -> None:
+    """Refuse a dictionary of another place in the model, where its files tell the place.
+
+    Raises:
+        DictionaryError: it is not of the residual stream after this block.
+    """
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", found.hook or "")
+    if match and (int(match[1]), match[2]) != (layer, "hook_resid_post"):
+        raise DictionaryError(
+            f"{path}: was trained at {found.hook}, expected blocks.{layer}.hook_resid_post; correct `file`"
+        )
+
+
+def check_shape(dictionary: Dictionary, path: str, shape: tuple[int | None, int]) -> None:
+    """Refuse a dictionary of another width than the model's or another size than the experiment's.
+
+    Raises:
+        DictionaryError: naming both.
+    """
+    found = (dictionary.d_model, dictionary.d_sae)
+    expected = (found[0] if shape[0] is None else shape[0], shape[1])
+    if found != expected:
+        raise DictionaryError(
+            f"{path}: found (d_model, d_sae) = {found}, expected {expected} from the model under study and "
+            "`architecture.d_sae`; set `architecture.d_sae`, or name a dictionary made for this model"
+        )
+
+
+@torch.no_grad()
+def chosen_by_norm(dictionary: Dictionary, path: str) -> dict[str, Any]:
+    """Bring rows to unit norm where the conversion left them, since that changes what TopK chooses.
+
+    Returns:
+        for `cfg.json`, what was done; nothing if all rows had the same norm, up to the rounding of 16 bits.
+    """
+    norms = dictionary.W_dec.norm(dim=1)
+    alive = norms[norms > 0]
+    if len(alive) == 0 or float((alive - 1).abs().max()) < SAME:
+        return {}
+    low, high = float(alive.min()), float(alive.max())
+    dictionary.fold_decoder_norms()
+    if high <= low * (1 + SAME_NORM_16_BITS):
+        return {}
+    log.warning(
+        "%s: decoder rows have norms from %.4g to %.4g, and TopK chose by pre-activations alone; here it "
+        "chooses by pre-activation times norm, the feature's share of the reconstruction",
+        path, low, high,
+    )  # fmt: skip
+    return {"topk_choice": "changed to pre-activation times decoder norm", "decoder_norms": [low, high]}
+
+
+def former_scale(format: str, path: str) -> dict[str, Any]:
+    """Return the input scale at which this project trained a dictionary, which a warm start keeps."""
+    if format != "vlmdiff":
+        return {}
+    scale = json.loads((Path(path) / CONFIG).read_text()).get("metadata", {}).get("input_scale")
+    return {} if scale is None else {"input_scale": scale}
+
+
+def digest(file: Path) -> str:
+    """Return a file's SHA-256."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def model_width(config: str | Path) -> int | None:
+    """Return the width of a model's residual stream from its `config.json`; None if that leaves it out."""
+    values = json.loads(Path(config).read_text())
+    for section in (values.get("text_config"), values.get("llm_config"), values):
+        if isinstance(section, dict) and "hidden_size" in section:
+            return int(section["hidden_size"])
+    return None

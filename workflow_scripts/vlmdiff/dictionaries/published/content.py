@@ -1,0 +1,114 @@
+"""What a published dictionary's files hold, before its conventions are turned into this project's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlmdiff.dictionaries.weights import DictionaryError
+
+NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dictionary as it was published: `y = input_scale * x` goes in, `y_hat` comes out.
+
+    Attributes:
+        weights: float32 `W_enc (d_model, d_sae)`, `b_enc (d_sae,)`, `W_dec (d_sae, d_model)`,
+            `b_dec (d_model,)` and, for JumpReLU, `threshold (d_sae,)`.
+        k: TopK: active features a token; None for JumpReLU.
+        subtract_decoder_bias: `b_dec` is subtracted from `y`.
+        input_scale: factor from the raw residual stream to `y`.
+        by_norm: threshold or TopK look at a pre-activation times the norm of its decoder row.
+        hook: name of the place in the model, if the files give it.
+    """
+
+    weights: dict[str, Tensor]
+    k: int | None
+    subtract_decoder_bias: bool
+    input_scale: float = 1.0
+    by_norm: bool = False
+    hook: str | None = None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a published configuration.
+
+    Raises:
+        DictionaryError: it is missing or is not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DictionaryError(f"{path}: not found. {remedy()}") from None
+    except ValueError as error:
+        raise DictionaryError(f"{path}: not valid JSON ({error}). {remedy()}") from error
+    if not isinstance(values, dict):
+        raise DictionaryError(f"{path}: expected a JSON object, found {type(values).__name__}. {remedy()}")
+    return values
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file, whatever their precision.
+
+    Raises:
+        DictionaryError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise DictionaryError(f"{path}: not found. {remedy()}") from None
+    except (SafetensorError, OSError) as error:
+        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy()}") from error
+
+
+def needed(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> None:
+    """Check that names are there.
+
+    Raises:
+        DictionaryError: telling which are missing and which were found.
+    """
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise DictionaryError(f"{path}: missing {missing}, found {sorted(values)}. {remedy()}")
+
+
+def widened(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Bring tensors to float32 and check that their shapes fit together and their values are finite.
+
+    Raises:
+        DictionaryError: naming the first tensor that is wrong.
+    """
+    d_sae, d_model = tensors["b_enc"].numel(), tensors["b_dec"].numel()
+    shapes = {"W_enc": (d_model, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_model), "b_dec": (d_model,)}
+    shapes["threshold"] = (d_sae,)
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != shapes[name]:
+            raise DictionaryError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, expected {shapes[name]} "
+                f"from b_enc and b_dec. {remedy()}"
+            )
+        if not tensor.isfinite().all():
+            raise DictionaryError(f"{path}: {name} holds NaN or infinite values. {remedy()}")
+    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+
+
+def filled(value: float, like: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
+    """Return one float32 value for every feature."""
+    return torch.full(like.shape, value, dtype=torch.float32)
+
+
+def remedy() -> str:
+    """Say what to do about a published file that cannot be used."""
+    return "Check `format` and `file` of the dictionary in the config, or download the file again."

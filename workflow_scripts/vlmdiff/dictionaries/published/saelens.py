@@ -1,0 +1,179 @@
+"""SAELens: a folder with `cfg.json` and `sae_weights.safetensors` of any version, or a release and an id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vlmdiff.dictionaries.published.content import (
+    NAMES,
+    Found,
+    filled,
+    needed,
+    read_json,
+    read_safetensors,
+    widened,
+)
+from vlmdiff.dictionaries.source import PublishedSource
+from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError
+
+RELEASE = "saelens:"
+SCALER = "activation_scaler.json"
+ARCHITECTURES = ("standard", "topk", "jumprelu")
+NOT_FOLDED = {
+    "constant_norm_rescale": "every token is divided by its own norm",
+    "layer_norm": "every token is centred and divided by its own spread",
+    "covariance_whitening": "the whitening matrix is not part of the file; save the folded SAE with SAELens",
+}
+
+
+def read(source: PublishedSource) -> Found:
+    """Read a folder, or what the sae_lens package loads for `saelens:RELEASE/ID`.
+
+    Raises:
+        DictionaryError: a file is missing or damaged, or what it describes has no equal here.
+    """
+    text = str(source.path)
+    if text.startswith(RELEASE):
+        config, tensors = read_release(text.removeprefix(RELEASE))
+        return found(config, tensors, source, Path(text))
+    folder = Path(source.path)
+    config, tensors = read_json(folder / CONFIG), read_safetensors(folder / WEIGHTS)
+    return found(config, tensors, source, folder)
+
+
+def found(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: PublishedSource, path: Path
+) -> Found:
+    """Put configuration and tensors together.
+
+    Raises:
+        DictionaryError: what they describe has no equal here.
+    """
+    architecture = architecture_of(config, path)
+    place = {**config, **(config.get("metadata") or {})}
+    hook = place.get("hook_name") or place.get("hook_point")
+    reshaped = "hook_z" if "hook_z" in (hook or "") else "none"
+    if config.get("reshape_activations", reshaped) != "none":
+        raise DictionaryError(f"{path}: acts on outputs of heads (hook_z), not on a residual stream")
+    needed(tensors, NAMES, path)
+    check_scaling_factor(tensors, path)
+    weights = {name: tensors[name] for name in NAMES}
+    if architecture == "jumprelu":
+        needed(tensors, ("threshold",), path)
+        # SAELens applies a ReLU too, so that a negative threshold acts as zero does.
+        weights["threshold"] = tensors["threshold"].clamp(min=0)
+    elif architecture == "standard":
+        weights["threshold"] = filled(0.0, weights["b_enc"])
+    return Found(
+        widened(weights, path),
+        k_of(config, path) if architecture == "topk" else None,
+        bool(config.get("apply_b_dec_to_input", True)),
+        input_scale(config, source, path),
+        bool(config.get("rescale_acts_by_decoder_norm", False)),
+        hook,
+    )
+
+
+def architecture_of(config: Mapping[str, Any], path: Path) -> str:
+    """Return the architecture; before version 6 TopK was a standard one with another activation.
+
+    Raises:
+        DictionaryError: it is another one.
+    """
+    architecture = config.get("architecture", "standard")
+    activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    if architecture == "standard" and activation == "topk":
+        return "topk"
+    if architecture not in ARCHITECTURES or (architecture == "standard" and activation != "relu"):
+        raise DictionaryError(
+            f"{path}: architecture '{architecture}' with activation '{activation}' has no equal here; "
+            f"known are {list(ARCHITECTURES)} with relu or topk. BatchTopK dictionaries are JumpReLU ones "
+            "once SAELens saved them for inference"
+        )
+    return architecture
+
+
+def k_of(config: Mapping[str, Any], path: Path) -> int:
+    """Return the active features a token.
+
+    Raises:
+        DictionaryError: no key tells.
+    """
+    k = config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")
+    if not k:
+        raise DictionaryError(f"{path}: {CONFIG} of a TopK dictionary lacks `k`")
+    return int(k)
+
+
+def check_scaling_factor(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse factors that an old fine-tuning put on activations; SAELens itself reads them no more.
+
+    Raises:
+        DictionaryError: there are some other than 1.
+    """
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if name in tensors and not bool((tensors[name].float() - 1).abs().max() < 1e-5):
+            raise DictionaryError(f"{path}: {name} holds other values than 1, which have no equal here")
+
+
+def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) -> float:
+    """Return the factor on the residual stream that the weights expect.
+
+    Raises:
+        DictionaryError: the normalisation does not fold into weights, or its factor is unknown.
+    """
+    if source.input_scale is not None:
+        return source.input_scale
+    mode = config.get("normalize_activations") or "none"
+    if mode == "none":
+        return 1.0
+    if mode not in (True, "expected_average_only_in"):
+        reason = NOT_FOLDED.get(str(mode), "it is not known here")
+        raise DictionaryError(
+            f"{path}: normalize_activations is '{mode}' and does not fold into weights: {reason}"
+        )
+    scaler = path / SCALER
+    factor = read_json(scaler).get("scaling_factor") if scaler.is_file() else None
+    if factor is None:
+        raise DictionaryError(
+            f"{path}: normalize_activations is 'expected_average_only_in', but no {SCALER} beside it tells "
+            "the factor; give `input_scale` (sqrt(d_model) / average norm of the residual stream)"
+        )
+    return float(factor)
+
+
+def read_release(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Let the sae_lens package load a release's dictionary, from its cache or the hub.
+
+    Args:
+        name: `RELEASE/ID`, where RELEASE is one of SAELens' own or a repository `OWNER/NAME`.
+
+    Raises:
+        DictionaryError: the package is not installed, knows no such dictionary or cannot get it.
+    """
+    try:
+        from sae_lens import SAE
+        from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+    except ImportError as error:
+        raise DictionaryError(
+            f"{RELEASE}{name}: needs the package sae-lens ({error}); run `pip install sae-lens`, or name the "
+            "repository's own format and files in the config"
+        ) from error
+    from huggingface_hub.errors import HfHubHTTPError
+
+    parts = name.split("/")
+    length = 1 if parts[0] in get_pretrained_saes_directory() else 2
+    release, identifier = "/".join(parts[:length]), "/".join(parts[length:])
+    try:
+        sae = SAE.from_pretrained(release, identifier, device="cpu", dtype="float32")
+    except (HfHubHTTPError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise DictionaryError(
+            f"{RELEASE}{name}: sae_lens cannot load id '{identifier}' of release '{release}' "
+            f"({type(error).__name__}: {error}). Check the name, the network and HF_HUB_OFFLINE; offline, it "
+            "has to be in the Hugging Face cache already"
+        ) from error
+    return sae.cfg.to_dict(), dict(sae.state_dict())
