@@ -29,6 +29,10 @@ include: "rules/figures.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    logger.info(plan(CFG))
+
+
 rule all:
     default_target: True
     input:

@@ -1,4 +1,4 @@
-# Residual streams of a model shown a data set, one HDF5 shard for each block of samples.
+"""Residual streams of a model shown a data set: one HDF5 shard for each block of samples and group of layers."""
 
 
 rule extract_activations:
@@ -6,12 +6,16 @@ rule extract_activations:
         samples=lambda wildcards: samples_file(wildcards.dataset),
         model=lambda wildcards: f"{model_path(wildcards.model)}/config.json",
         vision_tower=lambda wildcards: vision_tower_files(wildcards.model),
+        # Only to bound the disk that temporary shards take: these files are not read.
+        after=finished_groups,
     output:
-        f"{RESULTS}/activations/{{model}}/{{dataset}}/shard_{{block}}.h5",
+        shard=kept_or_temporary(f"{RESULTS}/activations/{{model}}/{{dataset}}/{{layers}}/shard_{{block}}.h5"),
     log:
-        f"{RESULTS}/logs/extract_activations/{{model}}/{{dataset}}/shard_{{block}}.log",
+        f"{RESULTS}/logs/extract_activations/{{model}}/{{dataset}}/{{layers}}/shard_{{block}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/extract_activations/{{model}}/{{dataset}}/shard_{{block}}.tsv"
+        f"{RESULTS}/benchmarks/extract_activations/{{model}}/{{dataset}}/{{layers}}/shard_{{block}}.tsv"
+    wildcard_constraints:
+        layers=one_of(map(group_folder, GROUPS)),
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -19,10 +23,11 @@ rule extract_activations:
         **rule_resources("extract_activations", mem_mb=2000, runtime=60),
     params:
         samples=lambda wildcards: CFG.dataset(wildcards.dataset).samples,
-        fewer=lambda wildcards: getattr(CFG.dataset(wildcards.dataset), "on_missing", "error") == "skip",
+        fewer=lambda wildcards: fewer_samples(wildcards.dataset),
         subject=lambda wildcards: subject_params(wildcards.model),
-        extraction=CFG.extraction.params("store"),
-        layers=LAYERS,
+        extraction=CFG.extraction.params("store", "layers_at_once"),
+        layers=named_group,
+        token_types=lambda wildcards: stored_tokens(CFG, wildcards.model, wildcards.dataset),
         code=code_digest("extract_activations"),
     script:
         "../workflow_scripts/extract_activations.py"

@@ -101,9 +101,9 @@ def blocks(dataset):
     return range(ceil(CFG.dataset(dataset).samples / CFG.extraction.shard_samples))
 
 
-def shards(model, dataset):
-    """Return the activation shards of a model shown a data set, in the order of samples."""
-    return [f"{RESULTS}/activations/{model}/{dataset}/shard_{block}.h5" for block in blocks(dataset)]
+def fewer_samples(dataset):
+    """Tell whether a data set may have fewer samples than asked for, because images were left out."""
+    return getattr(CFG.dataset(dataset), "on_missing", "error") == "skip"
 
 
 def is_published(dictionary):
@@ -129,6 +129,7 @@ def rule_resources(rule_name, **defaults):
 
 include: "common/models.smk"
 include: "common/data.smk"
+include: "common/activations.smk"
 include: "common/world.smk"
 include: "common/dictionaries.smk"
 include: "common/features.smk"

@@ -4,6 +4,9 @@
 rule train_dictionary:
     input:
         shards=training_shards,
+        samples=streamed(lambda stage: samples_file(stage.dataset)),
+        model=streamed(lambda stage: f"{model_path(stage.model)}/config.json"),
+        vision_tower=streamed(lambda stage: vision_tower_files(stage.model)),
         initial=initial_weights,
     output:
         weights=f"{DICTIONARY}/layer_{{layer}}/sae_weights.safetensors",
@@ -34,6 +37,7 @@ rule train_dictionary:
                 for key in ("initial", "model", "dataset")
             },
         },
+        stream=stream_settings,
         # Outside of the declared outputs, which Snakemake clears when a job fails.
         checkpoints=f"{RESULTS}/checkpoints/dictionaries/{{dictionary}}/seed_{{seed}}/layer_{{layer}}",
         code=code_digest("train_dictionary"),
@@ -105,7 +109,7 @@ rule evaluate_dictionary:
         weights=lambda wildcards: dictionary_files(wildcards.dictionary, wildcards.seed),
         snapshots=snapshot_folders,
         initial=all_initial_weights,
-        shards=lambda wildcards: [path for entry in evaluation_sets(wildcards) for path in entry["shards"]],
+        shards=evaluation_shards,
     output:
         report(
             f"{DICTIONARY}/metrics.csv",

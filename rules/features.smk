@@ -3,7 +3,7 @@
 
 rule feature_statistics:
     input:
-        shards=lambda wildcards: shards(wildcards.model, wildcards.dataset),
+        shards=lambda wildcards: shards(wildcards.model, wildcards.dataset, wildcards.layer),
         dictionary=lambda wildcards: dictionary_file(wildcards.dictionary, wildcards.seed, wildcards.layer),
     output:
         statistics=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/statistics.parquet",

@@ -19,5 +19,6 @@ with job(snakemake):
         dataset=wildcards.dataset,
         block=int(wildcards.block),
         layers=params.layers,
+        token_types=params.token_types,
         **params.extraction,
     )

@@ -6,17 +6,19 @@ with job(snakemake):
     from pathlib import Path
 
     from vlmdiff.dictionaries.training import train_dictionary
+    from vlmdiff.extraction.stream import open_stream
 
-    initial = snakemake.input.get("initial")
+    given, params, layer = snakemake.input, snakemake.params, int(snakemake.wildcards.layer)
+    initial = given.get("initial")
     train_dictionary(
-        snakemake.input.shards,
+        open_stream(given.model, given.samples, layer, params.stream) if params.stream else given.shards,
         Path(initial).parent if initial else "random",
-        layer=int(snakemake.wildcards.layer),
-        seed=snakemake.params.seed,
-        architecture=snakemake.params.architecture,
-        stage=snakemake.params.stage,
-        provenance=snakemake.params.provenance,
+        layer=layer,
+        seed=params.seed,
+        architecture=params.architecture,
+        stage=params.stage,
+        provenance=params.provenance,
         folder=Path(snakemake.output.weights).parent,
-        checkpoints=snakemake.params.checkpoints,
-        code=snakemake.params.code,
+        checkpoints=params.checkpoints,
+        code=params.code,
     )

@@ -35,15 +35,51 @@ def snapshot_folders(wildcards):
 
 
 def training_shards(wildcards):
-    """Return the activations that a dictionary is trained on."""
+    """Return the stored activations that a dictionary is trained on; none if it is trained from the model."""
     stage = CFG.dictionaries[wildcards.dictionary]
-    return shards(stage.model, stage.dataset)
+    return [] if STREAMED else shards(stage.model, stage.dataset, wildcards.layer)
+
+
+def streamed(files):
+    """Return an input function: what a training straight from the model reads; nothing if it reads shards."""
+
+    def inputs(wildcards):
+        stage = CFG.dictionaries[wildcards.dictionary]
+        return files(stage) if STREAMED else []
+
+    return inputs
+
+
+def stream_settings(wildcards):
+    """Return how a training's model is shown its data, or None if it reads shards."""
+    if not STREAMED:
+        return None
+    stage = CFG.dictionaries[wildcards.dictionary]
+    return {
+        "name": stage.model,
+        "subject": subject_params(stage.model),
+        "samples": CFG.dataset(stage.dataset).samples,
+        "fewer": fewer_samples(stage.dataset),
+        "storage": CFG.extraction.storage,
+        "batch_tokens": CFG.extraction.batch_tokens,
+    }
 
 
 def evaluation_sets(wildcards):
     """Return the held-out sets that list a dictionary, with their shards."""
     return [
-        {"model": entry.model, "dataset": entry.dataset, "shards": shards(entry.model, entry.dataset)}
+        {
+            "model": entry.model,
+            "dataset": entry.dataset,
+            "tokens": entry.tokens,
+            "shards": {layer: shards(entry.model, entry.dataset, layer) for layer in LAYERS},
+        }
         for entry in CFG.evaluation
         if wildcards.dictionary in entry.dictionaries
     ]
+
+
+def evaluation_shards(wildcards):
+    """Return the shards of all held-out sets that list a dictionary, each once."""
+    paths = (path for one in evaluation_sets(wildcards) for files in one["shards"].values() for path in files)
+    return list(dict.fromkeys(paths))

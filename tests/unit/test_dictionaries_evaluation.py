@@ -1,7 +1,5 @@
 """Held-out metrics against a naive computation on all tokens at once."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +12,8 @@ from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.models import DICTIONARY_METRICS
+
+BOTH = ["text", "image"]
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def test_table_has_every_layer_snapshot_set_and_kind_of_token(shards, tmp_path):
         save_dictionary(dictionary, folder / "snapshots" / "50", {})
         save_dictionary(dictionary, tmp_path / "initial" / f"layer_{layer}", {})
     sets = [
-        {"model": "vlm", "dataset": "questions", "shards": shards},
-        {"model": "lm", "dataset": "text", "shards": text_only},
+        {"model": "vlm", "dataset": "questions", "tokens": BOTH, "shards": dict.fromkeys((0, 1), shards)},
+        {"model": "lm", "dataset": "text", "tokens": BOTH, "shards": dict.fromkeys((0, 1), text_only)},
     ]
     evaluate_dictionary(
         folders={layer: tmp_path / "d" / f"layer_{layer}" for layer in (0, 1)},
         initials={layer: tmp_path / "initial" / f"layer_{layer}" for layer in (0, 1)},
         snapshots=[50, 100],
-        sets=json.loads(json.dumps(sets, default=str)),
+        sets=sets,
         dictionary="adapted",
         seed=2,
         output=tmp_path / "metrics.csv",
@@ -90,7 +90,7 @@ def test_table_has_every_layer_snapshot_set_and_kind_of_token(shards, tmp_path):
 
 def test_random_start_has_no_cosine(shards, tmp_path):
     save_dictionary(randomise(TopKDictionary(16, 64, 4)), tmp_path / "d", {})
-    entry = {"model": "vlm", "dataset": "questions", "shards": shards}
+    entry = {"model": "vlm", "dataset": "questions", "tokens": BOTH, "shards": dict.fromkeys((0, 1), shards)}
     evaluate_dictionary({0: tmp_path / "d"}, {}, [], [entry], "base", 0, tmp_path / "metrics.csv")
     assert read_table(tmp_path / "metrics.csv", DICTIONARY_METRICS).cos_initial.isna().all()
 

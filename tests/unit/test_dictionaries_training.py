@@ -58,7 +58,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def train(shards, tmp_path):
     def run(name: str, initial="random", architecture=TOPK, **changes) -> Path:
-        values = {"checkpoint_every_s": 1e9, "code": "", "seed": 3, "shards": shards, "stage": STAGE}
+        values = {"checkpoint_every_s": 1e9, "code": "", "seed": 3, "activations": shards, "stage": STAGE}
         values.update(changes)
         train_dictionary(
             initial=initial,
@@ -193,7 +193,7 @@ def reached(point: Path, step: int) -> bool:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 4}, {"code": "other"}, {"stage": {**STAGE, "learning_rate": 4e-3}}, {"shards": "others"}],
+    [{"seed": 4}, {"code": "other"}, {"stage": {**STAGE, "learning_rate": 4e-3}}, {"activations": "others"}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_checkpoint_of_other_settings_is_not_used(train, cut_at, changes, caplog, tmp_path):
@@ -201,8 +201,8 @@ def test_checkpoint_of_other_settings_is_not_used(train, cut_at, changes, caplog
     with pytest.raises(PowerCutError):
         train("cut", checkpoint_every_s=0.0)
     cut_at(None)
-    if "shards" in changes:
-        changes = {"shards": write_sparse_shards(tmp_path / "others", seed=5, scale=30.0)}
+    if "activations" in changes:
+        changes = {"activations": write_sparse_shards(tmp_path / "others", seed=5, scale=30.0)}
     with caplog.at_level(logging.INFO):
         started = train("cut", **changes)
     assert "made with other settings or inputs; training starts anew" in caplog.text

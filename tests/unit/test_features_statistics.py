@@ -57,6 +57,7 @@ class FakeStore:
         self.token_id = rng.integers(0, 50, tokens).astype(np.int32)
         self.position = np.concatenate([np.arange(1, n + 1) for n in [*lengths, 0]]).astype(np.int32)
         self.sample = np.repeat(np.arange(len(lengths)), lengths)
+        self.token_types = ("image", "text")
         self.sample_ids = [f"s{i}" for i in range(len(lengths))]
         self.groups = list(rng.choice(GROUPS, len(lengths)))
 

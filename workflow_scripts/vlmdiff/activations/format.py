@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-SCHEMA = "vlmdiff-shard-1"
+SCHEMA = "vlmdiff-shard-2"
 CHUNK_BYTES = 2 * 2**20
 TOKEN_DTYPES = {"token_id": np.int32, "position": np.int32, "token_type": np.uint8}
 STORED = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
@@ -26,7 +26,7 @@ class ShardError(ValueError):
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """Where a shard comes from and how its values are stored."""
+    """Where a shard comes from, which tokens it holds and how their values are stored."""
 
     model: str
     dataset: str
@@ -36,6 +36,7 @@ class ShardHeader:
     d_model: int
     layers: tuple[int, ...]
     dtype: Storage
+    token_types: tuple[str, ...] = ("image", "text")
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class ActivationStore:
         n_samples: samples over all shards.
         sample_ids: names of the samples, in order.
         groups: groups of the samples, in order.
+        token_types: types of the tokens that are stored.
     """
 
     def __init__(self, paths: Sequence[str | Path], layer: int, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -68,12 +69,13 @@ class ActivationStore:
             shard.verify((layer,))
         self.d_model: int = self.shards[0].header.d_model
         self.sample_ids = [name for shard in self.shards for name in shard.sample_id]
+        self.token_types: tuple[str, ...] = self.shards[0].header.token_types
         self.groups = [group for shard in self.shards for group in shard.group]
         self.n_samples = len(self.sample_ids)
 
     def n_tokens(self, token_types: Sequence[str]) -> int:
         """Return how many tokens of the given types there are."""
-        codes = type_codes(token_types)
+        codes = self._codes(token_types)
         return int(sum(np.isin(shard.token_type, codes).sum() for shard in self.shards))
 
     def chunks(
@@ -83,9 +85,9 @@ class ActivationStore:
 
         A sample's tokens may lie in two chunks.
         """
-        first_sample = 0
+        codes, first_sample = self._codes(token_types), 0
         for index, shard in enumerate(self.shards):
-            mask = np.isin(shard.token_type, type_codes(token_types))
+            mask = np.isin(shard.token_type, codes)
             sample = np.repeat(np.arange(len(shard.sample_id)), np.diff(shard.offsets)) + first_sample
             for slab in cut_slabs(index, mask, max_tokens):
                 rows = slab.start + slab.rows
@@ -115,7 +117,7 @@ class ActivationStore:
         Raises:
             ShardError: there is no token of these types.
         """
-        codes = type_codes(token_types)
+        codes = self._codes(token_types)
         masks = [np.isin(shard.token_type, codes) for shard in self.shards]
         slabs = [slab for index, mask in enumerate(masks) for slab in cut_slabs(index, mask, SLAB_TOKENS)]
         if not slabs:
@@ -125,6 +127,19 @@ class ActivationStore:
         fits = 2 * self.d_model * sum(len(slab.rows) for slab in slabs) <= self.memory_bytes
         stream = ShuffledStream(slabs, self._stored, seed, keep=fits)
         return (from_storage(rows) for rows in stream.batches(batch_tokens, start_step * batch_tokens))
+
+    def _codes(self, token_types: Sequence[str]) -> np.ndarray:
+        """Return the codes of token types.
+
+        Raises:
+            ShardError: tokens of a type were not stored.
+        """
+        if absent := sorted(set(token_types) - set(self.token_types)):
+            raise ShardError(
+                f"{self.shards[0].path}: tokens of the types {absent} were not stored, only "
+                f"{list(self.token_types)}; run snakemake again, which stores what the config needs"
+            )
+        return type_codes(token_types)
 
     def _stored(self, slab: Slab) -> np.ndarray:
         values = self.shards[slab.shard].read(self.layer, slab.start, slab.stop)
@@ -139,7 +154,7 @@ def check_together(shards: Sequence[Shard]) -> None:
     if not shards:
         raise ShardError("no activation shards were given; expected all shards of one model and data set")
     first = shards[0]
-    same = ("model", "dataset", "model_fingerprint", "dataset_fingerprint", "d_model", "dtype")
+    same = ("model", "dataset", "model_fingerprint", "dataset_fingerprint", "d_model", "dtype", "token_types")
     for shard in shards[1:]:
         differing = [key for key in same if getattr(shard.header, key) != getattr(first.header, key)]
         if differing:

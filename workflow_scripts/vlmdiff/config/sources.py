@@ -1,4 +1,4 @@
-"""Where something comes from: a local path, the built-in world, or a pinned repository of the Hugging Face hub."""
+"""Where something comes from: a local path, the built-in world, or a pinned repository of the hub."""
 
 from __future__ import annotations
 

@@ -57,6 +57,11 @@ class ExtractionConfig(Section):
         description="`keep` shards; delete them once nothing needs them any more (`temporary`); or train "
         "dictionaries straight from the model and store no training data at all (`stream`).",
     )
+    layers_at_once: Count | None = Field(
+        None,
+        description="Layers in one shard file, and so in one pass of the model; left out: all. With "
+        "`temporary`, training data lie on disk for one such group at a time.",
+    )
     shard_samples: Count = Field(2000, description="Samples in one shard file, and so in one extraction job.")
     batch_tokens: Count = Field(8192, description="Tokens in one forward pass, padding included.")
     storage: Literal["float16", "bfloat16"] = Field(

@@ -82,19 +82,21 @@ class Score:
 
 @torch.no_grad()
 def score_dictionaries(
-    store: ActivationStore, dictionaries: Mapping[int, Dictionary]
+    store: ActivationStore,
+    dictionaries: Mapping[int, Dictionary],
+    token_types: Sequence[str] = tuple(TOKEN_TYPES),
 ) -> dict[int, dict[str, Score]]:
     """Score several dictionaries of one layer on the same tokens, read once.
 
     Returns:
-        for each key of `dictionaries` the scores of `all`, `text` and `image` tokens; a type
+        for each key of `dictionaries` the scores of `text` and `image` tokens, and of `all` of them; a type
         without tokens has no score.
     """
     scores: dict[int, dict[str, Score]] = {key: {} for key in dictionaries}
     widest = max(dictionary.d_sae for dictionary in dictionaries.values())
     device = next(iter(dictionaries.values())).b_dec.device
     chunk_values = CHUNK_VALUES["cpu" if device.type == "cpu" else "gpu"]
-    for chunk in store.chunks(tuple(TOKEN_TYPES), max_tokens=max(256, chunk_values // widest)):
+    for chunk in store.chunks(token_types, max_tokens=max(256, chunk_values // widest)):
         values, token_type = chunk.values.to(device), chunk.token_type.to(device)
         for key, dictionary in dictionaries.items():
             z = dictionary.encode(values)
@@ -153,7 +155,8 @@ def layer_rows(
         )
         dictionaries[percent] = item.to("cuda" if torch.cuda.is_available() else "cpu")
     for entry in sets:
-        scores = score_dictionaries(ActivationStore(entry["shards"], layer), dictionaries)
+        store = ActivationStore(entry["shards"][layer], layer)
+        scores = score_dictionaries(store, dictionaries, entry["tokens"])
         for percent, by_tokens in scores.items():
             for tokens in ("all", *TOKEN_TYPES):
                 if tokens in by_tokens:
@@ -183,7 +186,8 @@ def evaluate_dictionary(
         folders: for each layer the dictionary's folder.
         initials: for each layer the folder of the dictionary that it started from; empty if random.
         snapshots: percentages of training at which copies were kept.
-        sets: evaluation sets: `model`, `dataset` and the paths of their `shards`; no rows without any.
+        sets: evaluation sets: `model`, `dataset`, `tokens` and, by layer, the paths of their `shards`; no
+            rows without any.
         dictionary: stage, for the table.
         seed: index, for the table.
         output: CSV file.

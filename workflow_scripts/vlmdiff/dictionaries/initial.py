@@ -18,6 +18,7 @@ from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
+from vlmdiff.extraction.stream import ActivationStream
 
 log = logging.getLogger(__name__)
 SAMPLE_TOKENS = 16_384
@@ -25,7 +26,7 @@ SAMPLE_TOKENS = 16_384
 LEAST_THRESHOLD = 1e-3
 
 
-def sample_tokens(store: ActivationStore, recipe: Recipe, seed: int) -> Tensor:
+def sample_tokens(store: ActivationStore | ActivationStream, recipe: Recipe, seed: int) -> Tensor:
     """Return shuffled residuals `(about 16,384, d_model)` of the tokens that the loss sees."""
     batches = -(-SAMPLE_TOKENS // recipe.batch_tokens)
     return torch.cat(list(islice(store.batches(recipe.tokens, recipe.batch_tokens, seed), batches)))
@@ -150,7 +151,9 @@ def warm_start(
     return dictionary
 
 
-def start(store: ActivationStore, recipe: Recipe, initial: str | Path, seed: int) -> tuple[Dictionary, float]:
+def start(
+    store: ActivationStore | ActivationStream, recipe: Recipe, initial: str | Path, seed: int
+) -> tuple[Dictionary, float]:
     """Return the dictionary to train, in scaled units, and the scale of its input.
 
     A warm start keeps the scale of the dictionary that it starts from, if that was trained here.

@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.extraction.stream import ActivationStream
 
+Activations = ActivationStore | ActivationStream
 DEAD_AFTER_TOKENS = 100_000
 
 
@@ -90,7 +92,7 @@ class DictionaryTask(pl.LightningModule):
 class ShuffledBatches(IterableDataset):
     """Endless shuffled batches of one layer's tokens, from a given step on."""
 
-    def __init__(self, store: ActivationStore, recipe: Recipe, seed: int, start_step: int):
+    def __init__(self, store: Activations, recipe: Recipe, seed: int, start_step: int):
         self.store, self.recipe, self.seed, self.start_step = store, recipe, seed, start_step
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -103,7 +105,7 @@ class ShuffledBatches(IterableDataset):
 class ActivationDataModule(pl.LightningDataModule):
     """Hands one layer's tokens to the trainer; a resumed training goes on where it stopped."""
 
-    def __init__(self, store: ActivationStore, recipe: Recipe, seed: int):
+    def __init__(self, store: Activations, recipe: Recipe, seed: int):
         super().__init__()
         self.store, self.recipe, self.seed = store, recipe, seed
 

@@ -24,6 +24,7 @@ from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import ActivationDataModule, DictionaryTask
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS
+from vlmdiff.extraction.stream import ActivationStream
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import TRAINING_LOG
@@ -32,7 +33,7 @@ CHECKPOINT_EVERY_S = 60.0
 
 
 def train_dictionary(
-    shards: Sequence[str | Path],
+    activations: Sequence[str | Path] | ActivationStream,
     initial: str | Path,
     layer: int,
     seed: int,
@@ -47,7 +48,7 @@ def train_dictionary(
     """Train a dictionary and write weights, configuration, progress and snapshots.
 
     Args:
-        shards: activation shards of the stage's model and data set.
+        activations: shards of the stage's model and data set, or a stream straight from the model.
         initial: `random`, or the folder of the dictionary to start from.
         layer: decoder block.
         seed: determines random weights and the order of tokens.
@@ -66,8 +67,9 @@ def train_dictionary(
     """
     folder, work = Path(folder), Path(checkpoints)
     recipe = Recipe.from_params(architecture, stage)
-    settings = settings_digest(shards, layer, initial, seed, architecture, stage, provenance, code)
-    store = ActivationStore(shards, layer)
+    settings = settings_digest(activations, layer, initial, seed, architecture, stage, provenance, code)
+    streamed = isinstance(activations, ActivationStream)
+    store = activations if streamed else ActivationStore(activations, layer)
     dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"))
     facts = {**provenance, "layer": layer, "seed": seed, "input_scale": scale, "tokens": list(recipe.tokens)}
     task = DictionaryTask(dictionary, recipe, scale)
@@ -118,14 +120,21 @@ def publish_snapshots(made: Path, target: Path, percentages: Sequence[int]) -> N
 
 
 def settings_digest(
-    shards: Sequence[str | Path], layer: int, initial: str | Path, seed: int, *values: Any
+    activations: Sequence[str | Path] | ActivationStream,
+    layer: int,
+    initial: str | Path,
+    seed: int,
+    *values: Any,
 ) -> str:
     """Digest everything that a training's result depends on: values, activations and initial weights.
 
-    Activations are represented by the checksums that their shards carry.
+    Activations are represented by the checksums that their shards carry, or by what a stream makes them of.
     """
     total = hashlib.sha256(json.dumps([layer, seed, *values], sort_keys=True, default=dict).encode())
-    for path in shards:
+    if isinstance(activations, ActivationStream):
+        total.update(activations.fingerprint().encode())
+        activations = []
+    for path in activations:
         with reading(Path(path)) as file:
             for name in (layer_name(layer), "token_type"):
                 total.update(str(file[name].attrs["checksum"]).encode())

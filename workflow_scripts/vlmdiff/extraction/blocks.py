@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vlmdiff.activations.format import ShardContent, ShardHeader, Storage
 from vlmdiff.activations.precision import to_storage
-from vlmdiff.activations.tokens import BOS, PADDING
+from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.activations.writer import ShardWriter, shard_writer
 from vlmdiff.data.batching import prepare_batches, sample_lengths
 from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples
@@ -48,6 +49,7 @@ def extract_block(
     layers: Sequence[int],
     storage: Storage = "float16",
     batch_tokens: int = 8192,
+    token_types: Sequence[str] = ("image", "text"),
 ) -> None:
     """Capture the residual stream of one block of samples and write it as a shard.
 
@@ -64,6 +66,7 @@ def extract_block(
         layers: decoder blocks whose output is stored.
         storage: 16-bit type.
         batch_tokens: most tokens of a forward pass, padding included.
+        token_types: types of the tokens that are stored; BOS and padding never are.
 
     Raises:
         DataError: the block holds no samples.
@@ -81,6 +84,7 @@ def extract_block(
         d_model=subject.d_model,
         layers=tuple(sorted(set(layers))),
         dtype=storage,
+        token_types=tuple(sorted(token_types)),
     )
     with shard_writer(path, header) as writer:
         write_samples(subject, chosen, writer, batch_tokens)
@@ -128,10 +132,11 @@ def write_samples(
 ) -> None:
     """Capture samples window by window, so that memory stays bounded whatever the block's size."""
     lengths, layers = sample_lengths(subject, samples), writer.header.layers
+    types = writer.header.token_types
     most = max(batch_tokens, WINDOW_BYTES // (2 * subject.d_model * len(layers)))
     for window in progress(windows(lengths, most), "windows of samples"):
         members = [samples[i] for i in window]
-        captured = capture_samples(subject, members, layers, writer.header.dtype, batch_tokens)
+        captured = capture_samples(subject, members, layers, writer.header.dtype, batch_tokens, types)
         writer.append(joined(captured, members))
 
 
@@ -147,26 +152,35 @@ def windows(lengths: Sequence[int], most: int) -> list[range]:
 
 
 def capture_samples(
-    subject: Subject, samples: Sequence[Sample], layers: Sequence[int], storage: Storage, batch_tokens: int
+    subject: Subject,
+    samples: Sequence[Sample],
+    layers: Sequence[int],
+    storage: Storage,
+    batch_tokens: int,
+    token_types: Sequence[str],
 ) -> list[Captured]:
     """Run samples in batches of similar length; return what is stored of each, in their order."""
     captured: dict[int, Captured] = {}
     batches = prepare_batches(subject, samples, batch_tokens)
     with torch.inference_mode():
         for indices, batch in progress(batches, "batches"):
-            captured.update(zip(indices, capture_batch(subject, batch, layers, storage), strict=True))
+            found = capture_batch(subject, batch, layers, storage, token_types)
+            captured.update(zip(indices, found, strict=True))
     return [captured[index] for index in range(len(samples))]
 
 
 def capture_batch(
-    subject: Subject, batch: Batch, layers: Sequence[int], storage: Storage
+    subject: Subject, batch: Batch, layers: Sequence[int], storage: Storage, token_types: Sequence[str]
 ) -> Iterator[Captured]:
-    """Run a batch and yield its samples, without BOS and padding."""
+    """Run a batch and yield its samples, only their tokens of the given types."""
     residuals = subject.residuals(batch, layers)
-    keep = (batch.token_type != PADDING) & (batch.token_type != BOS)
+    keep = kept(batch.token_type, token_types)
     counts = keep.sum(1).tolist()
     # One selection and one transfer a layer, not one a sample.
-    values = {layer: to_storage(residual[keep], storage) for layer, residual in residuals.items()}
+    values = {
+        layer: to_storage(residual[keep.to(residual.device)], storage)
+        for layer, residual in residuals.items()
+    }
     token_id = batch.input_ids[keep].int().cpu().numpy()
     token_type = batch.token_type[keep].cpu().numpy()
     position = keep.nonzero()[:, 1].int().cpu().numpy()
@@ -178,6 +192,12 @@ def capture_batch(
             position[rows],
             token_type[rows],
         )
+
+
+def kept(token_type: Tensor, token_types: Sequence[str]) -> Tensor:
+    """Mark tokens of the given types."""
+    codes = [TOKEN_TYPES[name] for name in token_types]
+    return torch.isin(token_type, torch.tensor(codes, dtype=token_type.dtype, device=token_type.device))
 
 
 def joined(captured: Sequence[Captured], samples: Sequence[Sample]) -> ShardContent:

@@ -136,7 +136,7 @@ def collect(store: ActivationStore, dictionary: Dictionary, top: int, max_tokens
             "train or load a dictionary for this model"
         )
     running = FeatureStatistics(store.groups, dictionary.d_sae, top)
-    for chunk in progress(store.chunks(("text", "image"), max_tokens), "chunks"):
+    for chunk in progress(store.chunks(store.token_types, max_tokens), "chunks"):
         running.add(chunk, encode_chunk(dictionary, chunk))
     running.finish()
     return running

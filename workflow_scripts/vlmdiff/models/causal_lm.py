@@ -39,11 +39,11 @@ class CausalLM(Subject):
         rows = self.encode(self.texts(prompts, as_chat))
         return make_batch(rows, self.pad_id, self.bos_id).to(self.device)
 
-    def lengths(
+    def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
-    ) -> list[int]:
-        """See `Subject.lengths`."""
-        return [len(row) for row in self.encode(self.texts(prompts, as_chat))]
+    ) -> list[list[int]]:
+        """See `Subject.rows`."""
+        return self.encode(self.texts(prompts, as_chat))
 
     def embed(self, batch: Batch) -> Tensor:
         """See `Subject.embed`."""
@@ -81,8 +81,8 @@ class OwnDecoder(CausalLM):
         """See `Subject.prepare`; images are left out."""
         return self.whole.prepare(prompts, [None] * len(prompts), as_chat)
 
-    def lengths(
+    def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
-    ) -> list[int]:
-        """See `Subject.lengths`."""
-        return self.whole.lengths(prompts, [None] * len(prompts), as_chat)
+    ) -> list[list[int]]:
+        """See `Subject.rows`."""
+        return self.whole.rows(prompts, [None] * len(prompts), as_chat)

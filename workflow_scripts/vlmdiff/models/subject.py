@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlmdiff.models.batch import Batch
+from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.hooks import record_inputs, record_outputs, stop_after
 from vlmdiff.models.logits import precise_logits
@@ -80,16 +80,31 @@ class Subject(ABC):
         """
 
     @abstractmethod
-    def lengths(
+    def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
-    ) -> list[int]:
-        """Return the tokens that each prompt will have, image tokens included.
+    ) -> list[list[int]]:
+        """Return the token ids that each prompt will have, image tokens included; nothing runs.
 
         Args:
             prompts: one text a sample.
             sizes: (width, height) in pixels of each sample's image, or None.
             as_chat: see `prepare`.
         """
+
+    def lengths(
+        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
+    ) -> list[int]:
+        """Return how many tokens each prompt will have; arguments as for `rows`."""
+        return [len(row) for row in self.rows(prompts, sizes, as_chat)]
+
+    def types(
+        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
+    ) -> list[list[int]]:
+        """Return the types of the tokens that each prompt will have; arguments as for `rows`."""
+        rows = self.rows(prompts, sizes, as_chat)
+        image_id = getattr(self, "image_id", None)
+        batch = make_batch(rows, self.pad_id, self.bos_id, image_id)
+        return [types[: len(row)] for types, row in zip(batch.token_type.tolist(), rows, strict=True)]
 
     @abstractmethod
     def embed(self, batch: Batch) -> Float[Tensor, "samples sequence d_model"]:

@@ -76,13 +76,13 @@ class VisionLanguageModel(Subject):
         self.check_seen(seen, [grid for grid in grids if grid is not None])
         return make_batch(rows, self.pad_id, self.bos_id, self.image_id, seen).to(self.device)
 
-    def lengths(
+    def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
-    ) -> list[int]:
-        """See `Subject.lengths`."""
+    ) -> list[list[int]]:
+        """See `Subject.rows`."""
         rows = self.encode(self.texts(prompts, [size is not None for size in sizes], as_chat))
         grids = [None if size is None else self.grid_of(size) for size in sizes]
-        return [len(self.expanded(row, grid)) for row, grid in zip(rows, grids, strict=True)]
+        return [self.expanded(row, grid) for row, grid in zip(rows, grids, strict=True)]
 
     def embed(self, batch: Batch) -> Float[Tensor, "samples sequence d_model"]:
         """See `Subject.embed`."""

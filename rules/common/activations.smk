@@ -1,0 +1,55 @@
+"""Which activations are stored, where, and for how long."""
+
+from vlmdiff.config.storage import layer_groups, plan, stored_tokens, training_only
+
+STREAMED = CFG.extraction.store == "stream"
+TEMPORARY = CFG.extraction.store == "temporary"
+GROUPS = layer_groups(CFG)
+
+# A dry run starts nothing, so that Snakefile's `onstart` is silent.
+if workflow.is_main_process and workflow.output_settings.dryrun:
+    logger.info(plan(CFG))
+
+
+def group_folder(layers):
+    """Name the layers that share a shard file."""
+    return f"layers_{layers[0]}_{layers[-1]}"
+
+
+def group_of(layer):
+    """Return the layers that are stored together with one."""
+    return next(layers for layers in GROUPS if int(layer) in layers)
+
+
+def named_group(wildcards):
+    """Return the layers that a shard's path names."""
+    return next(layers for layers in GROUPS if group_folder(layers) == wildcards.layers)
+
+
+def shards(model, dataset, layer):
+    """Return the activation shards that hold a layer of a model shown a data set, in the order of samples."""
+    folder = f"{RESULTS}/activations/{model}/{dataset}/{group_folder(group_of(layer))}"
+    return [f"{folder}/shard_{block}.h5" for block in blocks(dataset)]
+
+
+def kept_or_temporary(path):
+    """Mark a shard as one that is deleted when nothing needs it any more, if the config says so."""
+    return temp(path) if TEMPORARY else path
+
+
+def finished_groups(wildcards):
+    """Return the dictionaries that must be trained before more training data are stored; none to keep all.
+
+    Training data of one group of layers are on disk at a time.
+    """
+    number = GROUPS.index(named_group(wildcards))
+    if not TEMPORARY or number == 0 or not training_only(CFG, wildcards.model, wildcards.dataset):
+        return []
+    series = (wildcards.model, wildcards.dataset)
+    trained = [name for name, one in CFG.trained().items() if (one.model, one.dataset) == series]
+    return [
+        ancient(dictionary_file(name, seed, layer))
+        for name in trained
+        for seed in SEEDS
+        for layer in GROUPS[number - 1]
+    ]

@@ -1,0 +1,167 @@
+"""Which activations an experiment has to store, and how many bytes they will take (docs/storage.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmdiff.config.schema import Config
+from vlmdiff.config.subjects import PlannedSize
+
+VALUE_BYTES, WEIGHT_BYTES = 2, 4
+# Scenes of the built-in world are described and asked about in about so many words.
+WORLD_TEXT_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class PlannedSeries:
+    """The activations of one model on one data set.
+
+    Attributes:
+        model, dataset: names in the config.
+        samples: samples.
+        tokens: tokens stored of one sample; None if nobody knows yet.
+        layers: how many layers are stored.
+        bytes: of the values, over all layers; None if nobody knows yet.
+    """
+
+    model: str
+    dataset: str
+    samples: int
+    tokens: int | None
+    layers: int
+    bytes: int | None
+
+
+def readers(config: Config) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Yield (stage, model, data set, token types) of everything that reads activations."""
+    for stage in config.trained().values():
+        yield "training", stage.model, stage.dataset, tuple(stage.tokens)
+    for entry in config.evaluation:
+        yield "evaluation", entry.model, entry.dataset, tuple(entry.tokens)
+    for dataset in statistics_datasets(config):
+        yield "statistics", config.diff.model, dataset, ("text",)
+
+
+def statistics_datasets(config: Config) -> list[str]:
+    """Return the data sets on which features are counted."""
+    concepts = [side.dataset for one in config.concepts.values() for side in (one.target, one.baseline)]
+    return list(dict.fromkeys([*config.diff.visual_datasets, *config.diff.text_datasets, *concepts]))
+
+
+def stored_tokens(config: Config, model: str, dataset: str) -> list[str]:
+    """Return the token types of a model on a data set that some stage reads from the store."""
+    streamed = config.extraction.store == "stream"
+    found = {
+        kind
+        for stage, *series, kinds in readers(config)
+        if series == [model, dataset] and not (streamed and stage == "training")
+        for kind in kinds
+    }
+    return sorted(found)
+
+
+def training_only(config: Config, model: str, dataset: str) -> bool:
+    """Tell whether nothing but trainings read the activations of a model on a data set."""
+    return {stage for stage, *series, _ in readers(config) if series == [model, dataset]} == {"training"}
+
+
+def layer_groups(config: Config) -> list[tuple[int, ...]]:
+    """Return the layers that share a shard file."""
+    size = config.extraction.layers_at_once or len(config.layers)
+    return [tuple(config.layers[i : i + size]) for i in range(0, len(config.layers), size)]
+
+
+def planned_series(config: Config) -> list[PlannedSeries]:
+    """Return what is stored of each model and data set."""
+    names = dict.fromkeys((model, dataset) for _, model, dataset, _ in readers(config))
+    series = []
+    for model, dataset in names:
+        if kinds := stored_tokens(config, model, dataset):
+            size, samples = planned_size(config, model), config.dataset(dataset).samples
+            tokens = None if size is None else sample_tokens(config, size, dataset, kinds)
+            total = (
+                None if size is None else samples * tokens * size.d_model * VALUE_BYTES * len(config.layers)
+            )
+            series.append(PlannedSeries(model, dataset, samples, tokens, len(config.layers), total))
+    return series
+
+
+def planned_size(config: Config, model: str) -> PlannedSize | None:
+    """Return the sizes of a model from the config, else from a local checkpoint; None if neither has them."""
+    entry = config.models[model]
+    if entry.planned is not None:
+        return entry.planned
+    folder = "resources/world" if config.world and config.world.models == "shipped" else None
+    world = entry.path.startswith("world:")
+    path = Path(folder or "", entry.path.removeprefix("world:")) if world else Path(entry.path)
+    file = path / "config.json"
+    if (world and folder is None) or not file.is_file():
+        return None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    vision = values.get("vision_config", {})
+    images = (vision["image_size"] // vision["patch_size"]) ** 2 if "patch_size" in vision else 0
+    width = values.get("text_config", values).get("hidden_size")
+    return None if width is None else PlannedSize(d_model=width, image_tokens=images)
+
+
+def sample_tokens(config: Config, size: PlannedSize, dataset: str, kinds: list[str]) -> int:
+    """Return how many tokens of one sample are stored."""
+    if getattr(config.dataset(dataset), "kind", None) == "text":
+        # Documents have no images and are not put into a prompt format.
+        return getattr(config.dataset(dataset), "text_tokens", WORLD_TEXT_TOKENS) * ("text" in kinds)
+    text = getattr(config.dataset(dataset), "text_tokens", WORLD_TEXT_TOKENS) + size.template_tokens
+    return text * ("text" in kinds) + size.image_tokens * ("image" in kinds)
+
+
+def peak_bytes(config: Config) -> int | None:
+    """Return the most bytes of activations that lie on disk at once; None if nobody knows yet.
+
+    With `temporary`, shards that only trainings read lie there one group of layers at a time.
+    """
+    total = 0
+    for series in planned_series(config):
+        if series.bytes is None:
+            return None
+        grouped = config.extraction.store == "temporary" and training_only(
+            config, series.model, series.dataset
+        )
+        share = len(layer_groups(config)[0]) / len(config.layers) if grouped else 1.0
+        total += round(series.bytes * share)
+    return total
+
+
+def dictionary_bytes(config: Config) -> int | None:
+    """Return the bytes of all dictionaries and their snapshots, in float32; None if nobody knows yet."""
+    size = planned_size(config, config.diff.model)
+    if size is None:
+        return None
+    one = 2 * size.d_model * config.architecture.d_sae * WEIGHT_BYTES * len(config.layers)
+    copies = sum(1 + len(stage.snapshots) for stage in config.trained().values()) * config.seeds
+    return one * (copies + len(config.dictionaries) - len(config.trained()))
+
+
+def written(count: int | None) -> str:
+    """Write a number of bytes for people."""
+    if count is None:
+        return "unknown until the models are there"
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def plan(config: Config) -> str:
+    """Write the plan for people: one line for each series, then the totals."""
+    lines = [f"Activations that experiment '{config.experiment}' stores ({config.extraction.store}):"]
+    for one in planned_series(config):
+        tokens = "?" if one.tokens is None else one.tokens
+        size = written(one.bytes)
+        counted = f"{one.samples} samples x {tokens} tokens x {one.layers} layers"
+        lines.append(f"  {one.model} on {one.dataset}: {counted}: {size}")
+    lines.append(
+        f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
+    )
+    return "\n".join(lines)
