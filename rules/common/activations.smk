@@ -3,7 +3,7 @@
 from vlmdiff.config.storage import layer_groups, plan, stored_tokens, training_only
 
 STREAMED = CFG.extraction.store == "stream"
-TEMPORARY = CFG.extraction.store == "temporary"
+TEMPORARY = CFG.extraction.store != "keep"
 GROUPS = layer_groups(CFG)
 
 # A dry run starts nothing, so that Snakefile's `onstart` is silent.

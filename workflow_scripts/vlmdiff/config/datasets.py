@@ -75,6 +75,7 @@ class TextDataset(PreparedDataset):
     """A plain text corpus: documents for a language model."""
 
     kind: Literal["text"]
+    config: str | None = Field(None, description="Configuration of the hub's data set, if it has several.")
     column: str = Field("text", description="Column that holds the document.")
     words: Count = Field(96, description="Documents are cut after this many words.")
 

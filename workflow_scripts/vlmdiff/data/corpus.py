@@ -15,7 +15,7 @@ FEWEST_WORDS = 8
 
 def offer_text(entry: TextDataset) -> Offer:
     """Return the documents of a corpus; those of fewer than 8 words are passed over."""
-    table, origin = open_table(entry.source, entry.split, entry.seed)
+    table, origin = open_table(entry.source, entry.split, entry.seed, entry.config)
     return Offer((candidate(i, row, entry) for i, row in enumerate(table)), origin=origin)
 
 

@@ -15,7 +15,7 @@ READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".txt": "te
 SHUFFLE_BUFFER = 10_000
 
 
-def open_table(source: str, split: str, seed: int) -> tuple[IterableDataset, str]:
+def open_table(source: str, split: str, seed: int, config: str | None = None) -> tuple[IterableDataset, str]:
     """Open a table for streaming, shuffled through a buffer of 10,000 rows.
 
     Images stay bytes. Nothing but what is read is downloaded.
@@ -24,6 +24,7 @@ def open_table(source: str, split: str, seed: int) -> tuple[IterableDataset, str
         source: `hub:OWNER/NAME@REVISION`, a file, or a folder with `<split>*` files (also in `data/`).
         split: split of the source; of a single file there is only one.
         seed: order of files and rows.
+        config: configuration of a data set of the hub that has several.
 
     Returns:
         The rows, and what was opened.
@@ -32,11 +33,11 @@ def open_table(source: str, split: str, seed: int) -> tuple[IterableDataset, str
         DataError: there is no such source or split.
         HubError: the hub cannot be reached.
     """
-    table, origin = hub_table(source, split) if is_hub(source) else local_table(Path(source), split)
+    table, origin = hub_table(source, split, config) if is_hub(source) else local_table(Path(source), split)
     return table.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER), origin
 
 
-def hub_table(source: str, split: str) -> tuple[IterableDataset, str]:
+def hub_table(source: str, split: str, config: str | None) -> tuple[IterableDataset, str]:
     """Open a data set of the hub at a pinned commit."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
@@ -47,7 +48,7 @@ def hub_table(source: str, split: str) -> tuple[IterableDataset, str]:
     commit = resolve_commit(parsed, "dataset")
     try:
         with explained(parsed, "dataset"):
-            table = load_dataset(parsed.repository, revision=commit, split=split, streaming=True)
+            table = load_dataset(parsed.repository, config, revision=commit, split=split, streaming=True)
     except DatasetNotFoundError as error:
         raise HubError(
             f"{source}: {error}; check the name, and log in with `hf auth login` if it is gated"

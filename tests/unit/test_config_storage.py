@@ -1,0 +1,115 @@
+"""What is stored, and how many bytes are planned for it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlmdiff.activations.shards import open_shard
+from vlmdiff.activations.tokens import TEXT
+from vlmdiff.config.load import load_config
+from vlmdiff.config.storage import (
+    dictionary_bytes,
+    layer_groups,
+    peak_bytes,
+    plan,
+    planned_series,
+    stored_tokens,
+    training_only,
+)
+from vlmdiff.config.subjects import PlannedSize
+from vlmdiff.data.samples import load_samples
+from vlmdiff.extraction.blocks import extract_block
+from vlmdiff.models.registry import load_subject
+
+ROOT = Path(__file__).parents[2]
+
+
+def changed(**sections):
+    """Return the default configuration with some sections updated."""
+    values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    for name, change in sections.items():
+        values[name] = {**values.get(name, {}), **change} if isinstance(change, dict) else change
+    return load_config(values)
+
+
+def test_only_token_types_that_a_stage_reads_are_stored():
+    config = changed()
+    assert stored_tokens(config, "vlm", "vqa_train") == ["text"]
+    assert stored_tokens(config, "vlm", "general_val") == ["image", "text"]
+    assert stored_tokens(config, "vlm", "spatial_val") == ["text"]
+    assert stored_tokens(config, "base_lm", "text_train") == ["text"]
+    assert stored_tokens(config, "base_lm", "vqa_train") == []
+    stage = {**config.dictionaries["adapted"].model_dump(), "tokens": ["text", "image"]}
+    assert stored_tokens(changed(dictionaries={"adapted": stage}), "vlm", "vqa_train") == ["image", "text"]
+
+
+def test_streaming_stores_no_training_data():
+    config = changed(extraction={"store": "stream"})
+    assert stored_tokens(config, "vlm", "vqa_train") == []
+    assert stored_tokens(config, "vlm", "general_val") == ["image", "text"]
+    assert {one.dataset for one in planned_series(config)} == {"text_val", "general_val", "spatial_val"}
+
+
+def test_temporary_training_data_lie_there_one_group_of_layers_at_a_time():
+    config = changed(extraction={"store": "temporary", "layers_at_once": 1})
+    assert layer_groups(config) == [(0,), (1,), (2,), (3,)]
+    assert training_only(config, "vlm", "vqa_train")
+    assert not training_only(config, "vlm", "general_val")
+    by_series = {(one.model, one.dataset): one.bytes for one in planned_series(config)}
+    training = sum(by_series[key] for key in by_series if training_only(config, *key))
+    assert peak_bytes(config) == sum(by_series.values()) - training * 3 // 4
+
+
+def test_planned_bytes_are_those_of_real_shards(tiny_vlm_path, tiny_dataset, tmp_path):
+    """The file adds tokens, names and half-filled chunks to the planned values, whatever their number."""
+    vlm = load_subject("vlm", {"family": "llava"}, tiny_vlm_path, "cpu")
+    samples = load_samples(tiny_dataset / "samples.jsonl")
+    sizes, path = [], tmp_path / "shard.h5"
+    for layers in ([0], [0, 1, 2]):
+        extract_block(vlm, samples, path, dataset="d", block=0, shard_samples=100, layers=layers)
+        sizes.append(open_shard(path).n_tokens * 32 * 2 * len(layers))
+    types = vlm.types([sample.prompt for sample in samples], [(36, 36)] * 40)
+    text = sum(kind == TEXT for row in types for kind in row)
+    size = PlannedSize(d_model=32, image_tokens=9)
+    entry = {"path": str(tiny_dataset), "samples": 40, "text_tokens": round(text / 40)}
+    config = changed(
+        layers=[0, 1, 2],
+        models={"vlm": {"family": "llava", "path": str(tiny_vlm_path), "planned": size.model_dump()}},
+        datasets={"mine": entry},
+        evaluation=[{"dictionaries": ["base"], "model": "vlm", "dataset": "mine"}],
+    )
+    series = next(one for one in planned_series(config) if one.dataset == "mine")
+    assert series.bytes == pytest.approx(sizes[1], rel=0.05)
+    read = changed(
+        layers=[0, 1, 2],
+        models={"vlm": {"family": "llava", "path": str(tiny_vlm_path)}},
+        datasets={"mine": entry},
+        evaluation=[{"dictionaries": ["base"], "model": "vlm", "dataset": "mine"}],
+    )
+    assert planned_series(read) == planned_series(config)
+
+
+def test_paper_sizes():
+    """32 blocks of 4,096 values, 50,000 + 5,000 questions with 60 text and 576 image tokens."""
+    values = yaml.safe_load((ROOT / "config" / "llava_more.yaml").read_text())
+    keep = load_config(values | {"extraction": {**values["extraction"], "store": "keep"}})
+    training = next(one for one in planned_series(keep) if one.dataset == "vqa_train")
+    assert training.bytes == 50_000 * training.tokens * 4096 * 2 * 32
+    stream = load_config(values | {"extraction": {**values["extraction"], "store": "stream"}})
+    assert peak_bytes(stream) < peak_bytes(keep) / 3
+    assert dictionary_bytes(stream) == dictionary_bytes(keep)
+
+
+def test_the_plan_says_what_it_does_not_know():
+    config = changed(models={"vlm": {"family": "llava", "path": "hub:someone/vlm@main"}})
+    assert peak_bytes(config) is None
+    assert "unknown until the models are there" in plan(config)
+
+
+@pytest.mark.parametrize("store", ["keep", "temporary", "stream"])
+def test_the_plan_names_every_series_and_the_total(store):
+    config = changed(extraction={"store": store})
+    text = plan(config)
+    assert all(f"{one.model} on {one.dataset}: " in text for one in planned_series(config))
+    assert "at once; dictionaries" in text

@@ -1,0 +1,173 @@
+"""The hub through a real cache and a real server: what is fetched, what is pinned, what the errors say."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from published_dictionaries import write_hub_cache
+
+from vlmdiff.config.sources import HubSource
+
+ROOT = Path(__file__).parents[2]
+COMMIT, NEWER = "c" * 40, "d" * 40
+FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights", "README.md": b"words"}
+ERRORS = {
+    "who/gated": (403, "GatedRepo"),
+    "who/absent": (401, "RepoNotFound"),
+    "who/model@gone": (404, "RevisionNotFound"),
+}
+
+
+@pytest.fixture
+def server():
+    """A server that speaks as much of the hub's interface as fetching a snapshot takes."""
+
+    class Handler(BaseHTTPRequestHandler):
+        commit = COMMIT
+
+        def answer(self, status, body=b"", **headers):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def do_GET(self):
+            path = self.path.partition("?")[0].strip("/")
+            for name, (status, code) in ERRORS.items():
+                repository, _, revision = name.partition("@")
+                if repository in path and revision in path:
+                    return self.answer(status, b"{}", X_Error_Code=code, X_Error_Message="no")
+            if path.startswith("api/models/") and "/tree/" in path:
+                rows = [
+                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
+                    for n, b in FILES.items()
+                ]
+                return self.answer(200, json.dumps(rows).encode(), Content_Type="application/json")
+            if path.startswith("api/models/"):
+                info = {"id": "who/model", "modelId": "who/model", "sha": type(self).commit, "private": False}
+                info |= {"siblings": [{"rfilename": name} for name in FILES], "tags": [], "downloads": 0}
+                return self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
+            content = FILES[path.rpartition("/")[2]]
+            etag = f'"{hashlib.sha1(content).hexdigest()}"'
+            return self.answer(200, content, ETag=etag, X_Repo_Commit=type(self).commit)
+
+        def log_message(self, *_):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}", Handler
+    running.shutdown()
+    running.server_close()
+
+
+def python(code, home, **environment):
+    """Run code as a user's process would, with its own cache and endpoint."""
+    values = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
+        "PYTHONPATH": str(ROOT / "workflow_scripts"),
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        **environment,
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=values, text=True, capture_output=True, check=False
+    )
+    return run.returncode, run.stdout + run.stderr
+
+
+def fetch(source, target):
+    return (
+        f"from vlmdiff.hub.checkpoints import fetch_checkpoint\nfetch_checkpoint({source!r}, {str(target)!r})"
+    )
+
+
+def test_a_checkpoint_is_fetched_and_stays_at_its_commit(server, tmp_path):
+    endpoint, handler = server
+    target = tmp_path / "vlm"
+    for newest in (COMMIT, NEWER):
+        handler.commit = newest
+        status, output = python(fetch("hub:who/model@main", target), tmp_path / "home", HF_ENDPOINT=endpoint)
+        assert status == 0, output
+        record = json.loads((target / "hub.json").read_text())
+        assert record["commit"] == COMMIT
+    assert sorted(path.name for path in target.iterdir()) == ["config.json", "hub.json", "model.safetensors"]
+    assert not (target / "config.json").is_symlink()
+    assert (target / "model.safetensors").read_bytes() == b"weights"
+    assert record["files"] == {"config.json": 23, "model.safetensors": 7}
+    status, output = python(fetch("hub:who/model@v2", target), tmp_path / "home", HF_ENDPOINT=endpoint)
+    assert status == 0, output
+    assert json.loads((target / "hub.json").read_text())["commit"] == NEWER
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (
+            "hub:who/gated@main",
+            ["who/gated@main: access is gated", "hf auth login", "huggingface.co/who/gated"],
+        ),
+        ("hub:who/absent@main", ["no such repository, or it is private"]),
+        ("hub:who/model@gone", ["has no revision 'gone'"]),
+    ],
+)
+def test_each_refusal_says_which_and_what_to_do(server, tmp_path, source, words):
+    status, output = python(fetch(source, tmp_path / "vlm"), tmp_path / "home", HF_ENDPOINT=server[0])
+    assert status != 0
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("vlmdiff.hub.fetch.HubError: ")
+    for word in words:
+        assert word in last
+    assert not (tmp_path / "vlm").exists()
+
+
+def test_a_hub_that_does_not_answer(tmp_path):
+    code = fetch("hub:who/model@main", tmp_path / "vlm")
+    status, output = python(code, tmp_path / "home", HF_ENDPOINT="http://127.0.0.1:9")
+    assert status != 0
+    assert "cannot be reached" in output.strip().splitlines()[-1]
+
+
+def test_offline_reads_the_cache_and_says_what_is_not_there(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    for name, content in FILES.items():
+        (made / name).write_bytes(content)
+    files = {name: made / name for name in FILES}
+    write_hub_cache(tmp_path / "home" / "hub", "who/model", files, COMMIT)
+    code = fetch("hub:who/model@main", tmp_path / "vlm")
+    status, output = python(code, tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert status == 0, output
+    assert json.loads((tmp_path / "vlm" / "hub.json").read_text())["commit"] == COMMIT
+    status, output = python(code.replace("who/model", "who/other"), tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE forbids" in output.strip().splitlines()[-1]
+
+
+def test_only_pickled_weights_are_read_where_there_are_no_others(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    names = ("config.json", "pytorch_model.bin", "tf_model.h5")
+    for name in names:
+        (made / name).write_bytes(b"{}")
+    write_hub_cache(tmp_path / "home" / "hub", "who/old", {n: made / n for n in names}, COMMIT)
+    status, output = python(fetch("hub:who/old", tmp_path / "vlm"), tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert status == 0, output
+    assert (tmp_path / "vlm" / "pytorch_model.bin").is_symlink()
+
+
+@pytest.mark.parametrize("text", ["hub:", "hub:name", "hub:a/b/c", "hub:/b@main"])
+def test_sources_of_another_form_are_refused(text):
+    with pytest.raises(ValueError, match="expected hub:OWNER/NAME@REVISION"):
+        HubSource.parse(text)
