@@ -138,9 +138,18 @@ def check_patching(subject: Subject, runs: list[Run]) -> None:
     assert np.abs(found.exact).max() > 1e-3
 
 
+def towards_corrupt(run: Run, scale: float) -> Run:
+    """Return the run with a corruption that is only a fraction of the whole, between blocks as well."""
+    corrupt, seen = run.clean + scale * (run.corrupt - run.clean), run.corrupt_seen
+    if seen is not None and seen.deepstack is not None:
+        own = run.batch.seen.deepstack
+        seen = replace(seen, deepstack=own + scale * (seen.deepstack - own))
+    return replace(run, corrupt=corrupt, corrupt_seen=seen)
+
+
 def check_attribution(subject: Subject, runs: list[Run]) -> None:
     """For a small corruption, signed attribution is the effect of exact patching, head by head."""
-    small = [replace(run, corrupt=run.clean + 2e-3 * (run.corrupt - run.clean)) for run in runs]
+    small = [towards_corrupt(run, 2e-3) for run in runs]
     feature = (subject.n_layers - 1, 0)
     direction = random_direction(3, subject.d_model)
     exact = patch_exactly(subject, small, {feature: direction})[feature].exact

@@ -15,6 +15,7 @@ from vlmdiff.models.llava import Llava
 from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
 from vlmdiff.models.paligemma import PaliGemma
+from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
         "llava": Llava,
         "llava_original": LlavaOriginal,
         "paligemma": PaliGemma,
+        "qwen_vl": QwenVL,
     }
 )
 

@@ -1,0 +1,72 @@
+"""InternVL in the layout of transformers (`…-HF`): one tile a picture, Qwen 2 or Qwen 3 as its decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vlmdiff.models.batch import Seen
+from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.subject import Size
+from vlmdiff.models.vlm import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class InternVL(VisionLanguageModel):
+    """InternViT tower, pixel shuffle, two-layer projector, language model.
+
+    A picture is shown as a single tile, not cut into tiles with a thumbnail: then every token has one
+    place in the picture, pictures have equally many tokens, and a mean image exists.
+    """
+
+    model_types = ("internvl",)
+
+    @classmethod
+    def load(cls, name: str, folder: Path, loading: Loading) -> InternVL:
+        """See `Subject.load`."""
+        from transformers import (
+            AutoImageProcessor,
+            AutoTokenizer,
+            InternVLForConditionalGeneration,
+            LlavaProcessor,
+        )
+
+        model = load_whole(InternVLForConditionalGeneration, folder, loading)
+        images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # InternVL's own processor cannot be made without a reader of videos, which needs torchvision.
+        processor = LlavaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+        return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
+
+    def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
+        """See `VisionLanguageModel.texts`; `<img>` and `</img>` enclose the image."""
+        enclosed = f"{self.tokenizer.start_image_token}{self.image_token}{self.tokenizer.end_image_token}"
+        written = super().texts(prompts, with_image, as_chat)
+        return [text.replace(self.image_token, enclosed) for text in written]
+
+    def grid_of(self, size: Size) -> tuple[int, int]:
+        """See `VisionLanguageModel.grid_of`."""
+        return self.tokens_of(self.model.config.vision_config.image_size)
+
+    def tokens_of(self, pixels: Sequence[int]) -> tuple[int, int]:
+        """Return rows and columns of the tokens of a tile of (height, width) pixels, after pixel shuffle."""
+        config = self.model.config
+        sides = zip(pixels, config.vision_config.patch_size, strict=True)
+        rows, columns = (int(side // patch * config.downsample_ratio) for side, patch in sides)
+        return rows, columns
+
+    def see(self, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.see`."""
+        reader, tower = self.processor.image_processor, self.model.model.vision_tower
+        pixels = reader(list(images), crop_to_patches=False, return_tensors="pt").pixel_values
+        found = self.model.get_image_features(
+            pixel_values=pixels.to(tower.device, tower.dtype), return_dict=True
+        )
+        features = torch.cat(list(found.pooler_output))
+        return Seen(features, torch.tensor([self.tokens_of(pixels.shape[-2:])] * len(images)))

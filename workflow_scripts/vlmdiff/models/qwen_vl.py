@@ -1,0 +1,108 @@
+"""Qwen2.5-VL and Qwen3-VL: pictures at their own resolution, positions along three axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlmdiff.activations.tokens import IMAGE
+from vlmdiff.models.batch import Batch, Seen
+from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.subject import Size
+from vlmdiff.models.vlm import VisionLanguageModel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class QwenVL(VisionLanguageModel):
+    """A tower for any resolution, a merger of 2 x 2 patches, a Qwen decoder with multimodal RoPE.
+
+    The number of image tokens follows the picture, within the limits of the checkpoint's image
+    processor. Qwen3-VL also adds features of earlier depths of its tower to the residual stream of
+    image tokens after the first blocks (deepstack): the residual of a block is what it puts out, before
+    they are added.
+    """
+
+    model_types = ("qwen2_5_vl", "qwen3_vl")
+
+    @classmethod
+    def load(cls, name: str, folder: Path, loading: Loading) -> QwenVL:
+        """See `Subject.load`."""
+        from transformers import (
+            AutoImageProcessor,
+            AutoModelForImageTextToText,
+            AutoTokenizer,
+            LlavaProcessor,
+        )
+
+        model = load_whole(AutoModelForImageTextToText, folder, loading)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        # Qwen's own processor cannot be made without a reader of videos, which needs torchvision.
+        processor = LlavaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+        return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
+
+    @property
+    def merge(self) -> int:
+        """Patches along each side of an image token."""
+        return self.model.config.vision_config.spatial_merge_size
+
+    def grid_of(self, size: Size) -> tuple[int, int]:
+        """See `VisionLanguageModel.grid_of`."""
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        limits = self.processor.image_processor.size
+        side = self.model.config.vision_config.patch_size * self.merge
+        height, width = smart_resize(size[1], size[0], side, limits["shortest_edge"], limits["longest_edge"])
+        return height // side, width // side
+
+    def see(self, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.see`."""
+        inputs = self.processor.image_processor(list(images), return_tensors="pt")
+        tower = self.model.model.visual
+        grids = inputs.image_grid_thw
+        found = self.model.get_image_features(
+            inputs.pixel_values.to(tower.device, tower.dtype), grids.to(tower.device), return_dict=True
+        )
+        depths = getattr(found, "deepstack_features", None)
+        deepstack = None if not depths else torch.stack([torch.cat(list(one)) for one in depths])
+        return Seen(torch.cat(list(found.pooler_output)), grids[:, 1:] // self.merge, deepstack)
+
+    def run_decoder(
+        self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"]
+    ) -> Float[Tensor, "samples sequence d_model"]:
+        """See `Subject.run_decoder`: positions of time, row and column, and deepstack features."""
+        is_image = batch.token_type == IMAGE
+        output = self.decoder(
+            inputs_embeds=embeds,
+            attention_mask=batch.attention_mask,
+            position_ids=self.positions(batch, is_image),
+            use_cache=False,
+            **deepstack_inputs(batch, is_image),
+        )
+        return output.last_hidden_state
+
+    def positions(self, batch: Batch, is_image: Tensor) -> Tensor:
+        """Return (3, samples, sequence) positions; own words go on after the prompt."""
+        grids = None
+        if batch.seen is not None:
+            sides = batch.seen.grids * self.merge
+            grids = torch.cat([torch.ones_like(sides[:, :1]), sides], dim=1).to(batch.input_ids.device)
+        found, _ = self.model.model.get_rope_index(
+            batch.input_ids, is_image.int(), image_grid_thw=grids, attention_mask=batch.attention_mask
+        )
+        return found
+
+
+def deepstack_inputs(batch: Batch, is_image: Tensor) -> dict[str, Any]:
+    """Return what a decoder with deepstack is given besides; nothing for others."""
+    if batch.seen is None or batch.seen.deepstack is None:
+        return {}
+    return {"visual_pos_masks": is_image, "deepstack_visual_embeds": list(batch.seen.deepstack)}
