@@ -414,6 +414,7 @@ def head_attention(story: Story, concept: str = "spatial") -> pd.DataFrame:
                     "row": row,
                     "col": col,
                     "weight": weights[row, col],
+                    **{"left": 0.0, "top": 0.0, "right": 1.0, "bottom": 1.0},
                 }
                 for row in range(3)
                 for col in range(3)

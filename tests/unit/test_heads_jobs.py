@@ -1,5 +1,7 @@
 """Head ablation, attention maps, and the jobs of the room on tiny files."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,11 +108,15 @@ def test_the_token_that_looks_most_is_text_after_the_image(subject, samples):
     assert most_looking(weights, batch) == after + 2
 
 
-def test_only_square_images_are_drawn(subject, samples):
+def test_patches_follow_the_grid_of_the_picture(subject, samples):
     batch = next(prepare_batches(subject, samples[:1], 1))[1]
-    batch.token_type[0, int((batch.token_type[0] == IMAGE).nonzero()[0, 0])] = TEXT
-    with pytest.raises(AttentionError, match="found 8"):
-        patch_grid(torch.zeros(batch.token_type.shape[1]), batch)
+    wide = replace(batch, seen=replace(batch.seen, grids=torch.tensor([[1, 9]])))
+    weights = torch.arange(float(batch.token_type.shape[1]))
+    found = patch_grid(weights, batch)
+    assert found.shape == (3, 3)
+    assert found.flatten().tolist() == weights[batch.token_type[0] == IMAGE].tolist()
+    with pytest.raises(AttentionError, match="9 image tokens are one row"):
+        patch_grid(weights, wide)
 
 
 @pytest.fixture(scope="module")

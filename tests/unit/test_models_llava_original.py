@@ -185,3 +185,14 @@ def test_a_device_map_spreads_the_weights(folders, subject):
     values = spread.residuals(batch, [1])[1]
     assert values.dtype == torch.bfloat16
     assert values.isfinite().all()
+
+
+def test_what_the_tower_sees_of_a_picture(subject):
+    """Padded to a square: the patches reach beyond a wide picture above and below it."""
+    assert subject.view_of((60, 40)) == pytest.approx((0.0, -0.25, 1.0, 1.25))
+    assert subject.view_of((40, 40)) == (0.0, 0.0, 1.0, 1.0)
+    subject.pads = False
+    try:
+        assert subject.view_of((60, 40)) == pytest.approx((1 / 6, 0.0, 5 / 6, 1.0))
+    finally:
+        subject.pads = True

@@ -16,7 +16,7 @@ MISSING = "A missing image: `error` stops with a list, `skip` goes on without it
 class FolderDataset(Section):
     """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
 
-    kind: Literal["folder"] = "folder"
+    kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
     path: str = Field(description="Folder that holds samples.jsonl and the images that it names.")
     samples: Count = Field(description="How many samples to use, from the first on.")
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
@@ -40,7 +40,7 @@ class PreparedDataset(Section):
 class VqaDataset(PreparedDataset):
     """VQAv2, from the hub or from the official JSON files with a folder of COCO images."""
 
-    kind: Literal["vqav2"]
+    kind: Literal["vqav2"] = Field(description="VQAv2.")
     images: str | None = Field(
         None, description="Folder of COCO images, for the official JSON files; the hub brings its own."
     )
@@ -56,7 +56,7 @@ class VqaDataset(PreparedDataset):
 class VsrDataset(PreparedDataset):
     """Visual Spatial Reasoning: captions over COCO images, true or false."""
 
-    kind: Literal["vsr"]
+    kind: Literal["vsr"] = Field(description="Visual Spatial Reasoning.")
     images: str | None = Field(
         None, description="Folder of COCO images; left out: images are fetched by the annotations' links."
     )
@@ -67,14 +67,14 @@ class VsrDataset(PreparedDataset):
 class WhatsUpDataset(PreparedDataset):
     """What's Up: photographs of two objects in controlled relations."""
 
-    kind: Literal["whatsup"]
+    kind: Literal["whatsup"] = Field(description="What's Up.")
     prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
 
 
 class TextDataset(PreparedDataset):
     """A plain text corpus: documents for a language model."""
 
-    kind: Literal["text"]
+    kind: Literal["text"] = Field(description="A text corpus.")
     config: str | None = Field(None, description="Configuration of the hub's data set, if it has several.")
     column: str = Field("text", description="Column that holds the document.")
     words: Count = Field(96, description="Documents are cut after this many words.")

@@ -70,7 +70,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def show_image(axis: Axes, path: str, blank: str = "no image") -> None:
     """Draw an image file into the axes, or a remark if the sample has none."""
     if path:
-        axis.imshow(read_image(path), interpolation="nearest", aspect="auto")
+        axis.imshow(read_image(path), interpolation="nearest")
+        keep_shape(axis)
     else:
         axis.text(0.5, 0.5, blank, transform=axis.transAxes, ha="center", va="center", color=GREY)
 
@@ -110,22 +111,49 @@ def attention_grid(rows: pd.DataFrame) -> np.ndarray:
     return grid
 
 
-def draw_attention(axis: Axes, image: np.ndarray, grid: np.ndarray, largest: float) -> None:
-    """Draw an image, darker the further a patch is below `largest`, with the strongest patch framed."""
+def keep_shape(axis: Axes) -> None:
+    """Leave margins beside a picture that is not square, instead of stretching it."""
+    axis.set_aspect("equal", adjustable="datalim")
+
+
+def covered(patches: pd.DataFrame, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return left, right, bottom and top edge of the patches of one sample, in pixels of its picture."""
+    one = patches.iloc[0]
+    width, height = size
+    return one["left"] * width, one["right"] * width, one["bottom"] * height, one["top"] * height
+
+
+def draw_attention(
+    axis: Axes,
+    image: np.ndarray,
+    grid: np.ndarray,
+    extent: tuple[float, float, float, float],
+    largest: float,
+) -> None:
+    """Draw an image, darker the further a patch is below `largest`, with the strongest patch framed.
+
+    Args:
+        axis: where.
+        image: the picture.
+        grid: weights of the patches.
+        extent: left, right, bottom and top edge of the patches, in pixels of the picture.
+        largest: weight that is not darkened.
+    """
     height, width = image.shape[:2]
-    extent = (0, width, height, 0)
-    axis.imshow(image, extent=extent, interpolation="nearest", aspect="auto")
+    axis.imshow(image, extent=(0, width, height, 0), interpolation="nearest")
     shade = np.zeros((*grid.shape, 4))
     shade[..., 3] = 0.7 * (1 - grid / max(largest, 1e-12))
-    axis.imshow(shade, extent=extent, interpolation="nearest", aspect="auto")
+    axis.imshow(shade, extent=extent, interpolation="nearest")
     row, column = np.unravel_index(grid.argmax(), grid.shape)
-    cell = (width / grid.shape[1], height / grid.shape[0])
-    x, y = column * cell[0], row * cell[1]
+    left, right, bottom, top = extent
+    cell = ((right - left) / grid.shape[1], (bottom - top) / grid.shape[0])
+    x, y = left + column * cell[0], top + row * cell[1]
     axis.plot(
         [x, x + cell[0], x + cell[0], x, x], [y, y, y + cell[1], y + cell[1], y], color=VERMILION, lw=1.4,
         clip_on=False,
     )  # fmt: skip
-    axis.set(xlim=(0, width), ylim=(height, 0))
+    axis.set(xlim=(min(0, left), max(width, right)), ylim=(max(height, bottom), min(0, top)))
+    keep_shape(axis)
 
 
 def percent(share: float) -> str:
@@ -161,7 +189,8 @@ def attention_map(attention: pd.DataFrame, samples: pd.DataFrame) -> Figure:
         for column, (rank, patches) in enumerate(shown.groupby("sample_rank")):
             axis = grid.axes(figure, row, column)
             image = read_image(known.loc[patches["sample_id"].iloc[0], "image"])
-            draw_attention(axis, image, attention_grid(patches), float(shown["weight"].max()))
+            extent = covered(patches, (image.shape[1], image.shape[0]))
+            draw_attention(axis, image, attention_grid(patches), extent, float(shown["weight"].max()))
             write_prompt(axis, captions[name, rank], (-1, -1), grid.cell_mm, PROMPT_LINES)
             if column == 0:
                 title = f"{name}, {patches['head_name'].iloc[0]}"

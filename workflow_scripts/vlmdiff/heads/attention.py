@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +111,19 @@ def most_looking(weights: Float[Tensor, "queries keys"], batch: Batch) -> int:
 
 
 def patch_grid(weights: Float[Tensor, " tokens"], batch: Batch) -> np.ndarray:
-    """Return the weights of the image tokens as a square, in the order of rows.
+    """Return the weights of the image tokens in the rows and columns of the picture.
 
     Raises:
-        AttentionError: the number of image tokens is not a square.
+        AttentionError: the tokens have no places in the picture.
     """
     patches = weights[batch.token_type[0].cpu() == IMAGE].numpy()
-    side = isqrt(len(patches))
-    if side == 0 or side * side != len(patches):
+    rows, columns = batch.seen.grids[0].tolist()
+    if rows == 1 and columns > 1:
         raise AttentionError(
-            f"expected a square of image tokens, found {len(patches)}; attention can only be drawn "
-            "for models that keep one token a patch"
+            f"the {columns} image tokens are one row, as where a CLS token is kept beside the patches; "
+            "attention can only be drawn for models that keep one token a patch"
         )
-    return patches.reshape(side, side)
+    return patches.reshape(rows, columns)
 
 
 def peak_rows(subject: Subject, peak: Peak, head: tuple[int, int]) -> Iterator[dict[str, Any]]:
@@ -135,6 +134,8 @@ def peak_rows(subject: Subject, peak: Peak, head: tuple[int, int]) -> Iterator[d
     grid = patch_grid(weights[position], batch)
     token = subject.tokenizer.decode([int(batch.input_ids[0, position])])
     place = {"sample_id": peak.sample.sample_id, "position": position, "token": token}
+    edges = subject.view_of(peak.sample.image_size())
+    place |= dict(zip(("left", "top", "right", "bottom"), edges, strict=True))
     for row, col in np.ndindex(grid.shape):
         weight = {"row": row, "col": col, "weight": float(grid[row, col])}
         yield {**place, "activation": peak.activation, **weight}

@@ -39,6 +39,12 @@ class Llava(VisionLanguageModel):
         whole = self.model.config.vision_feature_select_strategy == "full"
         return (1, side * side + 1) if whole else (side, side)
 
+    def view_of(self, size: Size) -> tuple[float, float, float, float]:
+        """See `VisionLanguageModel.view_of`; CLIP's processor cuts a square out of the middle."""
+        reader = self.processor.image_processor
+        cropped = reader.do_center_crop and reader.do_resize and reader.size.get("shortest_edge")
+        return centred_square(size, min(size)) if cropped else (0.0, 0.0, 1.0, 1.0)
+
     def see(self, images: Sequence[Image]) -> Seen:
         """See `VisionLanguageModel.see`."""
         pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
@@ -48,3 +54,9 @@ class Llava(VisionLanguageModel):
         )
         features = torch.cat(list(found.pooler_output))
         return Seen(features, torch.tensor([self.grid_of(image.size) for image in images]))
+
+
+def centred_square(size: Size, side: int) -> tuple[float, float, float, float]:
+    """Return the edges of a square of `side` pixels in the middle of an image, as fractions of its sides."""
+    across, down = side / size[0], side / size[1]
+    return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2

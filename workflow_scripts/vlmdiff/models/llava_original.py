@@ -17,8 +17,9 @@ import torch
 from vlmdiff.models.batch import Seen
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
-from vlmdiff.models.llava import Llava
+from vlmdiff.models.llava import Llava, centred_square
 from vlmdiff.models.loading import Loading
+from vlmdiff.models.subject import Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -98,6 +99,10 @@ class LlavaOriginal(Llava):
             [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}] for prompt in shown
         ]
         return self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+
+    def view_of(self, size: Size) -> tuple[float, float, float, float]:
+        """See `VisionLanguageModel.view_of`; a padded picture lies within the square of its longer side."""
+        return centred_square(size, max(size)) if self.pads else super().view_of(size)
 
     def see(self, images: Sequence[Image]) -> Seen:
         """See `VisionLanguageModel.see`; pictures are padded to squares if the model was trained so."""

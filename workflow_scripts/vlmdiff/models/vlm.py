@@ -47,6 +47,14 @@ class VisionLanguageModel(Subject):
     def grid_of(self, size: Size) -> tuple[int, int]:
         """Return rows and columns of the tokens of an image of `size` (width, height) pixels."""
 
+    def view_of(self, size: Size) -> tuple[float, float, float, float]:
+        """Return which part of an image of `size` the tokens cover.
+
+        Left, top, right and bottom edge as fractions of width and height; beyond 0 and 1 where the
+        image is padded, within where it is cropped.
+        """
+        return 0.0, 0.0, 1.0, 1.0
+
     @abstractmethod
     def see(self, images: Sequence[Image]) -> Seen:
         """Run the vision tower and the projector on images, on the model's device."""

@@ -117,6 +117,10 @@ HEAD_ATTENTION = contract(
     ("row", "int", "row of the patch, 0 at the top"),
     ("col", "int", "column of the patch, 0 at the left"),
     ("weight", "float", "attention weight; patches of one token sum to at most 1"),
+    ("left", "float", "left edge of all patches, as a fraction of the picture's width; below 0 in padding"),
+    ("top", "float", "their top edge, as a fraction of its height"),
+    ("right", "float", "their right edge; above 1 in padding"),
+    ("bottom", "float", "their bottom edge"),
 )
 
 HEAD_ABLATION = contract(
