@@ -86,3 +86,12 @@ def test_weights_that_lack_a_block_are_refused(tiny_lm_path, tmp_path):
     save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(SubjectError, match=r"layers\.1\."):
         load_subject("lm", {"family": "causal_lm"}, copy)
+
+
+def test_links_into_a_cleared_cache_are_named(tiny_lm_path, tmp_path):
+    folder = tmp_path / "lm"
+    folder.mkdir()
+    shutil.copy(tiny_lm_path / "config.json", folder)
+    (folder / "model.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(SubjectError, match="links to files that are gone.*delete the folder"):
+        load_subject("lm", {"family": "causal_lm"}, folder)

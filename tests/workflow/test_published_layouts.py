@@ -55,6 +55,13 @@ def test_it_ends_with_figures_and_a_summary(experiment):
         assert (results / "figures" / f"{figure}.svg").stat().st_size > 1000, name
 
 
+def test_every_source_was_fetched_and_prepared(experiment):
+    ran = set(
+        re.findall(r"^(?:local)?rule (\w+):", experiment[3].stdout + experiment[3].stderr, re.MULTILINE)
+    )
+    assert {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"} <= ran
+
+
 def test_a_second_run_does_nothing(experiment):
     run = experiment[2]("-n")
     assert run.returncode == 0, run.stderr
@@ -98,10 +105,10 @@ def test_exact_patching_is_limited_to_the_asked_heads(experiment):
     assert patched.groupby("name").size().max() <= 8
 
 
-def test_a_gated_or_absent_model_stops_with_one_message(experiment, tmp_path):
+def test_an_absent_model_stops_with_one_message(experiment):
     name, _, snakemake, _ = experiment
     command = ["--config", "experiment=tiny_absent", "models={vlm: {path: 'hub:nobody/nothing@main'}}"]
-    run = snakemake(*command, "results/tiny_absent/models/vlm/config.json")
+    run = snakemake("results/tiny_absent/models/vlm/config.json", *command)
     output = run.stdout + run.stderr
     subprocess.run(["rm", "-rf", str(ROOT / "results" / "tiny_absent")], check=True)
     assert run.returncode != 0

@@ -17,6 +17,9 @@ RULES = {
     for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
 }
 
+# Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
+SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"}
+
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
@@ -45,7 +48,7 @@ def tiny_run() -> subprocess.CompletedProcess[str]:
 
 def test_every_rule_ran(tiny_run):
     ran = set(re.findall(r"^(?:local)?rule (\w+):", tiny_run.stdout + tiny_run.stderr, re.MULTILINE))
-    assert RULES - ran == set()
+    assert RULES - SOURCES - ran == set()
 
 
 def test_every_job_left_a_log_and_a_benchmark(tiny_run):
@@ -56,7 +59,7 @@ def test_every_job_left_a_log_and_a_benchmark(tiny_run):
             for path in (RESULTS / folder).rglob("*")
             if path.is_file()
         }
-        assert RULES - targets - named == set()
+        assert RULES - SOURCES - targets - named == set()
 
 
 def test_a_second_run_does_nothing(tiny_run):

@@ -83,6 +83,11 @@ def check_checkpoint(name: str, family: str, folder: Path) -> None:
             f"models.{name}.path: no config.json in {folder}; give the folder of a checkpoint that "
             "`save_pretrained` wrote, with config.json, *.safetensors and the tokenizer's files"
         )
+    if dangling := sorted(path.name for path in folder.iterdir() if path.is_symlink() and not path.exists()):
+        raise SubjectError(
+            f"model '{name}': {folder} links to files that are gone ({dangling[0]} and {len(dangling) - 1} "
+            "more), as after the hub's cache was cleared; delete the folder and run snakemake again"
+        )
     found = json.loads(file.read_text(encoding="utf-8"))
     kind, wanted = found.get("model_type"), FAMILIES[family].model_types
     fitting = sorted(other for other, one in FAMILIES.items() if kind in one.model_types)
