@@ -102,7 +102,9 @@ def write_saelens(folder: Path, weights: dict[str, Tensor], config: dict[str, An
     return folder
 
 
-def write_hub_cache(cache: Path, repository: str, files: dict[str, Path], commit: str = "a" * 40) -> None:
+def write_hub_cache(
+    cache: Path, repository: str, files: dict[str, Path], commit: str = "a" * 40, kind: str = "model"
+) -> None:
     """Lay files out as huggingface_hub's cache has them after a download of `main`.
 
     Args:
@@ -110,8 +112,9 @@ def write_hub_cache(cache: Path, repository: str, files: dict[str, Path], commit
         repository: `owner/name` of a model.
         files: where each path of the repository is copied from.
         commit: what `main` is.
+        kind: model or dataset.
     """
-    root = cache / f"models--{repository.replace('/', '--')}"
+    root = cache / f"{kind}s--{repository.replace('/', '--')}"
     (root / "refs").mkdir(parents=True, exist_ok=True)
     (root / "refs" / "main").write_text(commit)
     for name, source in files.items():

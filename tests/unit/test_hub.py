@@ -171,3 +171,28 @@ def test_only_pickled_weights_are_read_where_there_are_no_others(tmp_path):
 def test_sources_of_another_form_are_refused(text):
     with pytest.raises(ValueError, match="expected hub:OWNER/NAME@REVISION"):
         HubSource.parse(text)
+
+
+def test_vsr_is_read_from_the_hubs_cache_and_vqa_says_what_it_lacks(tmp_path):
+    annotations = ROOT / "resources" / "vsr_random" / "dev.jsonl"
+    cache = tmp_path / "home" / "hub"
+    write_hub_cache(cache, "cambridgeltl/vsr_random", {"dev.jsonl": annotations}, COMMIT, "dataset")
+    images = tmp_path / "coco"
+    images.mkdir()
+    from PIL import Image
+
+    for line in annotations.read_text().splitlines():
+        Image.new("RGB", (4, 4)).save(images / json.loads(line)["image"])
+    entry = {"kind": "vsr", "source": "hub:cambridgeltl/vsr_random@main", "split": "dev", "samples": 1097}
+    code = (
+        "from vlmdiff.data.prepare import prepare_dataset\n"
+        f"prepare_dataset('d', {entry | {'images': str(images)}!r}, "
+        f"{str(tmp_path / 'd' / 'samples.jsonl')!r}, {str(tmp_path / 'd' / 'counts.csv')!r})"
+    )
+    status, output = python(code, tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert status == 0, output
+    assert len((tmp_path / "d" / "samples.jsonl").read_text().splitlines()) == 1097
+    vqa = code.replace("'vsr'", "'vqav2'").replace("cambridgeltl/vsr_random", "lmms-lab/VQAv2")
+    status, output = python(vqa, tmp_path / "home", HF_HUB_OFFLINE="1")
+    assert status != 0
+    assert "hub dataset lmms-lab/VQAv2@main: not in the cache" in output.strip().splitlines()[-1]
