@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmdiff.config.load import ConfigError, load_config
@@ -74,6 +74,8 @@ def leaves(section: object, path: str = "") -> list[str]:
     return [leaf for key, value in section.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))]
 
 
+# The first example pays for imports; how long one takes is not what is tested.
+@settings(deadline=None)
 @given(
     path=st.sampled_from(leaves(DEFAULT)),
     value=st.one_of(
