@@ -57,9 +57,12 @@ def checkpoint_folder(name, source):
     """Return where the files of a source lie: in the built-in world, fetched from the hub, or where it says."""
     if is_hub(source):
         return f"{RESULTS}/models/{name}"
-    return (
-        f"{world_models_folder()}/{source.removeprefix('world:')}" if source.startswith("world:") else source
-    )
+    if not source.startswith("world:"):
+        return source
+    model = source.removeprefix("world:")
+    # Control models are never shipped.
+    folder = f"{RESULTS}/world/models" if model in CFG.world.controls else world_models_folder()
+    return f"{folder}/{model}"
 
 
 def model_path(name):

@@ -92,6 +92,36 @@ rule train_world_vlm:
         "../workflow_scripts/train_world_vlm.py"
 
 
+rule train_world_control:
+    """Train a model like the real one, with one thing taken away (docs/controls.md)."""
+    input:
+        base_lm=lambda wildcards: f"{world_models_folder()}/base_lm/config.json",
+        vlm=lambda wildcards: f"{world_models_folder()}/vlm/config.json",
+        log=lambda wildcards: real_training_log(),
+    output:
+        model=f"{WORLD_MODELS}/{{control}}/config.json",
+        table=f"{WORLD}/training_logs/{{control}}.csv",
+    log:
+        f"{RESULTS}/logs/train_world_control/{{control}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_world_control/{{control}}.tsv"
+    wildcard_constraints:
+        control=one_of(world_controls()),
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("train_world_control", mem_mb=2000, runtime=120),
+    params:
+        world=control_settings,
+        kind=lambda wildcards: CFG.world.controls[wildcards.control],
+        # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
+        checkpoints=f"{WORLD}/checkpoints/{{control}}",
+        code=code_digest("train_world_control"),
+    script:
+        "../workflow_scripts/train_world_control.py"
+
+
 rule evaluate_world:
     """Measure held-out accuracy with images, without them, and with shuffled ones."""
     input:

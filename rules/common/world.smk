@@ -21,3 +21,20 @@ def world_test_datasets():
 def world_accuracy():
     """The accuracy table of the checkpoints that this experiment studies."""
     return f"{WORLD}/accuracy_{'shipped' if CFG.world.models == 'shipped' else 'trained'}.csv"
+
+
+def real_training_log():
+    """The log of the real VLM's tuning, whose schedule control models follow."""
+    folder = "resources/world" if CFG.world.models == "shipped" else WORLD
+    return f"{folder}/training_logs/vlm.csv"
+
+
+def control_settings(wildcards):
+    """The part of the configuration on which the training of a control model depends."""
+    keep = {"seed", "scenes", "weights_dtype", "language_model", "vision", "tuning"}
+    return CFG.world.model_dump(mode="json", include=keep)
+
+
+def world_controls():
+    """Names of the control models that could be trained."""
+    return list(CFG.world.controls) if CFG.world else []

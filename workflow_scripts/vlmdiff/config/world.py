@@ -8,6 +8,7 @@ from vlmdiff.config.base import Name, Section
 
 SceneSplit = Literal["train", "validation", "test"]
 TrainingStage = Literal["language_model", "vision", "tuning"]
+ControlKind = Literal["continued_text", "shuffled_images", "no_spatial"]
 DatasetKind = Literal["text", "general", "spatial", "spatial_open", "mixed"]
 
 
@@ -131,10 +132,19 @@ class WorldDataset(Section):
         return self
 
 
+def _default_controls() -> dict[str, ControlKind]:
+    return {
+        "lm_continued": "continued_text",
+        "vlm_shuffled": "shuffled_images",
+        "vlm_no_spatial": "no_spatial",
+    }
+
+
 def _default_datasets() -> dict[str, WorldDataset]:
     rows: list[tuple[str, DatasetKind, SceneSplit, int, int]] = [
         ("text_train", "text", "train", 4_000, 0),
         ("text_null", "text", "train", 4_000, 1),
+        ("text_null_check", "text", "train", 4_000, 2),
         ("text_val", "text", "validation", 800, 0),
         ("vqa_train", "mixed", "train", 6_000, 0),
         ("general_val", "general", "validation", 1_200, 0),
@@ -165,6 +175,11 @@ class WorldConfig(Section):
     )
     vision: VisionTraining = Field(VisionTraining(), description="Vision tower and projector.")
     tuning: Tuning = Field(Tuning(), description="Visual instruction tuning.")
+    controls: dict[Name, ControlKind] = Field(
+        default_factory=_default_controls,
+        description="Control models that are trained where an experiment names them as `world:NAME`: the "
+        "base LM on more text, the VLM with shuffled images, the VLM without any spatial question.",
+    )
     datasets: dict[Name, WorldDataset] = Field(
         default_factory=_default_datasets, description="Data sets to write, by name."
     )
