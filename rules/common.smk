@@ -12,6 +12,7 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from snakemake.exceptions import WorkflowError
+from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.sources import is_hub
@@ -28,6 +29,7 @@ SEEDS = range(CFG.seeds)
 
 
 wildcard_constraints:
+    comparison="|".join([MAIN, *CFG.comparisons]),
     model="[A-Za-z][A-Za-z0-9_]*",
     dataset="[A-Za-z][A-Za-z0-9_]*",
     dictionary="[A-Za-z][A-Za-z0-9_]*",

@@ -28,8 +28,10 @@ rule train_dictionary:
         seed=lambda wildcards: derive_seed(
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
         ),
-        architecture=CFG.architecture.params(),
-        stage=lambda wildcards: CFG.dictionaries[wildcards.dictionary].params("initial", "model", "dataset"),
+        architecture=lambda wildcards: CFG.shape(wildcards.dictionary).params(),
+        stage=lambda wildcards: CFG.dictionaries[wildcards.dictionary].params(
+            "initial", "model", "dataset", "architecture"
+        ),
         provenance=lambda wildcards: {
             "dictionary": wildcards.dictionary,
             **{

@@ -27,21 +27,20 @@ rule feature_statistics:
 
 rule diff_features:
     input:
-        base=lambda wildcards: dictionary_files(CFG.diff.base, wildcards.seed),
-        adapted=lambda wildcards: dictionary_files(CFG.diff.adapted, wildcards.seed),
-        null=lambda wildcards: dictionary_files(CFG.diff.null, wildcards.seed),
-        visual_statistics=lambda wildcards: feature_tables(
-            "statistics", wildcards.seed, CFG.diff.visual_datasets
-        ),
-        visual_totals=lambda wildcards: feature_tables("totals", wildcards.seed, CFG.diff.visual_datasets),
-        text_statistics=lambda wildcards: feature_tables("statistics", wildcards.seed, CFG.diff.text_datasets),
-        text_totals=lambda wildcards: feature_tables("totals", wildcards.seed, CFG.diff.text_datasets),
+        base=compared("base"),
+        adapted=compared("adapted"),
+        null=compared("null"),
+        null_check=compared("null_check"),
+        visual_statistics=diff_tables("statistics", "visual_datasets"),
+        visual_totals=diff_tables("totals", "visual_datasets"),
+        text_statistics=diff_tables("statistics", "text_datasets"),
+        text_totals=diff_tables("totals", "text_datasets"),
     output:
         f"{FEATURES}/diff.parquet",
     log:
-        f"{RESULTS}/logs/diff_features/seed_{{seed}}.log",
+        f"{RESULTS}/logs/diff_features/{{comparison}}/seed_{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/diff_features/seed_{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/diff_features/{{comparison}}/seed_{{seed}}.tsv"
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1
@@ -63,25 +62,27 @@ rule select_adapted:
             f"{FEATURES}/thresholds.csv",
             caption="captions/thresholds.rst",
             category="Adapted features",
-            labels={"table": "Thresholds", "seed": "{seed}"},
+            labels={"table": "Thresholds", "seed": "{seed}", "comparison": "{comparison}"},
         ),
         sweep=report(
             f"{FEATURES}/threshold_sweep.csv",
             caption="captions/threshold_sweep.rst",
             category="Adapted features",
-            labels={"table": "Threshold sweep", "seed": "{seed}"},
+            labels={"table": "Threshold sweep", "seed": "{seed}", "comparison": "{comparison}"},
         ),
     log:
-        f"{RESULTS}/logs/select_adapted/seed_{{seed}}.log",
+        f"{RESULTS}/logs/select_adapted/{{comparison}}/seed_{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/select_adapted/seed_{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/select_adapted/{{comparison}}/seed_{{seed}}.tsv"
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
         **rule_resources("select_adapted", mem_mb=500, runtime=10),
     params:
-        diff=CFG.diff.params("base", "adapted", "null", "model", "visual_datasets", "text_datasets"),
+        diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
+            "base", "adapted", "null", "null_check", "model", "visual_datasets", "text_datasets"
+        ),
         code=code_digest("select_adapted"),
     script:
         "../workflow_scripts/select_adapted.py"
@@ -94,13 +95,13 @@ rule contrast_concept:
         baseline_statistics=concept_tables("statistics", "baseline"),
         baseline_totals=concept_tables("totals", "baseline"),
         # A published dictionary has as many features as it has, whatever `architecture` says.
-        dictionaries=lambda wildcards: dictionary_files(CFG.diff.adapted, wildcards.seed, "cfg.json"),
+        dictionaries=compared("adapted", "cfg.json"),
     output:
         f"{FEATURES}/{{concept}}/contrast.parquet",
     log:
-        f"{RESULTS}/logs/contrast_concept/seed_{{seed}}/{{concept}}.log",
+        f"{RESULTS}/logs/contrast_concept/{{comparison}}/seed_{{seed}}/{{concept}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/contrast_concept/seed_{{seed}}/{{concept}}.tsv"
+        f"{RESULTS}/benchmarks/contrast_concept/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1
@@ -109,7 +110,7 @@ rule contrast_concept:
     params:
         target=sample_set("target"),
         baseline=sample_set("baseline"),
-        criteria=lambda wildcards: CFG.concepts[wildcards.concept].params(
+        criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
             "target", "baseline", "unit", "words"
         ),
         code=code_digest("contrast_concept"),
@@ -121,26 +122,26 @@ rule lexical_filter:
     input:
         adapted=f"{FEATURES}/adapted.parquet",
         contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
-        dictionaries=lambda wildcards: dictionary_files(CFG.diff.adapted, wildcards.seed),
+        dictionaries=compared("adapted"),
         top_samples=concept_tables("top_samples", "target"),
         totals=concept_tables("totals", "target"),
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
+        vision_tower=lambda wildcards: vision_tower_files(compared_model(wildcards)),
     output:
         f"{FEATURES}/{{concept}}/lexical.parquet",
     log:
-        f"{RESULTS}/logs/lexical_filter/seed_{{seed}}/{{concept}}.log",
+        f"{RESULTS}/logs/lexical_filter/{{comparison}}/seed_{{seed}}/{{concept}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/lexical_filter/seed_{{seed}}/{{concept}}.tsv"
+        f"{RESULTS}/benchmarks/lexical_filter/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("lexical_filter", mem_mb=2000, runtime=60),
     params:
-        model=CFG.diff.model,
-        subject=subject_params(CFG.diff.model),
+        model=compared_model,
+        subject=lambda wildcards: subject_params(compared_model(wildcards)),
         layers=LAYERS,
         target=sample_set("target"),
         unit=concept_unit,
@@ -165,18 +166,28 @@ rule select_features:
             f"{FEATURES}/{{concept}}/funnel.csv",
             caption="captions/funnel_table.rst",
             category="Concepts",
-            labels={"table": "Funnel", "concept": "{concept}", "seed": "{seed}"},
+            labels={
+                "table": "Funnel",
+                "concept": "{concept}",
+                "seed": "{seed}",
+                "comparison": "{comparison}",
+            },
         ),
         final=report(
             f"{FEATURES}/{{concept}}/final_features.csv",
             caption="captions/final_features.rst",
             category="Concepts",
-            labels={"table": "Final features", "concept": "{concept}", "seed": "{seed}"},
+            labels={
+                "table": "Final features",
+                "concept": "{concept}",
+                "seed": "{seed}",
+                "comparison": "{comparison}",
+            },
         ),
     log:
-        f"{RESULTS}/logs/select_features/seed_{{seed}}/{{concept}}.log",
+        f"{RESULTS}/logs/select_features/{{comparison}}/seed_{{seed}}/{{concept}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/select_features/seed_{{seed}}/{{concept}}.tsv"
+        f"{RESULTS}/benchmarks/select_features/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1
@@ -184,7 +195,7 @@ rule select_features:
         **rule_resources("select_features", mem_mb=500, runtime=10),
     params:
         unit=concept_unit,
-        eps=CFG.diff.eps,
+        eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
         code=code_digest("select_features"),
     script:
         "../workflow_scripts/select_features.py"

@@ -87,8 +87,8 @@ rule plot_model_accuracy:
 
 rule plot_cosine_distributions:
     input:
-        adapted=expand(f"{RESULTS}/features/seed_{{seed}}/adapted.parquet", seed=SEEDS),
-        thresholds=expand(f"{RESULTS}/features/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        adapted=expand(f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet", seed=SEEDS),
+        thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
     output:
         pdf=f"{FIGURES}/cosine_distributions.pdf",
         png=f"{FIGURES}/cosine_distributions.png",
@@ -115,8 +115,8 @@ rule plot_cosine_distributions:
 
 rule plot_adapted_by_layer:
     input:
-        adapted=expand(f"{RESULTS}/features/seed_{{seed}}/adapted.parquet", seed=SEEDS),
-        thresholds=expand(f"{RESULTS}/features/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        adapted=expand(f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet", seed=SEEDS),
+        thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
     output:
         pdf=f"{FIGURES}/adapted_by_layer.pdf",
         png=f"{FIGURES}/adapted_by_layer.png",
@@ -143,7 +143,7 @@ rule plot_adapted_by_layer:
 
 rule plot_threshold_robustness:
     input:
-        sweep=expand(f"{RESULTS}/features/seed_{{seed}}/threshold_sweep.csv", seed=SEEDS),
+        sweep=expand(f"{RESULTS}/features/main/seed_{{seed}}/threshold_sweep.csv", seed=SEEDS),
     output:
         pdf=f"{FIGURES}/threshold_robustness.pdf",
         png=f"{FIGURES}/threshold_robustness.png",
@@ -172,9 +172,9 @@ rule plot_threshold_robustness:
 
 rule plot_energy_vs_cosine:
     input:
-        adapted=f"{RESULTS}/features/seed_{{seed}}/adapted.parquet",
-        thresholds=f"{RESULTS}/features/seed_{{seed}}/thresholds.csv",
-        final=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
+        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
+        thresholds=f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv",
+        final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
     output:
         pdf=f"{CONCEPT_FIGURES}/energy_vs_cosine.pdf",
         png=f"{CONCEPT_FIGURES}/energy_vs_cosine.png",
@@ -201,9 +201,9 @@ rule plot_energy_vs_cosine:
 
 rule plot_contrast_volcano:
     input:
-        contrast=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/contrast.parquet",
-        adapted=f"{RESULTS}/features/seed_{{seed}}/adapted.parquet",
-        final=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
+        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
+        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
+        final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
     output:
         pdf=f"{CONCEPT_FIGURES}/contrast_volcano.pdf",
         png=f"{CONCEPT_FIGURES}/contrast_volcano.png",
@@ -231,7 +231,7 @@ rule plot_contrast_volcano:
 
 rule plot_funnel:
     input:
-        funnel=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/funnel.csv",
+        funnel=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/funnel.csv",
     output:
         pdf=f"{CONCEPT_FIGURES}/funnel.pdf",
         png=f"{CONCEPT_FIGURES}/funnel.png",
@@ -260,7 +260,7 @@ rule plot_top_samples:
     input:
         top_samples=concept_top_samples,
         ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
-        final=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
+        final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
         model=f"{model_path(CFG.diff.model)}/config.json",
     output:

@@ -8,7 +8,7 @@ rule rank_features:
         target=samples_file(CFG.ablation.rank_on.target),
         control=samples_file(CFG.ablation.rank_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        final_features=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
+        final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
     output:
         report(
             f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
@@ -46,9 +46,9 @@ rule evaluate_ablation:
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
-        final_features=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/final_features.csv",
-        contrast=f"{RESULTS}/features/seed_{{seed}}/{{concept}}/contrast.parquet",
-        adapted=f"{RESULTS}/features/seed_{{seed}}/adapted.parquet",
+        final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
+        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
+        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
     output:
         report(
             f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation_{{scope}}.csv",

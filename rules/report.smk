@@ -5,9 +5,9 @@ rule write_summary:
     input:
         accuracy=accuracy_tables(),
         metrics=dictionary_metrics(),
-        thresholds=expand(f"{RESULTS}/features/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
         funnel=expand(
-            f"{RESULTS}/features/seed_{{seed}}/{{concept}}/funnel.csv",
+            f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/funnel.csv",
             seed=SEEDS,
             concept=list(CFG.concepts),
         ),

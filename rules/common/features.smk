@@ -1,13 +1,25 @@
 """Which tables the feature stages read."""
 
 STATISTICS = f"{RESULTS}/features/statistics"
-FEATURES = f"{RESULTS}/features/seed_{{seed}}"
+FEATURES = f"{RESULTS}/features/{{comparison}}/seed_{{seed}}"
+MAIN_FEATURES = f"{RESULTS}/features/{MAIN}/seed_{{seed}}"
 
 
-def feature_tables(name, seed, datasets):
-    """Return one statistics table of the adapted dictionary for every data set and layer."""
-    folder = f"{STATISTICS}/{CFG.diff.adapted}/seed_{seed}/{CFG.diff.model}"
+def feature_tables(name, comparison, seed, datasets):
+    """Return one statistics table of a comparison's adapted dictionary for every data set and layer."""
+    diff = CFG.comparison(comparison)
+    folder = f"{STATISTICS}/{diff.adapted}/seed_{seed}/{diff.model}"
     return [f"{folder}/{dataset}/layer_{layer}/{name}.parquet" for dataset in datasets for layer in LAYERS]
+
+
+def diff_tables(name, kind):
+    """Return an input function: tables of a comparison's `visual_datasets` or `text_datasets`."""
+
+    def tables(wildcards):
+        datasets = getattr(CFG.comparison(wildcards.comparison), kind)
+        return feature_tables(name, wildcards.comparison, wildcards.seed, datasets)
+
+    return tables
 
 
 def concept_tables(name, side):
@@ -15,9 +27,24 @@ def concept_tables(name, side):
 
     def tables(wildcards):
         dataset = getattr(CFG.concepts[wildcards.concept], side).dataset
-        return feature_tables(name, wildcards.seed, [dataset])
+        return feature_tables(name, wildcards.comparison, wildcards.seed, [dataset])
 
     return tables
+
+
+def compared(key, name="sae_weights.safetensors"):
+    """Return an input function: a file for every layer of a comparison's `base`, `adapted` or `null`."""
+
+    def files(wildcards):
+        dictionary = getattr(CFG.comparison(wildcards.comparison), key)
+        return [] if dictionary is None else dictionary_files(dictionary, wildcards.seed, name)
+
+    return files
+
+
+def compared_model(wildcards):
+    """Return the model of a comparison."""
+    return CFG.comparison(wildcards.comparison).model
 
 
 def sample_set(side):

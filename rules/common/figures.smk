@@ -22,12 +22,19 @@ def studied_models():
 
 def dictionary_metrics():
     """Return the quality tables of all dictionaries and seeds; an imported dictionary has one."""
-    evaluated = sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
     return [
         f"{RESULTS}/dictionaries/{name}/seed_{seed}/metrics.csv"
-        for name in evaluated
-        for seed in ([0] if is_published(name) else SEEDS)
+        for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
+        for seed in scored_seeds(name)
     ]
+
+
+def scored_seeds(dictionary):
+    """Return the seeds for which a dictionary is scored."""
+    if is_published(dictionary):
+        return [0]
+    entries = [entry for entry in CFG.evaluation if dictionary in entry.dictionaries]
+    return range(max(min(entry.seeds or CFG.seeds, CFG.seeds) for entry in entries))
 
 
 def concept_top_samples(wildcards):

@@ -15,13 +15,21 @@ class DiffConfig(Section):
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
     adapted: Name = Field("adapted", description="Dictionary after it.")
     null: Name = Field("null_text", description="Dictionary fine-tuned on more of the same text.")
+    null_check: Name | None = Field(
+        None,
+        description="A second null, made like the first on other text: on it the false positives of both "
+        "rules are counted, for the calibrated rule was set by the first.",
+    )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
     text_datasets: list[Name] = Field(min_length=1, description="Data sets without images: text energy.")
     eps: float = Field(0.01, ge=0, description="Visual energy above which a feature is active on images.")
     percentile: Percentage = Field(25.0, description="Percentile rule: cosine at or below this percentile.")
     null_quantile: Probability = Field(0.01, description="Calibrated rule: quantile of the null's cosines.")
-    rule: Literal["percentile", "calibrated"] = Field("calibrated", description="Rule that later stages use.")
+    rule: Literal["percentile", "calibrated", "energy"] = Field(
+        "calibrated",
+        description="Rule that later stages use; `energy` asks for visual energy alone, not for rotation.",
+    )
     sweep_eps: list[float] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1, description="Values of eps in the robustness sweep."
     )

@@ -34,6 +34,9 @@ class DictionaryStage(Section):
     dataset: Name = Field(description="The data set that the model is shown.")
     tokens: list[TokenType] = Field(["text"], min_length=1, description="Token types that the loss sees.")
     steps: Count = Field(description="Optimiser steps.")
+    architecture: ArchitectureConfig | None = Field(
+        None, description="Its own shape; left out: `architecture` of the experiment."
+    )
     batch_tokens: Count = Field(1024, description="Tokens in one step.")
     learning_rate: float = Field(gt=0, description="Peak learning rate of Adam.")
     warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of steps with a rising learning rate.")
@@ -160,6 +163,7 @@ class EvaluationSet(Section):
     dictionaries: list[Name] = Field(min_length=1, description="Dictionaries that are scored.")
     model: Name = Field(description="Model that makes the activations.")
     dataset: Name = Field(description="Data set that it is shown.")
+    seeds: Count | None = Field(None, description="How many seeds are scored; left out: all.")
     tokens: list[TokenType] = Field(
         ["text", "image"], min_length=1, description="Token types that are scored, where there are any."
     )

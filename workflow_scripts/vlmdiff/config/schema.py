@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from vlmdiff.config.analysis import AblationConfig, ConceptConfig, DiffConfig, HeadsConfig, LexicalConfig
 from vlmdiff.config.base import Count, Name, Section
+from vlmdiff.config.comparisons import MAIN, ComparisonConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet, Stage
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
@@ -32,6 +33,9 @@ class Config(Section):
     dictionaries: dict[Name, Stage] = Field(min_length=1, description="Dictionary stages, by name.")
     evaluation: list[EvaluationSet] = Field(min_length=1, description="What dictionaries are scored on.")
     diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
+    comparisons: dict[Name, ComparisonConfig] = Field(
+        {}, description="Further comparisons, by name: controls, stages, other choices (docs/controls.md)."
+    )
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")
     lexical: LexicalConfig = Field(description="The lexical filter.")
     ablation: AblationConfig = Field(description="Causal evaluation of features.")
@@ -41,6 +45,23 @@ class Config(Section):
         {},
         description="Resources of rules, by rule, in place of the built-in world's: mem_mb, runtime, gpu …",
     )
+
+    def comparison(self, name: str) -> DiffConfig:
+        """Return what a comparison compares; `main` is the section `diff`."""
+        return self.diff if name == MAIN else self.comparisons[name].diff(self.diff)
+
+    def concept(self, name: str, comparison: str) -> ConceptConfig:
+        """Return a concept as a comparison sees it."""
+        concept = self.concepts[name]
+        return concept if comparison == MAIN else self.comparisons[comparison].concept(concept)
+
+    def all_comparisons(self) -> dict[str, DiffConfig]:
+        """Return the main comparison and all further ones."""
+        return {name: self.comparison(name) for name in (MAIN, *self.comparisons)}
+
+    def shape(self, dictionary: str) -> ArchitectureConfig:
+        """Return the architecture of a dictionary that is trained here."""
+        return self.trained()[dictionary].architecture or self.architecture
 
     def trained(self) -> dict[str, DictionaryStage]:
         """Return the dictionaries that are trained here, as opposed to published ones."""
@@ -103,25 +124,50 @@ class Config(Section):
 
     @model_validator(mode="after")
     def k_fits(self) -> Config:
-        """A token cannot have more active features than there are."""
-        if self.architecture.k > self.architecture.d_sae:
-            raise ValueError(
-                f"architecture.k: found {self.architecture.k}, "
-                f"allowed at most d_sae = {self.architecture.d_sae}"
-            )
+        """A token cannot have more active features than there are; a warm start keeps the width."""
+        shapes = {"architecture": self.architecture}
+        shapes |= {f"dictionaries.{name}.architecture": self.shape(name) for name in self.trained()}
+        for key, shape in shapes.items():
+            if shape.k > shape.d_sae:
+                raise ValueError(f"{key}.k: found {shape.k}, allowed at most d_sae = {shape.d_sae}")
+        for name, stage in self.trained().items():
+            if stage.initial in self.trained() and self.shape(stage.initial).d_sae != self.shape(name).d_sae:
+                raise ValueError(
+                    f"dictionaries.{name}.architecture.d_sae: found {self.shape(name).d_sae}, but it starts "
+                    f"from '{stage.initial}' with {self.shape(stage.initial).d_sae}"
+                )
         return self
 
     @model_validator(mode="after")
     def adapted_comes_from_base(self) -> Config:
         """Only a dictionary that started from `base` keeps its index, without which there is no diff."""
-        for key in ("adapted", "null"):
-            name = getattr(self.diff, key)
-            if self.dictionaries[name].initial != self.diff.base:
-                raise ValueError(
-                    f"diff.{key}: dictionary '{name}' starts from '{self.dictionaries[name].initial}', "
-                    f"but must start from '{self.diff.base}' so that features keep their index"
-                )
+        for label, diff in self.all_comparisons().items():
+            section = "diff" if label == MAIN else f"comparisons.{label}"
+            for key in ("adapted", "null", "null_check"):
+                name = getattr(diff, key)
+                aligned = name is None or diff.base in self.ancestors(name)
+                if not aligned and not (key == "adapted" and diff.rule == "energy"):
+                    raise ValueError(
+                        f"{section}.{key}: dictionary '{name}' starts from "
+                        f"'{self.dictionaries[name].initial}', but must come from '{diff.base}' so that "
+                        "features keep their index"
+                    )
         return self
+
+    @model_validator(mode="after")
+    def main_is_taken(self) -> Config:
+        """`main` is the comparison of the section `diff`, and `statistics` a folder beside it."""
+        if taken := {MAIN, "statistics"} & set(self.comparisons):
+            raise ValueError(f"comparisons: {sorted(taken)} cannot be the name of a comparison; rename it")
+        return self
+
+    def ancestors(self, dictionary: str) -> list[str]:
+        """Return the dictionaries that one starts from, nearest first."""
+        found, current = [], self.dictionaries[dictionary].initial
+        while current != "random":
+            found.append(current)
+            current = self.dictionaries[current].initial
+        return found
 
     @model_validator(mode="after")
     def report_is_held_out(self) -> Config:
@@ -146,11 +192,15 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
         yield "model", f"evaluation.{i}.model", entry.model
         yield "dataset", f"evaluation.{i}.dataset", entry.dataset
         yield from (("dictionary", f"evaluation.{i}.dictionaries", name) for name in entry.dictionaries)
-    yield "model", "diff.model", config.diff.model
-    for key in ("base", "adapted", "null"):
-        yield "dictionary", f"diff.{key}", getattr(config.diff, key)
-    for key in ("visual_datasets", "text_datasets"):
-        yield from (("dataset", f"diff.{key}", name) for name in getattr(config.diff, key))
+    for label, diff in config.all_comparisons().items():
+        section = "diff" if label == MAIN else f"comparisons.{label}"
+        yield "model", f"{section}.model", diff.model
+        for key in ("base", "adapted", "null"):
+            yield "dictionary", f"{section}.{key}", getattr(diff, key)
+        for key in ("visual_datasets", "text_datasets"):
+            yield from (("dataset", f"{section}.{key}", name) for name in getattr(diff, key))
+    if config.diff.null_check is not None:
+        yield "dictionary", "diff.null_check", config.diff.null_check
     for name, concept in config.concepts.items():
         yield "dataset", f"concepts.{name}.target.dataset", concept.target.dataset
         yield "dataset", f"concepts.{name}.baseline.dataset", concept.baseline.dataset

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.schema import Config
 from vlmdiff.config.subjects import PlannedSize
 
@@ -41,14 +42,15 @@ def readers(config: Config) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
         yield "training", stage.model, stage.dataset, tuple(stage.tokens)
     for entry in config.evaluation:
         yield "evaluation", entry.model, entry.dataset, tuple(entry.tokens)
-    for dataset in statistics_datasets(config):
-        yield "statistics", config.diff.model, dataset, ("text",)
+    for diff in config.all_comparisons().values():
+        for dataset in statistics_datasets(config, diff):
+            yield "statistics", diff.model, dataset, ("text",)
 
 
-def statistics_datasets(config: Config) -> list[str]:
-    """Return the data sets on which features are counted."""
+def statistics_datasets(config: Config, diff: DiffConfig) -> list[str]:
+    """Return the data sets on which features of a comparison are counted."""
     concepts = [side.dataset for one in config.concepts.values() for side in (one.target, one.baseline)]
-    return list(dict.fromkeys([*config.diff.visual_datasets, *config.diff.text_datasets, *concepts]))
+    return list(dict.fromkeys([*diff.visual_datasets, *diff.text_datasets, *concepts]))
 
 
 def stored_tokens(config: Config, model: str, dataset: str) -> list[str]:
@@ -138,9 +140,12 @@ def dictionary_bytes(config: Config) -> int | None:
     size = planned_size(config, config.diff.model)
     if size is None:
         return None
-    one = 2 * size.d_model * config.architecture.d_sae * WEIGHT_BYTES * len(config.layers)
-    copies = sum(1 + len(stage.snapshots) for stage in config.trained().values()) * config.seeds
-    return one * (copies + len(config.dictionaries) - len(config.trained()))
+    one = 2 * size.d_model * WEIGHT_BYTES * len(config.layers)
+    trained = sum(
+        (1 + len(stage.snapshots)) * config.shape(name).d_sae for name, stage in config.trained().items()
+    )
+    published = len(config.dictionaries) - len(config.trained())
+    return one * (trained * config.seeds + published * config.architecture.d_sae)
 
 
 def written(count: int | None) -> str:

@@ -1,0 +1,55 @@
+"""Further comparisons beside the main one: controls, stages of the model, other choices of the analyst."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from vlmdiff.config.analysis import ConceptConfig, DiffConfig
+from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
+
+MAIN = "main"
+# Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
+OF_DIFF = ("base", "adapted", "null", "model", "visual_datasets", "text_datasets", "eps", "percentile")
+OF_DIFF += ("null_quantile", "rule")
+OF_CONCEPT = ("min_odds_ratio", "min_frequency_difference")
+
+
+class ComparisonConfig(Section):
+    """Everything from feature statistics to final features once more, with some things changed.
+
+    What is left out is as in `diff` and in the concept.
+    """
+
+    target: Literal["all", "controls", "stages", "sensitivity"] = Field(
+        description="Target that makes it: `all` is the default run, the others are asked for by name."
+    )
+    about: str = Field(description="What is different, in a few words, for tables and figures.")
+    base: Name | None = Field(None, description="Dictionary before multimodal fine-tuning.")
+    adapted: Name | None = Field(None, description="Dictionary after it.")
+    null: Name | None = Field(None, description="Dictionary fine-tuned on more of the same text.")
+    model: Name | None = Field(None, description="Model whose activations give energies and contrast.")
+    visual_datasets: list[Name] | None = Field(None, description="Data sets with images.")
+    text_datasets: list[Name] | None = Field(None, description="Data sets without images.")
+    eps: float | None = Field(None, ge=0, description="Visual energy above which a feature is active.")
+    percentile: Percentage | None = Field(None, description="Percentile rule.")
+    null_quantile: Probability | None = Field(None, description="Calibrated rule.")
+    rule: Literal["percentile", "calibrated", "energy"] | None = Field(
+        None, description="Rule of this comparison; `energy` asks for visual energy alone, not for rotation."
+    )
+    min_odds_ratio: float | None = Field(None, gt=0, description="Smallest odds ratio of the contrast.")
+    min_frequency_difference: float | None = Field(
+        None, ge=0, lt=1, description="Smallest difference of the firing frequencies."
+    )
+    seeds: Count = Field(1, description="How many seeds of it are made.")
+
+    def diff(self, main: DiffConfig) -> DiffConfig:
+        """Return the main diff with this comparison's changes."""
+        changes = {name: getattr(self, name) for name in OF_DIFF if getattr(self, name) is not None}
+        return main.model_copy(update=changes)
+
+    def concept(self, main: ConceptConfig) -> ConceptConfig:
+        """Return a concept with this comparison's changes."""
+        changes = {name: getattr(self, name) for name in OF_CONCEPT if getattr(self, name) is not None}
+        return main.model_copy(update=changes)
