@@ -145,6 +145,7 @@ rule lexical_filter:
         layers=LAYERS,
         target=sample_set("target"),
         unit=concept_unit,
+        eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
         strongest=CFG.lexical.samples,
         prompts=CFG.lexical.prompts,
         describe_tokens=CFG.lexical.describe_tokens,
@@ -184,6 +185,12 @@ rule select_features:
                 "comparison": "{comparison}",
             },
         ),
+        check=report(
+            f"{FEATURES}/{{concept}}/contrast_check.csv",
+            caption="captions/contrast_check.rst",
+            category="How sure are we",
+            labels={"table": "Independent tokens or samples", "concept": "{concept}", "seed": "{seed}"},
+        ),
     log:
         f"{RESULTS}/logs/select_features/{{comparison}}/seed_{{seed}}/{{concept}}.log",
     benchmark:
@@ -196,6 +203,7 @@ rule select_features:
     params:
         unit=concept_unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
+        fdr=lambda wildcards: CFG.concepts[wildcards.concept].fdr,
         code=code_digest("select_features"),
     script:
         "../workflow_scripts/select_features.py"

@@ -8,7 +8,8 @@ with job(snakemake):
     from vlmdiff.features.diff import StatisticsFiles, diff_features
 
     given = snakemake.input
-    folders = {key: [Path(file).parent for file in given[key]] for key in ("base", "adapted", "null")}
+    names = {"base": "base", "adapted": "adapted", "null": "null", "check": "null_check"}
+    folders = {name: [Path(file).parent for file in given[key]] for name, key in names.items()}
     diff_features(
         snakemake.params.layers,
         **folders,

@@ -24,6 +24,7 @@ with job(snakemake):
         snakemake.wildcards.concept,
         params.target,
         params.unit,
+        params.eps,
         params.strongest,
         (given.adapted, given.contrast),
         (given.top_samples, given.totals),

@@ -11,6 +11,7 @@ with job(snakemake):
         int(snakemake.wildcards.seed),
         params.unit,
         params.eps,
+        params.fdr,
         (given.adapted, given.contrast, given.lexical),
-        (snakemake.output.funnel, snakemake.output.final),
+        (snakemake.output.funnel, snakemake.output.final, snakemake.output.check),
     )

@@ -39,7 +39,7 @@ def test_default_is_valid():
         ("dictionaries.adapted.model", "gpt", ["dictionaries.adapted.model", "'gpt'", "base_lm", "vlm"]),
         ("dictionaries.base.dataset", "coco", ["dictionaries.base.dataset", "'coco'", "vqa_train"]),
         ("diff.percentile", 140, ["diff.percentile", "less than 100", "140"]),
-        ("diff.rule", "guess", ["diff.rule", "'percentile' or 'calibrated'", "guess"]),
+        ("diff.rule", "guess", ["diff.rule", "'percentile', 'calibrated' or 'energy'", "guess"]),
         ("diff.adapted", "scratch", ["diff.adapted", "starts from 'random'", "'base'"]),
         ("diff.null", "nothing", ["diff.null", "'nothing'"]),
         ("dictionaries.base.steps", "many", ["dictionaries.base.steps", "integer", "many"]),

@@ -104,16 +104,25 @@ def test_diff_table(inputs):
     assert layer.loc[5, "visual_energy"] == pytest.approx(2 / 40)
     assert layer.loc[3, "text_energy"] == pytest.approx(21 / 70)
     assert layer.loc[3, "visual_energy"] == 0
-    assert not found.isna().any().any()
+    assert not found.drop(columns="check_cos_decoder").isna().any().any()
+    assert found["check_cos_decoder"].isna().all()
 
 
 def test_dictionaries_of_different_widths_are_refused(tmp_path):
     same, other = saved(tmp_path / "same", 0), saved(tmp_path / "other", 0, d_sae=7)
     with pytest.raises(DiffError, match=r"layer 2: .*'adapted': \(7, 4\)"):
-        layer_rotation(2, same, other, same)
+        layer_rotation(2, {"base": same, "adapted": other, "null": same})
 
 
 def test_data_without_text_tokens_are_refused(inputs):
     with pytest.raises(DiffError, match=r"layers \[1\]: the statistics hold no text tokens"):
         only_first = StatisticsFiles(inputs["text"].statistics, inputs["text"].totals[:1])
         diff_features([0, 1], seed=0, **{**inputs, "text": only_first})
+
+
+def test_a_second_null_is_compared_too(inputs, tmp_path):
+    check = [saved(tmp_path / "check" / f"layer_{layer}", 50 + layer) for layer in (0, 1)]
+    diff_features([0, 1], seed=3, **inputs, check=check)
+    found = read_table(inputs["output"], FEATURE_DIFF)
+    expected = np.concatenate([row_cosines(weights(layer)[0], weights(50 + layer)[0]) for layer in (0, 1)])
+    np.testing.assert_allclose(found["check_cos_decoder"], expected, rtol=1e-5)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from feature_tables import write_decisions
 
 from vlmdiff.features.funnel import STAGES, select_features
-from vlmdiff.tables.features import FINAL_FEATURES, FUNNEL
+from vlmdiff.tables.features import CONTRAST_CHECK, FINAL_FEATURES, FUNNEL
 from vlmdiff.tables.io import read_table
 
 # (layer, feature): visual energy, adapted, selected per token, per sample, invariant, log p.
@@ -29,12 +30,14 @@ def run(tmp_path, unit="token", features=FEATURES):
         for name, selected in (("token", token), ("sample", sample)):
             if selected is not None:
                 row = {"unit": name, "selected": selected, "log_p_adjusted": log_p / (1 + (name == "sample"))}
+                row |= {"log_p": log_p, "log_p_clustered": log_p / 2, "log_p_clustered_adjusted": log_p / 2}
+                row |= {"selected_clustered": selected and log_p <= -30, "design_effect": 2.0}
                 contrast.append({**key, **row, "odds_ratio": 4.0 + (name == "sample")})
         if invariant is not None:
             lexical.append({**key, "invariant": invariant, "activation_neutral": 0.25})
     tables = write_decisions(tmp_path, adapted, contrast, lexical)
-    outputs = tmp_path / "funnel.csv", tmp_path / "final_features.csv"
-    select_features("space", 5, unit, 0.01, tables, outputs)
+    outputs = tuple(tmp_path / name for name in ("funnel.csv", "final_features.csv", "contrast_check.csv"))
+    select_features("space", 5, unit, 0.01, 0.05, tables, outputs)
     return read_table(outputs[0], FUNNEL), read_table(outputs[1], FINAL_FEATURES)
 
 
@@ -51,6 +54,17 @@ def test_funnel_counts(tmp_path):
     assert counts(funnel, -1) == [7, 6, 4, 5, 3, 2]
     assert set(funnel["concept"]) == {"space"}
     assert set(funnel["seed"]) == {5}
+
+
+def test_the_two_tests_are_compared(tmp_path):
+    run(tmp_path)
+    found = read_table(tmp_path / "contrast_check.csv", CONTRAST_CHECK).set_index("unit").loc["token"]
+    assert (found["tested"], found["selected"], found["selected_clustered"]) == (6, 5, 3)
+    # log p of -9 and -8 stay below log 0.05 when they are halved.
+    assert (found["significant"], found["significant_clustered"]) == (5, 5)
+    assert (found["final"], found["final_clustered"]) == (2, 2)
+    assert found["median_design_effect"] == 2.0
+    assert found["median_log10_overstatement"] == pytest.approx(15 / np.log(10))
 
 
 def test_the_unit_decides(tmp_path):

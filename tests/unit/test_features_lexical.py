@@ -66,7 +66,7 @@ def test_measure_equals_one_by_one(subject, samples):
 
 
 def test_candidates_pass_both_filters(tmp_path):
-    adapted = [{"layer": 1, "feature": f, "adapted": f != 3} for f in (5, 4, 3)]
+    adapted = [{"layer": 1, "feature": f, "visual_energy": 0.5 * (f != 3)} for f in (5, 4, 3)]
     contrast = [
         {"layer": 1, "feature": f, "unit": unit, "selected": selected}
         for f, unit, selected in (
@@ -78,9 +78,9 @@ def test_candidates_pass_both_filters(tmp_path):
         )
     ]
     adapted_file, contrast_file, _ = write_decisions(tmp_path, adapted, contrast, [])
-    by_token = find_candidates(adapted_file, contrast_file, "token")
+    by_token = find_candidates(adapted_file, contrast_file, "token", 0.1)
     assert by_token.to_numpy().tolist() == [[1, 5]]
-    by_sample = find_candidates(adapted_file, contrast_file, "sample")
+    by_sample = find_candidates(adapted_file, contrast_file, "sample", 0.1)
     assert by_sample.to_numpy().tolist() == [[1, 4], [1, 5]]
 
 
@@ -147,7 +147,7 @@ def test_variants_differ():
 @pytest.fixture
 def world(tmp_path, tiny_vlm_path, tiny_dataset):
     """Everything that the filter reads: features 3 and 5 at layer 1 are candidates."""
-    adapted = [{"layer": 1, "feature": f, "adapted": True} for f in range(6)]
+    adapted = [{"layer": 1, "feature": f, "visual_energy": 1.0} for f in range(6)]
     contrast = [{"layer": 1, "feature": f, "unit": "token", "selected": f in (3, 5)} for f in range(6)]
     adapted_file, contrast_file, _ = write_decisions(tmp_path, adapted, contrast, [])
     rows = [(1, f, "left of", rank, f"sample_{5 * rank:04d}", 2.0 - rank) for f in (3, 5) for rank in (0, 1)]
@@ -170,7 +170,7 @@ def world(tmp_path, tiny_vlm_path, tiny_dataset):
 
 def run_filter(world, **changes):
     criteria = LexicalCriteria(0.01, 0.01, "loose")
-    lexical_filter("space", TARGET, "token", 5, criteria=criteria, **{**world, **changes})
+    lexical_filter("space", TARGET, "token", 0.01, 5, criteria=criteria, **{**world, **changes})
     return read_table(world["output"], LEXICAL)
 
 

@@ -41,6 +41,7 @@ def make_diff(seed=0, n=400) -> pd.DataFrame:
             "cos_encoder": cosines,
             "null_cos_decoder": rng.uniform(0.94, 1, n),
             "null_cos_encoder": 1.0,
+            "check_cos_decoder": rng.uniform(0.94, 1, n),
             "visual_energy": np.where(rng.random(n) < 0.5, rng.uniform(0.2, 2, n), 0.0),
             "text_energy": 0.0,
             "visual_rate": 0.0,
@@ -140,3 +141,27 @@ def test_threshold_row_applies_the_rule_to_the_null():
     row = threshold_row(diff, "percentile", 0.5, 0.1)
     assert row["null_adapted"] == 200
     assert row["null_false_positive_rate"] == 0.5
+
+
+def test_the_second_null_counts_false_positives(tmp_path):
+    diff = make_diff()
+    _, thresholds, _ = run(tmp_path, diff)
+    for row in thresholds.itertuples():
+        visual = diff["visual_energy"] > row.eps
+        wrong = int((visual & (diff["check_cos_decoder"] <= row.tau)).sum())
+        assert row.check_adapted == wrong
+        assert row.check_low <= row.check_false_positive_rate <= row.check_high
+        assert row.check_false_positive_rate == wrong / visual.sum()
+
+
+def test_without_a_second_null_nothing_is_claimed(tmp_path):
+    _, thresholds, _ = run(tmp_path, make_diff().assign(check_cos_decoder=np.nan))
+    assert thresholds[["check_adapted", "check_false_positive_rate"]].isna().all(axis=None)
+
+
+def test_the_energy_rule_asks_for_no_rotation(tmp_path):
+    diff = make_diff()
+    adapted, thresholds, _ = run(tmp_path, diff, rule="energy")
+    visual = diff["visual_energy"] > thresholds["eps"].iloc[0]
+    assert (adapted["adapted"] == visual).all()
+    assert list(thresholds["rule"]) == ["percentile", "calibrated", "energy"]

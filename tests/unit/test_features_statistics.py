@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,13 +70,13 @@ class FakeStore:
 
 def naive(store: FakeStore):
     """All three tables by loops over tokens and features."""
-    sums = defaultdict(lambda: [0, 0.0, 0.0, set()])
-    totals = defaultdict(lambda: [0, set()])
+    sums = defaultdict(lambda: [0, 0.0, 0.0, Counter()])
+    totals = defaultdict(lambda: [0, Counter()])
     best = {}
     for t, sample in enumerate(store.sample):
         group, kind = store.groups[sample], "text" if store.token_type[t] == TEXT else "image"
         totals[group, kind][0] += 1
-        totals[group, kind][1].add(sample)
+        totals[group, kind][1][sample] += 1
         for f, z in enumerate(store.values[t]):
             if z <= 0:
                 continue
@@ -84,11 +84,19 @@ def naive(store: FakeStore):
             cell[0] += 1
             cell[1] += float(z)
             cell[2] += float(z) ** 2
-            cell[3].add(sample)
+            cell[3][sample] += 1
             if kind == "text" and z > best.get((group, f, sample), (0,))[0]:
                 best[group, f, sample] = (float(z), store.position[t], store.token_id[t])
     statistics = {
-        key: (n, total, squares, len(samples)) for key, (n, total, squares, samples) in sums.items()
+        (group, kind, f): (
+            n,
+            total,
+            squares,
+            len(fired),
+            sum(x * x for x in fired.values()),
+            sum(x * totals[group, kind][1][sample] for sample, x in fired.items()),
+        )
+        for (group, kind, f), (n, total, squares, fired) in sums.items()
     }
     ranked = defaultdict(list)
     for (group, f, sample), (z, position, token) in best.items():
@@ -98,7 +106,10 @@ def naive(store: FakeStore):
         for (group, f), rows in ranked.items()
         for rank, (z, sample, position, token) in enumerate(sorted(rows)[:TOP])
     }
-    return statistics, {key: (n, len(samples)) for key, (n, samples) in totals.items()}, top
+    counted = {
+        key: (n, len(tokens), sum(x * x for x in tokens.values())) for key, (n, tokens) in totals.items()
+    }
+    return statistics, counted, top
 
 
 def as_dict(frame: pd.DataFrame, keys: list[str], values: list[str]) -> dict:
@@ -125,11 +136,18 @@ def test_streaming_equals_dense_loops(seed, lengths, max_tokens, buffer):
         as_dict(
             running.statistics(3),
             [*keys, "feature"],
-            ["fires", "sum_activation", "sum_squares", "samples_fired"],
+            [
+                "fires",
+                "sum_activation",
+                "sum_squares",
+                "samples_fired",
+                "sum_fires_squares",
+                "sum_fires_tokens",
+            ],
         )
         == statistics
     )
-    assert as_dict(running.totals(3), keys, ["n_tokens", "n_samples"]) == totals
+    assert as_dict(running.totals(3), keys, ["n_tokens", "n_samples", "sum_tokens_squares"]) == totals
     found = as_dict(top, ["group", "feature", "rank"], ["sample_id", "position", "token_id", "activation"])
     assert found == best
 

@@ -16,12 +16,17 @@ from vlmdiff.tables.io import read_table, read_tables
 FEATURE = ["layer", "feature"]
 
 
-def find_candidates(adapted_file: str | Path, contrast_file: str | Path, unit: str) -> pd.DataFrame:
-    """Return the adapted features that the contrast selects by `unit`: layer, feature, sorted."""
-    adapted = read_table(adapted_file, ADAPTED, [*FEATURE, "adapted"])
+def find_candidates(
+    adapted_file: str | Path, contrast_file: str | Path, unit: str, eps: float
+) -> pd.DataFrame:
+    """Return the visual features that the contrast selects by `unit`: layer, feature, sorted.
+
+    Adapted or not: the filter is also judged by itself, without the adapted filter before it.
+    """
+    adapted = read_table(adapted_file, ADAPTED, [*FEATURE, "visual_energy"])
     contrast = read_table(contrast_file, CONTRAST, [*FEATURE, "unit", "selected"])
     selected = contrast.loc[(contrast["unit"] == unit) & contrast["selected"], FEATURE]
-    candidates = adapted.loc[adapted["adapted"], FEATURE].merge(selected, on=FEATURE)
+    candidates = adapted.loc[adapted["visual_energy"] > eps, FEATURE].merge(selected, on=FEATURE)
     return candidates.sort_values(FEATURE, ignore_index=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlmdiff.features.clustered import ClusterSums, clustered_test
 from vlmdiff.features.hypergeometric import log_tail
 from vlmdiff.features.sums import SampleSet, SampleSetError, text_sums, text_totals
 from vlmdiff.tables.features import CONTRAST, TOTALS
@@ -17,6 +18,12 @@ from vlmdiff.tables.io import read_tables, write_table
 Array = np.ndarray
 # Unit of counting, its column of firings, its column of totals.
 UNITS = (("token", "fires", "n_tokens"), ("sample", "samples_fired", "n_samples"))
+# For each unit the columns of ClusterSums, firings from the sums and units from the totals.
+CLUSTERS = {
+    "token": (("fires", "sum_fires_squares", "sum_fires_tokens"), ("n_tokens", "sum_tokens_squares")),
+    # A sample is a cluster of one: x is 0 or 1, n is 1.
+    "sample": (("samples_fired",) * 3, ("n_samples",) * 2),
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ def odds_ratios(target: Array, n_target: Array, baseline: Array, n_baseline: Arr
 
 
 def contrast_unit(counts: pd.DataFrame, unit: str, tests: int, criteria: Criteria) -> pd.DataFrame:
-    """Add everything that follows from the counts (contract CONTRAST, without `concept`).
+    """Add what follows from the counts (contract CONTRAST, without `concept` and the clustered test).
 
     Args:
         counts: layer, feature, fires_target, n_target, fires_baseline, n_baseline.
@@ -90,14 +97,53 @@ def contrast_unit(counts: pd.DataFrame, unit: str, tests: int, criteria: Criteri
         log_p=log_p,
         log_p_adjusted=adjust_log_p(log_p, tests),
     )
-    with np.errstate(divide="ignore"):
-        largest = np.log(criteria.fdr)
-    frame["selected"] = (
-        (frame["odds_ratio"] >= criteria.min_odds_ratio)
-        & (frame["freq_difference"] >= criteria.min_frequency_difference)
-        & (frame["log_p_adjusted"] <= largest)
-    )
+    frame["selected"] = meets(frame, criteria) & significant(frame["log_p_adjusted"], criteria)
     return frame
+
+
+def meets(frame: pd.DataFrame, criteria: Criteria) -> pd.Series:
+    """Tell which features reach the effect sizes."""
+    return (frame["odds_ratio"] >= criteria.min_odds_ratio) & (
+        frame["freq_difference"] >= criteria.min_frequency_difference
+    )
+
+
+def significant(log_p_adjusted: pd.Series, criteria: Criteria) -> pd.Series:
+    """Tell which adjusted p are within the false discovery rate."""
+    with np.errstate(divide="ignore"):
+        return log_p_adjusted <= np.log(criteria.fdr)
+
+
+def cluster_sums(side: Side, index: pd.MultiIndex, unit: str) -> ClusterSums:
+    """Return the sums over samples of one side, for the features of `index`."""
+    (fires, squares, products), (units, units_squares) = CLUSTERS[unit]
+    sums = side.sums.reindex(index, fill_value=0)
+    totals = side.totals.reindex(index.get_level_values("layer"))
+    return ClusterSums(
+        fires=sums[fires].to_numpy(),
+        units=totals[units].to_numpy(),
+        fires_squares=sums[squares].to_numpy(),
+        fires_units=sums[products].to_numpy(),
+        units_squares=totals[units_squares].to_numpy(),
+        samples=totals["n_samples"].to_numpy(),
+        samples_fired=sums["samples_fired"].to_numpy(),
+    )
+
+
+def add_clustered(
+    frame: pd.DataFrame,
+    sides: tuple[Side, Side],
+    index: pd.MultiIndex,
+    unit: str,
+    tests: int,
+    criteria: Criteria,
+) -> pd.DataFrame:
+    """Add the test with samples as clusters."""
+    log_p, effect = clustered_test(*(cluster_sums(side, index, unit) for side in sides))
+    frame = frame.assign(design_effect=effect, log_p_clustered=log_p)
+    frame["log_p_clustered_adjusted"] = adjust_log_p(log_p, tests)
+    passed = significant(frame["log_p_clustered_adjusted"], criteria)
+    return frame.assign(selected_clustered=meets(frame, criteria) & passed)
 
 
 @dataclass(frozen=True)
@@ -155,7 +201,8 @@ def contrast_table(target: Side, baseline: Side, tests: int, criteria: Criteria)
         for name, side in (("target", target), ("baseline", baseline)):
             counts[f"fires_{name}"] = side.sums[fires].reindex(index, fill_value=0).to_numpy()
             counts[f"n_{name}"] = side.totals[total].reindex(keys["layer"]).to_numpy()
-        frames.append(contrast_unit(counts, unit, tests, criteria))
+        frame = contrast_unit(counts, unit, tests, criteria)
+        frames.append(add_clustered(frame, (target, baseline), index, unit, tests, criteria))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -54,12 +54,11 @@ def check_shapes(layer: int, shapes: dict[str, tuple[int, int]]) -> None:
         )
 
 
-def layer_rotation(layer: int, base: str | Path, adapted: str | Path, null: str | Path) -> pd.DataFrame:
-    """Return the cosines of one layer's features, base against adapted and against null.
+def layer_rotation(layer: int, folders: dict[str, str | Path]) -> pd.DataFrame:
+    """Return the cosines of one layer's features, base against adapted, null and (if there is one) check.
 
     Some features at a time: whole dictionaries of a large model take gigabytes.
     """
-    folders = {"base": base, "adapted": adapted, "null": null}
     with ExitStack() as stack:
         files = {name: stack.enter_context(feature_rows(folder)) for name, folder in folders.items()}
         check_shapes(layer, {name: file.shape for name, file in files.items()})
@@ -68,6 +67,7 @@ def layer_rotation(layer: int, base: str | Path, adapted: str | Path, null: str 
             for start in range(0, files["base"].shape[0], BLOCK)
         ]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    columns.setdefault("check_cos_decoder", np.full(len(columns["cos_decoder"]), np.nan))
     return pd.DataFrame({"layer": layer, "feature": np.arange(len(columns["cos_decoder"])), **columns})
 
 
@@ -78,6 +78,9 @@ def block_cosines(files: dict[str, FeatureRows], start: int, stop: int) -> dict[
         before = getattr(files["base"], part)(start, stop)
         for prefix, other in (("", "adapted"), ("null_", "null")):
             columns[f"{prefix}cos_{part}"] = row_cosines(before, getattr(files[other], part)(start, stop))
+    if "check" in files:
+        before, after = (files[name].decoder(start, stop) for name in ("base", "check"))
+        columns["check_cos_decoder"] = row_cosines(before, after)
     return columns
 
 
@@ -107,6 +110,7 @@ def diff_features(
     text: StatisticsFiles,
     seed: int,
     output: str | Path,
+    check: Sequence[str | Path] = (),
 ) -> None:
     """Write the diff of all layers.
 
@@ -119,8 +123,13 @@ def diff_features(
         text: its statistics on data sets without images.
         seed: index of the seed.
         output: path of the table FEATURE_DIFF.
+        check: folders of a second null, if there is one.
     """
-    rotations = [layer_rotation(*item) for item in zip(layers, base, adapted, null, strict=True)]
+    stages = {"base": base, "adapted": adapted, "null": null} | ({"check": check} if check else {})
+    rotations = [
+        layer_rotation(layer, dict(zip(stages, folders)))
+        for layer, *folders in zip(layers, *stages.values(), strict=True)
+    ]
     frame = pd.concat(rotations, ignore_index=True)
     on_images = mean_over_tokens(frame, visual, ["sum_squares", "fires"])
     frame["seed"] = seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ class Firings:
         activation: float64, z > 0.
         position: int64, of the token in the model's sequence.
         token_id: int64.
+        count: int64, tokens that the element stands for: 1, or all of a sample's once it is reduced.
     """
 
     sample: Array
@@ -34,6 +35,7 @@ class Firings:
     activation: Array
     position: Array
     token_id: Array
+    count: Array
 
     def __len__(self) -> int:
         return len(self.sample)
@@ -53,7 +55,7 @@ def join(parts: list[Firings]) -> Firings:
 def no_firings() -> Firings:
     """Return an empty set of firings."""
     whole = np.zeros(0, dtype=np.int64)
-    return Firings(whole, whole, whole, np.zeros(0), whole, whole)
+    return Firings(whole, whole, whole, np.zeros(0), whole, whole, whole)
 
 
 def token_kinds(token_type: Array) -> Array:
@@ -81,11 +83,11 @@ def encode_chunk(dictionary: Dictionary, chunk: Chunk) -> Firings:
             chunk.token_id,
         )
     )
-    return Firings(sample, kind, features, active, position, token_id)
+    return Firings(sample, kind, features, active, position, token_id, np.ones(len(sample), np.int64))
 
 
 def strongest(firings: Firings, d_sae: int) -> Firings:
-    """Keep the strongest token of each (sample, kind, feature), the first of equals.
+    """Keep the strongest token of each (sample, kind, feature), the first of equals, and count them all.
 
     Args:
         firings: in the order of tokens.
@@ -100,4 +102,5 @@ def strongest(firings: Firings, d_sae: int) -> Firings:
     segment = np.repeat(np.arange(len(first)), np.diff(first, append=len(key)))
     at_maximum = np.flatnonzero(activation == np.maximum.reduceat(activation, first)[segment])
     _, earliest = np.unique(segment[at_maximum], return_index=True)
-    return firings.take(order[at_maximum[earliest]])
+    counts = np.add.reduceat(firings.count[order], first)
+    return replace(firings.take(order[at_maximum[earliest]]), count=counts)

@@ -178,6 +178,7 @@ def lexical_filter(
     concept: str,
     target: dict,
     unit: str,
+    eps: float,
     count: int,
     tables: tuple[str | Path, str | Path],
     target_files: tuple[Sequence[str | Path], Sequence[str | Path]],
@@ -198,7 +199,7 @@ def lexical_filter(
         criteria: the thresholds.
         output: path of the table LEXICAL; empty if there are no candidates.
     """
-    candidates = find_candidates(*tables, unit)
+    candidates = find_candidates(*tables, unit, eps)
     if candidates.empty:
         write_table(LEXICAL.empty_table().to_pandas(), LEXICAL, output)
         return

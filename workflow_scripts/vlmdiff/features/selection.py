@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from vlmdiff.tables.features import ADAPTED, FEATURE_DIFF, THRESHOLD_SWEEP, THRESHOLDS
 from vlmdiff.tables.io import read_table, write_table
 
 Array = np.ndarray
-RULES = ("percentile", "calibrated")
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +48,9 @@ def threshold_row(diff: pd.DataFrame, rule: str, tau: float, eps: float) -> dict
     energy = diff["visual_energy"].to_numpy()
     visual = int((energy > eps).sum())
     null_adapted = int(rotated(diff["null_cos_decoder"].to_numpy(), energy, tau, eps).sum())
+    checked = diff["check_cos_decoder"].to_numpy()
+    check = float("nan") if np.isnan(checked).all() else float(rotated(checked, energy, tau, eps).sum())
+    low, high = proportion_confint(check, visual, method="wilson") if visual else (check, check)
     return {
         "seed": int(diff["seed"].iloc[0]),
         "rule": rule,
@@ -58,6 +61,10 @@ def threshold_row(diff: pd.DataFrame, rule: str, tau: float, eps: float) -> dict
         "adapted": int(rotated(diff["cos_decoder"].to_numpy(), energy, tau, eps).sum()),
         "null_adapted": null_adapted,
         "null_false_positive_rate": ratio(null_adapted, visual),
+        "check_adapted": check,
+        "check_false_positive_rate": ratio(check, visual),
+        "check_low": float(low),
+        "check_high": float(high),
     }
 
 
@@ -115,7 +122,7 @@ def select_adapted(
         eps: visual energy above which a feature counts as active on images.
         percentile: percentile rule, in percent.
         null_quantile: calibrated rule, a fraction.
-        rule: `percentile` or `calibrated`, the one that later stages use.
+        rule: `percentile`, `calibrated` or `energy`, the one that later stages use.
         sweep_eps: energies of the sweep.
         sweep_percentiles: percentiles of the sweep.
     """
@@ -133,9 +140,11 @@ def select_adapted(
         )
     for name, tau in taus.items():
         diff[f"adapted_{name}"] = rotated(cosines, energy, tau, eps)
-    diff["adapted"] = diff[f"adapted_{rule}"]
+    # Every cosine is at most 1: without a rotation asked for, visual energy decides alone.
+    taus |= {"energy": 1.0} if rule == "energy" else {}
+    diff["adapted"] = rotated(cosines, energy, taus[rule], eps)
     adapted_file, thresholds_file, sweep_file = outputs
-    thresholds = pd.DataFrame([threshold_row(diff, name, taus[name], eps) for name in RULES])
+    thresholds = pd.DataFrame([threshold_row(diff, name, tau, eps) for name, tau in taus.items()])
     write_table(diff, ADAPTED, adapted_file)
     write_table(thresholds, THRESHOLDS, thresholds_file)
     write_table(sweep(diff, eps, percentile, sweep_eps, sweep_percentiles), THRESHOLD_SWEEP, sweep_file)

@@ -46,6 +46,8 @@ class FeatureStatistics:
         shape = (len(self.groups), len(KINDS), d_sae)
         self.fires, self.samples_fired = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         self.sum, self.squares = np.zeros(shape), np.zeros(shape)
+        self.fires_squares, self.fires_tokens = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.sample_tokens = np.zeros((len(self.group), len(KINDS)), np.int64)
         self.n_tokens, self.n_samples = np.zeros(shape[:2], np.int64), np.zeros(shape[:2], np.int64)
         self.last_sample = np.full(len(KINDS), -1)
         self.top = TopSamples(self.group, len(self.groups), d_sae, top)
@@ -73,6 +75,7 @@ class FeatureStatistics:
     def _count_tokens(self, sample: np.ndarray, kind: np.ndarray) -> None:
         """Count tokens and samples; a sample that goes on from the last chunk is counted already."""
         np.add.at(self.n_tokens, (self.group[sample], kind), 1)
+        np.add.at(self.sample_tokens, (sample, kind), 1)
         for k in range(len(KINDS)):
             present = np.unique(sample[kind == k])
             np.add.at(self.n_samples[:, k], self.group[present[present != self.last_sample[k]]], 1)
@@ -81,7 +84,10 @@ class FeatureStatistics:
 
     def _close(self, records: Firings) -> None:
         """Take in whole samples, one record for each (sample, kind, feature)."""
-        add_at(self.samples_fired, self._cells(records), 1)
+        cell, tokens = self._cells(records), self.sample_tokens[records.sample, records.kind]
+        add_at(self.samples_fired, cell, 1)
+        add_at(self.fires_squares, cell, records.count**2)
+        add_at(self.fires_tokens, cell, records.count * tokens)
         self.top.add(records.take(records.kind == KINDS.index("text")))
 
     def _cells(self, firings: Firings) -> np.ndarray:
@@ -102,12 +108,16 @@ class FeatureStatistics:
                 "sum_activation": self.sum[cell],
                 "sum_squares": self.squares[cell],
                 "samples_fired": self.samples_fired[cell],
+                "sum_fires_squares": self.fires_squares[cell],
+                "sum_fires_tokens": self.fires_tokens[cell],
             }
         )
 
     def totals(self, layer: int) -> pd.DataFrame:
         """Return the rows of contract TOTALS."""
         group, kind = np.nonzero(self.n_tokens)
+        squares = np.zeros_like(self.n_tokens)
+        np.add.at(squares, self.group, self.sample_tokens**2)
         return pd.DataFrame(
             {
                 "layer": np.full(len(group), layer),
@@ -115,6 +125,7 @@ class FeatureStatistics:
                 "token_type": np.array(KINDS, dtype=object)[kind],
                 "n_tokens": self.n_tokens[group, kind],
                 "n_samples": self.n_samples[group, kind],
+                "sum_tokens_squares": squares[group, kind],
             }
         )
 

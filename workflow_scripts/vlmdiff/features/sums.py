@@ -12,7 +12,10 @@ import pyarrow.compute as pc
 from vlmdiff.tables.features import STATISTICS, TOTALS
 from vlmdiff.tables.io import read_table
 
-SUMS = ["fires", "sum_activation", "sum_squares", "samples_fired"]
+SUMS = [
+    "fires", "sum_activation", "sum_squares", "samples_fired", "sum_fires_squares", "sum_fires_tokens",
+]  # fmt: skip
+TOTAL_SUMS = ["n_tokens", "n_samples", "sum_tokens_squares"]
 
 
 class SampleSetError(ValueError):
@@ -55,13 +58,13 @@ class SampleSet:
 
 
 def text_totals(paths: Iterable[str | Path], sample_set: SampleSet | None = None) -> pd.DataFrame:
-    """Return text tokens and samples by layer: index layer, columns n_tokens, n_samples."""
+    """Return text tokens and samples by layer: index layer, columns `TOTAL_SUMS`."""
     parts = [read_table(path, TOTALS) for path in paths]
     totals = pd.concat(parts, ignore_index=True)
     if sample_set is not None:
         totals = totals[totals["group"].isin(sample_set.choose(set(totals["group"])))]
     totals = totals[totals["token_type"] == "text"]
-    return totals.groupby("layer")[["n_tokens", "n_samples"]].sum()
+    return totals.groupby("layer")[TOTAL_SUMS].sum()
 
 
 def text_sums(paths: Iterable[str | Path], groups: Collection[str] | None = None) -> pd.DataFrame:

@@ -78,8 +78,8 @@ class TopSamples:
 
 
 def compact(rows: Firings) -> Firings:
-    """Return rows in the smallest types that hold them: 25 bytes a row instead of 48."""
-    small = (np.int32, np.int8, np.int32, np.float64, np.int32, np.int32)
+    """Return rows in the smallest types that hold them: 29 bytes a row instead of 56."""
+    small = (np.int32, np.int8, np.int32, np.float64, np.int32, np.int32, np.int32)
     return Firings(*(getattr(rows, one.name).astype(kind) for one, kind in zip(fields(Firings), small)))
 
 

@@ -13,6 +13,8 @@ STATISTICS = contract(
     ("sum_activation", "float", "sum of z"),
     ("sum_squares", "float", "sum of z squared"),
     ("samples_fired", "int", "samples with at least one active token of the type"),
+    ("sum_fires_squares", "int", "sum over samples of (active tokens of the sample) squared"),
+    ("sum_fires_tokens", "int", "sum over samples of active tokens x tokens of the sample"),
 )
 
 TOTALS = contract(
@@ -22,6 +24,7 @@ TOTALS = contract(
     ("token_type", "str", "text or image"),
     ("n_tokens", "int", "tokens"),
     ("n_samples", "int", "samples with at least one token of the type"),
+    ("sum_tokens_squares", "int", "sum over samples of (tokens of the sample) squared"),
 )
 
 TOP_SAMPLES = contract(
@@ -43,6 +46,7 @@ FEATURE_DIFF = contract(
     ("cos_encoder", "float", "cosine of the encoder columns of base and adapted"),
     ("null_cos_decoder", "float", "cosine of the decoder rows of base and null"),
     ("null_cos_encoder", "float", "cosine of the encoder columns of base and null"),
+    ("check_cos_decoder", "float", "cosine of the decoder rows of base and the second null; NaN without one"),
     ("visual_energy", "float", "mean of z squared over text tokens of samples with images"),
     ("text_energy", "float", "mean of z squared over tokens of text-only samples"),
     ("visual_rate", "float", "fraction of text tokens with images on which the feature fires"),
@@ -66,7 +70,7 @@ ADAPTED = contract(
 THRESHOLDS = contract(
     "What each rule selects.",
     ("seed", "int", "index of the seed"),
-    ("rule", "str", "percentile or calibrated"),
+    ("rule", "str", "percentile, calibrated, or energy (no rotation asked for)"),
     ("tau", "float", "largest cosine that counts as rotated"),
     ("eps", "float", "visual energy above which a feature counts as active"),
     ("features", "int", "features of all layers"),
@@ -74,6 +78,10 @@ THRESHOLDS = contract(
     ("adapted", "int", "features that the rule selects"),
     ("null_adapted", "int", "features that it would select were the null dictionary the adapted one"),
     ("null_false_positive_rate", "float", "null_adapted / visual"),
+    ("check_adapted", "float", "the same for the second null, which set no threshold; NaN without one"),
+    ("check_false_positive_rate", "float", "check_adapted / visual"),
+    ("check_low", "float", "lower end of its Wilson 95 % interval"),
+    ("check_high", "float", "upper end of it"),
 )
 
 THRESHOLD_SWEEP = contract(
@@ -105,6 +113,14 @@ CONTRAST = contract(
     ("log_p", "float", "natural logarithm of the one-sided p"),
     ("log_p_adjusted", "float", "natural logarithm of the Benjamini-Hochberg adjusted p"),
     ("selected", "bool", "keeps odds ratio, frequency difference and false discovery rate of the config"),
+    (
+        "design_effect",
+        "float",
+        "variance of freq_difference with samples as clusters / with independent units; NaN without variance",
+    ),
+    ("log_p_clustered", "float", "natural logarithm of the one-sided p with samples as clusters"),
+    ("log_p_clustered_adjusted", "float", "the same, Benjamini-Hochberg adjusted"),
+    ("selected_clustered", "bool", "selected with the clustered p in the place of Fisher's"),
 )
 
 LEXICAL = contract(
@@ -131,6 +147,22 @@ FUNNEL = contract(
     ("features", "int", "features left"),
 )
 
+CONTRAST_CHECK = contract(
+    "How far the p of independent tokens overstate, one row a unit.",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    ("unit", "str", "token or sample"),
+    ("tested", "int", "features that fire in either set"),
+    ("selected", "int", "features selected by Fisher's test"),
+    ("selected_clustered", "int", "features selected with samples as clusters"),
+    ("significant", "int", "features with an adjusted p of Fisher's test within the false discovery rate"),
+    ("significant_clustered", "int", "the same with samples as clusters"),
+    ("final", "int", "final features"),
+    ("final_clustered", "int", "final features that the clustered contrast selects too"),
+    ("median_design_effect", "float", "median over the selected features"),
+    ("median_log10_overstatement", "float", "median over them of log10 of clustered p / Fisher's p"),
+)
+
 FINAL_FEATURES = contract(
     "Features that pass every filter, strongest contrast first.",
     ("concept", "str", "concept of the config"),
@@ -144,6 +176,8 @@ FINAL_FEATURES = contract(
     ("freq_target", "float", "of the config's unit"),
     ("freq_difference", "float", "of the config's unit"),
     ("log_p_adjusted", "float", "of the config's unit"),
+    ("log_p_clustered_adjusted", "float", "of the config's unit, samples as clusters"),
+    ("selected_clustered", "bool", "the contrast selects it with samples as clusters too"),
     ("sample_odds_ratio", "float", "counted per sample"),
     ("sample_log_p_adjusted", "float", "counted per sample"),
     ("activation_neutral", "float", "mean largest activation under neutral prompts"),
