@@ -23,7 +23,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vlmdiff.config.world import WorldConfig
 from vlmdiff.runtime.progress import progress
@@ -98,8 +98,10 @@ class Trainer(Protocol):
 class ContinuedText:
     """The base language model on further documents, at the constant rate of its training."""
 
-    def __init__(self, config: WorldConfig, model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast):
-        self.config, self.model, self.tokenizer = config, model, tokenizer
+    def __init__(self, config: WorldConfig, lm: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast):
+        self.config, self.lm, self.tokenizer = config, lm, tokenizer
+        # Its head shares the embedding's weights, which are kept once.
+        self.model = lm.model
         self.scenes = scene_splits(config.scenes.model_dump(), config.seed)["train"]
 
     def learning_rate(self, step: int) -> float:
@@ -111,7 +113,7 @@ class ContinuedText:
         rng = random_stream(self.config.seed, "continued_text", step)
         count = self.config.language_model.batch_size
         input_ids, labels = text_batch(self.scenes, count, self.tokenizer, rng)
-        return self.model(input_ids=input_ids, labels=labels, use_cache=False).loss
+        return self.lm(input_ids=input_ids, labels=labels, use_cache=False).loss
 
 
 class TunedControl:
@@ -177,11 +179,7 @@ def size_naming_loss(
 
 
 def untuned_vlm(vlm_dir: Path, base_lm_dir: Path) -> tuple[LlavaForConditionalGeneration, object]:
-    """Return the VLM as it was before tuning: its tower and projector, which stay frozen, and the base LM.
-
-    Raises:
-        ScheduleError: the two folders hold language models of different shapes.
-    """
+    """Return the VLM as it was before tuning: its tower and projector, which stay frozen, and the base LM."""
     vlm, processor = load_vlm(vlm_dir)
     base = load_base_lm(base_lm_dir)
     vlm.model.language_model.load_state_dict(base.model.state_dict())
@@ -263,7 +261,7 @@ def train_control(
         model = load_base_lm(base_dir)
         processor = load_vlm(vlm_dir)[1].tokenizer
         trainer: Trainer = ContinuedText(config, model, processor)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=config.language_model.learning_rate)
+        optimiser = torch.optim.AdamW(trainer.model.parameters(), config.language_model.learning_rate)
     else:
         model, processor = untuned_vlm(vlm_dir, base_dir)
         data = tuning_data(config, model, processor)
