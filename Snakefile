@@ -25,7 +25,9 @@ include: "rules/dictionaries.smk"
 include: "rules/features.smk"
 include: "rules/interventions.smk"
 include: "rules/heads.smk"
+include: "rules/comparisons.smk"
 include: "rules/figures.smk"
+include: "rules/confidence_figures.smk"
 include: "rules/report.smk"
 
 
@@ -39,3 +41,21 @@ rule all:
         f"{RESULTS}/config.yaml",
         f"{RESULTS}/summary.md",
         all_figures(),
+        default_selections(),
+        recurrence_tables(),
+
+
+rule controls:
+    input:
+        comparison_outputs("controls"),
+
+
+rule stages:
+    input:
+        comparison_outputs("stages"),
+        stage_outputs(),
+
+
+rule sensitivity:
+    input:
+        comparison_outputs("sensitivity"),

@@ -71,7 +71,9 @@ rule evaluate_ablation:
         seed=CFG.seed,
         stage={
             "layers": LAYERS,
-            **CFG.ablation.params("concepts", "scopes", "rank_on", "report_on", "candidates"),
+            **CFG.ablation.params(
+                "concepts", "scopes", "rank_on", "report_on", "candidates", "selection_sizes"
+            ),
         },
         code=code_digest("evaluate_ablation"),
     script:

@@ -6,11 +6,11 @@ rule write_summary:
         accuracy=accuracy_tables(),
         metrics=dictionary_metrics(),
         thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
-        funnel=expand(
-            f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/funnel.csv",
-            seed=SEEDS,
-            concept=list(CFG.concepts),
-        ),
+        funnel=[
+            f"{RESULTS}/features/main/seed_{seed}/{concept}/funnel.csv"
+            for concept in CFG.concepts
+            for seed in concept_seeds(concept)
+        ],
         ablation=expand(ablation_tables(), seed=SEEDS, concept=CFG.ablation.concepts),
         scores=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/scores.csv", seed=SEEDS),
         agreement=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/agreement.csv", seed=SEEDS),

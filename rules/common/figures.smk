@@ -46,8 +46,13 @@ def concept_top_samples(wildcards):
     return [f"{folder}/layer_{layer}/top_samples.parquet" for layer in LAYERS]
 
 
+def concept_seeds(concept):
+    """Return the seeds for which a concept's features are selected: all if they are ablated, else the first."""
+    return SEEDS if concept in CFG.ablation.concepts else [0]
+
+
 def all_figures():
-    """Return the SVG of every figure of the experiment."""
+    """Return the SVG of every figure of the experiment; those of one seed show the first."""
     general = [
         "fvu_by_layer",
         "training_dynamics",
@@ -69,6 +74,8 @@ def all_figures():
         "attention_map": [CFG.heads.concept],
     }
     files = [f"{FIGURES}/{name}.svg" for name in general]
+    sure = ["selection_rules", *(["recurrence"] if CFG.seeds > 1 else [])]
+    files += [f"{FIGURES}/{concept}/{name}.svg" for concept in CFG.ablation.concepts for name in sure]
     for name, concepts in by_concept.items():
-        files += expand(f"{CONCEPT_FIGURES}/{name}.svg", seed=SEEDS, concept=list(concepts))
+        files += expand(f"{CONCEPT_FIGURES}/{name}.svg", seed=0, concept=list(concepts))
     return files

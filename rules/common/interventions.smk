@@ -6,6 +6,12 @@ def causal_model():
     return {"name": CFG.diff.model, "values": subject_params(CFG.diff.model)}
 
 
+def compared_causal_model(wildcards):
+    """Return what is needed to load the model of a comparison, its path aside."""
+    name = compared_model(wildcards)
+    return {"name": name, "values": subject_params(name)}
+
+
 def question_sets(section):
     """Return how a section's two sets of questions are used, their paths aside."""
     return {

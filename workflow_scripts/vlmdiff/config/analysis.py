@@ -101,6 +101,9 @@ class AblationConfig(Section):
     candidates: Count = Field(250, description="At most this many final features are ranked causally.")
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
     set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
+    selection_sizes: list[Count] = Field(
+        [10], min_length=1, description="Sizes of the sets by which selection rules are compared."
+    )
     random_draws: int = Field(20, ge=20, description="Matched random features and sets for each size.")
     bootstrap: Count = Field(2000, description="Bootstrap resamples of the samples for 95 % intervals.")
 

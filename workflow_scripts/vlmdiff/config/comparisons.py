@@ -47,9 +47,34 @@ class ComparisonConfig(Section):
     def diff(self, main: DiffConfig) -> DiffConfig:
         """Return the main diff with this comparison's changes."""
         changes = {name: getattr(self, name) for name in OF_DIFF if getattr(self, name) is not None}
+        # A second null belongs to the base that it started from.
+        changes |= {"null_check": None} if self.base not in (None, main.base) else {}
         return main.model_copy(update=changes)
 
     def concept(self, main: ConceptConfig) -> ConceptConfig:
         """Return a concept with this comparison's changes."""
         changes = {name: getattr(self, name) for name in OF_CONCEPT if getattr(self, name) is not None}
         return main.model_copy(update=changes)
+
+
+class GridConfig(Section):
+    """Dictionaries at the corners of the stage grid (docs/method.md section 3), `diff.base` at the start."""
+
+    data: Name = Field(description="D: started from the base, trained on the base LM shown the new data.")
+    model: Name = Field(description="M: started from the base, trained on the VLM shown the base's data.")
+    data_then_model: Name = Field(description="F: started from D, trained on the VLM shown the new data.")
+    model_then_data: Name = Field(description="F: started from M, trained on the VLM shown the new data.")
+
+    def corners(self) -> dict[str, str]:
+        """Return the dictionary of each corner but the first."""
+        return self.model_dump()
+
+
+class StagesConfig(Section):
+    """Data or model, and when: the target `stages` (docs/stages.md)."""
+
+    grid: GridConfig | None = Field(None, description="The stage grid.")
+    models: list[Name] = Field(
+        [], description="Models in which the directions of the main comparison are ablated, in order of time."
+    )
+    features: Count = Field(10, description="How many of the best-ranked final features are transferred.")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from vlmdiff.config.analysis import AblationConfig, ConceptConfig, DiffConfig, HeadsConfig, LexicalConfig
 from vlmdiff.config.base import Count, Name, Section
-from vlmdiff.config.comparisons import MAIN, ComparisonConfig
+from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet, Stage
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
@@ -36,6 +36,7 @@ class Config(Section):
     comparisons: dict[Name, ComparisonConfig] = Field(
         {}, description="Further comparisons, by name: controls, stages, other choices (docs/controls.md)."
     )
+    stages: StagesConfig = Field(StagesConfig(), description="The stage grid and transfer over stages.")
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")
     lexical: LexicalConfig = Field(description="The lexical filter.")
     ablation: AblationConfig = Field(description="Causal evaluation of features.")
@@ -155,6 +156,22 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def grid_is_aligned(self) -> Config:
+        """Corners of the stage grid start where their edges do."""
+        if self.stages.grid is None:
+            return self
+        starts = {"data": self.diff.base, "model": self.diff.base}
+        starts |= {"data_then_model": self.stages.grid.data, "model_then_data": self.stages.grid.model}
+        for key, start in starts.items():
+            found = self.dictionaries[getattr(self.stages.grid, key)].initial
+            if found != start:
+                raise ValueError(
+                    f"stages.grid.{key}: dictionary '{getattr(self.stages.grid, key)}' starts from "
+                    f"'{found}', but must start from '{start}'"
+                )
+        return self
+
+    @model_validator(mode="after")
     def main_is_taken(self) -> Config:
         """`main` is the comparison of the section `diff`, and `statistics` a folder beside it."""
         if taken := {MAIN, "statistics"} & set(self.comparisons):
@@ -199,6 +216,9 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
             yield "dictionary", f"{section}.{key}", getattr(diff, key)
         for key in ("visual_datasets", "text_datasets"):
             yield from (("dataset", f"{section}.{key}", name) for name in getattr(diff, key))
+    grid = config.stages.grid.corners() if config.stages.grid else {}
+    yield from (("dictionary", f"stages.grid.{key}", name) for key, name in grid.items())
+    yield from (("model", "stages.models", name) for name in config.stages.models)
     if config.diff.null_check is not None:
         yield "dictionary", "diff.null_check", config.diff.null_check
     for name, concept in config.concepts.items():

@@ -42,6 +42,35 @@ ABLATION = contract(
     *EFFECT,
 )
 
+SELECTION = contract(
+    "Test effect of the first features that a selection rule gives, beside random live features.",
+    ("comparison", "str", "comparison of the config"),
+    ("concept", "str", "concept of the config"),
+    (
+        "rule",
+        "str",
+        "random, contrast, contrast_visual, contrast_lexical, contrast_adapted or full",
+    ),
+    ("available", "int", "features that the rule gives"),
+    ("size", "int", "features ablated together: those of the smallest contrast p"),
+    ("draw", "int", "0; random: number of the draw"),
+    ("features", "str", "names, joined by ';'"),
+    *EFFECT,
+)
+
+TRANSFER = contract(
+    "Test effect of ablating the same directions in the model at other stages of its training.",
+    ("concept", "str", "concept of the config"),
+    ("model", "str", "model in which they are ablated"),
+    ("order", "int", "place of the model in the config's order of time"),
+    ("arm", "str", "selected, or random (same layers, matched firing rate)"),
+    ("size", "int", "features ablated together"),
+    ("draw", "int", "rank of a single feature, 0 for the set; number of the draw for random"),
+    ("features", "str", "names, joined by ';'"),
+    ("transfer_margin", "float", "delta_margin / delta_margin of the same features in the last model"),
+    *EFFECT,
+)
+
 HEAD_ATTRIBUTION = contract(
     "Attribution patching of one head for one feature (docs/method.md section 8).",
     ("concept", "str", "concept of the config"),

@@ -183,6 +183,65 @@ FINAL_FEATURES = contract(
     ("activation_neutral", "float", "mean largest activation under neutral prompts"),
 )
 
+RECURRENCE = contract(
+    "The nearest feature in another seed's dictionary, for final features and as many others.",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    *FEATURE,
+    ("name", "str", "L{layer}F{feature}"),
+    ("arm", "str", "final, or control (live features that are not final)"),
+    ("other_seed", "int", "index of the seed in which it is looked for"),
+    ("match", "int", "feature there with the largest cosine of decoder rows"),
+    ("cosine", "float", "that cosine"),
+    ("mutual", "bool", "the match's own nearest feature is this one"),
+    ("match_final", "bool", "the match is a final feature of its seed"),
+)
+
+STAGE_GRID = contract(
+    "Rotation of a feature along the edges of the stage grid (docs/method.md section 3).",
+    ("seed", "int", "index of the seed"),
+    *FEATURE,
+    ("data_at_start", "float", "cosine S to D: new data, base model"),
+    ("model_at_start", "float", "cosine S to M: new model, base data"),
+    ("model_after_data", "float", "cosine D to F: new model once the data are new"),
+    ("data_after_model", "float", "cosine M to F: new data once the model is new"),
+    ("both_data_first", "float", "cosine S to F by way of D"),
+    ("both_model_first", "float", "cosine S to F by way of M"),
+    ("order_agreement", "float", "cosine of the two F"),
+    ("adapted", "bool", "adapted in the main comparison"),
+    ("final", "bool", "final feature of the first ablated concept in the main comparison"),
+)
+
+COMPARISONS = contract(
+    "What each comparison finds, and what ablating what it finds does.",
+    ("comparison", "str", "comparison of the config; main for the section `diff`"),
+    ("about", "str", "what is different"),
+    ("seed", "int", "index of the seed"),
+    ("concept", "str", "concept of the config"),
+    ("visual", "int", "features with visual energy above eps"),
+    ("adapted_percentile", "int", "adapted features by the percentile rule"),
+    ("adapted_calibrated", "int", "adapted features by the null-calibrated rule"),
+    ("adapted", "int", "adapted features by the comparison's own rule"),
+    ("null_rate", "float", "false-positive rate of that rule on the null"),
+    ("contrast", "int", "features that the contrast selects"),
+    ("final", "int", "features that pass every filter"),
+    ("final_clustered", "int", "of these, selected with samples as clusters too"),
+    ("jaccard", "float", "of final features with main's; NaN if indices are not aligned"),
+    ("matched", "float", "final features whose nearest decoder row in main is final there, as a fraction"),
+    ("size", "int", "features ablated together: the first final ones; 0 if there are none"),
+    ("target_accuracy", "float", "change of accuracy on the concept's test data"),
+    ("target_low", "float", "lower end of its 95 % interval"),
+    ("target_high", "float", "upper end of it"),
+    ("target_margin", "float", "change of the logit margin there"),
+    ("target_margin_low", "float", "lower end of its 95 % interval"),
+    ("target_margin_high", "float", "upper end of it"),
+    ("random_margin", "float", "mean change of the margin there under random live features"),
+    ("control_accuracy", "float", "change of accuracy on the general test data"),
+    ("control_low", "float", "lower end of its 95 % interval"),
+    ("control_high", "float", "upper end of it"),
+    ("control_margin", "float", "change of the logit margin there"),
+)
+
 GALLERY = contract(
     "The strongest samples of the best final features, as the figure shows them.",
     ("concept", "str", "concept of the config"),

@@ -1,0 +1,111 @@
+"""The named targets beside the default one: controls, stages, sensitivity."""
+
+TARGETS = ["controls", "stages", "sensitivity"]
+
+
+def comparison_entries(target):
+    """Return (comparison, seed) of a target's comparisons, the main one of the same seeds first."""
+    further = [
+        (name, seed)
+        for name, one in CFG.comparisons.items()
+        if one.target == target
+        for seed in range(one.seeds)
+    ]
+    return [*((MAIN, seed) for seed in sorted({seed for _, seed in further})), *further]
+
+
+def comparison_tables(name):
+    """Return an input function: one table of each comparison of a target."""
+
+    def tables(wildcards):
+        folder = f"{RESULTS}/features" if name != "selection.csv" else f"{RESULTS}/interventions/comparisons"
+        shared = name == "thresholds.csv"
+        return [
+            f"{folder}/{comparison}/seed_{seed}/" + (name if shared else f"{wildcards.concept}/{name}")
+            for comparison, seed in comparison_entries(wildcards.target)
+        ]
+
+    return tables
+
+
+def comparison_dictionaries(wildcards):
+    """Return the adapted dictionary of each comparison of a target, layer by layer."""
+    entries = comparison_entries(wildcards.target)
+    return [file for name, seed in entries for file in dictionary_files(CFG.comparison(name).adapted, seed)]
+
+
+def comparison_params(wildcards):
+    """Return the plain values that describe each comparison of a target."""
+    return [
+        {
+            "comparison": name,
+            "about": "the main comparison" if name == MAIN else CFG.comparisons[name].about,
+            "rule": CFG.comparison(name).rule,
+            "base": CFG.comparison(name).base,
+            "seed": seed,
+            "unit": CFG.concepts[wildcards.concept].unit,
+        }
+        for name, seed in comparison_entries(wildcards.target)
+    ]
+
+
+def comparison_outputs(target):
+    """Return the tables and figures of a target; none if it has no comparisons."""
+    if not comparison_entries(target):
+        return []
+    concepts = CFG.ablation.concepts
+    return [
+        *(f"{RESULTS}/comparisons/{target}/{concept}.csv" for concept in concepts),
+        *(f"{FIGURES}/{target}/{concept}/comparisons.svg" for concept in concepts),
+    ]
+
+
+def default_selections(wildcards=None):
+    """Return the selection tables of the default target: main for every seed, and comparisons of `all`."""
+    entries = [(MAIN, seed) for seed in SEEDS]
+    entries += [
+        (name, seed)
+        for name, one in CFG.comparisons.items()
+        if one.target == "all"
+        for seed in range(one.seeds)
+    ]
+    return [
+        f"{RESULTS}/interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv"
+        for comparison, seed in entries
+        for concept in CFG.ablation.concepts
+    ]
+
+
+def corner_files(corner):
+    """Return an input function: the dictionaries of a corner of the stage grid."""
+
+    def files(wildcards):
+        if CFG.stages.grid is None:
+            return []
+        corners = {"base": CFG.diff.base, **CFG.stages.grid.corners()}
+        return dictionary_files(corners[corner], wildcards.seed)
+
+    return files
+
+
+def stage_outputs():
+    """Return what the target `stages` makes beside its comparisons."""
+    files = []
+    if CFG.stages.grid is not None:
+        files += [f"{RESULTS}/stages/seed_0/grid.parquet", f"{FIGURES}/stages/stage_grid.svg"]
+    if CFG.stages.models:
+        for concept in CFG.ablation.concepts:
+            files += [
+                f"{RESULTS}/stages/seed_0/{concept}/transfer.csv",
+                f"{FIGURES}/stages/{concept}/transfer.svg",
+            ]
+    return files
+
+
+def recurrence_tables():
+    """Return the tables of recurrence over seeds; none for a single seed."""
+    return (
+        expand(f"{RESULTS}/features/main/recurrence/{{concept}}.csv", concept=CFG.ablation.concepts)
+        if CFG.seeds > 1
+        else []
+    )

@@ -1,0 +1,12 @@
+"""Draw all comparisons of a target side by side."""
+
+from vlmdiff.runtime.job import job
+
+with job(snakemake):
+    from vlmdiff.figures.controls import comparisons
+    from vlmdiff.figures.save import save_figure
+    from vlmdiff.tables.features import COMPARISONS
+    from vlmdiff.tables.io import read_table
+
+    figure = comparisons(read_table(snakemake.input.comparisons, COMPARISONS))
+    save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

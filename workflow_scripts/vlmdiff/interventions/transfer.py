@@ -1,0 +1,81 @@
+"""Ablate the same directions in the model at other stages of its training (docs/method.md section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.inputs import (
+    ModelFiles,
+    QuestionSets,
+    dictionary_folders,
+    ranked_features,
+    table_of,
+)
+from vlmdiff.interventions.report import ablate_arms, controls, random_arms, selected_arms
+from vlmdiff.tables.causal import TRANSFER
+from vlmdiff.tables.io import write_table
+
+SCOPE = "all_layers"
+
+
+def transfer_ratios(table: pd.DataFrame) -> pd.Series:
+    """Return each margin change divided by that of the same features in the last model."""
+    last = table[table["order"] == table["order"].max()]
+    keys = ["arm", "size", "draw", "dataset", "group"]
+    known = last.set_index(keys)["delta_margin"]
+    reference = known.reindex(pd.MultiIndex.from_frame(table[keys])).to_numpy()
+    return table["delta_margin"] / pd.Series(reference, index=table.index).where(lambda value: value != 0)
+
+
+def evaluate_transfer(
+    models: Sequence[ModelFiles],
+    questions: QuestionSets,
+    dictionaries: Sequence[str],
+    tables: Mapping[str, str],
+    output: str,
+    *,
+    layers: Sequence[int],
+    concept: str,
+    features: int,
+    random_draws: int,
+    bootstrap: int,
+    seed: int,
+) -> None:
+    """Ablate the best features, one by one and together, in every model and write the table TRANSFER.
+
+    Args:
+        models: the models in order of time, the one under study last.
+        questions: test data.
+        dictionaries: weights of the adapted dictionary at each of `layers`.
+        tables: paths of `ranking`, `final_features`, `contrast` and `adapted`.
+        output: where to write it.
+        layers: decoder blocks that have dictionaries.
+        concept: name of the concept.
+        features: how many of the best features.
+        random_draws: matched random features and sets.
+        bootstrap: resamples of the paired bootstrap.
+        seed: seed of the job.
+    """
+    ranked = ranked_features(tables["ranking"], features)
+    rows: list[dict[str, Any]] = []
+    if ranked:
+        sizes = [len(ranked)] if len(ranked) > 1 else []
+        chosen = list(selected_arms(ranked, len(ranked), sizes))
+        together = [arm for arm in chosen if arm.size == max(arm.size for arm in chosen)]
+        matched = controls(tables["adapted"], tables["contrast"], tables["final_features"])
+        arms = [*chosen, *random_arms(together, matched, random_draws, seed)]
+        every = sorted({feature for arm in arms for feature in arm.features})
+        directions = unit_directions(dictionary_folders(dictionaries, layers), every)
+        for order, model in enumerate(models):
+            subject = model.load()
+            evaluations = questions.evaluations(subject)
+            effects = ablate_arms(subject, evaluations, directions, arms, SCOPE, bootstrap, seed)
+            rows += [{"model": model.name, "order": order, **row} for row in effects]
+    names = [name for name in TRANSFER.names if name not in ("concept", "transfer_margin")]
+    table = table_of([{name: row[name] for name in names} for row in rows], names)
+    table["transfer_margin"] = transfer_ratios(table) if len(table) else pd.Series(dtype=float)
+    write_table(table.assign(concept=concept), TRANSFER, output)

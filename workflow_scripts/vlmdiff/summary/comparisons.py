@@ -1,0 +1,137 @@
+"""One table over all comparisons of a target: what each finds, and what ablating it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.features.recurrence import nearest, unit_rows
+from vlmdiff.tables.causal import SELECTION
+from vlmdiff.tables.features import COMPARISONS, CONTRAST_CHECK, FINAL_FEATURES, FUNNEL, THRESHOLDS
+from vlmdiff.tables.io import read_table, write_table
+
+FEATURE = ["layer", "feature"]
+EFFECTS = {
+    "target": ("target_accuracy", "target_low", "target_high", "target_margin"),
+    "control": ("control_accuracy", "control_low", "control_high", "control_margin"),
+}
+
+
+@dataclass(frozen=True)
+class ComparisonFiles:
+    """What is read of one comparison, seed and concept.
+
+    Attributes:
+        comparison, about: its name and what is different.
+        rule: its own rule of adapted features.
+        base: name of its base dictionary; comparisons of one base share their indices.
+        seed: index of the seed.
+        unit: unit of the contrast that selects.
+        tables: paths of `thresholds`, `funnel`, `check`, `final` and `selection`.
+        dictionaries: folder of its adapted dictionary at each layer.
+    """
+
+    comparison: str
+    about: str
+    rule: str
+    base: str
+    seed: int
+    unit: str
+    tables: Mapping[str, str]
+    dictionaries: Mapping[int, Path]
+
+    def final(self) -> pd.DataFrame:
+        """Return layer and feature of its final features."""
+        return read_table(self.tables["final"], FINAL_FEATURES, FEATURE)
+
+
+def counts(files: ComparisonFiles) -> dict[str, Any]:
+    """Return how many features pass each filter."""
+    thresholds = read_table(files.tables["thresholds"], THRESHOLDS).set_index("rule")
+    funnel = read_table(files.tables["funnel"], FUNNEL)
+    stages = funnel[funnel["layer"] < 0].set_index("stage")["features"]
+    check = read_table(files.tables["check"], CONTRAST_CHECK).set_index("unit")
+    return {
+        "visual": stages["visual"],
+        "adapted_percentile": thresholds.loc["percentile", "adapted"],
+        "adapted_calibrated": thresholds.loc["calibrated", "adapted"],
+        "adapted": stages["adapted"],
+        "null_rate": thresholds.loc[files.rule, "null_false_positive_rate"],
+        "contrast": stages["contrast"],
+        "final": stages["final"],
+        "final_clustered": check["final_clustered"].get(files.unit, 0),
+    }
+
+
+def jaccard(first: pd.DataFrame, second: pd.DataFrame) -> float:
+    """Return the overlap of two sets of features; NaN if both are empty."""
+    one, two = (set(map(tuple, frame[FEATURE].to_numpy())) for frame in (first, second))
+    return len(one & two) / len(one | two) if one | two else float("nan")
+
+
+def matched_share(files: ComparisonFiles, main: ComparisonFiles) -> float:
+    """Return the share of final features whose nearest decoder row in main is final there."""
+    final, theirs, hits = files.final(), main.final(), 0
+    for layer, part in final.groupby("layer"):
+        index, _ = nearest(
+            unit_rows(files.dictionaries[layer])[part["feature"]], unit_rows(main.dictionaries[layer])
+        )
+        hits += int(np.isin(index, theirs.loc[theirs["layer"] == layer, "feature"]).sum())
+    return hits / len(final) if len(final) else float("nan")
+
+
+def effects(files: ComparisonFiles, data: tuple[str, str]) -> dict[str, float]:
+    """Return the effect of ablating the largest set of final features, on target and control."""
+    table = read_table(files.tables["selection"], SELECTION)
+    table = table[table["group"] == "all"]
+    full, row = table[table["rule"] == "full"], {"size": 0, "random_margin": float("nan")}
+    for role, dataset in zip(("target", "control"), data):
+        part = full[full["dataset"] == dataset].sort_values("size").tail(1)
+        values = part[["delta_accuracy", "delta_low", "delta_high", "delta_margin"]].to_numpy()
+        row |= dict(zip(EFFECTS[role], values[0] if len(part) else [float("nan")] * 4))
+        if role == "target":
+            ends = part[["margin_low", "margin_high"]].to_numpy()
+            row |= dict(
+                zip(("target_margin_low", "target_margin_high"), ends[0] if len(part) else [float("nan")] * 2)
+            )
+        if role == "target" and len(part):
+            row["size"] = int(part["size"].iloc[0])
+            same = table["rule"].eq("random") & table["size"].eq(row["size"]) & table["dataset"].eq(dataset)
+            row["random_margin"] = table.loc[same, "delta_margin"].mean()
+    return row
+
+
+def summarise_comparisons(
+    found: Sequence[ComparisonFiles], concept: str, data: tuple[str, str], output: str | Path
+) -> None:
+    """Write the table COMPARISONS.
+
+    Args:
+        found: the main comparison first; for every further one main's files of the same seed come before.
+        concept: name of the concept.
+        data: names of target and control test data.
+        output: path of the table.
+    """
+    main = {files.seed: files for files in found if files.comparison == "main"}
+    rows = []
+    for files in found:
+        reference = main[files.seed]
+        aligned = files.base == reference.base
+        rows.append(
+            {
+                "comparison": files.comparison,
+                "about": files.about,
+                "seed": files.seed,
+                "concept": concept,
+                **counts(files),
+                "jaccard": jaccard(files.final(), reference.final()) if aligned else float("nan"),
+                "matched": matched_share(files, reference),
+                **effects(files, data),
+            }
+        )
+    write_table(pd.DataFrame(rows), COMPARISONS, output)
