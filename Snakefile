@@ -26,6 +26,7 @@ include: "rules/features.smk"
 include: "rules/interventions.smk"
 include: "rules/heads.smk"
 include: "rules/comparisons.smk"
+include: "rules/ground_truth.smk"
 include: "rules/figures.smk"
 include: "rules/confidence_figures.smk"
 include: "rules/report.smk"
@@ -43,6 +44,8 @@ rule all:
         all_figures(),
         default_selections(),
         recurrence_tables(),
+        truth_outputs(),
+        truth_figures(),
 
 
 rule controls:

@@ -45,6 +45,15 @@ def readers(config: Config) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     for diff in config.all_comparisons().values():
         for dataset in statistics_datasets(config, diff):
             yield "statistics", diff.model, dataset, ("text",)
+    for dataset in ground_truth_datasets(config):
+        yield "ground truth", config.diff.model, dataset, ("text",)
+
+
+def ground_truth_datasets(config: Config) -> list[str]:
+    """Return the held-out data sets whose scene graphs are known: those of the built-in world."""
+    report_on = config.ablation.report_on
+    known = config.world.datasets if config.world else {}
+    return [name for name in (report_on.target, report_on.control) if name in known]
 
 
 def statistics_datasets(config: Config, diff: DiffConfig) -> list[str]:
