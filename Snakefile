@@ -24,6 +24,7 @@ include: "rules/activations.smk"
 include: "rules/dictionaries.smk"
 include: "rules/features.smk"
 include: "rules/interventions.smk"
+include: "rules/steering.smk"
 include: "rules/heads.smk"
 include: "rules/comparisons.smk"
 include: "rules/ground_truth.smk"
@@ -45,6 +46,7 @@ rule all:
         default_selections(),
         recurrence_tables(),
         truth_outputs(),
+        steering_tables(),
         truth_figures(),
 
 

@@ -78,4 +78,6 @@ def all_figures():
     files += [f"{FIGURES}/{concept}/{name}.svg" for concept in CFG.ablation.concepts for name in sure]
     for name, concepts in by_concept.items():
         files += expand(f"{CONCEPT_FIGURES}/{name}.svg", seed=0, concept=list(concepts))
+    if CFG.steering is not None:
+        files.append(f"{FIGURES}/seed_0/{CFG.steering.concept}/steering.svg")
     return files

@@ -25,3 +25,25 @@ def ablation_tables(seed="{seed}", concept="{concept}"):
     """Return the test effects of ablating a concept's features, one table a scope."""
     folder = f"{RESULTS}/interventions/seed_{seed}/{concept}"
     return [f"{folder}/ablation_{scope}.csv" for scope in CFG.ablation.scopes]
+
+
+def steered_files(part):
+    """Return an input function: what is needed of the model that is steered."""
+
+    def files(wildcards):
+        name = CFG.steering.model
+        return f"{model_path(name)}/config.json" if part == "model" else vision_tower_files(name)
+
+    return files
+
+
+def steering_samples(use, role):
+    """Return an input function: samples of the `target` or `control` of steering's validation or test data."""
+    return lambda wildcards: samples_file(getattr(getattr(CFG.steering, use), role))
+
+
+def steering_tables():
+    """Return the table of steering, which is done for the first seed; none if the config has no steering."""
+    if CFG.steering is None:
+        return []
+    return [f"{RESULTS}/interventions/seed_0/{CFG.steering.concept}/steering.csv"]

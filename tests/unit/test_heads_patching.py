@@ -15,11 +15,11 @@ from vlmdiff.heads.corruption import (
     Run,
     clean_and_corrupt,
     mean_image,
-    text_after_image,
     with_images,
 )
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.models.hooks import edit_input
+from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.registry import load_subject
 
 FEATURES = [(1, 0), (2, 4), (2, 7)]

@@ -108,6 +108,30 @@ class AblationConfig(Section):
     bootstrap: Count = Field(2000, description="Bootstrap resamples of the samples for 95 % intervals.")
 
 
+class SteeringConfig(Section):
+    """Adding directions to the residual stream (docs/evaluate_steering.md)."""
+
+    concept: Name = Field(description="Concept whose final features are used.")
+    model: Name = Field(description="Model that is steered; it must answer some questions wrong.")
+    features: Count = Field(3, description="How many of the best-ranked final features are used.")
+    strengths: list[float] = Field(
+        [-0.5, -0.25, 0.1, 0.25, 0.5, 1.0],
+        min_length=1,
+        description="Lengths of what is added, in units of the mean residual norm at the layer.",
+    )
+    rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
+    report_on: CausalData = Field(description="Test data: results are reported here.")
+    random_draws: int = Field(20, ge=20, description="Random directions, over the layers of the features.")
+    bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+
+    @model_validator(mode="after")
+    def strengths_steer(self) -> SteeringConfig:
+        """Nothing added is no arm; a strength counts once."""
+        if 0 in self.strengths or len(set(self.strengths)) < len(self.strengths):
+            raise ValueError(f"strengths: expected different numbers other than 0; found {self.strengths}")
+        return self
+
+
 class HeadsConfig(Section):
     """Attribution patching, exact patching and head ablation (docs/method.md section 8)."""
 

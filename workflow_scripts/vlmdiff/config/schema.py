@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
-from vlmdiff.config.analysis import AblationConfig, ConceptConfig, DiffConfig, HeadsConfig, LexicalConfig
+from vlmdiff.config.analysis import (
+    AblationConfig,
+    ConceptConfig,
+    DiffConfig,
+    HeadsConfig,
+    LexicalConfig,
+    SteeringConfig,
+)
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
@@ -41,6 +48,7 @@ class Config(Section):
     lexical: LexicalConfig = Field(description="The lexical filter.")
     ablation: AblationConfig = Field(description="Causal evaluation of features.")
     heads: HeadsConfig = Field(description="Tracing features to attention heads.")
+    steering: SteeringConfig | None = Field(None, description="Steering by directions; left out: none.")
 
     resources: dict[str, dict[str, int | str]] = Field(
         {},
@@ -189,8 +197,9 @@ class Config(Section):
     @model_validator(mode="after")
     def report_is_held_out(self) -> Config:
         """Ranking and reporting on one data set would select on the test data."""
-        for key, section in (("ablation", self.ablation), ("heads", self.heads)):
-            if section.rank_on.target == section.report_on.target:
+        sections = {"ablation": self.ablation, "heads": self.heads, "steering": self.steering}
+        for key, section in sections.items():
+            if section is not None and section.rank_on.target == section.report_on.target:
                 raise ValueError(
                     f"{key}.report_on.target: must differ from rank_on, found '{section.report_on.target}'"
                 )
@@ -227,7 +236,12 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     yield from (("concept", "ablation.concepts", name) for name in config.ablation.concepts)
     yield "concept", "heads.concept", config.heads.concept
     yield "dataset", "heads.dataset", config.heads.dataset
-    for key, section in (("ablation", config.ablation), ("heads", config.heads)):
+    sections = {"ablation": config.ablation, "heads": config.heads}
+    if config.steering is not None:
+        sections["steering"] = config.steering
+        yield "concept", "steering.concept", config.steering.concept
+        yield "model", "steering.model", config.steering.model
+    for key, section in sections.items():
         for use in ("rank_on", "report_on"):
             yield "dataset", f"{key}.{use}.target", getattr(section, use).target
             yield "dataset", f"{key}.{use}.control", getattr(section, use).control

@@ -20,7 +20,7 @@ from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.heads.aggregate import head_scores
-from vlmdiff.heads.corruption import text_after_image, with_images
+from vlmdiff.heads.corruption import with_images
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
@@ -30,6 +30,7 @@ from vlmdiff.interventions.inputs import (
     table_of,
 )
 from vlmdiff.models.batch import Batch
+from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.subject import Subject
 from vlmdiff.tables.causal import HEAD_ATTENTION, HEAD_ATTRIBUTION
 from vlmdiff.tables.io import read_table, write_table

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
+from vlmdiff.activations.tokens import BOS, PADDING
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample
 from vlmdiff.models.batch import Batch, Seen
+from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.subject import Subject
 
 log = logging.getLogger(__name__)
@@ -63,14 +64,6 @@ def with_images(samples: Sequence[Sample], wanted: int) -> list[Sample]:
     if len(found) < wanted:
         log.warning("%d samples with images asked for, %d found", wanted, len(found))
     return found
-
-
-def text_after_image(batch: Batch) -> Bool[Tensor, "samples tokens"]:
-    """Mark text tokens that follow the last image token of their sample."""
-    position = torch.arange(batch.token_type.shape[1], device=batch.token_type.device)
-    is_image = batch.token_type == IMAGE
-    last_image = torch.where(is_image, position, -1).amax(dim=1, keepdim=True)
-    return (batch.token_type == TEXT) & (position > last_image) & (last_image >= 0)
 
 
 def influenced(batch: Batch) -> Bool[Tensor, "samples tokens"]:

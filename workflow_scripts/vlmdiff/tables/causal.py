@@ -71,6 +71,22 @@ TRANSFER = contract(
     *EFFECT,
 )
 
+STEERING = contract(
+    "Test effect of adding a direction to the residual stream (docs/method.md section 7).",
+    ("concept", "str", "concept of the config"),
+    ("model", "str", "model that is steered"),
+    ("arm", "str", "caa, caa_middle (the baseline), feature, caa_feature or random"),
+    ("layer", "int", "block to whose output the direction is added"),
+    ("feature", "int", "index in the dictionary; -1 if the arm has none"),
+    ("name", "str", "L{layer}F{feature}, or L{layer}"),
+    ("draw", "int", "number of the random draw, else 0"),
+    ("strength", "float", "length of what is added, in units of the mean residual norm at the layer"),
+    ("chosen", "bool", "the arm's best strength on validation data; of all but random arms"),
+    ("validation_accuracy", "float", "change of accuracy on the concept's validation data; NaN for random"),
+    ("validation_margin", "float", "change of the margin there; NaN for random"),
+    *EFFECT,
+)
+
 HEAD_ATTRIBUTION = contract(
     "Attribution patching of one head for one feature (docs/method.md section 8).",
     ("concept", "str", "concept of the config"),

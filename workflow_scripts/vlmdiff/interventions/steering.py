@@ -1,0 +1,303 @@
+"""Add directions to the residual stream and see whether answers get better (docs/method.md section 7).
+
+Contrastive activation addition (CAA): `v` is the mean residual of samples that the model answers correctly
+minus that of samples that it answers wrong, each mean-pooled over the text tokens after the image. What is
+added has a length in units of the mean residual norm at the layer, so that strengths of different layers
+compare.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlmdiff.activations.tokens import TEXT
+from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.answers import Answers
+from vlmdiff.interventions.effects import EffectTable
+from vlmdiff.interventions.evaluation import Evaluation, with_images_at
+from vlmdiff.interventions.inputs import (
+    Feature,
+    ModelFiles,
+    QuestionSets,
+    dictionary_folders,
+    feature_name,
+    ranked_features,
+    table_of,
+)
+from vlmdiff.models.batch import Batch
+from vlmdiff.models.hooks import edit_output
+from vlmdiff.models.positions import text_after_image
+from vlmdiff.models.subject import Subject
+from vlmdiff.runtime.progress import progress
+from vlmdiff.runtime.seeds import derive_seed
+from vlmdiff.tables.causal import STEERING
+from vlmdiff.tables.io import write_table
+
+log = logging.getLogger(__name__)
+NO_FEATURE = -1
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Residual streams of some samples.
+
+    Attributes:
+        means: by layer (samples, d_model), mean over the text tokens after the image.
+        norms: by layer, mean norm of the residual stream over those tokens.
+    """
+
+    means: Mapping[int, Tensor]
+    norms: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What an arm adds: a direction at a layer.
+
+    Attributes:
+        arm: caa, caa_middle, feature, caa_feature or random.
+        layer: block to whose output it is added.
+        feature: index in the dictionary, or -1.
+        draw: number of the random draw, else 0.
+        vector: (d_model,), of length 1; twice a unit where two directions are added.
+    """
+
+    arm: str
+    layer: int
+    feature: int
+    draw: int
+    vector: Tensor
+
+    @property
+    def name(self) -> str:
+        """Name it by its feature or by its layer."""
+        return f"L{self.layer}" if self.feature < 0 else feature_name((self.layer, self.feature))
+
+
+@torch.no_grad()
+def pool_residuals(evaluation: Evaluation, layers: Sequence[int]) -> Pooled:
+    """Return mean residuals of an evaluation's samples and mean norms of their tokens.
+
+    Text tokens after the image; all text tokens of samples without one.
+    """
+    subject, count = evaluation.subject, len(evaluation.samples)
+    means = {layer: torch.zeros(count, subject.d_model) for layer in layers}
+    sums, tokens = dict.fromkeys(layers, 0.0), 0
+    for indices, batch in evaluation.batches:
+        where = steered_tokens(batch)
+        tokens += int(where.sum())
+        found = subject.residuals(with_images_at(batch, subject.device), layers)
+        for layer, residual in found.items():
+            values, mask = residual.float().cpu(), where.cpu()
+            sums[layer] += float((values.norm(dim=-1) * mask).sum())
+            means[layer][indices] = (values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+    return Pooled(means, {layer: total / tokens for layer, total in sums.items()})
+
+
+def steered_tokens(batch: Batch) -> Tensor:
+    """Mark text tokens after the image, or all text tokens of samples without one."""
+    after = text_after_image(batch)
+    without = ~after.any(dim=1, keepdim=True)
+    return torch.where(without, batch.token_type == TEXT, after)
+
+
+def caa_vector(
+    pooled: Float[Tensor, "samples d_model"], correct: np.ndarray
+) -> Float[Tensor, " d_model"] | None:
+    """Return the unit vector from wrong to correct samples; None if either kind is missing."""
+    right = torch.from_numpy(np.asarray(correct, dtype=bool))
+    if right.all() or not right.any():
+        return None
+    difference = pooled[right].mean(0) - pooled[~right].mean(0)
+    return difference / difference.norm()
+
+
+def caa_directions(
+    subject: Subject, vectors: Mapping[int, Tensor], layers: Sequence[int], middle: int
+) -> Iterator[Direction]:
+    """Yield the CAA vector of every layer of a feature, and of the middle layer, the baseline."""
+    yield Direction("caa_middle", middle, NO_FEATURE, 0, vectors[middle])
+    for layer in layers:
+        yield Direction("caa", layer, NO_FEATURE, 0, vectors[layer])
+
+
+def feature_directions(rows: Mapping[Feature, Tensor], vectors: Mapping[int, Tensor]) -> Iterator[Direction]:
+    """Yield every feature's decoder row, alone and with the CAA vector of its layer if there is one."""
+    for (layer, feature), row in rows.items():
+        yield Direction("feature", layer, feature, 0, row.float())
+        if layer in vectors:
+            yield Direction("caa_feature", layer, feature, 0, vectors[layer] + row.float())
+
+
+def random_directions(layers: Sequence[int], d_model: int, draws: int, seed: int) -> Iterator[Direction]:
+    """Yield random unit directions, layer by layer in turn."""
+    for draw in range(draws):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "steering", draw))
+        vector = torch.randn(d_model, generator=generator)
+        yield Direction("random", layers[draw % len(layers)], NO_FEATURE, draw, vector / vector.norm())
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Adds `strength * norm * vector` to a block's output at the text tokens after the image."""
+
+    subject: Subject
+    direction: Direction
+    length: float
+
+    def __call__(self, batch: Batch) -> AbstractContextManager:
+        """Open the intervention for one batch."""
+        where, shift = steered_tokens(batch), self.direction.vector * self.length
+
+        def edit(values: Tensor) -> Tensor:
+            return values + (where[..., None].to(values.device) * shift.to(values.device)).to(values.dtype)
+
+        return edit_output(self.subject.block(self.direction.layer), edit)
+
+
+class Sweep:
+    """Questions answered under many directions and strengths."""
+
+    def __init__(self, subject: Subject, questions: QuestionSets, norms: Mapping[int, float]) -> None:
+        """Answer them without steering first.
+
+        Args:
+            subject: the model.
+            questions: target and control.
+            norms: mean residual norm of each layer.
+        """
+        self.subject, self.norms = subject, norms
+        self.evaluations = questions.evaluations(subject)
+        self.clean = {name: evaluation.answers() for name, evaluation in self.evaluations.items()}
+
+    def answers(self, direction: Direction, strength: float, dataset: str) -> Answers:
+        """Answer one data set's questions under a direction."""
+        steering = Steering(self.subject, direction, strength * self.norms[direction.layer])
+        return self.evaluations[dataset].answers(steering, direction.layer)
+
+
+def validate(
+    sweep: Sweep, directions: Sequence[Direction], strengths: Sequence[float], target: str
+) -> dict[tuple[int, float], tuple[float, float]]:
+    """Return the change of accuracy and margin on validation data by (direction's index, strength)."""
+    clean, found = sweep.clean[target], {}
+    for i, direction in enumerate(progress(directions, "directions")):
+        for strength in strengths:
+            answers = sweep.answers(direction, strength, target)
+            accuracy = float(answers.correct.mean() - clean.correct.mean())
+            found[i, strength] = (accuracy, float((answers.margin - clean.margin).mean()))
+    return found
+
+
+def best_strengths(scores: Mapping[tuple[int, float], tuple[float, float]]) -> dict[int, float]:
+    """Return for each direction the strength of the best accuracy, then of the best margin."""
+    best: dict[int, float] = {}
+    for (index, strength), score in scores.items():
+        if index not in best or score > scores[index, best[index]]:
+            best[index] = strength
+    return best
+
+
+def report(
+    sweep: Sweep,
+    directions: Sequence[Direction],
+    strengths: Sequence[float],
+    scores: Mapping[tuple[int, float], tuple[float, float]],
+    resamples: int,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table STEERING, concept and model aside."""
+    best, unknown = best_strengths(scores), (float("nan"), float("nan"))
+    effects = {
+        name: EffectTable(name, evaluation.groups, sweep.clean[name], resamples, seed)
+        for name, evaluation in sweep.evaluations.items()
+    }
+    for i, direction in enumerate(progress(directions, "directions")):
+        head = {"arm": direction.arm, "layer": direction.layer, "feature": direction.feature}
+        head |= {"name": direction.name, "draw": direction.draw}
+        for strength in strengths:
+            accuracy, margin = scores.get((i, strength), unknown)
+            validated = {"validation_accuracy": accuracy, "validation_margin": margin}
+            chosen = {"strength": strength, "chosen": best.get(i) == strength}
+            for name, table in effects.items():
+                answers = sweep.answers(direction, strength, name)
+                yield from ({**head, **chosen, **validated, **row} for row in table.rows(answers))
+
+
+def evaluate_steering(
+    model: ModelFiles,
+    validation: QuestionSets,
+    test: QuestionSets,
+    dictionaries: Sequence[str],
+    ranking: str,
+    output: str,
+    *,
+    layers: Sequence[int],
+    concept: str,
+    features: int,
+    strengths: Sequence[float],
+    random_draws: int,
+    bootstrap: int,
+    seed: int,
+) -> None:
+    """Steer a model by CAA vectors, features and random directions, and write the table STEERING.
+
+    Vectors and each arm's best strength come from validation data, results from test data.
+
+    Args:
+        model: the model that is steered.
+        validation, test: questions of the concept beside general ones.
+        dictionaries: weights of the adapted dictionary at each of `layers`.
+        ranking: ranking.csv of the concept.
+        output: where to write the table.
+        layers: decoder blocks that have dictionaries.
+        concept: name of the concept.
+        features: how many of the best-ranked features.
+        strengths: lengths of what is added, in units of the mean residual norm.
+        random_draws: random directions.
+        bootstrap: resamples of the paired bootstrap.
+        seed: seed of the job.
+    """
+    ranked = ranked_features(ranking, features)
+    rows: list[dict[str, Any]] = []
+    if not ranked:
+        log.warning("concept '%s' has no ranked features: nothing to steer by", concept)
+    else:
+        subject = model.load()
+        own, middle = sorted({layer for layer, _ in ranked}), subject.n_layers // 2
+        used = sorted({*own, middle})
+        learned = Sweep(subject, validation, {})
+        target = validation.names[0]
+        pooled = pool_residuals(learned.evaluations[target], used)
+        correct = learned.clean[target].correct
+        learned.norms = pooled.norms
+        vectors = {layer: caa_vector(pooled.means[layer], correct) for layer in used}
+        vectors = {layer: vector for layer, vector in vectors.items() if vector is not None}
+        directions = list(
+            feature_directions(unit_directions(dictionary_folders(dictionaries, layers), ranked), vectors)
+        )
+        if vectors:
+            directions = [*caa_directions(subject, vectors, own, middle), *directions]
+        else:
+            log.warning(
+                "model '%s' answers %s of the validation data of '%s': there is no CAA vector; steer a model "
+                "that answers some right and some wrong (steering.model)",
+                model.name,
+                "all" if correct.all() else "none",
+                target,
+            )
+        scores = validate(learned, directions, strengths, target)
+        directions += random_directions(own, subject.d_model, random_draws, seed)
+        sweep = Sweep(subject, test, pooled.norms)
+        rows = list(report(sweep, directions, strengths, scores, bootstrap, seed))
+    names = [name for name in STEERING.names if name not in ("concept", "model")]
+    write_table(table_of(rows, names).assign(concept=concept, model=model.name), STEERING, output)
