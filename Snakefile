@@ -23,6 +23,7 @@ include: "rules/data.smk"
 include: "rules/activations.smk"
 include: "rules/dictionaries.smk"
 include: "rules/features.smk"
+include: "rules/labels.smk"
 include: "rules/interventions.smk"
 include: "rules/steering.smk"
 include: "rules/heads.smk"
@@ -45,9 +46,15 @@ rule all:
         all_figures(),
         default_selections(),
         recurrence_tables(),
+        label_tables(),
         truth_outputs(),
         steering_tables(),
         truth_figures(),
+
+
+rule descriptions:
+    input:
+        description_tables(),
 
 
 rule controls:

@@ -18,6 +18,7 @@ from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet, Stage
+from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.world import WorldConfig, WorldDataset
 
@@ -50,6 +51,10 @@ class Config(Section):
     heads: HeadsConfig = Field(description="Tracing features to attention heads.")
     steering: SteeringConfig | None = Field(None, description="Steering by directions; left out: none.")
 
+    labels: LabelsConfig = Field(LabelsConfig(), description="Labels of final features.")
+    labelling: LabellingConfig | None = Field(
+        None, description="Endpoint that describes features (target `descriptions`); left out: none."
+    )
     resources: dict[str, dict[str, int | str]] = Field(
         {},
         description="Resources of rules, by rule, in place of the built-in world's: mem_mb, runtime, gpu …",

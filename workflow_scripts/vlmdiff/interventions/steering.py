@@ -124,9 +124,9 @@ def caa_vector(
 def caa_directions(
     subject: Subject, vectors: Mapping[int, Tensor], layers: Sequence[int], middle: int
 ) -> Iterator[Direction]:
-    """Yield the CAA vector of every layer of a feature, and of the middle layer, the baseline."""
+    """Yield the CAA vector of the middle layer, the baseline, and of every other layer of a feature."""
     yield Direction("caa_middle", middle, NO_FEATURE, 0, vectors[middle])
-    for layer in layers:
+    for layer in (own for own in layers if own != middle):
         yield Direction("caa", layer, NO_FEATURE, 0, vectors[layer])
 
 
