@@ -72,7 +72,13 @@ rule evaluate_ablation:
         stage={
             "layers": LAYERS,
             **CFG.ablation.params(
-                "concepts", "scopes", "rank_on", "report_on", "candidates", "selection_sizes"
+                "concepts",
+                "scopes",
+                "rank_on",
+                "report_on",
+                "candidates",
+                "selection_sizes",
+                "selection_draws",
             ),
         },
         code=code_digest("evaluate_ablation"),

@@ -1,6 +1,7 @@
 """The named targets beside the default one: controls, stages, sensitivity."""
 
 TARGETS = ["controls", "stages", "sensitivity"]
+SELECTION_RULES = ["contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", "full"]
 
 
 def comparison_entries(target):
@@ -61,7 +62,7 @@ def comparison_outputs(target):
 
 
 def default_selections(wildcards=None):
-    """Return the selection tables of the default target: main for every seed, and comparisons of `all`."""
+    """Return the selection tables of the default target: main and comparisons of `all`."""
     entries = [(MAIN, seed) for seed in SEEDS]
     entries += [
         (name, seed)

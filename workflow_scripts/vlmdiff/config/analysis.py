@@ -104,6 +104,9 @@ class AblationConfig(Section):
     selection_sizes: list[Count] = Field(
         [10], min_length=1, description="Sizes of the sets by which selection rules are compared."
     )
+    selection_draws: int = Field(
+        10, ge=0, description="Random subsets of each selection rule's features, for every size."
+    )
     random_draws: int = Field(20, ge=20, description="Matched random features and sets for each size.")
     bootstrap: Count = Field(2000, description="Bootstrap resamples of the samples for 95 % intervals.")
 

@@ -123,27 +123,28 @@ def rule_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_rule(
-    axis: Axes, rows: pd.DataFrame, place: int, measure: Measure, look: tuple[str, str, str]
+    axis: Axes, rows: pd.DataFrame, place: float, measure: Measure, look: tuple[str, str, str]
 ) -> None:
-    """Draw one rule's effect on one data set: a point with interval for each seed, or all random draws."""
+    """Draw one rule's effect on one data set: every random subset, their mean, and the first features."""
     colour, marker, label = look
-    values = rows[measure.column].to_numpy() * measure.factor
-    if rows["rule"].iloc[0] == "random":
-        low, high = np.percentile(values, [2.5, 97.5])
-        axis.plot([low, high], [place, place], color=colour, lw=3, alpha=0.3, solid_capstyle="butt")
-        axis.plot([values.mean()], [place], "|", color=colour, ms=6, mew=1.2)
-        return
-    offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-    low, high = (rows[column].to_numpy() * measure.factor for column in (measure.low, measure.high))
+    is_random = rows["rule"].iloc[0] == "random"
+    drawn = rows if is_random else rows[rows["draw"] > 0]
+    values = drawn[measure.column].to_numpy() * measure.factor
+    if len(values):
+        axis.plot(values, np.full(len(values), place), "|", color=colour, ms=4, mew=0.5, alpha=0.6)
+        axis.plot([values.mean()], [place], "|", color=colour, ms=9, mew=1.6)
+    first = rows.iloc[:0] if is_random else rows[rows["draw"] == 0]
+    columns = (measure.column, measure.low, measure.high)
+    value, low, high = (first[column].to_numpy() * measure.factor for column in columns)
     axis.errorbar(
-        values, place + np.asarray(offsets), xerr=np.clip([values - low, high - values], 0, None), fmt=marker,
-        color=colour, ms=3.0, elinewidth=0.8, label=label,
+        value, place + np.linspace(0.1, 0.2, len(first)), xerr=np.clip([value - low, high - value], 0, None),
+        fmt=marker, color=colour, ms=2.6, elinewidth=0.7, label=label,
     )  # fmt: skip
 
 
 @styled
 def selection_rules(table: pd.DataFrame, target: str, control: str) -> Figure:
-    """Draw what ablating the first features of each selection rule does, a point a seed.
+    """Draw what ablating features of each selection rule does: subsets as ticks, the strongest as points.
 
     Args:
         table: SELECTION of the main comparison and of the from-scratch dictionary, with a column `seed`.
@@ -156,8 +157,8 @@ def selection_rules(table: pd.DataFrame, target: str, control: str) -> Figure:
     names = [name for name in RULE_NAMES if name in set(rows["rule"])]
     figure = new_figure(DOUBLE_MM, 22 + 1.2 * ROW_MM * len(names))
     axes = figure.subplots(1, 2)
-    looks = {target: (TARGET_COLOUR, "o", f"target ({target})", -0.18)}
-    looks[control] = (CONTROL_COLOUR, "s", f"control ({control})", 0.18)
+    looks = {target: (TARGET_COLOUR, "o", f"strongest features, target ({target})", -0.26)}
+    looks[control] = (CONTROL_COLOUR, "s", f"strongest features, control ({control})", 0.12)
     for axis, measure in zip(axes, (ACCURACY, MARGIN)):
         for place, name in enumerate(names):
             for dataset, (*look, shift) in looks.items():

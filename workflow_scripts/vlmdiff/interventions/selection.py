@@ -1,18 +1,26 @@
-"""Which filter matters: ablate the first features of each selection rule (docs/method.md section 7)."""
+"""Which filter matters: ablate features of each selection rule (docs/method.md section 7)."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlmdiff.interventions.ablation import unit_directions
-from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, table_of
+from vlmdiff.interventions.inputs import (
+    ModelFiles,
+    QuestionSets,
+    dictionary_folders,
+    feature_name,
+    table_of,
+)
 from vlmdiff.interventions.matching import MatchedFeatures, keys
 from vlmdiff.interventions.report import Arm, ablate_arms
+from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
@@ -61,20 +69,27 @@ def by_rule(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {rule: frame[masks[rule]] for rule in RULES}
 
 
-def selection_arms(given: Mapping[str, pd.DataFrame], sizes: Sequence[int]) -> list[Arm]:
-    """Return a set of the first features of every rule and size; fewer if the rule gives fewer."""
-    arms = {
-        (rule, min(size, len(part))): Arm(rule, min(size, len(part)), 0, tuple(keys(part.head(size))))
-        for rule, part in given.items()
-        for size in sizes
-        if len(part)
-    }
-    return list(arms.values())
+def selection_arms(
+    given: Mapping[str, pd.DataFrame], sizes: Sequence[int], draws: int, seed: int
+) -> list[Arm]:
+    """Return for every rule and size the first features as draw 0, then random subsets of what it gives.
+
+    Rules that give the same features get the same subsets. A rule that gives fewer features than asked
+    for has one set, all of them.
+    """
+    arms = []
+    for rule, part in given.items():
+        for size in sorted({min(size, len(part)) for size in sizes if len(part)}):
+            arms.append(Arm(rule, size, 0, tuple(keys(part.head(size)))))
+            for draw in range(1, draws + 1 if len(part) > size else 1):
+                chosen = part.sample(size, random_state=derive_seed(seed, "subset", size, draw))
+                arms.append(Arm(rule, size, draw, tuple(keys(chosen))))
+    return arms
 
 
 def random_arms(arms: Sequence[Arm], matched: MatchedFeatures, draws: int, seed: int) -> list[Arm]:
     """Return random sets that match the set of the last rule in layers and firing rates, for every size."""
-    models = {arm.size: arm for arm in arms}
+    models = {arm.size: arm for arm in arms if arm.draw == 0}
     return [
         Arm(
             "random",
@@ -86,6 +101,30 @@ def random_arms(arms: Sequence[Arm], matched: MatchedFeatures, draws: int, seed:
         )
         for size, model in models.items()
         for draw in range(draws)
+    ]
+
+
+def ablate_once(
+    subject: Subject,
+    questions: QuestionSets,
+    dictionaries: Mapping[int, Path],
+    arms: Sequence[Arm],
+    bootstrap: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return the effects of all arms; those with the same features are measured once."""
+    features = sorted({feature for arm in arms for feature in arm.features})
+    directions = unit_directions(dictionaries, features)
+    distinct = {frozenset(arm.features): arm for arm in arms}
+    names = {";".join(map(feature_name, arm.features)): key for key, arm in distinct.items()}
+    found: dict[frozenset, list[dict[str, Any]]] = {key: [] for key in distinct}
+    evaluations = questions.evaluations(subject)
+    for row in ablate_arms(subject, evaluations, directions, list(distinct.values()), SCOPE, bootstrap, seed):
+        found[names[row["features"]]].append(row)
+    return [
+        {**row, "arm": arm.arm, "size": arm.size, "draw": arm.draw}
+        for arm in arms
+        for row in found[frozenset(arm.features)]
     ]
 
 
@@ -101,14 +140,17 @@ def evaluate_selection(
     concept: str,
     unit: str,
     eps: float,
+    rules: Sequence[str],
     sizes: Sequence[int],
+    draws: int,
     random_draws: int,
     bootstrap: int,
     seed: int,
 ) -> None:
-    """Ablate the first features of every selection rule at all layers and write the table SELECTION.
+    """Ablate features of every selection rule at all layers and write the table SELECTION.
 
-    All rules order their features by the contrast's p, so that they differ in their filters alone.
+    All rules order their features by the contrast's p. Their strongest features are often the same, so
+    random subsets of what each rule gives say how a rule's features are on the whole.
 
     Args:
         model: the comparison's model.
@@ -120,27 +162,25 @@ def evaluate_selection(
         comparison, concept: their names.
         unit: unit of the contrast that selects.
         eps: visual energy above which a feature counts as visual.
+        rules: selection rules, some of `RULES`.
         sizes: features ablated together.
+        draws: random subsets of each rule's features.
         random_draws: random sets of each size.
         bootstrap: resamples of the paired bootstrap.
         seed: seed of the job.
     """
-    given = by_rule(decisions(tables, unit, eps))
-    arms = selection_arms(given, sizes)
+    every = by_rule(decisions(tables, unit, eps))
+    given = {rule: every[rule] for rule in rules}
+    arms = selection_arms(given, sizes, draws, seed)
     rows: list[dict[str, Any]] = []
     if not arms:
         log.warning("%s, concept '%s': the contrast selects nothing to ablate", comparison, concept)
     else:
         rates = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_rate"])
-        avoided = keys(given["contrast"])
-        matched = MatchedFeatures(rates, avoided, avoided)
-        arms += random_arms(arms, matched, random_draws, seed)
-        subject = model.load()
-        features = sorted({feature for arm in arms for feature in arm.features})
-        directions = unit_directions(dictionary_folders(dictionaries, layers), features)
-        rows = list(
-            ablate_arms(subject, questions.evaluations(subject), directions, arms, SCOPE, bootstrap, seed)
-        )
+        avoided = keys(every["contrast"])
+        arms += random_arms(arms, MatchedFeatures(rates, avoided, avoided), random_draws, seed)
+        folders = dictionary_folders(dictionaries, layers)
+        rows = ablate_once(model.load(), questions, folders, arms, bootstrap, seed)
     table = table_of(rows, [*(name for name in SELECTION.names if name in KEPT), "arm"])
     counts = {rule: len(part) for rule, part in given.items()}
     table = table.rename(columns={"arm": "rule"})

@@ -89,7 +89,10 @@ def effects(files: ComparisonFiles, data: tuple[str, str]) -> dict[str, float]:
     """Return the effect of ablating the largest set of final features, on target and control."""
     table = read_table(files.tables["selection"], SELECTION)
     table = table[table["group"] == "all"]
-    full, row = table[table["rule"] == "full"], {"size": 0, "random_margin": float("nan")}
+    full, row = (
+        table[(table["rule"] == "full") & (table["draw"] == 0)],
+        {"size": 0, "random_margin": float("nan")},
+    )
     for role, dataset in zip(("target", "control"), data):
         part = full[full["dataset"] == dataset].sort_values("size").tail(1)
         values = part[["delta_accuracy", "delta_low", "delta_high", "delta_margin"]].to_numpy()

@@ -43,7 +43,7 @@ ABLATION = contract(
 )
 
 SELECTION = contract(
-    "Test effect of the first features that a selection rule gives, beside random live features.",
+    "Test effect of ablating features that a selection rule gives, beside random live features.",
     ("comparison", "str", "comparison of the config"),
     ("concept", "str", "concept of the config"),
     (
@@ -52,8 +52,13 @@ SELECTION = contract(
         "random, contrast, contrast_visual, contrast_lexical, contrast_adapted or full",
     ),
     ("available", "int", "features that the rule gives"),
-    ("size", "int", "features ablated together: those of the smallest contrast p"),
-    ("draw", "int", "0; random: number of the draw"),
+    ("size", "int", "features ablated together"),
+    (
+        "draw",
+        "int",
+        "0: the features of the smallest contrast p; from 1 on: a random subset of what the rule gives; "
+        "rule random: number of the draw",
+    ),
     ("features", "str", "names, joined by ';'"),
     *EFFECT,
 )
