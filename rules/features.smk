@@ -30,7 +30,7 @@ rule diff_features:
         base=compared("base"),
         adapted=compared("adapted"),
         null=compared("null"),
-        null_check=compared("null_check"),
+        null_check=second_null,
         visual_statistics=diff_tables("statistics", "visual_datasets"),
         visual_totals=diff_tables("totals", "visual_datasets"),
         text_statistics=diff_tables("statistics", "text_datasets"),

@@ -42,6 +42,11 @@ def compared(key, name="sae_weights.safetensors"):
     return files
 
 
+def second_null(wildcards):
+    """Return the second null at every layer, for the first seed of the comparison; nothing without one."""
+    return compared("null_check")(wildcards) if int(wildcards.seed) == 0 else []
+
+
 def compared_model(wildcards):
     """Return the model of a comparison."""
     return CFG.comparison(wildcards.comparison).model

@@ -18,7 +18,7 @@ class DiffConfig(Section):
     null_check: Name | None = Field(
         None,
         description="A second null, made like the first on other text: on it the false positives of both "
-        "rules are counted, for the calibrated rule was set by the first.",
+        "rules are counted for the first seed, for the calibrated rule was set by the first null.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
