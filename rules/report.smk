@@ -17,6 +17,16 @@ rule write_summary:
         head_ablation=expand(
             f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/head_ablation.csv", seed=SEEDS
         ),
+        check=expand(
+            f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast_check.csv",
+            seed=SEEDS,
+            concept=CFG.ablation.concepts,
+        ),
+        recurrence=recurrence_tables(),
+        quality=truth_outputs(),
+        selection=default_selections(),
+        steering=steering_tables(),
+        labels=label_tables(),
     output:
         report(
             f"{RESULTS}/summary.md",
@@ -42,7 +52,38 @@ rule write_summary:
             "concepts": CFG.ablation.concepts,
             "ablation_data": [CFG.ablation.report_on.target, CFG.ablation.report_on.control],
             "heads_data": [CFG.heads.report_on.target, CFG.heads.report_on.control],
+            "steering_data": steering_data(),
         },
         code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
+
+
+rule write_comparisons:
+    input:
+        lambda wildcards: [
+            f"{RESULTS}/comparisons/{wildcards.target}/{concept}.csv" for concept in CFG.ablation.concepts
+        ],
+    output:
+        report(
+            f"{RESULTS}/comparisons/{{target}}.md",
+            caption="captions/comparisons_page.rst",
+            category="How sure are we",
+            labels={"text": "{target}"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_comparisons/{{target}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_comparisons/{{target}}.tsv"
+    wildcard_constraints:
+        target=one_of(TARGETS),
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("write_comparisons", mem_mb=500, runtime=5),
+    params:
+        experiment=CFG.experiment,
+        code=code_digest("write_comparisons"),
+    script:
+        "../workflow_scripts/write_comparisons.py"

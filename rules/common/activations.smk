@@ -48,19 +48,8 @@ def finished_groups(wildcards):
     series = (wildcards.model, wildcards.dataset)
     return [
         ancient(dictionary_file(name, seed, layer))
-        for name, seeds in default_dictionaries().items()
-        for seed in seeds
+        for name, seeds in CFG.default_dictionaries().items()
+        for seed in range(seeds)
         for layer in GROUPS[number - 1]
         if (CFG.dictionaries[name].model, CFG.dictionaries[name].dataset) == series
     ]
-
-
-def default_dictionaries():
-    """Return the dictionaries that the default target trains, each with its seeds."""
-    found = dict.fromkeys([CFG.diff.base, CFG.diff.adapted, CFG.diff.null], SEEDS)
-    for entry in CFG.evaluation:
-        for name in entry.dictionaries:
-            found.setdefault(name, range(min(entry.seeds or CFG.seeds, CFG.seeds)))
-    for name in list(found):
-        found.update({parent: SEEDS for parent in CFG.ancestors(name)})
-    return {name: seeds for name, seeds in found.items() if not is_published(name)}

@@ -58,6 +58,7 @@ def comparison_outputs(target):
     return [
         *(f"{RESULTS}/comparisons/{target}/{concept}.csv" for concept in concepts),
         *(f"{FIGURES}/{target}/{concept}/comparisons.svg" for concept in concepts),
+        f"{RESULTS}/comparisons/{target}.md",
     ]
 
 

@@ -47,3 +47,10 @@ def steering_tables():
     if CFG.steering is None:
         return []
     return [f"{RESULTS}/interventions/seed_0/{CFG.steering.concept}/steering.csv"]
+
+
+def steering_data():
+    """Return the names of steering's test data, target and control."""
+    if CFG.steering is None:
+        return ["", ""]
+    return [CFG.steering.report_on.target, CFG.steering.report_on.control]

@@ -33,9 +33,25 @@ def changed(**sections):
     return load_config(values)
 
 
+def without_further_comparisons():
+    """Return the default configuration without what only its other targets make."""
+    values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    kept = {"base", "adapted", "null_text", "null_check", "scratch"}
+    values["dictionaries"] = {name: one for name, one in values["dictionaries"].items() if name in kept}
+    return load_config({**values, "comparisons": {}, "stages": {}})
+
+
+def test_what_other_targets_store_is_not_planned():
+    planned = {(one.model, one.dataset) for one in planned_series(changed())}
+    assert ("vlm_shuffled", "vqa_train") not in planned
+    assert planned == {(one.model, one.dataset) for one in planned_series(without_further_comparisons())}
+
+
 def test_only_token_types_that_a_stage_reads_are_stored():
     config = changed()
-    assert stored_tokens(config, "vlm", "vqa_train") == ["text"]
+    # The target `sensitivity` trains a dictionary on image tokens; without it none are stored.
+    assert stored_tokens(config, "vlm", "vqa_train") == ["image", "text"]
+    assert stored_tokens(without_further_comparisons(), "vlm", "vqa_train") == ["text"]
     assert stored_tokens(config, "vlm", "general_val") == ["image", "text"]
     assert stored_tokens(config, "vlm", "spatial_val") == ["text"]
     assert stored_tokens(config, "base_lm", "text_train") == ["text"]
@@ -48,7 +64,14 @@ def test_streaming_stores_no_training_data():
     config = changed(extraction={"store": "stream"})
     assert stored_tokens(config, "vlm", "vqa_train") == []
     assert stored_tokens(config, "vlm", "general_val") == ["image", "text"]
-    assert {one.dataset for one in planned_series(config)} == {"text_val", "general_val", "spatial_val"}
+    assert {one.dataset for one in planned_series(config)} == {
+        "text_val",
+        "general_val",
+        "spatial_val",
+        # Held-out scenes, on which features are scored against the scene graphs.
+        "general_test",
+        "spatial_test",
+    }
 
 
 def test_temporary_training_data_lie_there_one_group_of_layers_at_a_time():

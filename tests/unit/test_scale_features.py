@@ -31,6 +31,8 @@ from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.features import TOTALS
 from vlmdiff.tables.io import TableError, read_table, write_table
 
+STAGES = ("base", "adapted", "null")
+
 
 def random_dictionary(d_model: int, d_sae: int, seed: int, kind: str = "topk"):
     dictionary = TopKDictionary(d_model, d_sae, k=4) if kind == "topk" else JumpReLUDictionary(d_model, d_sae)
@@ -101,22 +103,22 @@ def test_the_family_of_tests_is_what_the_dictionaries_hold(tmp_path):
 
 
 def test_cosines_do_not_depend_on_how_many_features_are_read_at_once(tmp_path, monkeypatch):
-    folders = [tmp_path / name for name in ("base", "adapted", "null")]
+    folders = [tmp_path / name for name in STAGES]
     for seed, path in enumerate(folders):
         save_dictionary(random_dictionary(24, 50, seed), path, {})
-    whole = diff.layer_rotation(3, *folders)
+    whole = diff.layer_rotation(3, dict(zip(STAGES, folders)))
     monkeypatch.setattr(diff, "BLOCK", 7)
-    pd.testing.assert_frame_equal(diff.layer_rotation(3, *folders), whole, check_exact=True)
+    pd.testing.assert_frame_equal(diff.layer_rotation(3, dict(zip(STAGES, folders))), whole, check_exact=True)
 
 
 def test_the_diff_of_a_layer_never_holds_a_whole_dictionary(tmp_path):
-    folders = [tmp_path / name for name in ("base", "adapted", "null")]
+    folders = [tmp_path / name for name in STAGES]
     d_model, d_sae = 128, 16_384
     for path in folders:
         save_dictionary(TopKDictionary(d_model, d_sae, 4), path, {})
-    diff.layer_rotation(0, *folders)  # imports count once
+    diff.layer_rotation(0, dict(zip(STAGES, folders)))  # imports count once
     tracemalloc.start()
-    diff.layer_rotation(0, *folders)
+    diff.layer_rotation(0, dict(zip(STAGES, folders)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3 * d_sae * d_model * 4
@@ -129,10 +131,10 @@ def test_median_cosine_in_pieces():
     assert median_cosine(rows, initial) == pytest.approx(np.median((rows * initial).sum(axis=1) / norms))
 
 
-def test_kept_top_samples_take_25_bytes_a_row():
+def test_kept_top_samples_take_29_bytes_a_row():
     whole = np.arange(100)
-    rows = compact(Firings(whole, whole % 2, whole, whole / 7, whole, whole))
-    assert sum(vars(rows)[name].nbytes for name in vars(rows)) == 2500
+    rows = compact(Firings(whole, whole % 2, whole, whole / 7, whole, whole, whole))
+    assert sum(vars(rows)[name].nbytes for name in vars(rows)) == 2900
     np.testing.assert_array_equal(rows.activation, whole / 7)
 
 
@@ -140,7 +142,7 @@ def test_keys_of_many_groups_do_not_overflow_their_small_types():
     n_groups, d_sae = 70_000, 32_768
     top = TopSamples(np.array([n_groups - 1]), n_groups, 1, 1)
     top.d_sae = d_sae
-    rows = compact(Firings(*(np.array([0, 0]) for _ in range(2)), np.array([5, 6]), *[np.ones(2)] * 3))
+    rows = compact(Firings(*(np.array([0, 0]) for _ in range(2)), np.array([5, 6]), *[np.ones(2)] * 4))
     assert top.key(rows).tolist() == [(n_groups - 1) * d_sae + 5, (n_groups - 1) * d_sae + 6]
 
 
@@ -153,6 +155,7 @@ def test_some_columns_and_rows_of_a_table(tmp_path, name):
             "token_type": ["text", "image", "text"],
             "n_tokens": [3, 4, 5],
             "n_samples": [1, 2, 2],
+            "sum_tokens_squares": [9, 8, 13],
         }
     )
     write_table(frame, TOTALS, tmp_path / name)

@@ -83,6 +83,24 @@ class Config(Section):
             name: stage for name, stage in self.dictionaries.items() if isinstance(stage, DictionaryStage)
         }
 
+    def default_dictionaries(self) -> dict[str, int]:
+        """Return the dictionaries that the default target trains, each with its number of seeds."""
+        found = dict.fromkeys([self.diff.base, self.diff.adapted, self.diff.null], self.seeds)
+        if self.diff.null_check is not None:
+            found[self.diff.null_check] = 1
+        for comparison in self.comparisons.values():
+            if comparison.target == "all":
+                diff = comparison.diff(self.diff)
+                for name in (diff.base, diff.adapted, diff.null):
+                    found.setdefault(name, min(comparison.seeds, self.seeds))
+        for entry in self.evaluation:
+            for name in entry.dictionaries:
+                found[name] = max(found.get(name, 0), min(entry.seeds or self.seeds, self.seeds))
+        for name, seeds in list(found.items()):
+            for parent in self.ancestors(name):
+                found[parent] = max(found.get(parent, 0), seeds)
+        return {name: seeds for name, seeds in found.items() if name in self.trained()}
+
     def dataset(self, name: str) -> Dataset | WorldDataset:
         """Return a data set's entry, wherever it is declared."""
         return self.all_datasets()[name]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
+from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.schema import Config
 from vlmdiff.config.subjects import PlannedSize
 
@@ -36,13 +37,22 @@ class PlannedSeries:
     bytes: int | None
 
 
-def readers(config: Config) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
-    """Yield (stage, model, data set, token types) of everything that reads activations."""
-    for stage in config.trained().values():
-        yield "training", stage.model, stage.dataset, tuple(stage.tokens)
+def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Yield (stage, model, data set, token types) of everything that reads activations.
+
+    Args:
+        config: the configuration.
+        every: whatever target asks for it; else only what the default target reads.
+    """
+    default = config.default_dictionaries()
+    for name, stage in config.trained().items():
+        if every or name in default:
+            yield "training", stage.model, stage.dataset, tuple(stage.tokens)
     for entry in config.evaluation:
         yield "evaluation", entry.model, entry.dataset, tuple(entry.tokens)
-    for diff in config.all_comparisons().values():
+    for name, diff in config.all_comparisons().items():
+        if not every and name != MAIN and config.comparisons[name].target != "all":
+            continue
         for dataset in statistics_datasets(config, diff):
             yield "statistics", diff.model, dataset, ("text",)
     for dataset in ground_truth_datasets(config):
@@ -86,8 +96,8 @@ def layer_groups(config: Config) -> list[tuple[int, ...]]:
 
 
 def planned_series(config: Config) -> list[PlannedSeries]:
-    """Return what is stored of each model and data set."""
-    names = dict.fromkeys((model, dataset) for _, model, dataset, _ in readers(config))
+    """Return what the default target stores of each model and data set."""
+    names = dict.fromkeys((model, dataset) for _, model, dataset, _ in readers(config, every=False))
     series = []
     for model, dataset in names:
         if kinds := stored_tokens(config, model, dataset):
@@ -145,16 +155,17 @@ def peak_bytes(config: Config) -> int | None:
 
 
 def dictionary_bytes(config: Config) -> int | None:
-    """Return the bytes of all dictionaries and their snapshots, in float32; None if nobody knows yet."""
+    """Return the bytes of the default target's dictionaries and snapshots, in float32; None if not known."""
     size = planned_size(config, config.diff.model)
     if size is None:
         return None
     one = 2 * size.d_model * WEIGHT_BYTES * len(config.layers)
     trained = sum(
-        (1 + len(stage.snapshots)) * config.shape(name).d_sae for name, stage in config.trained().items()
+        (1 + len(config.dictionaries[name].snapshots)) * config.shape(name).d_sae * seeds
+        for name, seeds in config.default_dictionaries().items()
     )
     published = len(config.dictionaries) - len(config.trained())
-    return one * (trained * config.seeds + published * config.architecture.d_sae)
+    return one * (trained + published * config.architecture.d_sae)
 
 
 def written(count: int | None) -> str:

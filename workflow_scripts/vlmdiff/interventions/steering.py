@@ -121,9 +121,7 @@ def caa_vector(
     return difference / difference.norm()
 
 
-def caa_directions(
-    subject: Subject, vectors: Mapping[int, Tensor], layers: Sequence[int], middle: int
-) -> Iterator[Direction]:
+def caa_directions(vectors: Mapping[int, Tensor], layers: Sequence[int], middle: int) -> Iterator[Direction]:
     """Yield the CAA vector of the middle layer, the baseline, and of every other layer of a feature."""
     yield Direction("caa_middle", middle, NO_FEATURE, 0, vectors[middle])
     for layer in (own for own in layers if own != middle):
@@ -233,6 +231,35 @@ def report(
                 yield from ({**head, **chosen, **validated, **row} for row in table.rows(answers))
 
 
+def learn(
+    subject: Subject, validation: QuestionSets, rows: Mapping[Feature, Tensor]
+) -> tuple[Sweep, list[Direction]]:
+    """Return the validation data ready to be steered, and all directions but the random ones.
+
+    Args:
+        subject: the model.
+        validation: its questions.
+        rows: unit decoder rows of the features.
+    """
+    own, middle = sorted({layer for layer, _ in rows}), subject.n_layers // 2
+    sweep, target = Sweep(subject, validation, {}), validation.names[0]
+    pooled = pool_residuals(sweep.evaluations[target], sorted({*own, middle}))
+    sweep.norms, correct = pooled.norms, sweep.clean[target].correct
+    vectors = {layer: caa_vector(means, correct) for layer, means in pooled.means.items()}
+    vectors = {layer: vector for layer, vector in vectors.items() if vector is not None}
+    directions = list(feature_directions(rows, vectors))
+    if vectors:
+        return sweep, [*caa_directions(vectors, own, middle), *directions]
+    log.warning(
+        "model '%s' answers %s of the validation data of '%s': there is no CAA vector; steer a model that "
+        "answers some right and some wrong (steering.model)",
+        subject.name,
+        "all" if correct.all() else "none",
+        target,
+    )
+    return sweep, directions
+
+
 def evaluate_steering(
     model: ModelFiles,
     validation: QuestionSets,
@@ -273,31 +300,11 @@ def evaluate_steering(
         log.warning("concept '%s' has no ranked features: nothing to steer by", concept)
     else:
         subject = model.load()
-        own, middle = sorted({layer for layer, _ in ranked}), subject.n_layers // 2
-        used = sorted({*own, middle})
-        learned = Sweep(subject, validation, {})
-        target = validation.names[0]
-        pooled = pool_residuals(learned.evaluations[target], used)
-        correct = learned.clean[target].correct
-        learned.norms = pooled.norms
-        vectors = {layer: caa_vector(pooled.means[layer], correct) for layer in used}
-        vectors = {layer: vector for layer, vector in vectors.items() if vector is not None}
-        directions = list(
-            feature_directions(unit_directions(dictionary_folders(dictionaries, layers), ranked), vectors)
-        )
-        if vectors:
-            directions = [*caa_directions(subject, vectors, own, middle), *directions]
-        else:
-            log.warning(
-                "model '%s' answers %s of the validation data of '%s': there is no CAA vector; steer a model "
-                "that answers some right and some wrong (steering.model)",
-                model.name,
-                "all" if correct.all() else "none",
-                target,
-            )
-        scores = validate(learned, directions, strengths, target)
-        directions += random_directions(own, subject.d_model, random_draws, seed)
-        sweep = Sweep(subject, test, pooled.norms)
-        rows = list(report(sweep, directions, strengths, scores, bootstrap, seed))
+        directions = unit_directions(dictionary_folders(dictionaries, layers), ranked)
+        learned, found = learn(subject, validation, directions)
+        scores = validate(learned, found, strengths, validation.names[0])
+        own = sorted({layer for layer, _ in ranked})
+        found += random_directions(own, subject.d_model, random_draws, seed)
+        rows = list(report(Sweep(subject, test, learned.norms), found, strengths, scores, bootstrap, seed))
     names = [name for name in STEERING.names if name not in ("concept", "model")]
     write_table(table_of(rows, names).assign(concept=concept, model=model.name), STEERING, output)

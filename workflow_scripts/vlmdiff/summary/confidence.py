@@ -116,9 +116,10 @@ def describe_truth(section: Section, quality: pd.DataFrame) -> None:
         holds = bool(full["precision"] >= MAJORITY)
         text = (
             f"**Ground truth**, {escape(concept)}, seed {seed}: {int(full['hits'])} of "
-            f"{int(full['selected'])} final features tell a place, relation or truth best (precision {percent(full['precision'])} "
-            f"[{percent(full['precision_low'])}, {percent(full['precision_high'])}]; all live features "
-            f"{percent(live['precision'])}), recall {percent(full['recall'])} of {int(full['spatial'])}"
+            f"{int(full['selected'])} final features tell a place, relation or truth best (precision "
+            f"{percent(full['precision'])} [{percent(full['precision_low'])}, "
+            f"{percent(full['precision_high'])}]; all live features {percent(live['precision'])}), recall "
+            f"{percent(full['recall'])} of {int(full['spatial'])}"
         )
         verdict = "" if holds else ": **most final features tell something else best**"
         section.claim(
@@ -227,12 +228,11 @@ def comparison_line(row: pd.Series) -> list[object]:
         if not row["size"]
         else f"{change(row['target_margin'], 'margin')} [{low}, {high}]"
     )
-    return [
-        escape(row["about"]), row["seed"], row["visual"], row["adapted_percentile"],
-        row["adapted_calibrated"], percent(row["null_rate"]), row["contrast"], row["final"],
-        number(row["jaccard"]), percent(row["matched"]), effect, change(row["random_margin"], "margin"), change(row["control_margin"], "margin"),
-        change(row["target_accuracy"], "accuracy"), change(row["control_accuracy"], "accuracy"),
-    ]  # fmt: skip
+    found = [escape(row["about"]), *(row[name] for name in ("seed", "visual", "adapted_percentile"))]
+    found += [row["adapted_calibrated"], percent(row["null_rate"]), row["contrast"], row["final"]]
+    found += [number(row["jaccard"]), percent(row["matched"]), effect]
+    found += [change(row[name], "margin") for name in ("random_margin", "control_margin")]
+    return found + [change(row[name], "accuracy") for name in ("target_accuracy", "control_accuracy")]
 
 
 def judge_control(section: Section, row: pd.Series, main: pd.Series) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +13,7 @@ import pyarrow as pa
 from vlmdiff.figures.values import read_some
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import describe_ablation, describe_heads
+from vlmdiff.summary.confidence import describe_comparisons, describe_confidence
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads, say_models
 from vlmdiff.summary.sections import (
     Section,
@@ -23,10 +23,19 @@ from vlmdiff.summary.sections import (
     describe_models,
 )
 from vlmdiff.summary.text import escape
-from vlmdiff.tables.causal import ABLATION, HEAD_ABLATION, HEAD_AGREEMENT, HEAD_SCORES
-from vlmdiff.tables.features import FUNNEL, THRESHOLDS
+from vlmdiff.tables.causal import (
+    ABLATION,
+    HEAD_ABLATION,
+    HEAD_AGREEMENT,
+    HEAD_SCORES,
+    SELECTION,
+    STEERING,
+)
+from vlmdiff.tables.features import COMPARISONS, CONTRAST_CHECK, FUNNEL, RECURRENCE, THRESHOLDS
 from vlmdiff.tables.io import read_table
+from vlmdiff.tables.labels import LABELS
 from vlmdiff.tables.models import ACCURACY, DICTIONARY_METRICS
+from vlmdiff.tables.world import RULE_QUALITY
 
 QUESTION = (
     "A language model was fine-tuned with images into a vision-language model. Which of its internal "
@@ -46,6 +55,7 @@ class Names:
     concepts: tuple[str, ...]
     ablation_data: tuple[str, str]
     heads_data: tuple[str, str]
+    steering_data: tuple[str, str] = ("", "")
 
 
 def pattern(paths: Sequence[str | Path]) -> str:
@@ -82,83 +92,116 @@ def weak_results(sections: Sequence[Section]) -> list[str]:
     return failed or ["None: every claim above met its criterion."]
 
 
-def compose(
-    names: Names, findings: Sequence[str], sections: Sequence[Section], sources: Sequence[tuple[str, str]]
-) -> str:
+def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Section, Sequence[str]]]) -> str:
     """Write the whole summary as Markdown.
 
     Args:
         names: what the configuration calls things.
         findings: sentences for the head.
-        sections: the chapters in order.
-        sources: contents and file of each table.
+        chapters: sections in order, each with the tables that its numbers come from.
     """
     lines = [f"# Summary of experiment {escape(names.experiment)}", "", QUESTION, ""]
+    sections = [section for section, _ in chapters]
     counts = [(section.title, section.claims, len(section.failed)) for section in sections]
     said = [sentence for sentence in (*findings, say_claims(counts)) if sentence]
     lines += ["## What was found", "", *(f"- {sentence}" for sentence in said), ""]
-    for section in sections:
-        lines += [f"## {section.title}", "", *section.lines, ""]
-    lines += ["## Weak or negative results", "", *weak_results(sections), ""]
-    lines += [
-        "## Where the numbers are",
-        "",
-        *(f"- {what}: `{file}`" for what, file in sources),
-    ]
+    for section, sources in chapters:
+        lines += [f"## {section.title}", "", *section.lines, "", *sources_line(sources), ""]
+    lines += ["## Weak or negative results", "", *weak_results(sections)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
-def write_summary(
-    accuracy: Sequence[str | Path],
-    metrics: Sequence[str | Path],
-    thresholds: Sequence[str | Path],
-    funnel: Sequence[str | Path],
-    ablation: Sequence[str | Path],
-    scores: Sequence[str | Path],
-    agreement: Sequence[str | Path],
-    head_ablation: Sequence[str | Path],
-    output: str | Path,
-    names: Names,
-) -> None:
+def sources_line(sources: Sequence[str]) -> list[str]:
+    """Say where a section's numbers come from; nothing if there is no table."""
+    return [f"Tables: {', '.join(f'`{source}`' for source in sources)}."] if sources else []
+
+
+# Tables without a column `seed`: it stands in their path.
+SEED_IN_PATH = {
+    "ablation": ABLATION,
+    "scores": HEAD_SCORES,
+    "agreement": HEAD_AGREEMENT,
+    "head_ablation": HEAD_ABLATION,
+}
+PLAIN = {
+    "accuracy": ACCURACY,
+    "metrics": DICTIONARY_METRICS,
+    "thresholds": THRESHOLDS,
+    "funnel": FUNNEL,
+    "check": CONTRAST_CHECK,
+    "recurrence": RECURRENCE,
+    "quality": RULE_QUALITY,
+    "selection": SELECTION,
+    "steering": STEERING,
+    "labels": LABELS,
+}
+
+
+def read_all(files: Mapping[str, Sequence[str | Path]]) -> dict[str, pd.DataFrame]:
+    """Read every kind of table; a kind without files is an empty table."""
+    found = {name: read_some(files.get(name, []), schema) for name, schema in PLAIN.items()}
+    for name, schema in SEED_IN_PATH.items():
+        paths = files.get(name, [])
+        found[name] = read_seeds(paths, schema) if paths else schema.empty_table().to_pandas().assign(seed=0)
+    return found
+
+
+def chapters_of(
+    tables: dict[str, pd.DataFrame], files: Mapping[str, Sequence[str | Path]], names: Names
+) -> list[tuple[Section, list[str]]]:
+    """Write all sections, each with its tables."""
+    data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
+    traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
+    heads = ("scores", "agreement", "head_ablation")
+    sure = ("recurrence", "check", "quality", "steering", "labels", "selection")
+    chapters = [
+        (describe_models(tables["accuracy"], names.model, data), ("accuracy",)),
+        (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
+        (describe_adapted(tables["thresholds"], names.rule), ("thresholds",)),
+        (describe_concepts(tables["funnel"]), ("funnel",)),
+        (describe_ablation(tables["ablation"], names.concepts, names.ablation_data), ("ablation",)),
+        (describe_heads(*traced, names.heads_data), heads),
+        (describe_confidence(tables, names.ablation_data, names.steering_data), sure),
+    ]
+    return [
+        (section, [pattern(files[kind]) for kind in kinds if files.get(kind)]) for section, kinds in chapters
+    ]
+
+
+def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path]) -> None:
     """Read the tables of all seeds and concepts and write summary.md.
 
     Args:
-        accuracy: ACCURACY; may be no file.
-        metrics, thresholds, funnel, ablation: DICTIONARY_METRICS, THRESHOLDS, FUNNEL, ABLATION.
-        scores, agreement, head_ablation: HEAD_SCORES, HEAD_AGREEMENT, HEAD_ABLATION.
         output: where the summary goes.
         names: what the configuration calls things.
+        files: paths of the tables by kind, the keys of `PLAIN` and `SEED_IN_PATH`; any may be missing.
     """
-    heads = (scores, agreement, head_ablation)
+    tables = read_all(files)
     data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
-    accuracies, taus = read_some(accuracy, ACCURACY), read_some(thresholds, THRESHOLDS)
-    counts, effects = read_some(funnel, FUNNEL), read_seeds(ablation, ABLATION)
-    traced = (
-        read_seeds(scores, HEAD_SCORES),
-        read_seeds(agreement, HEAD_AGREEMENT),
-        read_seeds(head_ablation, HEAD_ABLATION),
-    )
-    sections = [
-        describe_models(accuracies, names.model, data),
-        describe_dictionaries(read_some(metrics, DICTIONARY_METRICS), names.adapted),
-        describe_adapted(taus, names.rule),
-        describe_concepts(counts),
-        describe_ablation(effects, names.concepts, names.ablation_data),
-        describe_heads(*traced, names.heads_data),
-    ]
+    traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
     findings = [
-        say_models(accuracies, names.model, data),
-        say_features(taus, counts, names.rule),
-        say_ablation(effects, names.ablation_data),
+        say_models(tables["accuracy"], names.model, data),
+        say_features(tables["thresholds"], tables["funnel"], names.rule),
+        say_ablation(tables["ablation"], names.ablation_data),
         say_heads(*traced, names.heads_data),
     ]
-    sources = [
-        ("accuracies of the models", pattern(accuracy)),
-        ("quality of the dictionaries", pattern(metrics)),
-        ("adapted features under both rules", pattern(thresholds)),
-        ("features left by each filter", pattern(funnel)),
-        ("ablation of features", pattern(ablation)),
-        ("heads: scores, attribution against exact patching, ablation", pattern([*chain(*heads)])),
-    ]
     with replacing(output) as temporary:
-        temporary.write_text(compose(names, findings, sections, sources), encoding="utf-8")
+        temporary.write_text(compose(names, findings, chapters_of(tables, files, names)), encoding="utf-8")
+
+
+def write_comparisons(paths: Sequence[str | Path], target: str, experiment: str, output: str | Path) -> None:
+    """Write the page of a target: its comparisons as a table, and what they say.
+
+    Args:
+        paths: COMPARISONS of each concept.
+        target: controls, stages or sensitivity.
+        experiment: name of the experiment.
+        output: where the page goes.
+    """
+    section = describe_comparisons([read_table(path, COMPARISONS) for path in paths], target)
+    lines = [f"# {section.title} of experiment {escape(experiment)}", "", *section.lines, ""]
+    if section.claims:
+        lines += ["## Weak or negative results", "", *weak_results([section]), ""]
+    lines += sources_line([pattern(paths)])
+    with replacing(output) as temporary:
+        temporary.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n", encoding="utf-8")
