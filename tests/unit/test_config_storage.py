@@ -55,7 +55,7 @@ def test_only_token_types_that_a_stage_reads_are_stored():
     assert stored_tokens(config, "vlm", "general_val") == ["image", "text"]
     assert stored_tokens(config, "vlm", "spatial_val") == ["text"]
     assert stored_tokens(config, "base_lm", "text_train") == ["text"]
-    assert stored_tokens(config, "base_lm", "vqa_train") == []
+    assert stored_tokens(without_further_comparisons(), "base_lm", "vqa_train") == []
     stage = {**config.dictionaries["adapted"].model_dump(), "tokens": ["text", "image"]}
     assert stored_tokens(changed(dictionaries={"adapted": stage}), "vlm", "vqa_train") == ["image", "text"]
 

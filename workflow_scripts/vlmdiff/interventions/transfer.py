@@ -65,9 +65,10 @@ def evaluate_transfer(
     if ranked:
         sizes = [len(ranked)] if len(ranked) > 1 else []
         chosen = list(selected_arms(ranked, len(ranked), sizes))
-        together = [arm for arm in chosen if arm.size == max(arm.size for arm in chosen)]
         matched = controls(tables["adapted"], tables["contrast"], tables["final_features"])
-        arms = [*chosen, *random_arms(together, matched, random_draws, seed)]
+        # Random sets are held against the whole set; single random features would only cost time.
+        random = random_arms(chosen, matched, random_draws, seed)
+        arms = [*chosen, *(arm for arm in random if arm.size == len(ranked))]
         every = sorted({feature for arm in arms for feature in arm.features})
         directions = unit_directions(dictionary_folders(dictionaries, layers), every)
         for order, model in enumerate(models):
