@@ -1,0 +1,165 @@
+"""Selection rules and transfer over models: sets as the filters say, effects as the ablation gives them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from causal_files import write_dictionaries, write_tables
+from feature_tables import table, write
+from tiny_models import build_tiny_dataset, build_tiny_vlm
+
+from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
+from vlmdiff.interventions.ranking import rank_features
+from vlmdiff.interventions.selection import by_rule, decisions, evaluate_selection, selection_arms
+from vlmdiff.interventions.transfer import evaluate_transfer
+from vlmdiff.tables.causal import SELECTION, TRANSFER
+from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
+from vlmdiff.tables.io import read_table
+
+# (feature of layer 1): visual energy, adapted, invariant, log p; all selected by the contrast but 9.
+FEATURES = {
+    0: (1.0, True, True, -50),
+    1: (1.0, True, False, -40),
+    2: (1.0, False, True, -30),
+    3: (0.0, False, None, -20),
+    4: (1.0, True, True, -10),
+    9: (1.0, True, None, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    rates = np.random.default_rng(0).uniform(0.01, 0.5, 48)
+    adapted, contrast, lexical = [], [], []
+    for feature in range(48):
+        energy, is_adapted, invariant, log_p = FEATURES.get(feature, (1.0, False, None, 0))
+        key = {"layer": 1, "feature": feature}
+        adapted.append({**key, "visual_energy": energy, "adapted": is_adapted, "visual_rate": rates[feature]})
+        selected = feature in FEATURES and feature != 9
+        contrast.append({**key, "unit": "token", "selected": selected, "log_p_adjusted": log_p})
+        if invariant is not None:
+            lexical.append({**key, "invariant": invariant})
+    return {
+        "adapted": str(write(folder / "adapted.parquet", ADAPTED, adapted)),
+        "contrast": str(write(folder / "contrast.parquet", CONTRAST, contrast)),
+        "lexical": str(write(folder / "lexical.parquet", LEXICAL, lexical)),
+    }
+
+
+def test_each_rule_gives_what_its_filters_leave_strongest_first(tables):
+    given = by_rule(decisions(tables, "token", 0.5))
+    assert {rule: list(part["feature"]) for rule, part in given.items()} == {
+        "contrast": [0, 1, 2, 3, 4],
+        "contrast_visual": [0, 1, 2, 4],
+        "contrast_lexical": [0, 2, 4],
+        "contrast_adapted": [0, 1, 4],
+        "full": [0, 4],
+    }
+
+
+def test_arms_are_the_strongest_and_random_subsets(tables):
+    given = by_rule(decisions(tables, "token", 0.5))
+    arms = {(arm.arm, arm.draw): arm for arm in selection_arms(given, [2], 3, seed=0)}
+    assert arms["contrast", 0].features == ((1, 0), (1, 1))
+    assert {arm for arm, _ in arms} == set(given)
+    # The full rule gives just two: there is one set.
+    assert [draw for rule, draw in arms if rule == "full"] == [0]
+    subsets = [set(arms["contrast", draw].features) for draw in (1, 2, 3)]
+    assert all(len(subset) == 2 for subset in subsets)
+    assert len({frozenset(subset) for subset in subsets}) > 1
+
+
+@pytest.fixture(scope="module")
+def model(tiny_vlm_path):
+    return ModelFiles("vlm", {"family": "llava"}, str(tiny_vlm_path / "config.json"))
+
+
+@pytest.fixture(scope="module")
+def dictionaries(tmp_path_factory):
+    return write_dictionaries(tmp_path_factory.mktemp("dictionaries"))
+
+
+@pytest.fixture(scope="module")
+def questions(tiny_dataset, tmp_path_factory):
+    general = build_tiny_dataset(tmp_path_factory.mktemp("general") / "data", samples=20, seed=1)
+    files = (str(tiny_dataset / "samples.jsonl"), str(general / "samples.jsonl"))
+    return QuestionSets(*files, ["spatial", "general"], samples=20, batch_tokens=1024)
+
+
+def select(model, questions, dictionaries, tables, output, **changes):
+    stage = {"layers": [0, 1, 2], "comparison": "main", "concept": "c", "unit": "token", "eps": 0.5}
+    stage |= {"rules": ["contrast", "contrast_visual", "full"], "sizes": [2], "draws": 2}
+    stage |= {"random_draws": 3, "bootstrap": 50, "seed": 1, **changes}
+    evaluate_selection(model, questions, dictionaries, tables, str(output), **stage)
+    return read_table(output, SELECTION)
+
+
+def test_selection_table(model, questions, dictionaries, tables, tmp_path):
+    found = select(model, questions, dictionaries, tables, tmp_path / "s.csv")
+    whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
+    counts = whole.groupby("rule").size().to_dict()
+    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 3}
+    assert whole.set_index("rule")["available"].groupby(level=0).first().to_dict() == {
+        "contrast": 5,
+        "contrast_visual": 4,
+        "full": 2,
+        "random": 0,
+    }
+    # Sets of the same features are measured once and agree to the last digit.
+    first = whole[whole["draw"] == 0].set_index("rule")
+    assert first.loc["contrast", "features"] == first.loc["contrast_visual", "features"]
+    assert first.loc["contrast", "delta_margin"] == first.loc["contrast_visual", "delta_margin"]
+    assert first.loc["full", "delta_margin"] != first.loc["contrast", "delta_margin"]
+    drawn = {name for row in whole.loc[whole["rule"] == "random", "features"] for name in row.split(";")}
+    assert not drawn & {f"L1F{i}" for i in (0, 1, 2, 3, 4)}
+
+
+def test_nothing_selected_is_an_empty_table(model, questions, dictionaries, tables, tmp_path):
+    none = pd.read_parquet(tables["contrast"]).assign(selected=False)
+    path = write(tmp_path / "contrast.parquet", CONTRAST, none.to_dict("records"))
+    found = select(model, questions, dictionaries, {**tables, "contrast": str(path)}, tmp_path / "s.csv")
+    assert found.empty
+
+
+def test_transfer_of_the_same_directions(model, questions, dictionaries, tmp_path):
+    final = [(0, 3), (2, 1), (1, 5)]
+    files = write_tables(tmp_path, final)
+    stage = {"layers": [0, 1, 2], "concept": "c", "scope": "all_layers", "candidates": 3}
+    ranking = str(tmp_path / "ranking.csv")
+    rank_features(model, questions, dictionaries, files["final_features"], ranking, **stage)
+    earlier = build_tiny_vlm(tmp_path / "earlier", seed=5)
+    models = [ModelFiles("earlier", {"family": "llava"}, str(earlier / "config.json")), model]
+    output = tmp_path / "transfer.csv"
+    evaluate_transfer(
+        models, questions, dictionaries, {**files, "ranking": ranking}, str(output), layers=[0, 1, 2],
+        concept="c", features=3, random_draws=4, bootstrap=50, seed=0,
+    )  # fmt: skip
+    found = read_table(output, TRANSFER)
+    whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
+    assert whole.groupby(["order", "arm", "size"]).size().to_dict() == {
+        (order, arm, size): count
+        for order in (0, 1)
+        for arm, size, count in (("random", 3, 4), ("selected", 1, 3), ("selected", 3, 1))
+    }
+    last = whole[whole["order"] == 1]
+    np.testing.assert_allclose(last["transfer_margin"], 1.0)
+    keys = ["arm", "size", "draw"]
+    both = whole[whole["order"] == 0].merge(last, on=keys, suffixes=("", "_last"))
+    np.testing.assert_allclose(both["transfer_margin"], both["delta_margin"] / both["delta_margin_last"])
+    assert set(both["features"]) == set(both["features_last"])
+
+
+def test_no_ranked_feature_is_an_empty_table(model, questions, dictionaries, tmp_path):
+    files = write_tables(tmp_path, [(0, 3)])
+    from vlmdiff.tables.causal import RANKING
+    from vlmdiff.tables.io import write_table
+
+    write_table(table(RANKING, []), RANKING, tmp_path / "ranking.csv")
+    output = tmp_path / "transfer.csv"
+    evaluate_transfer(
+        [model], questions, dictionaries, {**files, "ranking": str(tmp_path / "ranking.csv")}, str(output),
+        layers=[0, 1, 2], concept="c", features=3, random_draws=4, bootstrap=50, seed=0,
+    )  # fmt: skip
+    assert read_table(output, TRANSFER).empty

@@ -1,0 +1,137 @@
+"""Steering: the vector is a difference of means, and what is added is what was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from causal_files import write_dictionaries, write_tables
+from tiny_models import build_tiny_dataset
+
+from vlmdiff.activations.tokens import IMAGE, TEXT
+from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
+from vlmdiff.interventions.ranking import rank_features
+from vlmdiff.interventions.steering import (
+    Direction,
+    Steering,
+    best_strengths,
+    caa_vector,
+    evaluate_steering,
+    pool_residuals,
+    random_directions,
+)
+from vlmdiff.tables.causal import STEERING
+from vlmdiff.tables.io import read_table
+
+
+@pytest.fixture(scope="module")
+def model(tiny_vlm_path):
+    return ModelFiles("vlm", {"family": "llava"}, str(tiny_vlm_path / "config.json"))
+
+
+@pytest.fixture(scope="module")
+def questions(tiny_dataset, tmp_path_factory):
+    general = build_tiny_dataset(tmp_path_factory.mktemp("general") / "data", samples=20, seed=1)
+    files = (str(tiny_dataset / "samples.jsonl"), str(general / "samples.jsonl"))
+    return QuestionSets(*files, ["spatial", "general"], samples=20, batch_tokens=1024)
+
+
+@pytest.fixture(scope="module")
+def evaluation(model, questions):
+    return questions.evaluations(model.load())["spatial"]
+
+
+def test_residuals_are_pooled_over_text_after_the_image(evaluation):
+    pooled, subject = pool_residuals(evaluation, [0, 2]), evaluation.subject
+    norms = []
+    for index in (0, 7, 19):
+        sample = evaluation.samples[index]
+        batch = subject.prepare([sample.prompt], [sample.open_image()])
+        with torch.no_grad():
+            residual = subject.residuals(batch, [2])[2][0]
+        last = int(torch.nonzero(batch.token_type[0] == IMAGE).max())
+        after = [i for i, kind in enumerate(batch.token_type[0]) if kind == TEXT and i > last]
+        torch.testing.assert_close(pooled.means[2][index], residual[after].mean(0), rtol=1e-4, atol=1e-5)
+        norms.append(residual[after].norm(dim=-1))
+    assert pooled.norms[2] == pytest.approx(float(torch.cat(norms).mean()), rel=0.2)
+
+
+def test_the_vector_points_from_wrong_to_right():
+    pooled = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]])
+    vector = caa_vector(pooled, np.array([True, True, False]))
+    expected = torch.tensor([2.0, -5.0])
+    torch.testing.assert_close(vector, expected / expected.norm())
+    assert caa_vector(pooled, np.array([True] * 3)) is None
+    assert caa_vector(pooled, np.array([False] * 3)) is None
+
+
+def test_exactly_what_was_asked_for_is_added(evaluation):
+    subject, sample = evaluation.subject, evaluation.samples[0]
+    batch = subject.prepare([sample.prompt], [sample.open_image()])
+    vector = torch.nn.functional.normalize(torch.arange(subject.d_model, dtype=torch.float32), dim=0)
+    with torch.no_grad():
+        clean = subject.residuals(batch, [1])[1]
+        with Steering(subject, Direction("caa", 1, -1, 0, vector), 3.0)(batch):
+            steered = subject.residuals(batch, [1])[1]
+    moved = (steered - clean)[0]
+    is_text = batch.token_type[0] == TEXT
+    is_text[: int(torch.nonzero(batch.token_type[0] == IMAGE).max())] = False
+    torch.testing.assert_close(
+        moved[is_text], (3.0 * vector).expand(int(is_text.sum()), -1), rtol=1e-4, atol=1e-5
+    )
+    assert moved[~is_text].abs().max() == 0
+
+
+def test_nothing_added_changes_nothing(evaluation):
+    vector = torch.ones(evaluation.subject.d_model)
+    steering = Steering(evaluation.subject, Direction("caa", 1, -1, 0, vector), 0.0)
+    np.testing.assert_allclose(evaluation.answers(steering, 1).margin, evaluation.answers().margin, atol=1e-5)
+
+
+def test_adding_what_raises_the_right_answer_raises_the_margin(evaluation):
+    """A direction of the unembedding: the answer's row less the other choice's, for one question alone."""
+    subject = evaluation.subject
+    ids = subject.tokenizer.convert_tokens_to_ids(["true", "false"])
+    weight = subject.model.lm_head.weight
+    vector = torch.nn.functional.normalize(weight[ids[0]] - weight[ids[1]], dim=0).detach()
+    steered = evaluation.answers(Steering(subject, Direction("feature", 2, 0, 0, vector), 5.0), 2)
+    change = steered.margin - evaluation.answers().margin
+    answers = np.array([sample.answer for sample in evaluation.samples])
+    assert change[answers == "true"].min() > 0
+    assert change[answers == "false"].max() < 0
+
+
+def test_random_directions_are_units_of_their_own():
+    found = list(random_directions([0, 2], 32, 5, seed=3))
+    assert [one.layer for one in found] == [0, 2, 0, 2, 0]
+    for one in found:
+        assert float(one.vector.norm()) == pytest.approx(1.0, abs=1e-6)
+    assert abs(float(found[0].vector @ found[1].vector)) < 0.9
+
+
+def test_the_best_strength_is_the_most_accurate_then_the_surest():
+    scores = {(0, 1.0): (0.1, 0.0), (0, 2.0): (0.1, 0.5), (0, -1.0): (0.0, 9.0), (1, 1.0): (-0.1, 0.0)}
+    assert best_strengths(scores) == {0: 2.0, 1: 1.0}
+
+
+def test_the_table(model, questions, tmp_path):
+    dictionaries = write_dictionaries(tmp_path / "dictionaries")
+    files = write_tables(tmp_path, [(0, 3), (2, 1), (1, 5)])
+    ranking = str(tmp_path / "ranking.csv")
+    stage = {"layers": [0, 1, 2], "concept": "c", "scope": "all_layers", "candidates": 3}
+    rank_features(model, questions, dictionaries, files["final_features"], ranking, **stage)
+    output = tmp_path / "steering.csv"
+    evaluate_steering(
+        model, questions, questions, dictionaries, ranking, str(output), layers=[0, 1, 2], concept="c",
+        features=2, strengths=[-0.5, 0.5], random_draws=4, bootstrap=50, seed=0,
+    )  # fmt: skip
+    found = read_table(output, STEERING)
+    whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
+    assert set(whole["arm"]) == {"caa", "caa_middle", "feature", "caa_feature", "random"}
+    assert (whole.groupby(["arm", "name", "draw"]).size() == 2).all()
+    learned = whole[whole["arm"] != "random"]
+    assert (learned.groupby(["arm", "name"])["chosen"].sum() == 1).all()
+    assert not whole.loc[whole["arm"] == "random", "chosen"].any()
+    # Validation and test data are the same files here, so both must say the same.
+    np.testing.assert_allclose(learned["validation_margin"], learned["delta_margin"], atol=1e-6)
+    assert set(whole["model"]) == {"vlm"}
