@@ -13,9 +13,23 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import synthetic_confidence as confidence
 import synthetic_tables as tables
 
-from vlmdiff.figures import adapted, concepts, dictionaries, effects, gallery, heads, models, thresholds
+from vlmdiff.figures import (
+    adapted,
+    concepts,
+    controls,
+    dictionaries,
+    effects,
+    gallery,
+    ground_truth,
+    heads,
+    models,
+    stages,
+    steering,
+    thresholds,
+)
 from vlmdiff.figures.save import save_figure
 from vlmdiff.figures.style import CYCLE, DOUBLE_MM, SINGLE_MM, series
 
@@ -77,10 +91,21 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
         lambda s, images: [tables.head_attention(s), tables.samples(images)],
         (),
     ),
+    "comparisons": (controls.comparisons, lambda s, _: [confidence.comparisons(s)], ()),
+    "selection_rules": (controls.selection_rules, lambda s, _: [confidence.selection(s)], DATA),
+    "recurrence": (controls.recurrence, lambda s, _: [confidence.recurrence(s)], ()),
+    "stage_grid": (stages.stage_grid, lambda s, _: [confidence.stage_grid(s)], ()),
+    "transfer": (stages.transfer, lambda s, _: [confidence.transfer(s)], DATA),
+    "steering": (steering.steering, lambda s, _: [confidence.steering(s)], DATA),
+    "ground_truth": (
+        ground_truth.ground_truth,
+        lambda s, _: [confidence.truth(s), tables.final_features(s), confidence.quality(s)],
+        (),
+    ),
 }
 NEEDS_FINAL = {
     "ablation_effects", "ablation_by_group", "head_ablation", "head_attribution", "attribution_vs_exact",
-    "top_samples", "attention_map",
+    "top_samples", "attention_map", "ground_truth",
 }  # fmt: skip
 
 

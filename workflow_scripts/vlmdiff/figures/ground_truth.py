@@ -94,7 +94,7 @@ def ground_truth(truth: pd.DataFrame, final: pd.DataFrame, quality: pd.DataFrame
     """
     features = final[["seed", "layer", "feature"]].merge(truth, on=["seed", "layer", "feature"])
     if features.empty:
-        return message_figure("No final feature: nothing to hold against the scenes.")
+        return message_figure("No feature passes every filter: nothing to hold against the scenes.")
     figure = new_figure(DOUBLE_MM, 38 + ROW_MM * len(RULES))
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.5))
     axis = left.subplots()

@@ -1,0 +1,99 @@
+"""The section "How sure are we" says what its tables say, and lists what failed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import synthetic_confidence as confidence
+import synthetic_tables as tables
+
+from vlmdiff.summary.confidence import describe_confidence
+from vlmdiff.summary.write import write_comparisons
+from vlmdiff.tables.features import COMPARISONS
+from vlmdiff.tables.io import write_table
+
+DATA = confidence.DATA
+
+
+def section_of(story: tables.Story, **changes):
+    ablation = pd.concat([tables.ablation(story).assign(seed=seed) for seed in (0, 1)])
+    thresholds = tables.thresholds(story).assign(
+        check_adapted=lambda frame: frame["null_adapted"].astype(float),
+        check_false_positive_rate=0.01,
+        check_low=0.005,
+        check_high=0.02,
+    )
+    found = {"ablation": ablation, "thresholds": thresholds, **confidence.all_tables(story), **changes}
+    return describe_confidence(found, DATA, DATA)
+
+
+def test_strong_findings_are_called_sure():
+    section = section_of(tables.STRONG)
+    text = "\n".join(section.lines)
+    assert section.failed == []
+    for words in (
+        "Mean and standard deviation over seeds",
+        "more often than chance",
+        "Second null",
+        "50 of 50 final features are selected with samples as clusters too",
+        "precision 80.0 %",
+        "it helps",
+        "2 strong, 1 moderate, 1 without",
+        "Selection rules",
+    ):
+        assert words in text
+
+
+def test_weak_findings_are_called_weak():
+    section = section_of(tables.NONE)
+    failed = "\n".join(section.failed)
+    for words in (
+        "**no more often than chance**",
+        "60.0 % of final features need independent tokens",
+        "**most final features tell something else best**",
+        "**no gain**",
+        "does not fall in every seed",
+    ):
+        assert words in failed
+
+
+def test_one_seed_and_nothing_else_is_said_so():
+    empty = {name: frame.iloc[:0] for name, frame in confidence.all_tables(tables.STRONG).items()}
+    section = section_of(tables.STRONG, ablation=tables.ablation(tables.STRONG).assign(seed=0), **empty)
+    assert "One seed of dictionaries" in "\n".join(section.lines)
+    assert all("Second null" in line or "|" not in line for line in section.lines)
+
+
+def test_numbers_over_seeds_are_means_and_deviations():
+    ablation = pd.concat([tables.ablation(tables.STRONG).assign(seed=seed) for seed in (0, 1)])
+    row = (ablation["arm"] == "selected") & (ablation["group"] == "all") & (ablation["size"] == 3)
+    chosen = row & (ablation["scope"] == "all_layers") & (ablation["dataset"] == DATA[0])
+    ablation.loc[chosen, "delta_accuracy"] = [-0.10, -0.30]
+    text = "\n".join(section_of(tables.STRONG, ablation=ablation).lines)
+    deviation = np.std([-10, -30], ddof=1)
+    assert f"| spatial, top 3, all layers | -20.0 ± {deviation:.1f} |" in text
+
+
+@pytest.mark.parametrize(("story", "failures"), [(tables.STRONG, 0), (tables.NONE, 1)])
+def test_the_page_of_controls_judges_each(story, failures, tmp_path):
+    path = tmp_path / "spatial.csv"
+    write_table(confidence.comparisons(story), COMPARISONS, path)
+    write_comparisons([path], "controls", "world_*", tmp_path / "controls.md")
+    text = (tmp_path / "controls.md").read_text()
+    assert "nothing to ablate" in text
+    assert text.count("**not next to nothing**") == 2 * failures
+    assert "world\\_\\*" in text
+    assert "spatial.csv`." in text
+
+
+def test_other_targets_make_no_claim(tmp_path):
+    path = tmp_path / "spatial.csv"
+    write_table(confidence.comparisons(tables.NONE), COMPARISONS, path)
+    write_comparisons([path], "stages", "w", tmp_path / "stages.md")
+    assert "next to nothing" not in (tmp_path / "stages.md").read_text()
