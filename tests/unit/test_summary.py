@@ -150,8 +150,8 @@ def test_changes_have_sensible_digits():
 
 
 def test_files_are_named_by_what_they_share():
-    paths = [f"results/w/features/seed_0/{name}/funnel.csv" for name in ("a", "b")]
-    assert pattern(paths) == "results/w/features/seed_0/*/funnel.csv"
+    paths = [f"results/w/features/main/seed_0/{name}/funnel.csv" for name in ("a", "b")]
+    assert pattern(paths) == "results/w/features/main/seed_0/*/funnel.csv"
     assert pattern(paths[:1]) == paths[0] and pattern([]) == "no file"
 
 

@@ -87,14 +87,14 @@ def test_dictionaries_are_imported_and_keep_their_indices(experiment):
     name, results, *_ = experiment
     config = json.loads((results / "dictionaries/base/seed_0/layer_0/cfg.json").read_text())
     assert config["d_in"], config["d_sae"] == (32, 64)
-    diff = pd.read_parquet(results / "features" / "seed_0" / "diff.parquet")
+    diff = pd.read_parquet(results / "features" / "main" / "seed_0" / "diff.parquet")
     assert len(diff) == 128
     # Rows were turned a little, by training or on purpose, and still answer to their own index.
     assert diff["cos_decoder"].median() > 0.5, name
 
 
 def test_every_filter_leaves_something(experiment):
-    funnel = pd.read_csv(experiment[1] / "features/seed_0/spatial/funnel.csv").query("layer == -1")
+    funnel = pd.read_csv(experiment[1] / "features/main/seed_0/spatial/funnel.csv").query("layer == -1")
     stages = funnel.set_index("stage")["features"]
     assert 0 < stages["final"] <= stages["adapted_and_contrast"] <= stages["adapted"] <= stages["all"]
 

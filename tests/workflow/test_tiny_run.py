@@ -1,9 +1,12 @@
 """The whole workflow, every rule executed, on the smallest experiment: models trained from nothing."""
 
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,9 @@ RULES = {
     for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
 }
 
+TARGETS = ("all", "world_models", "controls", "stages", "sensitivity")
+# Targets, which have no job of their own, and the rule that needs an endpoint.
+NO_JOB = {*TARGETS, "descriptions"}
 # Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
 SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"}
 
@@ -41,29 +47,61 @@ def planned(*arguments: str) -> set[str]:
 def tiny_run() -> subprocess.CompletedProcess[str]:
     """Run everything from nothing, once."""
     subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
-    run = snakemake("all", "world_models")
+    run = snakemake(*TARGETS)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-6000:]
     return run
 
 
 def test_every_rule_ran(tiny_run):
     ran = set(re.findall(r"^(?:local)?rule (\w+):", tiny_run.stdout + tiny_run.stderr, re.MULTILINE))
-    assert RULES - SOURCES - ran == set()
+    assert RULES - SOURCES - NO_JOB - {"describe_features"} - ran == set()
 
 
 def test_every_job_left_a_log_and_a_benchmark(tiny_run):
-    targets = {"all", "world_models"}
     for folder in ("logs", "benchmarks"):
         named = {
             path.relative_to(RESULTS / folder).parts[0].partition(".")[0]
             for path in (RESULTS / folder).rglob("*")
             if path.is_file()
         }
-        assert RULES - SOURCES - targets - named == set()
+        assert RULES - SOURCES - NO_JOB - {"describe_features"} - named == set()
 
 
 def test_a_second_run_does_nothing(tiny_run):
-    assert planned("all") == set()
+    assert planned(*TARGETS) == set()
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers every chat request."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.calls += 1
+        self.send_response(200)
+        self.end_headers()
+        answer = {"message": {"content": "a place"}, "finish_reason": "stop"}
+        self.wfile.write(json.dumps({"choices": [answer], "model": "stub"}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_features_are_described_by_an_endpoint_and_nothing_else_runs(tiny_run):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.calls = 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m", "features": 2}
+    try:
+        run = snakemake("descriptions", "--config", f"labelling={json.dumps(settings)}")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    ran = set(re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.MULTILINE))
+    assert ran == {"describe_features", "descriptions"}
+    tables = sorted(RESULTS.rglob("descriptions.csv"))
+    assert len(tables) == 2
+    assert server.calls == sum(len(table.read_text().splitlines()) - 1 for table in tables) > 0
 
 
 def test_report_is_made_offline(tiny_run, tmp_path):
