@@ -16,9 +16,20 @@ from vlmdiff.tables.features import COMPARISONS, CONTRAST_CHECK, FINAL_FEATURES,
 from vlmdiff.tables.io import read_table, write_table
 
 FEATURE = ["layer", "feature"]
-EFFECTS = {
-    "target": ("target_accuracy", "target_low", "target_high", "target_margin"),
-    "control": ("control_accuracy", "control_low", "control_high", "control_margin"),
+# Columns of COMPARISONS for each column of EFFECT.
+TARGET_EFFECT = {
+    "delta_accuracy": "target_accuracy",
+    "delta_low": "target_low",
+    "delta_high": "target_high",
+    "delta_margin": "target_margin",
+    "margin_low": "target_margin_low",
+    "margin_high": "target_margin_high",
+}
+CONTROL_EFFECT = {
+    "delta_accuracy": "control_accuracy",
+    "delta_low": "control_low",
+    "delta_high": "control_high",
+    "delta_margin": "control_margin",
 }
 
 
@@ -86,27 +97,19 @@ def matched_share(files: ComparisonFiles, main: ComparisonFiles) -> float:
 
 
 def effects(files: ComparisonFiles, data: tuple[str, str]) -> dict[str, float]:
-    """Return the effect of ablating the largest set of final features, on target and control."""
+    """Return the effect of ablating the first final features, on target and control; NaN without any."""
     table = read_table(files.tables["selection"], SELECTION)
     table = table[table["group"] == "all"]
-    full, row = (
-        table[(table["rule"] == "full") & (table["draw"] == 0)],
-        {"size": 0, "random_margin": float("nan")},
-    )
-    for role, dataset in zip(("target", "control"), data):
-        part = full[full["dataset"] == dataset].sort_values("size").tail(1)
-        values = part[["delta_accuracy", "delta_low", "delta_high", "delta_margin"]].to_numpy()
-        row |= dict(zip(EFFECTS[role], values[0] if len(part) else [float("nan")] * 4))
-        if role == "target":
-            ends = part[["margin_low", "margin_high"]].to_numpy()
-            row |= dict(
-                zip(("target_margin_low", "target_margin_high"), ends[0] if len(part) else [float("nan")] * 2)
-            )
-        if role == "target" and len(part):
-            row["size"] = int(part["size"].iloc[0])
-            same = table["rule"].eq("random") & table["size"].eq(row["size"]) & table["dataset"].eq(dataset)
-            row["random_margin"] = table.loc[same, "delta_margin"].mean()
-    return row
+    full = table[(table["rule"] == "full") & (table["draw"] == 0)]
+    size = int(full["size"].max()) if len(full) else 0
+    found: dict[str, float] = {"size": size}
+    for dataset, columns in zip(data, (TARGET_EFFECT, CONTROL_EFFECT)):
+        row = full[(full["size"] == size) & (full["dataset"] == dataset)]
+        found |= {
+            column: float(row[name].iloc[0]) if len(row) else float("nan") for name, column in columns.items()
+        }
+    random = table[table["rule"].eq("random") & table["size"].eq(size) & table["dataset"].eq(data[0])]
+    return found | {"random_margin": float(random["delta_margin"].mean())}
 
 
 def summarise_comparisons(
