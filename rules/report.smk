@@ -61,9 +61,10 @@ rule write_summary:
 
 rule write_comparisons:
     input:
-        lambda wildcards: [
+        comparisons=lambda wildcards: [
             f"{RESULTS}/comparisons/{wildcards.target}/{concept}.csv" for concept in CFG.ablation.concepts
         ],
+        accuracy=lambda wildcards: control_accuracies(wildcards.target),
     output:
         report(
             f"{RESULTS}/comparisons/{{target}}.md",

@@ -127,7 +127,7 @@ rule evaluate_world:
     input:
         models=lambda wildcards: [
             f"{WORLD_ORIGINS[wildcards.origin]}/{name}/config.json"
-            for name in ["base_lm", *WORLD_SNAPSHOTS.values()]
+            for name in measured_models(wildcards.origin)
         ],
         samples=[f"{WORLD}/data/{name}/samples.jsonl" for name in world_test_datasets()],
         images=[f"{WORLD}/data/{name}/images" for name in world_test_datasets()],
@@ -143,14 +143,14 @@ rule evaluate_world:
     benchmark:
         f"{RESULTS}/benchmarks/evaluate_world/{{origin}}.tsv"
     wildcard_constraints:
-        origin="shipped|trained",
+        origin="shipped|trained|controls",
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
         **rule_resources("evaluate_world", mem_mb=1500, runtime=10),
     params:
-        models=["base_lm", *WORLD_SNAPSHOTS.values()],
+        models=lambda wildcards: measured_models(wildcards.origin),
         datasets=world_test_datasets(),
         seed=CFG.seed,
         code=code_digest("evaluate_world"),

@@ -6,7 +6,8 @@ with job(snakemake):
     from vlmdiff.summary.write import write_comparisons
 
     write_comparisons(
-        snakemake.input,
+        snakemake.input.comparisons,
+        snakemake.input.accuracy,
         snakemake.wildcards.target,
         snakemake.params.experiment,
         snakemake.output[0],

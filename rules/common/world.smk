@@ -3,7 +3,7 @@
 WORLD = f"{RESULTS}/world"
 WORLD_MODELS = f"{WORLD}/models"
 WORLD_SNAPSHOTS = {25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"}
-WORLD_ORIGINS = {"shipped": "resources/world", "trained": WORLD_MODELS}
+WORLD_ORIGINS = {"shipped": "resources/world", "trained": WORLD_MODELS, "controls": WORLD_MODELS}
 
 
 def world_dataset_params(wildcards):
@@ -38,3 +38,19 @@ def control_settings(wildcards):
 def world_controls():
     """Names of the control models that could be trained."""
     return list(CFG.world.controls) if CFG.world else []
+
+
+def named_controls():
+    """Names of the control models that this experiment uses."""
+    paths = {model.path for model in CFG.models.values()}
+    return [name for name in world_controls() if f"world:{name}" in paths]
+
+
+def measured_models(origin):
+    """The models whose accuracy is measured together: the real one with its snapshots, or the controls."""
+    return named_controls() if origin == "controls" else ["base_lm", *WORLD_SNAPSHOTS.values()]
+
+
+def control_accuracies(target):
+    """The accuracy table of the control models, for the target that is about them."""
+    return [f"{WORLD}/accuracy_controls.csv"] if target == "controls" and named_controls() else []

@@ -17,6 +17,7 @@ from vlmdiff.summary.confidence import describe_confidence
 from vlmdiff.summary.write import write_comparisons
 from vlmdiff.tables.features import COMPARISONS
 from vlmdiff.tables.io import write_table
+from vlmdiff.tables.models import ACCURACY
 
 DATA = confidence.DATA
 
@@ -83,9 +84,12 @@ def test_numbers_over_seeds_are_means_and_deviations():
 @pytest.mark.parametrize(("story", "failures"), [(tables.STRONG, 0), (tables.NONE, 1)])
 def test_the_page_of_controls_judges_each(story, failures, tmp_path):
     path = tmp_path / "spatial.csv"
+    answers = tmp_path / "accuracy.csv"
     write_table(confidence.comparisons(story), COMPARISONS, path)
-    write_comparisons([path], "controls", "world_*", tmp_path / "controls.md")
+    write_table(tables.accuracy(story), ACCURACY, answers)
+    write_comparisons([path], [answers], "controls", "world_*", tmp_path / "controls.md")
     text = (tmp_path / "controls.md").read_text()
+    assert "What the control models answer" in text
     assert "nothing to ablate" in text
     assert text.count("**not next to nothing**") == 2 * failures
     assert "world\\_\\*" in text
@@ -95,5 +99,5 @@ def test_the_page_of_controls_judges_each(story, failures, tmp_path):
 def test_other_targets_make_no_claim(tmp_path):
     path = tmp_path / "spatial.csv"
     write_table(confidence.comparisons(tables.NONE), COMPARISONS, path)
-    write_comparisons([path], "stages", "w", tmp_path / "stages.md")
+    write_comparisons([path], [], "stages", "w", tmp_path / "stages.md")
     assert "next to nothing" not in (tmp_path / "stages.md").read_text()

@@ -70,7 +70,9 @@ def test_warm_start_is_better_than_none_and_bases_converged():
 
 
 def test_every_filter_leaves_something_and_never_adds():
-    funnel = table("features/main/seed_0/spatial/funnel.csv").query("layer == -1").set_index("stage")["features"]
+    funnel = (
+        table("features/main/seed_0/spatial/funnel.csv").query("layer == -1").set_index("stage")["features"]
+    )
     assert 0 < funnel["final"] <= funnel["adapted_and_contrast"] <= min(funnel["contrast"], funnel["adapted"])
     assert funnel["adapted"] <= funnel["visual"] <= funnel["all"]
 
@@ -112,7 +114,8 @@ def test_the_full_rule_beats_chance_against_the_scenes():
 
 def test_every_final_feature_has_a_label():
     labels, final = (
-        table(f"{name}.csv") for name in ("labels/seed_0/spatial/labels", "features/main/seed_0/spatial/final_features")
+        table(f"{name}.csv")
+        for name in ("labels/seed_0/spatial/labels", "features/main/seed_0/spatial/final_features")
     )
     assert list(labels["name"]) == list(final["name"])
 

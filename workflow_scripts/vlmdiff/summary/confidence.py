@@ -9,7 +9,7 @@ import pandas as pd
 
 from vlmdiff.summary.criteria import LEVEL, NULL_SHARE
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, number, percent, table
+from vlmdiff.summary.text import bracketed, change, escape, number, percent, table
 
 # A feature of another seed is the same direction from this cosine on (dictionary matching in the field).
 SAME_DIRECTION = 0.7
@@ -268,6 +268,32 @@ def describe_comparisons(found: Iterable[pd.DataFrame], target: str) -> Section:
                 judge_control(section, row, main.loc[row["seed"]])
             section.say("")
     return section
+
+
+def describe_control_models(section: Section, accuracy: pd.DataFrame) -> None:
+    """Give what the control models answer, with their images where they can see.
+
+    Args:
+        section: the page.
+        accuracy: ACCURACY of the control models.
+    """
+    whole = accuracy[accuracy["group"] == "all"]
+    if whole.empty:
+        return
+    seeing = whole.loc[whole["condition"] == "image", "model"]
+    shown = whole[whole["condition"].eq("image") | ~whole["model"].isin(seeing)]
+    lines = [
+        [
+            escape(row.model),
+            row.condition.replace("_", " "),
+            escape(row.dataset),
+            bracketed(row.accuracy, row.ci_low, row.ci_high),
+            percent(row.chance),
+        ]
+        for row in shown.itertuples(index=False)
+    ]
+    header = ("control model", "shown", "data", "accuracy, per cent", "chance")
+    section.say("What the control models answer on held-out scenes:", "", *table(header, lines))
 
 
 def rows(frame: pd.DataFrame) -> list[pd.Series]:

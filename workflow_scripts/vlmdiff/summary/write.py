@@ -13,7 +13,7 @@ import pyarrow as pa
 from vlmdiff.figures.values import read_some
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import describe_ablation, describe_heads
-from vlmdiff.summary.confidence import describe_comparisons, describe_confidence
+from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads, say_models
 from vlmdiff.summary.sections import (
     Section,
@@ -189,19 +189,27 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
         temporary.write_text(compose(names, findings, chapters_of(tables, files, names)), encoding="utf-8")
 
 
-def write_comparisons(paths: Sequence[str | Path], target: str, experiment: str, output: str | Path) -> None:
+def write_comparisons(
+    paths: Sequence[str | Path],
+    accuracy: Sequence[str | Path],
+    target: str,
+    experiment: str,
+    output: str | Path,
+) -> None:
     """Write the page of a target: its comparisons as a table, and what they say.
 
     Args:
         paths: COMPARISONS of each concept.
+        accuracy: ACCURACY of the control models; may be no file.
         target: controls, stages or sensitivity.
         experiment: name of the experiment.
         output: where the page goes.
     """
     section = describe_comparisons([read_table(path, COMPARISONS) for path in paths], target)
+    describe_control_models(section, read_some(accuracy, ACCURACY))
     lines = [f"# {section.title} of experiment {escape(experiment)}", "", *section.lines, ""]
     if section.claims:
         lines += ["## Weak or negative results", "", *weak_results([section]), ""]
-    lines += sources_line([pattern(paths)])
+    lines += sources_line([pattern(paths), *map(str, accuracy)])
     with replacing(output) as temporary:
         temporary.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n", encoding="utf-8")
