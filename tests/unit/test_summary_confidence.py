@@ -93,7 +93,7 @@ def test_the_page_of_controls_judges_each(story, failures, tmp_path):
     assert "nothing to ablate" in text
     assert text.count("**not next to nothing**") == 2 * failures
     assert "world\\_\\*" in text
-    assert "spatial.csv`." in text
+    assert "spatial.csv`" in text
 
 
 def test_other_targets_make_no_claim(tmp_path):
