@@ -39,7 +39,7 @@ COUNTS = MappingProxyType(
 RULE_NAMES = MappingProxyType(
     {
         "random": "random live features",
-        "scratch": "from-scratch dictionary: contrast, visual, lexical",
+        "scratch": "from scratch: contrast, visual, lexical",
         "contrast": "contrast",
         "contrast_visual": "contrast, visual",
         "contrast_lexical": "contrast, visual, lexical",

@@ -112,9 +112,9 @@ def transfer(table: pd.DataFrame, target: str, control: str) -> Figure:
         return message_figure("No final feature: nothing to transfer.")
     together = whole[whole["size"] == whole["size"].max()]
     names = together.drop_duplicates("order").sort_values("order")
-    figure = new_figure(DOUBLE_MM, 66)
+    figure = new_figure(DOUBLE_MM, 72)
     for axis, measure in zip(figure.subplots(1, 2), (ACCURACY, MARGIN)):
         draw_transfer(axis, together, measure, (target, control))
         axis.set_xticks(names["order"], names["model"])
-    legend_above(figure, figure.axes[:1], columns=4)
+    legend_above(figure, figure.axes[:1], columns=2)
     return figure
