@@ -77,7 +77,7 @@ def test_every_filter_leaves_something_and_never_adds():
     assert funnel["adapted"] <= funnel["visual"] <= funnel["all"]
 
 
-@pytest.mark.parametrize("size", [5, 10])
+@pytest.mark.parametrize("size", [10, 20])
 def test_the_spatial_set_matters_for_space_more_than_for_anything_else(size):
     rows = table("interventions/seed_0/spatial/ablation_all_layers.csv").query(
         "group == 'all' and size == @size"
