@@ -30,14 +30,14 @@ from vlmdiff.figures.style import (
 
 CATEGORIES = MappingProxyType(
     {
-        "place": ("place of a named object", BLUE),
-        "relation": ("relation of the objects", SKY),
-        "truth": ("truth of a statement", GREEN),
-        "lexical": ("word of the prompt", ORANGE),
+        "place": ("place", BLUE),
+        "relation": ("relation", SKY),
+        "truth": ("truth", GREEN),
+        "lexical": ("word", ORANGE),
         "kind": ("kind of prompt", YELLOW),
-        "attribute": ("other attribute of the image", PURPLE),
-        "answer": ("answer to a general question", VERMILION),
-        "none": ("nothing beyond chance", LIGHT),
+        "attribute": ("other attribute", PURPLE),
+        "answer": ("answer", VERMILION),
+        "none": ("nothing", LIGHT),
     }
 )
 RULES = MappingProxyType(
