@@ -111,7 +111,7 @@ rule contrast_concept:
         target=sample_set("target"),
         baseline=sample_set("baseline"),
         criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
-            "target", "baseline", "unit", "words"
+            "target", "baseline", "unit", "words", "lexical", "compared"
         ),
         code=code_digest("contrast_concept"),
     script:
@@ -150,7 +150,7 @@ rule lexical_filter:
         prompts=CFG.lexical.prompts,
         describe_tokens=CFG.lexical.describe_tokens,
         words=concept_words,
-        criteria=CFG.lexical.params("prompts", "samples", "describe_tokens"),
+        criteria=lexical_criteria,
         batch_tokens=CFG.extraction.batch_tokens,
         code=code_digest("lexical_filter"),
     script:

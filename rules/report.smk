@@ -62,7 +62,8 @@ rule write_summary:
 rule write_comparisons:
     input:
         comparisons=lambda wildcards: [
-            f"{RESULTS}/comparisons/{wildcards.target}/{concept}.csv" for concept in CFG.ablation.concepts
+            f"{RESULTS}/comparisons/{wildcards.target}/{concept}.csv"
+            for concept in compared_concepts(wildcards.target)
         ],
         accuracy=lambda wildcards: control_accuracies(wildcards.target),
     output:

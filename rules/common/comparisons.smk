@@ -50,14 +50,19 @@ def comparison_params(wildcards):
     ]
 
 
+def compared_concepts(target):
+    """Return the concepts for which a target's comparisons are made: the ablated ones, and those that ask so."""
+    concepts = CFG.concepts.items()
+    return [name for name, one in concepts if target in one.compared or name in CFG.ablation.concepts]
+
+
 def comparison_outputs(target):
     """Return the tables and figures of a target; none if it has no comparisons."""
     if not comparison_entries(target):
         return []
-    concepts = CFG.ablation.concepts
     return [
-        *(f"{RESULTS}/comparisons/{target}/{concept}.csv" for concept in concepts),
-        *(f"{FIGURES}/{target}/{concept}/comparisons.svg" for concept in concepts),
+        *(f"{RESULTS}/comparisons/{target}/{concept}.csv" for concept in compared_concepts(target)),
+        *(f"{FIGURES}/{target}/{concept}/comparisons.svg" for concept in compared_concepts(target)),
         f"{RESULTS}/comparisons/{target}.md",
     ]
 

@@ -62,6 +62,12 @@ def concept_unit(wildcards):
     return CFG.concepts[wildcards.concept].unit
 
 
+def lexical_criteria(wildcards):
+    """Return when a candidate counts as invariant; any does where a concept does without the lexical filter."""
+    criteria = CFG.lexical.params("prompts", "samples", "describe_tokens")
+    return criteria if CFG.concepts[wildcards.concept].lexical else criteria | {"variant": "none"}
+
+
 def concept_words(wildcards):
     """Return the words that name a concept."""
     return CFG.concepts[wildcards.concept].words

@@ -21,7 +21,12 @@ def truth_outputs():
     """Return the tables on the quality of selection rules; none without scene graphs."""
     if not TRUTH_DATA:
         return []
-    return expand(f"{GROUND_TRUTH}/{{concept}}/rule_quality.csv", seed=SEEDS, concept=CFG.ablation.concepts)
+    return [
+        f"{RESULTS}/ground_truth/seed_{seed}/{concept}/rule_quality.csv"
+        for concept, one in CFG.concepts.items()
+        if one.compared or concept in CFG.ablation.concepts
+        for seed in concept_seeds(concept)
+    ]
 
 
 def truth_figures():

@@ -68,6 +68,7 @@ def test_streaming_stores_no_training_data():
         "text_val",
         "general_val",
         "spatial_val",
+        "truth_val",
         # Held-out scenes, on which features are scored against the scene graphs.
         "general_test",
         "spatial_test",

@@ -91,6 +91,13 @@ def test_all_real_vsr_statements_become_yes_no_questions(split, coco, tmp_path):
     assert [s.sample_id for s in samples] != [f"vsr_{split}_{i}" for i in range(len(samples))]
 
 
+def test_vsr_can_be_grouped_by_truth(coco, tmp_path):
+    entry = {"kind": "vsr", "source": str(VSR), "split": "dev", "samples": 60, "images": str(coco)}
+    samples, _ = prepare(tmp_path, **entry, group_by="answer")
+    assert {sample.group for sample in samples} == {"Yes", "No"}
+    assert all(sample.group == sample.answer for sample in samples)
+
+
 def test_vsr_has_its_66_relations():
     rows = [
         json.loads(line) for split in SPLITS for line in (VSR / f"{split}.jsonl").read_text().splitlines()

@@ -169,8 +169,8 @@ def world(tmp_path, tiny_vlm_path, tiny_dataset):
 
 
 def run_filter(world, **changes):
-    criteria = LexicalCriteria(0.01, 0.01, "loose")
-    lexical_filter("space", TARGET, "token", 0.01, 5, criteria=criteria, **{**world, **changes})
+    values = {"criteria": LexicalCriteria(0.01, 0.01, "loose"), **world, **changes}
+    lexical_filter("space", TARGET, "token", 0.01, 5, **values)
     return read_table(world["output"], LEXICAL)
 
 
@@ -191,6 +191,13 @@ def test_lexical_table(world, subject, samples):
     z = z.masked_fill((batch.token_type != TEXT)[..., None], 0).amax(1)[:, [3, 5]]
     np.testing.assert_allclose(found["activation_neutral"], z.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(found["pairs_fired"], (z > 0.01).sum(0))
+
+
+def test_a_concept_without_the_filter_keeps_all_candidates_and_runs_nothing(world):
+    missing = NeutralRuns("vlm", SPEC, "nowhere", {}, "nowhere", PROMPTS, 200)
+    found = run_filter(world, runs=missing, criteria=LexicalCriteria(0.01, 0.01, "none"))
+    assert found[["layer", "feature"]].to_numpy().tolist() == [[1, 3], [1, 5]]
+    assert found["invariant"].all() and not found[["samples", "pairs"]].any(axis=None)
 
 
 def test_no_candidates_give_an_empty_table(world, tmp_path):

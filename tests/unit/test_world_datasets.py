@@ -44,6 +44,17 @@ def test_text_alone_says_nothing_about_the_truth_of_a_statement(name: str):
     assert all(counts["true"] == counts["false"] for counts in truths.values())
 
 
+def test_true_and_false_statements_hold_the_same_texts(tmp_path):
+    write_dataset(CONFIG, "truth_val", tmp_path / "samples.jsonl", tmp_path / "images")
+    rows = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    texts = {
+        group: sorted(row["prompt"] for row in rows if row["group"] == group) for group in ("true", "false")
+    }
+    assert texts["true"] == texts["false"] and 2 * len(texts["true"]) == len(rows)
+    assert all(row["group"] == row["answer"] for row in rows)
+    assert [row["prompt"] for row in rows] == [sample.prompt for sample in SAMPLES["spatial_val"]]
+
+
 @pytest.mark.parametrize("name", ["spatial_val", "spatial_test"])
 def test_statements_are_balanced_over_relation_and_truth(name: str):
     counts = Counter((sample.exchange.group, sample.exchange.answer) for sample in SAMPLES[name])

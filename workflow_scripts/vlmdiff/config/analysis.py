@@ -60,6 +60,14 @@ class ConceptConfig(Section):
     words: list[str] = Field(
         [], description="Words that name the concept; in the lexical filter the model is stopped at them."
     )
+    lexical: bool = Field(
+        True,
+        description="Whether the lexical filter decides; `false` where target and baseline hold the same "
+        "texts, so that no word can tell them apart.",
+    )
+    compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
+        [], description="Targets whose comparisons are made for it too; for ablated concepts all of them are."
+    )
 
 
 class LexicalConfig(Section):

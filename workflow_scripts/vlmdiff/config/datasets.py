@@ -53,7 +53,16 @@ class VqaDataset(PreparedDataset):
     prompt: str = Field("{question}", description="Prompt; `{question}` stands for the question.")
 
 
-class VsrDataset(PreparedDataset):
+class StatementDataset(PreparedDataset):
+    """Statements about images, true or false."""
+
+    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
+    group_by: Literal["relation", "answer"] = Field(
+        "relation", description="A sample's group: its relation, or whether it is true (`Yes`) or not (`No`)."
+    )
+
+
+class VsrDataset(StatementDataset):
     """Visual Spatial Reasoning: captions over COCO images, true or false."""
 
     kind: Literal["vsr"] = Field(description="Visual Spatial Reasoning.")
@@ -61,14 +70,12 @@ class VsrDataset(PreparedDataset):
         None, description="Folder of COCO images; left out: images are fetched by the annotations' links."
     )
     image_cache: str = Field("resources/images/coco", description="Folder in which fetched images are kept.")
-    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
 
 
-class WhatsUpDataset(PreparedDataset):
+class WhatsUpDataset(StatementDataset):
     """What's Up: photographs of two objects in controlled relations."""
 
     kind: Literal["whatsup"] = Field(description="What's Up.")
-    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
 
 
 class TextDataset(PreparedDataset):

@@ -10,6 +10,7 @@ SceneSplit = Literal["train", "validation", "test"]
 TrainingStage = Literal["language_model", "vision", "tuning"]
 ControlKind = Literal["continued_text", "shuffled_images", "no_spatial"]
 DatasetKind = Literal["text", "general", "spatial", "spatial_open", "mixed"]
+Grouping = Literal["kind", "answer"]
 
 
 class SceneCounts(Section):
@@ -121,6 +122,9 @@ class WorldDataset(Section):
     scenes: SceneSplit = Field(description="Split from which the scenes are drawn.")
     samples: int = Field(ge=1, le=100_000, description="Number of samples.")
     seed: int = Field(0, ge=0, description="Tells apart data sets of one kind and split.")
+    group_by: Grouping = Field(
+        "kind", description="A sample's group: its relation or kind of question, or its right answer."
+    )
 
     @model_validator(mode="after")
     def _statements_can_be_balanced(self) -> "WorldDataset":
@@ -153,10 +157,12 @@ def _default_datasets() -> dict[str, WorldDataset]:
         ("spatial_test", "spatial", "test", 1_200, 0),
         ("spatial_open_test", "spatial_open", "test", 600, 0),
     ]
-    return {
+    found = {
         name: WorldDataset(kind=kind, scenes=scenes, samples=samples, seed=seed)
         for name, kind, scenes, samples, seed in rows
     }
+    # The statements of spatial_val, true ones against false ones.
+    return found | {"truth_val": found["spatial_val"].model_copy(update={"group_by": "answer"})}
 
 
 class WorldConfig(Section):

@@ -50,14 +50,15 @@ def split_file(entry: VsrDataset) -> Path:
 
 
 def candidate(number: int, row: dict[str, Any], entry: VsrDataset, linked: Path) -> Candidate:
-    """Make a yes/no question of a statement; its group is the relation."""
+    """Make a yes/no question of a statement."""
     caption = str(row["caption"]).strip()
+    answer = "Yes" if int(row["label"]) == 1 else "No"
     values = {
         "sample_id": f"vsr_{entry.split}_{number}",
         "prompt": entry.prompt.replace("{caption}", caption),
-        "answer": "Yes" if int(row["label"]) == 1 else "No",
+        "answer": answer,
         "choices": ["Yes", "No"],
-        "group": str(row["relation"]),
+        "group": str(row["relation"]) if entry.group_by == "relation" else answer,
         "caption": caption,
         "relation": str(row["relation"]),
     }

@@ -45,7 +45,7 @@ def preposition(caption: str) -> str:
 def candidate(
     number: int, row: dict[str, Any], caption: str, answer: str, entry: WhatsUpDataset, root: Path
 ) -> Candidate:
-    """Make a yes/no question of a caption; its group is the relation."""
+    """Make a yes/no question of a caption."""
     # The published paths begin with the authors' data folder.
     name = str(row["image_path"]).removeprefix("data/")
     values = {
@@ -53,7 +53,7 @@ def candidate(
         "prompt": entry.prompt.replace("{caption}", caption),
         "answer": answer,
         "choices": ["Yes", "No"],
-        "group": preposition(caption),
+        "group": preposition(caption) if entry.group_by == "relation" else answer,
         "caption": caption,
     }
     return Candidate(values, LocalImage(root, [name, Path(name).name]))

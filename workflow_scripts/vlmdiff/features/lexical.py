@@ -30,7 +30,8 @@ class LexicalCriteria:
     Attributes:
         threshold: activation above which a feature fires.
         min_pair_fraction: loose variant: fraction of image x prompt pairs that must fire.
-        variant: `strict` (fires on every sample) or `loose`, the one that later stages use.
+        variant: the one that later stages use: `strict` (fires on every sample), `loose`, or `none`, which
+            tries nothing and keeps every candidate.
     """
 
     threshold: float
@@ -174,6 +175,15 @@ def judge(tried: pd.DataFrame, neutral: pd.DataFrame, criteria: LexicalCriteria)
     return table.reset_index()
 
 
+def untried(candidates: pd.DataFrame) -> pd.DataFrame:
+    """Keep all candidates without a trial (contract LEXICAL, without `concept`)."""
+    counts = dict.fromkeys(("samples", "pairs", "pairs_fired", "samples_fired"), 0)
+    unknown = dict.fromkeys(("activation_concept", "activation_neutral"), np.nan)
+    return candidates.assign(
+        **counts, **unknown, invariant_strict=False, invariant_loose=False, invariant=True
+    )
+
+
 def lexical_filter(
     concept: str,
     target: dict,
@@ -203,6 +213,9 @@ def lexical_filter(
     if candidates.empty:
         write_table(LEXICAL.empty_table().to_pandas(), LEXICAL, output)
         return
-    tried = strongest_samples(*target_files, candidates, SampleSet.of(target), count)
-    table = judge(tried, run_neutral(tried, runs), criteria)
+    if criteria.variant == "none":
+        table = untried(candidates)
+    else:
+        tried = strongest_samples(*target_files, candidates, SampleSet.of(target), count)
+        table = judge(tried, run_neutral(tried, runs), criteria)
     write_table(table.assign(concept=concept), LEXICAL, output)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmdiff.config.world import WorldConfig, WorldDataset
+from vlmdiff.config.world import Grouping, WorldConfig, WorldDataset
 from vlmdiff.runtime import replacing, replacing_folder
 from vlmdiff.world.curriculum import BASE_MIX
 from vlmdiff.world.draw import draw_image
@@ -38,8 +38,14 @@ class Sample:
     prompt: str
     exchange: Exchange | None = None
 
-    def row(self, sample_id: str, image: str | None) -> dict:
-        """The line's JSON object; statements carry VSR's keys too."""
+    def row(self, sample_id: str, image: str | None, group_by: Grouping = "kind") -> dict:
+        """The line's JSON object; statements carry VSR's keys too.
+
+        Args:
+            sample_id: its name.
+            image: path of its image, None for text.
+            group_by: whether its group is the relation or kind of question, or the right answer.
+        """
         row = {
             "sample_id": sample_id,
             "image": image,
@@ -51,7 +57,7 @@ class Sample:
         }
         if self.exchange is None:
             return row | {"chat": False}
-        row["group"] = self.exchange.group
+        row["group"] = self.exchange.group if group_by == "kind" else self.exchange.answer
         if self.exchange.choices is not None:
             row |= {"answer": self.exchange.answer, "choices": list(self.exchange.choices)}
         if self.exchange.kind == "statement":
@@ -206,7 +212,7 @@ def write_dataset(config: WorldConfig, name: str, samples_jsonl: Path, images_di
     with replacing_folder(images_dir) as folder:
         images = [None] * len(samples) if spec.kind == "text" else list(_write_images(samples, folder))
     rows = (
-        sample.row(f"{name}-{index:06d}", image and f"{images_dir.name}/{image}")
+        sample.row(f"{name}-{index:06d}", image and f"{images_dir.name}/{image}", spec.group_by)
         for index, (sample, image) in enumerate(zip(samples, images, strict=True))
     )
     with replacing(samples_jsonl) as temporary:
