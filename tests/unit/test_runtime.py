@@ -1,5 +1,6 @@
 """Digests follow imports and ignore comments; files are whole or absent; jobs fail readably."""
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +25,13 @@ def library(tmp_path, monkeypatch):
     (room / "middle.py").write_text("from vlmdiff.room.used import used\n")
     (root / "rule.py").write_text("from vlmdiff.room import middle\n")
     monkeypatch.setattr(digest, "LIBRARY", root / "vlmdiff")
+    monkeypatch.setattr(digest, "KEPT", root / "kept" / "digests.json")
     return root
 
 
 def fresh_digest(root: Path) -> str:
     """Digest the script as a new process would."""
-    for function in (digest.parse, digest.direct_imports, digest.tree_digest):
+    for function in (digest.parse, digest.direct_imports, digest.tree_facts, digest.kept_facts):
         function.cache_clear()
     return digest.script_digest(root / "rule.py")
 
@@ -48,6 +50,22 @@ def test_digest_changes_exactly_with_reached_code(library, file, text, stale):
     before = fresh_digest(library)
     (library / file).write_text(text)
     assert (fresh_digest(library) != before) is stale
+
+
+def test_kept_facts_change_no_digest(library):
+    first = fresh_digest(library)
+    assert digest.KEPT.is_file()
+    assert fresh_digest(library) == first
+    for damage in ("{", "[]", json.dumps(dict.fromkeys(json.loads(digest.KEPT.read_text()), {"tree": "x"}))):
+        digest.KEPT.write_text(damage)
+        assert fresh_digest(library) == first
+
+
+def test_digests_need_no_writable_folder(library, monkeypatch, tmp_path):
+    first = fresh_digest(library)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(digest, "KEPT", tmp_path / "file" / "digests.json")
+    assert fresh_digest(library) == first
 
 
 def test_digest_does_not_depend_on_the_folder(library, tmp_path, monkeypatch):

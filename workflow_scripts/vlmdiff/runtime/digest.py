@@ -2,13 +2,19 @@
 
 Snakemake sees a rule's script but not what the script imports. A digest over the syntax trees of
 all library modules that the script reaches, comments and docstrings aside, is a param of each rule.
+
+Every job reads the rules anew, so what a file's tree says is kept on disk, by the digest of the file's bytes.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +25,8 @@ WITHOUT_RESULT = (
     LIBRARY / "config",
     *(LIBRARY / "runtime" / f"{name}.py" for name in ("__init__", "digest", "files", "job", "progress")),
 )
+# Trees differ between versions of Python, as compiled modules do.
+KEPT = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -54,7 +62,7 @@ def direct_imports(file: Path) -> frozenset[Path]:
     `__init__`, which in turn leads on to the modules that it imports.
     """
     found = set()
-    for name in imported_names(parse(file)):
+    for name in tree_facts(file)["imports"]:
         target = module_file(name) or module_file(name.rpartition(".")[0])
         if target is not None:
             found.add(target)
@@ -78,6 +86,32 @@ def reachable_modules(file: Path) -> list[Path]:
 
 
 @cache
+def kept_facts() -> dict[str, dict]:
+    """Return what earlier runs found out, by digest of a file's bytes; nothing if that cannot be read."""
+    with suppress(OSError, ValueError):
+        found = json.loads(KEPT.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def keep_facts() -> None:
+    """Keep what is known for later runs; where the folder cannot be written, they find it out again."""
+    with suppress(OSError):
+        KEPT.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=KEPT.parent, delete=False) as file:
+            json.dump(kept_facts(), file)
+        Path(file.name).replace(KEPT)
+
+
+@cache
+def tree_facts(file: Path) -> dict:
+    """Return the digest of a file's syntax tree, and the `vlmdiff` names that it imports."""
+    key, kept = hashlib.sha256(file.read_bytes()).hexdigest(), kept_facts()
+    if not isinstance(kept.get(key), dict) or set(kept[key]) != {"imports", "tree"}:
+        kept[key] = {"imports": sorted(set(imported_names(parse(file)))), "tree": tree_digest(file)}
+    return kept[key]
+
+
 def tree_digest(file: Path) -> str:
     """Digest one file's syntax tree without docstrings (comments and layout are not in it)."""
     tree = ast.parse(file.read_text())
@@ -91,10 +125,14 @@ def module_digest(files: Iterable[Path]) -> str:
     """Digest a set of source files, named by their place in the project, never by the machine's."""
     total = hashlib.sha256()
     for file in sorted(Path(item).resolve() for item in files):
-        total.update(f"{file.relative_to(LIBRARY.parent)} {tree_digest(file)}\n".encode())
+        total.update(f"{file.relative_to(LIBRARY.parent)} {tree_facts(file)['tree']}\n".encode())
     return total.hexdigest()[:16]
 
 
 def script_digest(script: Path) -> str:
     """Digest a workflow script together with every library module that it reaches."""
-    return module_digest(reachable_modules(script))
+    before = len(kept_facts())
+    digest = module_digest(reachable_modules(script))
+    if len(kept_facts()) > before:
+        keep_facts()
+    return digest
