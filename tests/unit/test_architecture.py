@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "workflow_scripts" / "vlmdiff"
 ROOMS = (
     "runtime",
+    "kernels",
     "config",
     "tables",
     "hub",

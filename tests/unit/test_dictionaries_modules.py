@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.topk import by_feature
+from vlmdiff.dictionaries.pairs import Pairs, by_feature
 
 D_MODEL, D_SAE, K = 12, 40, 5
 
@@ -147,8 +147,8 @@ def test_projected_gradient_has_no_part_along_unit_rows():
 
 
 def test_sorting_by_feature_covers_every_pair_once():
-    indices = torch.tensor([[3, 0], [3, 1], [0, 4]])
-    order, token, begins = by_feature(indices, 6)
+    pairs = Pairs(torch.tensor([0, 2, 4, 6]), torch.tensor([3, 0, 3, 1, 0, 4]), torch.ones(6))
+    order, token, begins = by_feature(pairs, 6)
     assert sorted(order.tolist()) == list(range(6))
     assert [token[begins[f] : begins[f + 1]].tolist() for f in range(6)] == [[0, 2], [1], [], [0, 1], [2], []]
 

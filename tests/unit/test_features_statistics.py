@@ -16,7 +16,7 @@ from vlmdiff.activations.format import ShardContent, ShardHeader
 from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.activations.writer import write_shard
 from vlmdiff.dictionaries.files import save_dictionary
-from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.dictionaries.modules import Dictionary, TopKDictionary
 from vlmdiff.features import top_samples
 from vlmdiff.features.statistics import StatisticsError, collect, feature_statistics
 from vlmdiff.tables.features import STATISTICS, TOP_SAMPLES, TOTALS
@@ -40,6 +40,8 @@ class FakeDictionary:
 
     def __init__(self):
         self.W_enc, self.d_model, self.d_sae = torch.zeros(1), D_SAE, D_SAE
+
+    active_pairs = Dictionary.active_pairs
 
     def encode(self, x):
         return x.relu()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from vlmdiff.activations.format import (
     array_bytes,
     checksum,
     layer_name,
+    new_checksum,
     remake,
     rows_per_chunk,
 )
@@ -64,7 +64,7 @@ class Shard:
         step = CHUNKS_AT_ONCE * rows_per_chunk(self.header.d_model)
         with reading(self.path) as file:
             for layer in layers:
-                dataset, digest = file[layer_name(layer)], hashlib.sha256()
+                dataset, digest = file[layer_name(layer)], new_checksum()
                 for start in range(0, self.n_tokens, step):
                     digest.update(array_bytes(dataset[start : start + step]))
                 if digest.hexdigest() != dataset.attrs["checksum"]:

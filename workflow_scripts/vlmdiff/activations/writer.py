@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from vlmdiff.activations.format import (
     check_finite,
     checksum,
     layer_name,
+    new_checksum,
     rows_per_chunk,
 )
 from vlmdiff.activations.shards import open_shard
@@ -46,7 +46,7 @@ class ShardWriter:
     def _create(self, name: str, dtype: np.dtype, chunk: tuple[int, ...]) -> None:
         shape, limits = (0, *chunk[1:]), (None, *chunk[1:])
         self.file.create_dataset(name, shape=shape, maxshape=limits, chunks=chunk, dtype=dtype)
-        self.digests[name] = hashlib.sha256()
+        self.digests[name] = new_checksum()
 
     def append(self, content: ShardContent) -> None:
         """Add samples after those written so far.

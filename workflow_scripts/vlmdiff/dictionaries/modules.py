@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +11,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vlmdiff.dictionaries.jumprelu import JumpReLU, Step
-from vlmdiff.dictionaries.topk import SparseReconstruction
+from vlmdiff.dictionaries.jumprelu import JumpPairs, JumpReLU, SparseJumpReLU, Step, jump_pairs
+from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiles, count_active
+from vlmdiff.dictionaries.topk import SparseReconstruction, topk_pairs
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Dictionary(nn.Module, ABC):
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_model))
         self.b_dec = nn.Parameter(torch.zeros(d_model))
+        # Set by an optimiser that takes active pairs in the place of gradients.
+        self.defers = False
+        self._kept: PairGradients | None = None
 
     def pre_activations(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_sae"]:
         """Return what the activation function sees."""
@@ -66,6 +71,17 @@ class Dictionary(nn.Module, ABC):
         """Return the activations of all features, zeros included."""
         return self.activate(self.pre_activations(x))
 
+    def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
+        """Return the active features of each token with their activations; nothing is differentiable."""
+        z = self.encode(x)
+        tokens, columns = torch.nonzero(z > 0, as_tuple=True)
+        begins = torch.bincount(tokens + 1, minlength=len(x) + 1).cumsum(0)
+        return Pairs(begins, columns, z[tokens, columns])
+
+    def shifted(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        """Return what the encoder multiplies, outside of any graph."""
+        return x - self.b_dec.detach() if self.subtract_decoder_bias else x
+
     def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_model"]:
         """Return the residual stream that the activations stand for."""
         return torch.addmm(self.b_dec, z, self.W_dec)
@@ -77,6 +93,17 @@ class Dictionary(nn.Module, ABC):
     @abstractmethod
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct residuals as `forward` does, as fast as training allows, with firing counts."""
+
+    def take_pairs(self) -> PairGradients | None:
+        """Return, once, what a deferring dictionary has in the place of weight gradients; None if nothing."""
+        kept, self._kept = self._kept, None
+        return kept
+
+    def _keep(self, found: PairGradients) -> None:
+        self._kept = found
+
+    def _keeper(self) -> Callable[[PairGradients], None] | None:
+        return self._keep if self.defers else None
 
     @torch.no_grad()
     def rescale_input(self, factor: float) -> None:
@@ -131,14 +158,19 @@ class TopKDictionary(Dictionary):
         values, indices = torch.topk(pre, self.k, dim=1, sorted=False)
         return torch.zeros_like(pre).scatter(1, indices, values.relu())
 
+    @torch.no_grad()
+    def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
+        """Return the `k` features of each token; the value of one is 0 where ReLU has switched it off."""
+        return topk_pairs(self.shifted(x), self.W_enc, self.b_enc, self.k)
+
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct through the `k` active features alone, forwards and backwards."""
-        x_hat, values, indices = SparseReconstruction.apply(
-            x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k, self.subtract_decoder_bias
-        )
-        active = values > 0
-        firings = torch.bincount(indices[active], minlength=self.d_sae)
-        return Reconstruction(x_hat, active.sum() / x.shape[0], firings)
+        x_hat, pairs = SparseReconstruction.apply(
+            x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k, self.subtract_decoder_bias,
+            self._keeper(),
+        )  # fmt: skip
+        firings = count_active(pairs, self.d_sae)
+        return Reconstruction(x_hat, firings.sum() / x.shape[0], firings)
 
 
 class JumpReLUDictionary(Dictionary):
@@ -169,8 +201,32 @@ class JumpReLUDictionary(Dictionary):
         """Pass what exceeds the threshold."""
         return JumpReLU.apply(pre, self.threshold, self.bandwidth)
 
+    def jump_pairs(self, shifted: Float[Tensor, "n d_model"]) -> JumpPairs | None:
+        """Return active and near pairs where sums over them are faster than dense products, else None."""
+        if not compiles(shifted, self.W_enc):
+            return None
+        return jump_pairs(shifted, self.W_enc, self.b_enc, self.threshold, self.bandwidth)
+
+    @torch.no_grad()
+    def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
+        """Return the features of each token that exceed their thresholds."""
+        found = self.jump_pairs(self.shifted(x))
+        return super().active_pairs(x) if found is None else found.active
+
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
-        """Reconstruct densely, with an L0 whose gradient reaches the thresholds."""
+        """Reconstruct, with an L0 whose gradient reaches thresholds; by active features where faster."""
+        shifted = self.shifted(x)
+        found = self.jump_pairs(shifted)
+        if found is None:
+            return self.reconstruct_densely(x)
+        x_hat, l0 = SparseJumpReLU.apply(
+            shifted, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.threshold, found,
+            self.bandwidth, self.subtract_decoder_bias, self._keeper(),
+        )  # fmt: skip
+        return Reconstruction(x_hat, l0, count_active(found.active, self.d_sae))
+
+    def reconstruct_densely(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
+        """Do what `reconstruct` does by dense products and autograd."""
         pre, threshold = self.pre_activations(x), self.threshold
         active = Step.apply(pre, threshold, self.bandwidth)
         x_hat = self.decode(JumpReLU.apply(pre, threshold, self.bandwidth))

@@ -8,24 +8,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from vlmdiff.activations.store import ActivationStore
+from vlmdiff.dictionaries.loss import fraction_unexplained
 from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.extraction.stream import ActivationStream
 
 Activations = ActivationStore | ActivationStream
 DEAD_AFTER_TOKENS = 100_000
-
-
-def fraction_unexplained(
-    x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]
-) -> Float[Tensor, ""]:
-    """Return `sum ||x - x_hat||^2 / sum ||x - mean(x)||^2` over the tokens of a batch (arXiv 2602.08713)."""
-    return (x - x_hat).square().sum() / (x - x.mean(dim=0)).square().sum()
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
@@ -65,23 +59,10 @@ class DictionaryTask(pl.LightningModule):
         """Return how many features have not fired for the last 100,000 tokens."""
         return int((self.silent_tokens >= DEAD_AFTER_TOKENS).sum())
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Remove the decoder's gradient along its unit rows."""
-        self.dictionary.project_decoder_gradient()
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer, optimizer_closure: Any = None
-    ) -> None:
-        """Step, then bring the decoder's rows back to unit norm."""
-        optimizer.step(closure=optimizer_closure)
-        self.dictionary.normalise_decoder()
-
     def configure_optimizers(self) -> dict[str, Any]:
         """Return Adam, and the schedule that is stepped with it."""
         betas = (0.0, 0.999) if self.dictionary.kind == "jumprelu" else (0.9, 0.999)
-        optimizer = torch.optim.Adam(
-            self.dictionary.parameters(), lr=self.recipe.learning_rate, betas=betas, fused=True
-        )
+        optimizer = DictionaryAdam(self.dictionary, self.recipe.learning_rate, betas)
         recipe = self.recipe
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, recipe.steps, recipe.warmup)

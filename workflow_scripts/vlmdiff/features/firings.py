@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlmdiff.kernels.strongest import strongest_firings
+
 if TYPE_CHECKING:
     from vlmdiff.activations.store import Chunk
     from vlmdiff.dictionaries.modules import Dictionary
@@ -70,10 +72,10 @@ def encode_chunk(dictionary: Dictionary, chunk: Chunk) -> Firings:
     import torch
 
     with torch.no_grad():
-        z = dictionary.encode(chunk.values.to(dictionary.W_enc.device))
-        tokens, features = torch.nonzero(z > 0, as_tuple=True)
-        active = z[tokens, features].cpu().numpy().astype(np.float64)
-    tokens, features = tokens.cpu().numpy(), features.cpu().numpy()
+        pairs = dictionary.active_pairs(chunk.values.to(dictionary.W_enc.device))
+        on = pairs.values > 0
+        tokens, features = pairs.tokens()[on].cpu().numpy(), pairs.columns[on].cpu().numpy()
+        active = pairs.values[on].cpu().numpy().astype(np.float64)
     sample, kind, position, token_id = (
         np.asarray(column)[tokens].astype(np.int64)
         for column in (
@@ -95,12 +97,11 @@ def strongest(firings: Firings, d_sae: int) -> Firings:
     """
     if not len(firings):
         return firings
-    key = ((firings.sample - firings.sample.min()) * len(KINDS) + firings.kind) * d_sae + firings.feature
-    order = np.argsort(key, kind="stable")
-    key, activation = key[order], firings.activation[order]
-    first = np.flatnonzero(np.diff(key, prepend=-1))
-    segment = np.repeat(np.arange(len(first)), np.diff(first, append=len(key)))
-    at_maximum = np.flatnonzero(activation == np.maximum.reduceat(activation, first)[segment])
-    _, earliest = np.unique(segment[at_maximum], return_index=True)
-    counts = np.add.reduceat(firings.count[order], first)
-    return replace(firings.take(order[at_maximum[earliest]]), count=counts)
+    places, counts = strongest_firings(
+        firings.sample,
+        firings.kind * d_sae + firings.feature,
+        firings.activation,
+        firings.count,
+        len(KINDS) * d_sae,
+    )
+    return replace(firings.take(places), count=counts)

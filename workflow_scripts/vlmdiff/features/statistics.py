@@ -11,6 +11,7 @@ import pandas as pd
 
 from vlmdiff.features.firings import KINDS, Firings, encode_chunk, join, no_firings, strongest, token_kinds
 from vlmdiff.features.top_samples import TopSamples
+from vlmdiff.kernels.strongest import add_firings, add_records
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.features import STATISTICS, TOP_SAMPLES, TOTALS
 from vlmdiff.tables.io import write_table
@@ -57,10 +58,7 @@ class FeatureStatistics:
     def add(self, chunk: Chunk, firings: Firings) -> None:
         """Take in one chunk of tokens, the next in order, and what is active on it."""
         self._count_tokens(np.asarray(chunk.sample), token_kinds(np.asarray(chunk.token_type)))
-        cell = self._cells(firings)
-        add_at(self.fires, cell, 1)
-        add_at(self.sum, cell, firings.activation)
-        add_at(self.squares, cell, firings.activation**2)
+        add_firings(self._cells(firings), firings.activation, *flat(self.fires, self.sum, self.squares))
         # The last sample may go on in the next chunk: what it did so far waits until it is whole.
         records = strongest(join([self.open, firings]), self.d_sae)
         unfinished = records.sample == int(chunk.sample[-1])
@@ -85,9 +83,8 @@ class FeatureStatistics:
     def _close(self, records: Firings) -> None:
         """Take in whole samples, one record for each (sample, kind, feature)."""
         cell, tokens = self._cells(records), self.sample_tokens[records.sample, records.kind]
-        add_at(self.samples_fired, cell, 1)
-        add_at(self.fires_squares, cell, records.count**2)
-        add_at(self.fires_tokens, cell, records.count * tokens)
+        sums = flat(self.samples_fired, self.fires_squares, self.fires_tokens)
+        add_records(cell, tokens, records.count, *sums)
         self.top.add(records.take(records.kind == KINDS.index("text")))
 
     def _cells(self, firings: Firings) -> np.ndarray:
@@ -130,9 +127,9 @@ class FeatureStatistics:
         )
 
 
-def add_at(sums: np.ndarray, cells: np.ndarray, values: np.ndarray | int) -> None:
-    """Add values to cells of a whole array, in order; a tuple of indices would take several times as long."""
-    np.add.at(sums.reshape(-1), cells, values)
+def flat(*sums: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return whole arrays as vectors that share their memory."""
+    return tuple(one.reshape(-1) for one in sums)
 
 
 def collect(store: ActivationStore, dictionary: Dictionary, top: int, max_tokens: int) -> FeatureStatistics:

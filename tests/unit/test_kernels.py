@@ -1,0 +1,278 @@
+"""Compiled loops against plain twins: selection, sums over pairs, and whole training trajectories."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from vlmdiff.dictionaries.jumprelu import chunk_pairs
+from vlmdiff.dictionaries.loss import fraction_unexplained
+from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
+from vlmdiff.dictionaries.optimiser import DictionaryAdam
+from vlmdiff.dictionaries.pairs import Pairs, active_products, count_active, decode_active
+from vlmdiff.kernels.adam import BLOCK
+from vlmdiff.kernels.bits import count_masked
+from vlmdiff.kernels.lanes import dot
+from vlmdiff.kernels.pairs import decode_pairs, group_by_feature, pair_products
+from vlmdiff.kernels.selection import GROUP, kth_by_partition, kth_by_ranks, select_largest
+from vlmdiff.kernels.strongest import strongest_firings
+
+D_MODEL, D_SAE, K, N = 24, 3 * BLOCK + 5, 6, 70
+
+
+def selected(pre: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    values, columns = np.empty((len(pre), k), np.float32), np.full((len(pre), k), -1, np.int64)
+    select_largest(pre, values, columns)
+    return values, columns
+
+
+# From one group to many; with and without columns beyond the groups; k of one to all.
+@pytest.mark.parametrize(
+    "width, k",
+    [
+        (5, 5),
+        (GROUP - 1, 3),
+        (GROUP, 1),
+        (10 * GROUP + 7, 5),
+        (40 * GROUP, 20),
+        (65 * GROUP + 31, 32),
+        (97, 97),
+    ],
+)
+def test_selection_is_exact(width, k):
+    pre = np.random.default_rng(width).standard_normal((67, width)).astype(np.float32)
+    values, columns = selected(pre, k)
+    expected = torch.from_numpy(pre).topk(k)
+    assert np.array_equal(np.sort(values)[:, ::-1], expected.values.numpy())
+    assert np.array_equal(np.sort(columns), expected.indices.sort().values.numpy())
+    assert np.array_equal(np.take_along_axis(pre, columns, 1), values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.data())
+def test_selection_is_exact_with_ties(seed, width, data):
+    k = data.draw(st.integers(1, width))
+    rng = np.random.default_rng(seed)
+    pre = rng.integers(-3, 3, (3, width)).astype(np.float32)
+    pre[rng.random(pre.shape) < 0.1] = -np.inf
+    values, columns = selected(pre, k)
+    assert np.array_equal(np.sort(values), np.sort(pre)[:, width - k :])
+    assert all(len(set(row)) == k for row in columns.tolist())
+    assert np.array_equal(np.take_along_axis(pre, columns, 1), values)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=60), st.data())
+def test_kth_largest(values, data):
+    k = data.draw(st.integers(1, len(values)))
+    for find in (kth_by_ranks, kth_by_partition):
+        assert find(np.array(values, np.float32), k) == sorted(values, reverse=True)[k - 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40))
+def test_strongest_firings_equal_a_loop(seed, firings):
+    rng = np.random.default_rng(seed)
+    sample, cell = np.sort(rng.integers(0, 6, firings)), rng.integers(0, 4, firings)
+    activation, count = rng.integers(1, 4, firings).astype(float), rng.integers(1, 3, firings)
+    places, counts = strongest_firings(sample, cell, activation, count, 4)
+    expected = {}
+    for i, key in enumerate(zip(sample, cell)):
+        best, total = expected.get(key, (i, 0))
+        expected[key] = (i if activation[i] > activation[best] else best, total + count[i])
+    assert dict(zip(zip(sample[places], cell[places]), zip(places, counts))) == expected
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 200])
+def test_inner_products_in_lanes(size):
+    x, y = np.random.default_rng(size).standard_normal((2, size)).astype(np.float32)
+    assert dot(x, y) == pytest.approx(float(x.astype(float) @ y.astype(float)), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [0, 5, 70_000])
+def test_masked_bits_are_counted(size):
+    bits = np.random.default_rng(size).integers(0, 2**16, size).astype(np.uint16)
+    mask = np.uint16(0x7C00)
+    assert count_masked(bits, mask) == ((bits & mask) == mask).sum()
+
+
+def test_loss_and_its_gradient_equal_torchs_own():
+    x, x_hat = batches(2)
+    fast, slow = x_hat.clone().requires_grad_(), x_hat.double().requires_grad_()
+    one, two = fraction_unexplained(x, fast), fraction_unexplained(x.double(), slow)
+    one.backward(torch.tensor(3.0))
+    two.backward(torch.tensor(3.0, dtype=torch.float64))
+    assert one.item() == pytest.approx(two.item(), rel=1e-6)
+    assert (fast.grad - slow.grad).abs().max() <= 1e-6 * slow.grad.abs().max()
+
+
+def pairs_of(seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Return begins, columns and values of pairs, between none and eight a token, some switched off."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 9, N)
+    columns = np.concatenate([rng.permutation(D_SAE)[:count] for count in counts])
+    values = np.maximum(rng.standard_normal(len(columns)), 0).astype(np.float32)
+    return np.concatenate([[0], counts.cumsum()]), columns, values
+
+
+def matrices() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(1)
+    return tuple(rng.standard_normal((rows, D_MODEL)).astype(np.float32) for rows in (D_SAE, N))
+
+
+def test_sums_over_pairs_equal_dense_products():
+    (begins, columns, values), (W_dec, gradient) = pairs_of(), matrices()
+    token = np.repeat(np.arange(N), np.diff(begins))
+    z = np.zeros((N, D_SAE), np.float32)
+    z[token, columns] = values
+    b_dec, x_hat, products = W_dec[0].copy(), np.empty((N, D_MODEL), np.float32), np.empty_like(values)
+    decode_pairs(begins, columns, values, W_dec, b_dec, x_hat)
+    np.testing.assert_allclose(x_hat, z @ W_dec + b_dec, rtol=1e-5, atol=1e-5)
+    pair_products(gradient, begins, columns, values, W_dec, products)
+    expected = (gradient @ W_dec.T)[token, columns] * (values > 0)
+    np.testing.assert_allclose(products, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_are_grouped_by_feature_and_token():
+    begins, columns, values = pairs_of()
+    token = np.repeat(np.arange(N), np.diff(begins))
+    starts, pairs, tokens = group_by_feature(begins, columns, values, D_SAE)
+    assert sorted(pairs) == np.flatnonzero(values > 0).tolist()
+    assert np.array_equal(tokens, token[pairs])
+    for f in range(D_SAE):
+        mine = pairs[starts[f] : starts[f + 1]]
+        assert (columns[mine] == f).all() and (np.diff(mine) > 0).all()
+
+
+def test_compiled_sums_equal_torchs_own():
+    begins, columns, values = map(torch.from_numpy, pairs_of())
+    W_dec, gradient = map(torch.from_numpy, matrices())
+    single, double = Pairs(begins, columns, values), Pairs(begins, columns, values.double())
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    decoded = decode_active(double, W_dec.double(), W_dec[0].double())
+    torch.testing.assert_close(decode_active(single, W_dec, W_dec[0]).double(), decoded, **close)
+    products = active_products(gradient.double(), double, W_dec.double())
+    torch.testing.assert_close(active_products(gradient, single, W_dec).double(), products, **close)
+    assert torch.equal(count_active(single, D_SAE), count_active(double, D_SAE))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200))
+def test_pairs_above_and_near_thresholds(seed, width):
+    rng = np.random.default_rng(seed)
+    # Quarters are exact, so that values on a border are on it.
+    pre = (rng.integers(-8, 9, (5, width)) / 4).astype(np.float32)
+    threshold, half = (rng.integers(0, 8, width) / 4).astype(np.float32), np.float32(0.5)
+    found = chunk_pairs(pre, threshold, half)
+    for pairs, expected in ((found.active, pre > threshold), (found.near, abs(pre - threshold) < half)):
+        assert np.array_equal(pairs.begins.diff(), expected.sum(1))
+        assert np.array_equal(pairs.columns, np.nonzero(expected)[1])
+    assert np.array_equal(found.active.values, pre[pre > threshold])
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+def test_sparse_jumprelu_equals_its_dense_twin(subtract):
+    torch.manual_seed(0)
+    fast = JumpReLUDictionary(D_MODEL, D_SAE, bandwidth=0.5, subtract_decoder_bias=subtract)
+    for parameter in fast.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        fast.log_threshold.fill_(np.log(3.2))
+    slow, x = copy.deepcopy(fast), batches(1)[0]
+    results = fast.reconstruct(x), slow.reconstruct_densely(x)
+    assert 0.5 < float(results[0].l0) < D_SAE / 16
+    for result in results:
+        (fraction_unexplained(x, result.x_hat) + 0.3 * result.l0.square()).backward()
+    torch.testing.assert_close(results[0].x_hat, results[1].x_hat, rtol=1e-5, atol=1e-5)
+    assert torch.equal(results[0].l0, results[1].l0) and torch.equal(results[0].firings, results[1].firings)
+    for (name, one), (_, two) in zip(fast.named_parameters(), slow.named_parameters()):
+        assert (one.grad - two.grad).abs().max() <= 1e-5 * two.grad.abs().max(), name
+        assert two.grad.abs().max() > 0, name
+
+
+def start(seed: int, subtract: bool) -> TopKDictionary:
+    torch.manual_seed(seed)
+    dictionary = TopKDictionary(D_MODEL, D_SAE, K, subtract)
+    for parameter in dictionary.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    dictionary.normalise_decoder()
+    return dictionary
+
+
+def batches(steps: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(N, D_MODEL, generator=generator) for _ in range(steps)]
+
+
+def train_plainly(dictionary: TopKDictionary, steps: int, rate: float) -> TopKDictionary:
+    """Dense reconstruction, autograd, and torch's Adam in float64: the slow twin."""
+    dictionary = dictionary.double()
+    adam = torch.optim.Adam(dictionary.parameters(), lr=rate)
+    for x in batches(steps):
+        x = x.double()
+        adam.zero_grad()
+        fraction_unexplained(x, dictionary(x)).backward()
+        dictionary.project_decoder_gradient()
+        adam.step()
+        dictionary.normalise_decoder()
+    return dictionary
+
+
+@pytest.mark.parametrize("subtract", [True, False])
+def test_a_trajectory_equals_the_dense_twin(subtract):
+    fast, steps, rate = start(1, subtract), 12, 3e-3
+    slow = train_plainly(start(1, subtract), steps, rate)
+    adam = DictionaryAdam(fast, rate)
+    assert fast.defers
+    for x in batches(steps):
+        adam.zero_grad()
+        fraction_unexplained(x, fast.reconstruct(x).x_hat).backward()
+        assert fast.W_enc.grad is None and fast.W_dec.grad is None
+        adam.step()
+    for name, expected in slow.named_parameters():
+        moved = getattr(fast, name).double() - getattr(start(1, subtract), name).double()
+        whole = expected - getattr(start(1, subtract), name).double()
+        assert (moved - whole).norm() <= 1e-4 * whole.norm(), name
+
+
+def test_gradients_of_pairs_equal_the_dense_ones_to_1e_5():
+    """With beta1 = 0 the first moment is the gradient itself."""
+    fast, slow, x = start(2, True), start(2, True).double(), batches(1)[0]
+    adam = DictionaryAdam(fast, 1e-3, betas=(0.0, 0.999))
+    fraction_unexplained(x, fast.reconstruct(x).x_hat).backward()
+    adam.step()
+    fraction_unexplained(x.double(), slow(x.double())).backward()
+    slow.project_decoder_gradient()
+    for name, parameter in slow.named_parameters():
+        found = adam.state[getattr(fast, name)]["exp_avg"].double()
+        assert (found - parameter.grad).abs().max() <= 1e-5 * parameter.grad.abs().max(), name
+
+
+def test_threads_change_no_bit():
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        dictionary = start(3, True)
+        adam = DictionaryAdam(dictionary, 1e-3)
+        x = batches(1)[0]
+        fraction_unexplained(x, dictionary.reconstruct(x).x_hat).backward()
+        adam.step()
+        results.append(
+            [one.detach().clone() for one in (dictionary.W_enc, dictionary.W_dec, dictionary.b_dec)]
+        )
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, two) for one, two in zip(*results))
+
+
+def test_a_dictionary_in_double_precision_takes_the_plain_way():
+    dictionary = start(4, True).double()
+    adam = DictionaryAdam(dictionary, 1e-3)
+    x = batches(1)[0].double()
+    assert not dictionary.defers
+    fraction_unexplained(x, dictionary.reconstruct(x).x_hat).backward()
+    adam.step()
+    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(D_SAE, dtype=torch.float64))

@@ -1,0 +1,147 @@
+"""Sums over active pairs of token and feature: what a sparse dictionary does beside its encoder's product.
+
+On a CPU in float32 compiled loops do them (`vlmdiff.kernels`), elsewhere torch's own operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from vlmdiff.kernels.compiled import torch_threads
+from vlmdiff.kernels.pairs import count_pairs, decode_pairs, pair_products
+
+PRODUCTS_AT_ONCE = 2**26  # values
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Active pairs in the order of tokens.
+
+    Attributes:
+        begins: the pairs of token `i` are `begins[i]:begins[i + 1]`.
+        columns: feature of each pair.
+        values: its activation; 0 where ReLU has switched it off.
+    """
+
+    begins: Int64[Tensor, " n_and_1"]
+    columns: Int64[Tensor, " pairs"]
+    values: Float[Tensor, " pairs"]
+
+    def tokens(self) -> Int64[Tensor, " pairs"]:
+        """Return the token of each pair."""
+        counts = self.begins.diff()
+        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Put the pairs of consecutive tokens one after the other."""
+    counts = torch.cat([part.begins.diff() for part in parts])
+    begins = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Pairs(
+        begins, torch.cat([part.columns for part in parts]), torch.cat([part.values for part in parts])
+    )
+
+
+@dataclass(frozen=True)
+class PairGradients:
+    """What the weight gradients of one batch are sums of.
+
+    Attributes:
+        pairs: the active pairs.
+        products: gradient of each pair's pre-activation.
+        x: input of the encoder, `b_dec` subtracted if it is.
+        gradient: of the reconstruction.
+    """
+
+    pairs: Pairs
+    products: Float[Tensor, " pairs"]
+    x: Float[Tensor, "n d_model"]
+    gradient: Float[Tensor, "n d_model"]
+
+
+def compiles(*tensors: Tensor) -> bool:
+    """Tell whether the compiled loops do for these tensors."""
+    return all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
+
+
+def arrays(*tensors: Tensor) -> tuple[Any, ...]:
+    """Return tensors as arrays that share their memory, row by row."""
+    return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
+
+
+def decode_active(pairs: Pairs, W_dec: Tensor, b_dec: Tensor) -> Float[Tensor, "n d_model"]:
+    """Return `b_dec + sum over a token's pairs of value * W_dec[feature]`."""
+    begins, columns, values = pairs.begins, pairs.columns, pairs.values
+    if not compiles(values, W_dec):
+        whole = embedding_bag(
+            columns, W_dec, begins, per_sample_weights=values, mode="sum", include_last_offset=True
+        )
+        return whole.add_(b_dec)
+    x_hat = torch.empty(len(begins) - 1, W_dec.shape[1])
+    with torch_threads():
+        decode_pairs(*arrays(begins, columns, values, W_dec, b_dec, x_hat))
+    return x_hat
+
+
+def active_products(gradient: Tensor, pairs: Pairs, W_dec: Tensor) -> Float[Tensor, " pairs"]:
+    """Return `gradient[token] . W_dec[feature]` of each pair, 0 where it is switched off."""
+    if compiles(gradient, W_dec):
+        products = torch.empty(len(pairs.values))
+        with torch_threads():
+            pair_products(*arrays(gradient, pairs.begins, pairs.columns, pairs.values, W_dec, products))
+        return products
+    size = max(1, PRODUCTS_AT_ONCE // W_dec.shape[1])
+    parts = zip(pairs.tokens().split(size), pairs.columns.split(size))
+    products = [(gradient[token] * W_dec[column]).sum(dim=1) for token, column in parts]
+    return torch.cat(products) * (pairs.values > 0)
+
+
+def count_active(pairs: Pairs, d_sae: int) -> Int64[Tensor, " d_sae"]:
+    """Return for each feature on how many tokens it is active."""
+    if not compiles(pairs.values):
+        return torch.bincount(pairs.columns[pairs.values > 0], minlength=d_sae)
+    counts = torch.zeros(d_sae, dtype=torch.int64)
+    count_pairs(*arrays(pairs.columns, pairs.values, counts))
+    return counts
+
+
+def by_feature(pairs: Pairs, d_sae: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort pairs by feature.
+
+    Returns:
+        the order that sorts them, the token of each sorted pair, and for each feature where its pairs
+        begin, with the end `(d_sae + 1,)`.
+    """
+    order = pairs.columns.argsort(stable=True)
+    begins = torch.zeros(d_sae + 1, dtype=torch.int64, device=order.device)
+    torch.cumsum(torch.bincount(pairs.columns, minlength=d_sae), dim=0, out=begins[1:])
+    return order, pairs.tokens()[order], begins
+
+
+def sum_by_feature(weights: Tensor, rows: Tensor, grouping: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """For each feature sum `weight * rows[token]` over its pairs: `(pairs,), (n, d) -> (d_sae, d)`."""
+    order, token, begins = grouping
+    return embedding_bag(
+        token, rows, begins, per_sample_weights=weights[order], mode="sum", include_last_offset=True
+    )
+
+
+def weight_gradients(
+    found: PairGradients, W_enc: Tensor, subtract_decoder_bias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of `W_enc`, `b_enc`, `W_dec` and `b_dec`, written out."""
+    d_sae, gradient = W_enc.shape[1], found.gradient.contiguous()
+    b_enc = torch.zeros_like(W_enc[0]).index_add_(0, found.pairs.columns, found.products)
+    b_dec = gradient.sum(dim=0)
+    if subtract_decoder_bias:
+        b_dec = b_dec - W_enc @ b_enc
+    grouping = by_feature(found.pairs, d_sae)
+    encoder = sum_by_feature(found.products, found.x, grouping).T.contiguous()
+    return encoder, b_enc, sum_by_feature(found.pairs.values, gradient, grouping), b_dec

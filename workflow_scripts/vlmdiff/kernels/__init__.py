@@ -1,0 +1,1 @@
+"""Compiled loops over sparse pairs of token and feature, each with a plain twin in `plain.py`."""
