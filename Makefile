@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test lint world-models ship-world clean
+.PHONY: reproduce test bench lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -18,6 +18,13 @@ export OMP_WAIT_POLICY := PASSIVE
 	$(BIN)/pip check
 	touch $@
 
+# Libraries that `make bench` measures beside ours.
+.venv-bench/installed: envs/requirements.txt envs/peers.txt envs/bench.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/peers.txt
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/bench.txt
+	touch $@
+
 reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
@@ -25,6 +32,10 @@ reproduce: .venv/installed
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow"
 	$(BIN)/pytest -m workflow
+
+# Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them.
+bench: .venv-bench/installed
+	PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -41,4 +52,4 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv results .snakemake
+	rm -rf .venv .venv-bench results .snakemake

@@ -91,20 +91,20 @@ def tiny_text_config(tokenizer, **changes):
     return LlamaConfig(**{**values, **changes})
 
 
-def build_tiny_lm(folder: Path, seed: int = 0) -> Path:
-    """Save a random Llama language model with its tokenizer."""
+def build_tiny_lm(folder: Path, seed: int = 0, **changes) -> Path:
+    """Save a random Llama language model with its tokenizer; `changes` of its configuration."""
     import torch
     from transformers import LlamaForCausalLM
 
     tokenizer = tiny_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        LlamaForCausalLM(tiny_text_config(tokenizer)).save_pretrained(folder)
+        LlamaForCausalLM(tiny_text_config(tokenizer, **changes)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return Path(folder)
 
 
-def build_tiny_vlm(folder: Path, seed: int = 0) -> Path:
+def build_tiny_vlm(folder: Path, seed: int = 0, **changes) -> Path:
     """Save a random LLaVA (CLIP tower, projector, Llama) with its processor; 9 image tokens."""
     import torch
     from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
@@ -121,7 +121,7 @@ def build_tiny_vlm(folder: Path, seed: int = 0) -> Path:
     )
     config = LlavaConfig(
         vision_config=vision,
-        text_config=tiny_text_config(tokenizer),
+        text_config=tiny_text_config(tokenizer, **changes),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=GRID * GRID,
         vision_feature_layer=-1,

@@ -1,0 +1,135 @@
+"""Activation shards beside one float32 dataset a sample (the authors' layout) and beside a .npy memmap."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from benchmarks.harness import Goal, measure, ratio_row
+
+SAMPLES, TOKENS, D_MODEL = 1_000, 64, 1_024
+BATCH, BATCHES = 2_048, 8
+
+
+class Layouts:
+    """The same residuals of one layer in three layouts, each with the same three tasks."""
+
+    def __init__(self, folder: Path) -> None:
+        rng = np.random.default_rng(0)
+        self.values = rng.standard_normal((SAMPLES * TOKENS, D_MODEL), dtype=np.float32)
+        self.stored = self.values.astype(np.float16)
+        self.shard, self.per_sample, self.npy = (folder / name for name in ("a.h5", "b.h5", "c.npy"))
+        # Rows of the batches for the layouts that have no order of their own.
+        self.rows = [rng.choice(len(self.values), BATCH, replace=False) for _ in range(BATCHES)]
+
+    def write_shard(self) -> None:
+        """Write our shard, checksums and the check of what was written included."""
+        from vlmdiff.activations.format import ShardContent, ShardHeader
+        from vlmdiff.activations.writer import write_shard
+
+        tokens = len(self.stored)
+        content = ShardContent(
+            {0: self.stored},
+            np.zeros(tokens, np.int32),
+            np.tile(np.arange(TOKENS, dtype=np.int32), SAMPLES),
+            np.full(tokens, 2, np.uint8),
+            np.arange(0, tokens + 1, TOKENS),
+            [f"sample_{i}" for i in range(SAMPLES)],
+            ["all"] * SAMPLES,
+        )
+        header = ShardHeader("m", "d", "1", "2", 0, D_MODEL, (0,), "float16", ("image", "text"))
+        write_shard(self.shard, content, header)
+
+    def write_per_sample(self) -> None:
+        """Write one float32 dataset a sample."""
+        with h5py.File(self.per_sample, "w") as file:
+            for i in range(SAMPLES):
+                file.create_dataset(f"sample_{i}", data=self.values[i * TOKENS : (i + 1) * TOKENS])
+
+    def write_npy(self) -> None:
+        """Write one float16 array."""
+        np.save(self.npy, self.stored)
+
+    def read_shard(self) -> None:
+        """Read all tokens of an opened store in order, as float32."""
+        for chunk in self.store.chunks():
+            chunk.values.sum()
+
+    def read_per_sample(self) -> None:
+        """Read all samples in order."""
+        with h5py.File(self.per_sample) as file:
+            for i in range(SAMPLES):
+                file[f"sample_{i}"][:].sum()
+
+    def read_npy(self) -> None:
+        """Read all tokens in order, as float32."""
+        values = np.load(self.npy, mmap_mode="r")
+        for start in range(0, len(values), 8192):
+            values[start : start + 8192].astype(np.float32).sum()
+
+    def shuffle_shard(self) -> None:
+        """Read shuffled batches, from disk."""
+        from vlmdiff.activations.shuffling import BUFFER_SLABS
+
+        batches = self.store.batches(["image", "text"], BATCH, seed=0)
+        # A buffer of slabs is read at once: read as many batches as it holds.
+        assert BUFFER_SLABS * 4096 >= BATCH * BATCHES
+        for _ in range(BATCHES):
+            next(batches).sum()
+
+    def shuffle_per_sample(self) -> None:
+        """Read as many shuffled batches, row by row: the layout offers nothing else."""
+        with h5py.File(self.per_sample) as file:
+            for rows in self.rows[:1]:
+                np.stack([file[f"sample_{row // TOKENS}"][row % TOKENS] for row in rows]).sum()
+
+    def shuffle_npy(self) -> None:
+        """Read as many shuffled batches through a memmap."""
+        values = np.load(self.npy, mmap_mode="r")
+        for rows in self.rows:
+            values[rows].astype(np.float32).sum()
+
+    def open_store(self, memory_bytes: int = 0) -> None:
+        """Open the shard, checksums compared."""
+        from vlmdiff.activations.store import ActivationStore
+
+        self.store = ActivationStore([self.shard], 0, memory_bytes=memory_bytes)
+
+
+def rows(rounds: int) -> list[dict[str, object]]:
+    """Measure writing, reading and shuffled batches."""
+    with tempfile.TemporaryDirectory() as folder:
+        layouts = Layouts(Path(folder))
+        layouts.write_shard()
+        layouts.open_store()
+        return list(compare(layouts, rounds))
+
+
+def compare(layouts: Layouts, rounds: int):
+    """Yield the rows of all tasks."""
+    size = f"{SAMPLES} samples x {TOKENS} tokens x {D_MODEL}"
+    goals = {
+        "write": (Goal(least=10), Goal()),
+        "read": (Goal(least=10), Goal(aim=">= 0.7")),
+        "shuffle": (Goal(least=80), Goal()),
+    }
+    for task, (authors, npy) in goals.items():
+        contestants: dict[str, Callable[[], None]] = {
+            name: getattr(layouts, f"{task}_{name}") for name in ("shard", "per_sample", "npy")
+        }
+        times = measure(contestants, rounds)
+        # One batch of the row-by-row layout stands for all: it takes too long.
+        scale = BATCHES if task == "shuffle" else 1
+        authors_time = times["per_sample"] * scale
+        yield ratio_row(
+            "shards", size, f"{task}: a dataset a sample / ours", authors_time / times["shard"], authors
+        )
+        yield ratio_row("shards", size, f"{task}: .npy / ours", times["npy"] / times["shard"], npy)
+    opened = measure({"open": layouts.open_store, "read": layouts.read_shard}, rounds)
+    yield ratio_row("shards", size, "open and verify / read", opened["open"] / opened["read"])
+    bytes_ = layouts.shard.stat().st_size / layouts.per_sample.stat().st_size
+    yield ratio_row("shards", size, "disk: ours / a dataset a sample", bytes_, Goal(most=0.51))
