@@ -41,15 +41,8 @@ onstart:
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/config.yaml",
-        f"{RESULTS}/summary.md",
-        all_figures(),
-        default_selections(),
-        recurrence_tables(),
-        label_tables(),
-        truth_outputs(),
-        steering_tables(),
-        truth_figures(),
+        experiment_outputs(),
+        f"{FIGURES}/costs.svg",
 
 
 rule descriptions:

@@ -89,3 +89,56 @@ rule write_comparisons:
         code=code_digest("write_comparisons"),
     script:
         "../workflow_scripts/write_comparisons.py"
+
+
+rule summarise_costs:
+    input:
+        experiment_outputs(),
+    output:
+        report(
+            f"{RESULTS}/costs.csv",
+            caption="captions/costs.rst",
+            category="Costs",
+            labels={"table": "Costs by rule"},
+        ),
+    log:
+        f"{RESULTS}/logs/summarise_costs.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summarise_costs.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("summarise_costs", mem_mb=500, runtime=5),
+    params:
+        folder=f"{RESULTS}/benchmarks",
+        code=code_digest("summarise_costs"),
+    script:
+        "../workflow_scripts/summarise_costs.py"
+
+
+rule plot_costs:
+    input:
+        costs=rules.summarise_costs.output,
+    output:
+        pdf=f"{FIGURES}/costs.pdf",
+        png=f"{FIGURES}/costs.png",
+        svg=report(
+            f"{FIGURES}/costs.svg",
+            caption="captions/costs_figure.rst",
+            category="Costs",
+            labels={"figure": "Costs by rule"},
+        ),
+    log:
+        f"{RESULTS}/logs/plot_costs.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/plot_costs.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("plot_costs", mem_mb=1000, runtime=5),
+    params:
+        code=code_digest("plot_costs"),
+    script:
+        "../workflow_scripts/plot_costs.py"

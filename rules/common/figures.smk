@@ -81,3 +81,18 @@ def all_figures():
     if CFG.steering is not None:
         files.append(f"{FIGURES}/seed_0/{CFG.steering.concept}/steering.svg")
     return files
+
+
+def experiment_outputs():
+    """Return everything that the default target makes, the costs of making it aside."""
+    return [
+        f"{RESULTS}/config.yaml",
+        f"{RESULTS}/summary.md",
+        *all_figures(),
+        *default_selections(),
+        *recurrence_tables(),
+        *label_tables(),
+        *truth_outputs(),
+        *steering_tables(),
+        *truth_figures(),
+    ]

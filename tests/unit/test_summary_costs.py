@@ -1,0 +1,51 @@
+"""Costs of a run from files as Snakemake writes them."""
+
+import pytest
+
+from vlmdiff.figures.costs import SHOWN, costs
+from vlmdiff.summary.costs import cost_table, summarise_costs
+from vlmdiff.tables.costs import COSTS
+from vlmdiff.tables.io import read_table
+
+HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+def benchmark(path, *runs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{s}\t0:00:01\t{rss}\t1\t1\t1\t0\t0\t50\t{cpu}\n" for s, cpu, rss in runs]
+    path.write_text(HEADER + "".join(lines))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    # A repeated job counts once, with its last run; what could not be measured is `-`.
+    benchmark(tmp_path / "b/train/seed_0/layer_0.tsv", (99.0, 99.0, 900.0), (10.0, 8.0, 300.0))
+    benchmark(tmp_path / "b/train/seed_0/layer_1.tsv", (30.0, 20.0, 500.0))
+    benchmark(tmp_path / "b/write_config.tsv", (0.5, "-", "-"))
+    return tmp_path / "b"
+
+
+def test_jobs_are_summed_by_rule(folder, tmp_path):
+    summarise_costs(folder, tmp_path / "costs.csv")
+    table = read_table(tmp_path / "costs.csv", COSTS)
+    assert table["rule"].tolist() == ["train", "write_config"]
+    train = table.iloc[0]
+    assert (train["jobs"], train["wall_s"], train["cpu_s"], train["memory_max_mb"]) == (2, 40.0, 28.0, 500.0)
+    assert (train["wall_median_s"], train["wall_max_s"]) == (20.0, 30.0)
+    assert train["share"] == pytest.approx(40 / 40.5) and table["share"].sum() == pytest.approx(1)
+    assert table.iloc[1]["cpu_s"] == 0 and table["memory_max_mb"].isna().tolist() == [False, True]
+
+
+def test_no_files_are_explained(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the experiment first"):
+        cost_table(tmp_path)
+
+
+def test_the_figure_shows_the_dearest_rules_and_sums_the_others(tmp_path):
+    for i in range(SHOWN + 3):
+        benchmark(tmp_path / f"rule_{i:02d}.tsv", (100.0 - i, 1.0, 1.0))
+    axis = costs(cost_table(tmp_path)).axes[0]
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels[0] == "rule_00 (1)" and labels[-1] == "3 other rules (3)"
+    widths = [bar.get_width() for bar in axis.patches]
+    assert sum(widths[: SHOWN + 1]) == pytest.approx(sum(100.0 - i for i in range(SHOWN + 3)))
