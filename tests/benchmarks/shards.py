@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -11,16 +11,18 @@ import numpy as np
 
 from benchmarks.harness import Goal, measure, ratio_row
 
-SAMPLES, TOKENS, D_MODEL = 1_000, 64, 1_024
+# Text tokens of questions: (samples, tokens, d_model).
+SIZES = ((10_000, 12, 256), (2_000, 12, 4_096))
 BATCH, BATCHES = 2_048, 8
 
 
 class Layouts:
     """The same residuals of one layer in three layouts, each with the same three tasks."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, samples: int, tokens: int, d_model: int) -> None:
         rng = np.random.default_rng(0)
-        self.values = rng.standard_normal((SAMPLES * TOKENS, D_MODEL), dtype=np.float32)
+        self.samples, self.tokens = samples, tokens
+        self.values = rng.standard_normal((samples * tokens, d_model), dtype=np.float32)
         self.stored = self.values.astype(np.float16)
         self.shard, self.per_sample, self.npy = (folder / name for name in ("a.h5", "b.h5", "c.npy"))
         # Rows of the batches for the layouts that have no order of their own.
@@ -29,26 +31,27 @@ class Layouts:
     def write_shard(self) -> None:
         """Write our shard, checksums and the check of what was written included."""
         from vlmdiff.activations.format import ShardContent, ShardHeader
+        from vlmdiff.activations.tokens import TEXT
         from vlmdiff.activations.writer import write_shard
 
-        tokens = len(self.stored)
+        whole = len(self.stored)
         content = ShardContent(
             {0: self.stored},
-            np.zeros(tokens, np.int32),
-            np.tile(np.arange(TOKENS, dtype=np.int32), SAMPLES),
-            np.full(tokens, 2, np.uint8),
-            np.arange(0, tokens + 1, TOKENS),
-            [f"sample_{i}" for i in range(SAMPLES)],
-            ["all"] * SAMPLES,
+            np.zeros(whole, np.int32),
+            np.tile(np.arange(self.tokens, dtype=np.int32), self.samples),
+            np.full(whole, TEXT, np.uint8),
+            np.arange(0, whole + 1, self.tokens),
+            [f"sample_{i}" for i in range(self.samples)],
+            ["all"] * self.samples,
         )
-        header = ShardHeader("m", "d", "1", "2", 0, D_MODEL, (0,), "float16", ("image", "text"))
+        header = ShardHeader("m", "d", "1", "2", 0, self.stored.shape[1], (0,), "float16", ("text",))
         write_shard(self.shard, content, header)
 
     def write_per_sample(self) -> None:
         """Write one float32 dataset a sample."""
         with h5py.File(self.per_sample, "w") as file:
-            for i in range(SAMPLES):
-                file.create_dataset(f"sample_{i}", data=self.values[i * TOKENS : (i + 1) * TOKENS])
+            for i in range(self.samples):
+                file.create_dataset(f"sample_{i}", data=self.values[i * self.tokens : (i + 1) * self.tokens])
 
     def write_npy(self) -> None:
         """Write one float16 array."""
@@ -56,13 +59,13 @@ class Layouts:
 
     def read_shard(self) -> None:
         """Read all tokens of an opened store in order, as float32."""
-        for chunk in self.store.chunks():
+        for chunk in self.store.chunks(["text"]):
             chunk.values.sum()
 
     def read_per_sample(self) -> None:
         """Read all samples in order."""
         with h5py.File(self.per_sample) as file:
-            for i in range(SAMPLES):
+            for i in range(self.samples):
                 file[f"sample_{i}"][:].sum()
 
     def read_npy(self) -> None:
@@ -75,7 +78,7 @@ class Layouts:
         """Read shuffled batches, from disk."""
         from vlmdiff.activations.shuffling import BUFFER_SLABS
 
-        batches = self.store.batches(["image", "text"], BATCH, seed=0)
+        batches = self.store.batches(["text"], BATCH, seed=0)
         # A buffer of slabs is read at once: read as many batches as it holds.
         assert BUFFER_SLABS * 4096 >= BATCH * BATCHES
         for _ in range(BATCHES):
@@ -85,7 +88,7 @@ class Layouts:
         """Read as many shuffled batches, row by row: the layout offers nothing else."""
         with h5py.File(self.per_sample) as file:
             for rows in self.rows[:1]:
-                np.stack([file[f"sample_{row // TOKENS}"][row % TOKENS] for row in rows]).sum()
+                np.stack([file[f"sample_{row // self.tokens}"][row % self.tokens] for row in rows]).sum()
 
     def shuffle_npy(self) -> None:
         """Read as many shuffled batches through a memmap."""
@@ -101,17 +104,21 @@ class Layouts:
 
 
 def rows(rounds: int) -> list[dict[str, object]]:
-    """Measure writing, reading and shuffled batches."""
+    """Measure writing, reading and shuffled batches at both sizes."""
+    return [row for size in SIZES for row in measured(size, rounds)]
+
+
+def measured(size: tuple[int, int, int], rounds: int) -> list[dict[str, object]]:
+    """Measure one size."""
     with tempfile.TemporaryDirectory() as folder:
-        layouts = Layouts(Path(folder))
+        layouts = Layouts(Path(folder), *size)
         layouts.write_shard()
         layouts.open_store()
-        return list(compare(layouts, rounds))
+        return list(compare(layouts, "{} samples x {} tokens x {}".format(*size), rounds))
 
 
-def compare(layouts: Layouts, rounds: int):
+def compare(layouts: Layouts, size: str, rounds: int) -> Iterator[dict[str, object]]:
     """Yield the rows of all tasks."""
-    size = f"{SAMPLES} samples x {TOKENS} tokens x {D_MODEL}"
     goals = {
         "write": (Goal(least=10), Goal()),
         "read": (Goal(least=10), Goal(aim=">= 0.7")),

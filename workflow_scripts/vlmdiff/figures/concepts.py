@@ -33,7 +33,7 @@ STAGES = MappingProxyType(
         "adapted": "adapted",
         "contrast": "contrast",
         "adapted_and_contrast": "adapted and contrast",
-        "final": "final (lexically invariant)",
+        "final": "final",
     }
 )
 UNITS = ("token", "sample")

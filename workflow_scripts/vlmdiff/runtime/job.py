@@ -21,7 +21,12 @@ def limit_threads(threads: int) -> None:
     third of their speed.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for variable in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    ):
         os.environ[variable] = str(threads)
 
 
