@@ -112,6 +112,21 @@ def test_the_full_rule_beats_chance_against_the_scenes():
     assert whole.loc["full", "precision"] > whole.loc["live", "precision"]
 
 
+def test_a_contrast_of_equal_texts_is_spatial_where_one_of_questions_is_not():
+    precision = {}
+    for concept in ("spatial", "truth"):
+        quality = table(f"ground_truth/seed_0/{concept}/rule_quality.csv")
+        whole = quality.query("layer == -1 and definition == 'best match'").set_index("rule")
+        precision[concept] = whole.loc["full", "precision"]
+    assert precision["truth"] >= 0.5 > precision["spatial"]
+
+
+def test_the_costs_of_all_rules_are_told():
+    costs = table("costs.csv").set_index("rule")
+    assert {"train_dictionary", "extract_activations", "write_summary"} <= set(costs.index)
+    assert costs["share"].sum() == pytest.approx(1)
+
+
 def test_every_final_feature_has_a_label():
     labels, final = (
         table(f"{name}.csv")

@@ -87,7 +87,10 @@ def draw_margins(axis: Axes, table: pd.DataFrame, places: dict[str, int]) -> Non
         known["random_margin"], y - 0.15, "|", color=GREY, ms=6, mew=1.1, label="random live features: target"
     )
     for _, row in table[table["size"] == 0].iterrows():
-        axis.text(0, places[row["comparison"]], "nothing to ablate", color=GREY, va="center", ha="center")
+        place = axis.get_yaxis_transform()
+        axis.text(
+            0.04, places[row["comparison"]], "nothing to ablate", color=GREY, va="center", transform=place
+        )
     axis.axvline(0, color=BLACK, lw=0.5)
     axis.set_xlabel("Change of margin (logits)")
     axis.tick_params(labelleft=False)
