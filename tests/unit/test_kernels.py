@@ -1,6 +1,10 @@
 """Compiled loops against plain twins: selection, sums over pairs, and whole training trajectories."""
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +25,7 @@ from vlmdiff.kernels.pairs import decode_pairs, group_by_feature, pair_products
 from vlmdiff.kernels.selection import GROUP, kth_by_partition, kth_by_ranks, select_largest
 from vlmdiff.kernels.strongest import strongest_firings
 
+LIBRARY = Path(__file__).parents[2] / "workflow_scripts"
 D_MODEL, D_SAE, K, N = 24, 3 * BLOCK + 5, 6, 70
 
 
@@ -250,6 +255,44 @@ def test_gradients_of_pairs_equal_the_dense_ones_to_1e_5():
     for name, parameter in slow.named_parameters():
         found = adam.state[getattr(fast, name)]["exp_avg"].double()
         assert (found - parameter.grad).abs().max() <= 1e-5 * parameter.grad.abs().max(), name
+
+
+STEPS = """
+import hashlib, torch
+from vlmdiff.dictionaries.loss import fraction_unexplained
+from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.dictionaries.optimiser import DictionaryAdam
+from vlmdiff.kernels.compiled import THREADED
+torch.manual_seed(0)
+torch.set_num_threads(2 if THREADED else 1)
+dictionary = TopKDictionary(80, 300, 6)
+for parameter in dictionary.parameters():
+    torch.nn.init.normal_(parameter)
+dictionary.normalise_decoder()
+adam = DictionaryAdam(dictionary, 1e-3)
+# Products of matrices are torch's own; here they are exact.
+with torch.no_grad():
+    dictionary.W_enc.copy_((dictionary.W_enc * 4).round())
+    dictionary.b_dec.zero_()
+    dictionary.b_enc.zero_()
+x = torch.randint(-3, 4, (200, 80)).float()
+fraction_unexplained(x, dictionary.reconstruct(x).x_hat).backward()
+adam.step()
+weights = [one.detach().contiguous().numpy().tobytes() for one in dictionary.parameters()]
+print(THREADED, hashlib.sha256(b"".join(weights)).hexdigest())
+"""
+
+
+def test_one_thread_and_several_give_the_same_bits():
+    results = {}
+    for threads in ("1", "2"):
+        environment = os.environ | {"NUMBA_NUM_THREADS": threads, "PYTHONPATH": str(LIBRARY)}
+        run = subprocess.run(
+            [sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True, check=True
+        )
+        results[threads] = run.stdout.split()
+    assert [results[threads][0] for threads in ("1", "2")] == ["False", "True"]
+    assert results["1"][1] == results["2"][1]
 
 
 def test_threads_change_no_bit():

@@ -16,19 +16,21 @@ import numba
 # a run that resumes in a new process differs in the last bit. Sums that need vector instructions are written
 # in lanes.
 OPTIONS = MappingProxyType({"cache": True, "error_model": "numpy", "nogil": True})
+# A process of one thread loads plain loops, in a fraction of the time; the order of all sums is the same.
+THREADED = numba.config.NUMBA_NUM_THREADS > 1
 
 
 def cache_folder() -> Path:
-    """Return where compiled loops are kept: a folder for each state of their sources.
+    """Return where compiled loops are kept: a folder for each state of their sources, and one for one thread.
 
     Numba itself looks at the file of a loop alone, not at loops of other files that were compiled into it.
     """
     here, total = Path(__file__).parent, hashlib.sha256(numba.__version__.encode())
     for file in sorted(here.glob("*.py")):
         total.update(file.read_bytes())
-    beside = here / "__pycache__"
+    beside, kind = here / "__pycache__", "threads" if THREADED else "one-thread"
     writable = os.access(beside if beside.exists() else here, os.W_OK)
-    return (beside if writable else Path.home() / ".cache" / "vlmdiff") / f"compiled-{total.hexdigest()[:16]}"
+    return (beside if writable else Path.home() / ".cache" / "vlmdiff") / f"{kind}-{total.hexdigest()[:16]}"
 
 
 # A folder that the user names in NUMBA_CACHE_DIR stays.
@@ -41,13 +43,16 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parallel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of arrays whose `prange` loops run in several threads."""
-    return numba.njit(**OPTIONS, parallel=True)(function)
+    """Compile a function of arrays whose `prange` loops run in several threads, if there are several."""
+    return numba.njit(**OPTIONS, parallel=THREADED)(function)
 
 
 @contextmanager
 def torch_threads() -> Iterator[None]:
     """Run compiled loops in as many threads as torch has."""
+    if not THREADED:
+        yield
+        return
     import torch
 
     before = numba.get_num_threads()
