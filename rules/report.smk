@@ -119,7 +119,7 @@ rule summarise_costs:
 
 rule plot_costs:
     input:
-        costs=rules.summarise_costs.output,
+        costs=rules.summarise_costs.output[0],
     output:
         pdf=f"{FIGURES}/costs.pdf",
         png=f"{FIGURES}/costs.png",
