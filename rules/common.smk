@@ -10,6 +10,9 @@ SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 # Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Jobs keep freed memory for their next tensors instead of handing every one of them back to the system.
+for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+    os.environ.setdefault(setting, str(2**30))
 
 from snakemake.exceptions import WorkflowError
 from vlmdiff.config.comparisons import MAIN
