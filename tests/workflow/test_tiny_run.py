@@ -23,6 +23,8 @@ RULES = {
 TARGETS = ("all", "world_models", "controls", "stages", "sensitivity")
 # Targets, which have no job of their own, and the rule that needs an endpoint.
 NO_JOB = {*TARGETS, "descriptions"}
+# It makes nothing, and is run by a test of its own.
+ASKED_FOR = {"describe_features", "verify"}
 # Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
 SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"}
 
@@ -54,7 +56,7 @@ def tiny_run() -> subprocess.CompletedProcess[str]:
 
 def test_every_rule_ran(tiny_run):
     ran = set(re.findall(r"^(?:local)?rule (\w+):", tiny_run.stdout + tiny_run.stderr, re.MULTILINE))
-    assert RULES - SOURCES - NO_JOB - {"describe_features"} - ran == set()
+    assert RULES - SOURCES - NO_JOB - ASKED_FOR - ran == set()
 
 
 def test_every_job_left_a_log_and_a_benchmark(tiny_run):
@@ -64,7 +66,7 @@ def test_every_job_left_a_log_and_a_benchmark(tiny_run):
             for path in (RESULTS / folder).rglob("*")
             if path.is_file()
         }
-        assert RULES - SOURCES - NO_JOB - {"describe_features"} - named == set()
+        assert RULES - SOURCES - NO_JOB - ASKED_FOR - named == set()
 
 
 def test_a_second_run_does_nothing(tiny_run):
@@ -109,6 +111,27 @@ def test_report_is_made_offline(tiny_run, tmp_path):
     run = snakemake("--report", str(report))
     assert run.returncode == 0, run.stderr
     assert report.stat().st_size > 100_000
+
+
+def test_a_damaged_result_is_told_by_verify_and_refused_by_the_jobs_that_read_it(tiny_run):
+    table = RESULTS / "features" / "main" / "seed_0" / "spatial" / "contrast.parquet"
+    page, content = RESULTS / "features" / "main" / "seed_0" / "spatial" / "funnel.csv", table.read_bytes()
+    whole = snakemake("verify")
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert " 0 files damaged" in whole.stderr
+    try:
+        table.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        damaged = snakemake("verify")
+        reading = snakemake("--forcerun", "select_features", "--", str(page.relative_to(ROOT)))
+    finally:
+        table.write_bytes(content)
+    for run in (damaged, reading):
+        assert run.returncode != 0
+        assert f"{table.relative_to(ROOT)}" in run.stderr
+        assert "run snakemake again, which makes" in run.stderr
+    # Snakemake has removed the outputs of the job that it began; all else is as it was.
+    assert snakemake().returncode == 0
+    assert snakemake("verify").returncode == 0
 
 
 @pytest.mark.parametrize(
