@@ -128,7 +128,8 @@ def test_a_damaged_result_is_told_by_verify_and_refused_by_the_jobs_that_read_it
     for run in (damaged, reading):
         assert run.returncode != 0
         assert f"{table.relative_to(ROOT)}" in run.stderr
-        assert "run snakemake again, which makes" in run.stderr
+    assert "snakemake --cores all -- results/tiny/features" in damaged.stderr
+    assert "run snakemake again, which makes" in reading.stderr
     # Snakemake has removed the outputs of the job that it began; all else is as it was.
     assert snakemake().returncode == 0
     assert snakemake("verify").returncode == 0

@@ -30,11 +30,13 @@ class Problem:
     """A file that differs from its record.
 
     Attributes:
+        output: the output of a job, the file itself or the folder that holds it.
         path: the file.
         found: what is wrong with it, in words.
         missing: there is no file.
     """
 
+    output: Path
     path: Path
     found: str
     missing: bool = False
@@ -147,15 +149,15 @@ def problems_of(path: Path, record: dict[str, Any], whole: bool) -> Iterator[Pro
     """
     present = files_of(path) if path.exists() else {}
     for name in sorted(present.keys() - record["files"].keys()):
-        yield Problem(present[name], "the job that made the folder did not write this file")
+        yield Problem(path, present[name], "the job that made the folder did not write this file")
     for name, expected in record["files"].items():
         file = path if name == "." else path / name
         if name not in present:
-            yield Problem(file, "there is no such file", missing=True)
+            yield Problem(path, file, "there is no such file", missing=True)
         elif file.lstat().st_size != expected["bytes"]:
-            yield Problem(file, f"found {file.lstat().st_size} bytes, expected {expected['bytes']}")
+            yield Problem(path, file, f"found {file.lstat().st_size} bytes, expected {expected['bytes']}")
         elif not same_content(file, expected, whole):
-            yield Problem(file, "its content was altered (the checksum differs)")
+            yield Problem(path, file, "its content was altered (the checksum differs)")
 
 
 def same_content(file: Path, expected: dict[str, Any], whole: bool) -> bool:
@@ -201,7 +203,7 @@ def all_problems(experiment: str | Path) -> tuple[int, list[Problem]]:
     for record in records:
         content = read_record(record)
         if content is None:
-            found.append(Problem(record, "not a readable record"))
+            found.append(Problem(record, record, "not a readable record"))
         else:
             found.extend(problems_of(described_path(record, experiment), content, whole=True))
     return len(records), found

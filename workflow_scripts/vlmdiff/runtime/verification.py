@@ -29,8 +29,9 @@ def verify(experiment: str | Path) -> None:
         (log.info if problem.missing else log.error)("%s: %s", problem.path, problem.found)
     log.info("%d records compared: %d files damaged, %d not there", records, len(damaged), len(missing))
     if damaged:
-        names = " ".join(str(problem.path) for problem in damaged)
+        files = ", ".join(str(problem.path) for problem in damaged)
+        outputs = " ".join(sorted({str(problem.output) for problem in damaged}))
         raise DamagedFileError(
-            f"{len(damaged)} of the results of {experiment} are damaged or were edited: {names}. Delete them "
-            "and run snakemake again, which makes them anew"
+            f"{len(damaged)} of the results of {experiment} are damaged or were edited: {files}. Make them anew: "
+            f"rm -r {outputs}; snakemake --cores all -- {outputs}"
         )
