@@ -32,6 +32,6 @@ def verify(experiment: str | Path) -> None:
         files = ", ".join(str(problem.path) for problem in damaged)
         outputs = " ".join(sorted({str(problem.output) for problem in damaged}))
         raise DamagedFileError(
-            f"{len(damaged)} of the results of {experiment} are damaged or were edited: {files}. Make them anew: "
-            f"rm -r {outputs}; snakemake --cores all -- {outputs}"
+            f"{len(damaged)} of the results of {experiment} are damaged or were edited: {files}. Make them "
+            f"anew: rm -r {outputs}; snakemake --cores all -- {outputs}"
         )
