@@ -53,9 +53,10 @@ def start():
 
 
 @pytest.fixture(autouse=True)
-def sweep_again():
-    """A process sweeps a folder once; these tests are many processes in one."""
+def as_a_new_process(monkeypatch):
+    """A process sweeps a folder once, and began before those that it starts; these tests are many in one."""
     files.sweep_once.cache_clear()
+    monkeypatch.setattr(locks, "STARTED", time.time() + 3600)
 
 
 def kill(process: subprocess.Popen) -> None:
@@ -178,5 +179,17 @@ def test_a_number_that_belongs_to_another_process_now_is_left_alone(start, tmp_p
     (tmp_path / "lock").write_text("")
     assert locks.holds(bystander.pid, tmp_path / "other")
     assert not locks.holds(bystander.pid, tmp_path / "lock")
-    assert not locks.ask_to_stop(tmp_path / "lock", bystander.pid, locks.socket.gethostname(), asked=False)
+    named = locks.Holder(bystander.pid, locks.socket.gethostname(), 0.0)
+    assert not locks.ask_to_stop(tmp_path / "lock", named, asked=False)
     assert bystander.poll() is None
+
+
+def test_the_older_process_gives_way(start, tmp_path, monkeypatch):
+    newer = start(CLAIMS, tmp_path / "lock", 600)
+    monkeypatch.setattr(locks, "STARTED", time.time() - 3600)
+    with (
+        pytest.raises(locks.SupersededError, match=f"process {newer.pid} on"),
+        locks.claim(tmp_path / "lock"),
+    ):
+        pass
+    assert newer.poll() is None and names(tmp_path) == ["lock"]

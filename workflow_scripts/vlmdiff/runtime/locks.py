@@ -2,6 +2,7 @@
 
 When Snakemake is killed, its jobs may live on. The restarted run starts the same jobs again, and two
 processes would write the same files; with other settings, the older would overwrite the newer one's results.
+So the newest process makes them: older ones end, or are ended.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -24,7 +26,12 @@ POLL_S = 0.1
 TELL_EVERY_S = 60.0
 # What file systems without locks answer.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
+STARTED = time.time()
 log = logging.getLogger(__name__)
+
+
+class SupersededError(RuntimeError):
+    """A newer process makes the same files."""
 
 
 class LockState(enum.Enum):
@@ -65,6 +72,28 @@ def same_file(file: IO, path: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a claim: a process, its machine, and when it began."""
+
+    pid: int
+    host: str
+    started: float
+
+    @classmethod
+    def read(cls, file: IO) -> Holder | None:
+        """Return who a lock file names; None if its holder has not written yet."""
+        file.seek(0)
+        words = file.read().split()
+        return cls(int(words[0]), words[1], float(words[2])) if len(words) == 3 else None
+
+    def write(self, file: IO) -> None:
+        """Put the name into a lock file."""
+        file.truncate(0)
+        file.write(f"{self.pid} {self.host} {self.started}\n")
+        file.flush()
+
+
 @contextmanager
 def claim(path: str | Path) -> Iterator[None]:
     """Hold the sole right to make some files; a process that an interrupted run left behind is ended first.
@@ -74,6 +103,9 @@ def claim(path: str | Path) -> Iterator[None]:
 
     Args:
         path: lock file, named after what is made, outside of declared outputs; removed at the end.
+
+    Raises:
+        SupersededError: this process is itself such a leftover: the claim is a newer process's.
     """
     place = Path(path)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -93,9 +125,7 @@ def take(place: Path) -> IO:
         file = place.open("a+")
         wait_for_holder(file, place)
         if same_file(file, place):
-            file.truncate(0)
-            file.write(f"{os.getpid()} {socket.gethostname()}\n")
-            file.flush()
+            Holder(os.getpid(), socket.gethostname(), STARTED).write(file)
             return file
         file.close()
 
@@ -104,24 +134,28 @@ def wait_for_holder(file: IO, place: Path) -> None:
     """Wait for the lock; ask who holds it to stop, and tell every minute what is waited for."""
     told, asked = -math.inf, False
     while lock_at_once(file) is LockState.TAKEN:
-        file.seek(0)
-        words = file.read().split()
-        if len(words) == 2 and time.monotonic() - told >= TELL_EVERY_S:
+        holder = Holder.read(file)
+        if holder is not None and time.monotonic() - told >= TELL_EVERY_S:
             told = time.monotonic()
-            asked = ask_to_stop(place, int(words[0]), words[1], asked)
+            asked = ask_to_stop(place, holder, asked)
         time.sleep(POLL_S)
 
 
-def ask_to_stop(place: Path, pid: int, host: str, asked: bool) -> bool:
-    """Send SIGTERM, once, to the holder of a lock if it runs here; log what is waited for."""
-    if not asked and host == socket.gethostname() and holds(pid, place):
-        log.warning("process %d of an interrupted run still makes these files; it gets SIGTERM", pid)
+def ask_to_stop(place: Path, holder: Holder, asked: bool) -> bool:
+    """Send SIGTERM, once, to the holder of a claim if it runs here; log what is waited for."""
+    if holder.started > STARTED:
+        raise SupersededError(
+            f"process {holder.pid} on {holder.host} began later and makes the same files ({place}); this one "
+            "belongs to a run that was interrupted, and stops. There is nothing to do"
+        )
+    if not asked and holder.host == socket.gethostname() and holds(holder.pid, place):
+        log.warning("process %d of an interrupted run still makes these files; it gets SIGTERM", holder.pid)
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(holder.pid, signal.SIGTERM)
         return True
     log.warning(
         "waiting for process %d on %s, left behind by an interrupted run, which still makes these files; end "
-        "it there to go on at once (it holds %s)", pid, host, place,
+        "it there to go on at once (it holds %s)", holder.pid, holder.host, place,
     )  # fmt: skip
     return asked
 
