@@ -1,12 +1,14 @@
 """A killed run, one core and another order of jobs all end with the bytes of an uninterrupted run.
 
-A part of the small experiment: world trainings, shards, warm starts, snapshots, statistics. `make kill` kills all
-of it many times.
+A part of the small experiment: world trainings, shards, warm starts, snapshots, statistics. `make kill` kills
+all of it many times.
 """
 
-import random
+import json
 import shutil
+from pathlib import Path
 
+import h5py
 import pytest
 from dependable.campaign import VICTIMS, Campaign
 from dependable.checkout import RESULTS, copy_checkout
@@ -56,20 +58,30 @@ def test_one_core_and_another_order_give_the_same(whole, tmp_path):
     assert differences(whole / RESULTS, checkout / RESULTS) == []
 
 
+def alter(path: Path) -> None:
+    """Change one value or one byte of a file."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            file["position"][-1] += 1
+    elif path.name == "training.json":
+        path.write_text(json.dumps({**json.loads(path.read_text()), "steps": -1}))
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
 def test_the_comparison_sees_a_changed_byte(whole, tmp_path):
     """In any kind of file; else nothing above would mean anything."""
     original = whole / RESULTS
     copy = shutil.copytree(original, tmp_path / "copy")
     assert differences(original, copy) == []
-    files, rng = compared_files(copy), random.Random(0)
-    by_suffix = {path.suffix: name for name, path in sorted(files.items())}
-    assert {".h5", ".safetensors", ".parquet", ".csv", ".json", ".jsonl", ".png"} <= by_suffix.keys()
-    for name in by_suffix.values():
-        changed = bytearray(before := files[name].read_bytes())
-        # The last byte of HDF5 belongs to stored values; elsewhere any byte counts.
-        place = len(changed) - 1 if name.endswith(".h5") else rng.randrange(len(changed))
-        changed[place] ^= 1
-        files[name].write_bytes(changed)
+    files = compared_files(copy)
+    kinds = {path.name if path.name == "training.json" else path.suffix: name for name, path in files.items()}
+    assert {".h5", ".safetensors", ".parquet", ".csv", ".json", "training.json", ".png"} <= kinds.keys()
+    for name in kinds.values():
+        before = files[name].read_bytes()
+        alter(files[name])
         assert differences(original, copy) == [f"differs: {name}"]
         files[name].write_bytes(before)
     (copy / "extra.csv").touch()
