@@ -27,7 +27,7 @@ KILLS = 15
 KINDS = {
     "topk": ("shards", {"architecture": TOPK}),
     "jumprelu": ("shards", {"architecture": JUMPRELU}),
-    "stream": ("stream", {"architecture": TOPK, "stage": {**LONG, "steps": 400}}),
+    "stream": ("stream", {"architecture": TOPK, "stage": {**LONG, "steps": 150}}),
 }
 
 
