@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test bench lint world-models ship-world clean
+.PHONY: reproduce test kill bench lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -32,6 +32,11 @@ reproduce: .venv/installed
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow"
 	$(BIN)/pytest -m workflow
+
+# Kills the small experiment again and again and compares what is left with an uninterrupted run
+# (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
+kill: .venv/installed
+	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
 # Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them. Freed memory is kept, as in jobs.
 bench: .venv-bench/installed

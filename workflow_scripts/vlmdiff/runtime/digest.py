@@ -21,7 +21,9 @@ from pathlib import Path
 LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
 # through its params alone; neither may make results stale.
-FRAME = ("__init__", "digest", "failures", "files", "job", "origin", "progress", "records", "verification")
+FRAME = (
+    "__init__", "digest", "failures", "files", "job", "locks", "origin", "progress", "records", "verification",
+)  # fmt: skip
 WITHOUT_RESULT = (
     LIBRARY / "config",
     *(LIBRARY / "runtime" / f"{name}.py" for name in FRAME),
