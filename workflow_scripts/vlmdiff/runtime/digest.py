@@ -23,7 +23,10 @@ LIBRARY = Path(__file__).resolve().parents[1]
 # through its params alone; neither may make results stale.
 WITHOUT_RESULT = (
     LIBRARY / "config",
-    *(LIBRARY / "runtime" / f"{name}.py" for name in ("__init__", "digest", "files", "job", "progress")),
+    *(
+        LIBRARY / "runtime" / f"{name}.py"
+        for name in ("__init__", "digest", "files", "job", "progress", "secrets")
+    ),
 )
 # Trees differ between versions of Python, as compiled modules do.
 KEPT = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
