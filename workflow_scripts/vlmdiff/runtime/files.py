@@ -2,41 +2,121 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FULL = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "it is too large",
+}
+CLOSED = {
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "writing is not permitted",
+    errno.EPERM: "writing is not permitted",
+}
+# Of writers that do not say why they failed: fewer free bytes than this are none.
+NOTHING_FREE = 2**16
+
+
+class StorageError(OSError):
+    """An output cannot be written; the message names it, the cause and what to do."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the body succeeds."""
+    """Yield a temporary path beside `path`; rename it to `path` if the body succeeds.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-    os.close(handle)
+    with explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
+        os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(target)
+        with explaining(target, FULL):
+            yield temporary
+        with explaining(target):
+            temporary.chmod(0o644)
+            temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; put it in the place of `path` if the body succeeds."""
+    """Yield a temporary folder beside `path`; put it in the place of `path` if the body succeeds.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    with explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.replace(target)
+        with explaining(target, FULL):
+            yield temporary
+        with explaining(target):
+            temporary.chmod(0o755)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def explaining(target: Path, causes: dict[int, str] | None = None) -> Iterator[None]:
+    """Turn a disk's refusal into a StorageError; other errors pass.
+
+    Args:
+        target: the output.
+        causes: error numbers that tell of the output's disk; all if None. What is done beside writing
+            the output may be refused for other reasons.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        cause = refusal(error, causes or FULL | CLOSED, target.parent)
+        if cause is None:
+            raise
+        raise StorageError(
+            f"{target}: cannot be written, {cause} ({free_bytes(target.parent)} bytes are free there); free "
+            "some space or make the folder writable, then run snakemake again: what was finished is kept"
+        ) from error
+
+
+def refusal(error: BaseException, causes: dict[int, str], folder: Path) -> str | None:
+    """Say why a disk refused; None if an error, or what led to it, tells of none."""
+    one: BaseException | None = error
+    while one is not None:
+        for number, cause in causes.items():
+            # Libraries in other languages tell the cause in words alone.
+            if getattr(one, "errno", None) == number or os.strerror(number) in str(one):
+                return cause
+        one = one.__cause__ or one.__context__
+    if type(error) in (OSError, RuntimeError) and free_bytes(folder) < NOTHING_FREE:
+        return FULL[errno.ENOSPC]
+    return None
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the free bytes of the file system of a folder that may not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
