@@ -52,10 +52,10 @@ def hub_table(source: str, split: str, config: str | None) -> tuple[IterableData
             table = load_dataset(parsed.repository, config, revision=commit, split=split, streaming=True)
     except DatasetNotFoundError as error:
         raise HubError(
-            f"{source}: {error}; check the name, and log in with `hf auth login` if it is gated"
+            f"{source}: {redacted(str(error))}; check the name, and log in with `hf auth login` if it is gated"
         ) from error
     except ValueError as error:
-        raise DataError(f"{source}: split '{split}' cannot be read: {error}") from error
+        raise DataError(f"{source}: split '{split}' cannot be read: {redacted(str(error))}") from error
     return undecoded(table), f"{parsed.repository}@{commit}"
 
 
