@@ -52,7 +52,8 @@ def hub_table(source: str, split: str, config: str | None) -> tuple[IterableData
             table = load_dataset(parsed.repository, config, revision=commit, split=split, streaming=True)
     except DatasetNotFoundError as error:
         raise HubError(
-            f"{source}: {redacted(str(error))}; check the name, and log in with `hf auth login` if it is gated"
+            f"{source}: {redacted(str(error))}; check the name, and log in with `hf auth login` if it is "
+            "gated"
         ) from error
     except ValueError as error:
         raise DataError(f"{source}: split '{split}' cannot be read: {redacted(str(error))}") from error
