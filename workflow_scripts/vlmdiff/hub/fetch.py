@@ -156,6 +156,6 @@ def not_cached() -> str:
             f"(HF_HUB_OFFLINE=0) into the cache that HF_HOME names ({constants.HF_HOME})"
         )
     return (
-        f"not in the cache, and {redacted(constants.ENDPOINT)} cannot be reached; check the network, or fetch "
-        f"it on another machine into the cache that HF_HOME names ({constants.HF_HOME})"
+        f"not in the cache, and {redacted(constants.ENDPOINT)} cannot be reached; check the network, or "
+        f"fetch it on another machine into the cache that HF_HOME names ({constants.HF_HOME})"
     )
