@@ -28,7 +28,7 @@ def offer_vqa(entry: VqaDataset) -> Offer:
         return official(entry)
     table, origin = open_table(entry.source, entry.split, entry.seed)
     rows = with_columns(table, ("question_id", "question", "image"), entry.source)
-    return Offer((candidate(row, stored_image(row), entry) for row in rows), origin=origin)
+    return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
 
 
 def official(entry: VqaDataset) -> Offer:
@@ -44,6 +44,13 @@ def official(entry: VqaDataset) -> Offer:
     asked = entries(questions, "questions", ("question",))
     if unanswered := [one["question_id"] for one in asked if one["question_id"] not in found]:
         raise DataError(f"{answers}: no annotation of question {unanswered[0]}; {REMEDY}")
+    for one in asked:
+        shown = found[one["question_id"]]["image_id"]
+        if shown != one["image_id"]:
+            raise DataError(
+                f"{answers}: question {one['question_id']} is about image {shown}, but in {questions.name} "
+                f"about {one['image_id']}; {REMEDY}"
+            )
     rows = [one | found[one["question_id"]] for one in asked]
     root = Path(entry.images).resolve()
     made = (candidate(row, coco_image(root, row["image_id"]), entry) for row in shuffled(rows, entry.seed))
@@ -95,7 +102,7 @@ def coco_image(root: Path, image_id: int) -> LocalImage:
     return LocalImage(root, [plain, *names])
 
 
-def stored_image(row: Mapping[str, Any]) -> Picture:
+def stored_image(row: Mapping[str, Any], source: str) -> Picture:
     """Return the image that a row of the hub's table holds.
 
     Raises:
@@ -106,7 +113,10 @@ def stored_image(row: Mapping[str, Any]) -> Picture:
     if isinstance(image, Mapping):
         content = image.get("bytes")
     if not isinstance(content, bytes | None) or not isinstance(image, Mapping):
-        raise DataError(f"image of question {row['question_id']!r}: expected its bytes, found no picture")
+        raise DataError(
+            f"{source}: image of question {row['question_id']!r}: found {type(image).__name__}, expected its "
+            f"bytes; {REMEDY}"
+        )
     suffix = ".png" if (content or b"").startswith(b"\x89PNG") else ".jpg"
     return StoredImage(f"{name}{suffix}", content)
 
@@ -118,7 +128,8 @@ def candidate(row: Mapping[str, Any], picture: Picture, entry: VqaDataset) -> Ca
     """
     if not isinstance(row["question"], str):
         raise DataError(
-            f"question {row['question_id']!r}: found {row['question']!r}, expected a text; {REMEDY}"
+            f"{entry.source}: question {row['question_id']!r}: found {row['question']!r}, expected a text; "
+            f"{REMEDY}"
         )
     question, answer = row["question"].strip(), row.get("multiple_choice_answer")
     spatial = spatial_group(question)
