@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from vlmdiff.runtime.locks import LockState, lock_at_once, same_file, wait_for_lock
+from vlmdiff.runtime.storage import FULL, explaining
 
 LOCK = ".lock"
 WORKPLACE = re.compile(r"\..+\.[a-z0-9_]{8}")
@@ -29,34 +30,48 @@ UNLOCKED_S = 60.0
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path, of the same name in a workplace; rename it to `path` if the body succeeds."""
+    """Yield a temporary path, of the same name in a workplace; rename it to `path` if the body succeeds.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
     target = Path(path)
     with workplace(target) as place:
-        yield place / target.name
-        (place / target.name).chmod(0o644)
-        (place / target.name).replace(target)
+        with explaining(target, FULL):
+            yield place / target.name
+        with explaining(target):
+            (place / target.name).chmod(0o644)
+            (place / target.name).replace(target)
 
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder; put it in the place of `path` if the body succeeds."""
+    """Yield a temporary folder; put it in the place of `path` if the body succeeds.
+
+    Raises:
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
     target = Path(path)
     with workplace(target) as place:
         made, former = place / target.name, place / "former"
-        made.mkdir()
-        yield made
-        made.chmod(0o755)
-        if target.exists():
-            target.rename(former)
-        made.rename(target)
+        with explaining(target):
+            made.mkdir()
+        with explaining(target, FULL):
+            yield made
+        with explaining(target):
+            made.chmod(0o755)
+            if target.exists():
+                target.rename(former)
+            made.rename(target)
 
 
 @contextmanager
 def workplace(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target` that is this process's alone, and remove it at the end."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    sweep_once(target.parent.resolve())
-    place, lock = make_workplace(target)
+    with explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep_once(target.parent.resolve())
+        place, lock = make_workplace(target)
     try:
         yield place
     finally:
