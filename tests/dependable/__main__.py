@@ -38,10 +38,10 @@ def compare(folder: Path, options: argparse.Namespace) -> int:
     """Run both, compare, print what was found and return the exit status."""
     snakemake = ["--cores", str(options.cores), *options.targets]
     started = time.monotonic()
-    whole = copy_checkout(folder / "whole")
+    # Both at once: the checkout may be edited while the first one runs.
+    whole, killed = copy_checkout(folder / "whole"), copy_checkout(folder / "killed")
     run_to_the_end(whole, *snakemake)
     tell(f"the uninterrupted run took {time.monotonic() - started:.0f} s")
-    killed = copy_checkout(folder / "killed")
     campaign = Campaign(killed, snakemake, options.kills, options.seed, options.minutes, tell)
     try:
         tally = campaign.run()

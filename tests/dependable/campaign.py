@@ -15,6 +15,8 @@ VICTIMS = ("job", "snakemake", "group")
 POLL_S = 0.02
 # Young jobs are killed while they import, old ones at work or while they write.
 YOUNG_S, OLD_S = 1.0, 10.0
+# So many jobs a kill are plenty; so few planned jobs might all be done before an old one is killed.
+PLENTY, SCARCE = 4, 4
 # After so many kills without a finished job, one may finish first.
 FRUITLESS = 2
 ORPHANS_END_S = 300.0
@@ -114,12 +116,16 @@ class Campaign:
         return Run(self.checkout, self.arguments, self.checkout / "snakemake.log")
 
     def plan(self, run: Run) -> Plan:
-        """Choose the next victim and moment; early ones if many kills are left for few jobs."""
+        """Choose the next victim and moment; earlier ones where few jobs are left for many kills."""
         if not self.victims:
             self.victims = self.random.sample(VICTIMS, len(VICTIMS))
-        scarce = run.planned_jobs() < 2 * (self.kills - self.tally.total())
-        start = 1 if scarce else self.random.randint(1, 4)
-        delay = self.random.uniform(0, self.random.choice((YOUNG_S, OLD_S)))
+        planned = run.planned_jobs()
+        jobs_a_kill = planned / (self.kills - self.tally.total())
+        start = self.random.randint(1, min(4, max(1, int(jobs_a_kill / 2))))
+        oldest = OLD_S if jobs_a_kill >= PLENTY else OLD_S / 2
+        if planned <= SCARCE or jobs_a_kill < 1:
+            oldest = YOUNG_S
+        delay = self.random.uniform(0, self.random.choice((YOUNG_S, oldest)))
         return Plan(self.victims.pop(), start, delay)
 
     def strike(self, run: Run) -> bool:

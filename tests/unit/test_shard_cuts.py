@@ -1,4 +1,4 @@
-"""Where a series is cut into shards: tables are the same, byte for byte, but the order of training differs."""
+"""Where a series is cut into shards: tables are the same, byte for byte; the order of training is not."""
 
 from itertools import islice
 
