@@ -20,9 +20,9 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming) changes no result, and the configuration reaches a job
-# through its params alone; neither may make results stale.
+# through its params alone; neither may make results stale. How a source's text is read does.
 WITHOUT_RESULT = (
-    LIBRARY / "config",
+    *(file for file in (LIBRARY / "config").glob("*.py") if file.name != "sources.py"),
     *(LIBRARY / "runtime" / f"{name}.py" for name in ("__init__", "digest", "files", "job", "progress")),
 )
 # Trees differ between versions of Python, as compiled modules do.
@@ -69,9 +69,10 @@ def direct_imports(file: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
+@cache
 def bears_results(file: Path) -> bool:
     """Tell whether a change of this file can change what a job computes."""
-    return not any(file == part or part in file.parents for part in WITHOUT_RESULT)
+    return file not in WITHOUT_RESULT
 
 
 def reachable_modules(file: Path) -> list[Path]:
