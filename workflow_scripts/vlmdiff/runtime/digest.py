@@ -76,14 +76,17 @@ def bears_results(file: Path) -> bool:
 
 
 def reachable_modules(file: Path) -> list[Path]:
-    """Return the library files on which the results of `file` depend, itself included, sorted."""
+    """Return the library files on which the results of `file` depend, itself included, sorted.
+
+    A file that changes no result may lead to one that does, as a package's `__init__` to its modules.
+    """
     todo, seen = [Path(file).resolve()], set()
     while todo:
         current = todo.pop()
-        if current not in seen and bears_results(current):
+        if current not in seen:
             seen.add(current)
             todo.extend(direct_imports(current))
-    return sorted(seen)
+    return sorted(filter(bears_results, seen))
 
 
 @cache
