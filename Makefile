@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test bench lint world-models ship-world clean
+.PHONY: reproduce test staleness staleness-table bench lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -32,6 +32,15 @@ reproduce: .venv/installed
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow"
 	$(BIN)/pytest -m workflow
+
+# Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
+# one of each kind.
+staleness: .venv/peers
+	$(BIN)/pytest tests/workflow/test_staleness.py --every-change
+
+# Write that table anew, to be reviewed.
+staleness-table: .venv/peers
+	$(BIN)/pytest tests/workflow/test_staleness.py --write-staleness
 
 # Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them.
 bench: .venv-bench/installed

@@ -63,7 +63,7 @@ def test_code_without_results_leads_to_code_with_results(library, monkeypatch, f
 
 
 def test_a_member_of_a_package_that_bears_no_result_is_followed():
-    """The world's modules take `derive_seed` from the package `runtime`, whose `__init__` changes no result."""
+    """The world takes `derive_seed` from the package `runtime`, whose `__init__` changes no result."""
     scripts = Path(__file__).parents[2] / "workflow_scripts"
     assert digest.LIBRARY / "runtime" / "seeds.py" in digest.reachable_modules(scripts / "generate_world.py")
 
