@@ -42,9 +42,10 @@ staleness: .venv/peers
 staleness-table: .venv/peers
 	$(BIN)/pytest tests/workflow/test_staleness.py --write-staleness
 
-# Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them.
+# Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them. Freed memory is kept, as in jobs.
 bench: .venv-bench/installed
-	PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks $(ARGS)
+	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 \
+		PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -40,11 +40,16 @@ onstart:
     logger.info(plan(CFG))
 
 
+onerror:
+    logger.error(failure_summary(f"{RESULTS}/logs", STARTED))
+
+
 rule all:
     default_target: True
     input:
         experiment_outputs(),
         f"{FIGURES}/costs.svg",
+        f"{RESULTS}/provenance.md",
 
 
 rule descriptions:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from math import ceil
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.digest import script_digest
+from vlmdiff.runtime.failures import failure_summary
 
 try:
     CFG = load_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error))
 
+STARTED = time.time()
 RESULTS = f"results/{CFG.experiment}"
 LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)

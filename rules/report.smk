@@ -91,6 +91,32 @@ rule write_comparisons:
         "../workflow_scripts/write_comparisons.py"
 
 
+rule write_provenance:
+    input:
+        experiment_outputs(),
+    output:
+        report(
+            f"{RESULTS}/provenance.md",
+            caption="captions/provenance.rst",
+            category="Summary",
+            labels={"text": "Where it comes from"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_provenance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_provenance.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("write_provenance", mem_mb=500, runtime=5),
+    params:
+        experiment=RESULTS,
+        code=code_digest("write_provenance"),
+    script:
+        "../workflow_scripts/write_provenance.py"
+
+
 rule summarise_costs:
     input:
         experiment_outputs(),

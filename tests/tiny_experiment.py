@@ -61,6 +61,6 @@ def snakemake(
     *arguments: str, config: str | Path = CONFIG, folder: Path = ROOT, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake as a user would and return what it printed."""
-    command = [sys.executable, "-m", "snakemake", *arguments, "--configfile", str(config), "--cores", "2"]
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(config), "--cores", "2", *arguments]
     variables = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **environment}
     return subprocess.run(command, cwd=folder, env=variables, text=True, capture_output=True, check=False)

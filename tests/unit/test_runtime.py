@@ -124,7 +124,8 @@ def test_seeds_differ_by_name_and_stay_the_same():
 
 def frame(log: Path) -> SimpleNamespace:
     """What Snakemake hands to a script, as far as the job frame looks at it."""
-    return SimpleNamespace(log=[str(log)], threads=1, rule="some_rule", wildcards={"layer": "2"})
+    parts = {"input": [], "output": [], "params": {}, "wildcards": {"layer": "2"}}
+    return SimpleNamespace(log=[str(log)], threads=1, rule="some_rule", **parts)
 
 
 def test_a_failing_job_names_rule_wildcards_cause_and_log(tmp_path, monkeypatch):

@@ -135,8 +135,8 @@ def test_jobs_import_nothing_that_their_digest_does_not_see(jobs):
     assert unseen == {}
 
 
-# No inputs on purpose: states of interrupted trainings, and benchmark files, which come with outputs.
-UNDECLARED = ("checkpoints", "world/checkpoints", "benchmarks")
+# No inputs on purpose: states of interrupted trainings; benchmarks and records, which come with outputs.
+UNDECLARED = ("checkpoints", "world/checkpoints", "benchmarks", "provenance")
 
 
 def test_jobs_open_no_results_beside_their_inputs(jobs):

@@ -1,6 +1,7 @@
 """The whole workflow, every rule executed, on the smallest experiment: models trained from nothing."""
 
 import re
+from functools import partial
 
 import pytest
 from tiny_experiment import RESULTS as FOLDER
@@ -15,6 +16,8 @@ RULES = {
 
 # Targets, which have no job of their own, and the rule that needs an endpoint.
 NO_JOB = {*TARGETS, "descriptions"}
+# It makes nothing, and is run by a test of its own.
+ASKED_FOR = {"describe_features", "verify"}
 # Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
 SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"}
 
@@ -23,7 +26,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 def test_every_rule_ran(tiny_run):
     ran = set(re.findall(r"^(?:local)?rule (\w+):", tiny_run.stdout + tiny_run.stderr, re.MULTILINE))
-    assert RULES - SOURCES - NO_JOB - {"describe_features"} - ran == set()
+    assert RULES - SOURCES - NO_JOB - ASKED_FOR - ran == set()
 
 
 def test_every_job_left_a_log_and_a_benchmark(tiny_run):
@@ -33,7 +36,7 @@ def test_every_job_left_a_log_and_a_benchmark(tiny_run):
             for path in (RESULTS / folder).rglob("*")
             if path.is_file()
         }
-        assert RULES - SOURCES - NO_JOB - {"describe_features"} - named == set()
+        assert RULES - SOURCES - NO_JOB - ASKED_FOR - named == set()
 
 
 def test_a_second_run_does_nothing(tiny_run, tiny_config):
@@ -57,6 +60,29 @@ def test_report_is_made_offline(tiny_run, tiny_config, tmp_path):
     run = snakemake("--report", str(report), config=tiny_config)
     assert run.returncode == 0, run.stderr
     assert report.stat().st_size > 100_000
+
+
+def test_a_damaged_result_is_told_by_verify_and_refused_by_the_jobs_that_read_it(tiny_run, tiny_config):
+    run = partial(snakemake, config=tiny_config)
+    table = RESULTS / "features" / "main" / "seed_0" / "spatial" / "contrast.parquet"
+    page, content = RESULTS / "features" / "main" / "seed_0" / "spatial" / "funnel.csv", table.read_bytes()
+    whole = run("verify")
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert " 0 files damaged" in whole.stderr
+    try:
+        table.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        damaged = run("verify")
+        reading = run("--forcerun", "select_features", "--", str(page.relative_to(ROOT)))
+    finally:
+        table.write_bytes(content)
+    for failed in (damaged, reading):
+        assert failed.returncode != 0
+        assert f"{table.relative_to(ROOT)}" in failed.stderr
+    assert "snakemake --cores all -- results/tiny/features" in damaged.stderr
+    assert "run snakemake again, which makes" in reading.stderr
+    # Snakemake has removed the outputs of the job that it began; all else is as it was.
+    assert run().returncode == 0
+    assert run("verify").returncode == 0
 
 
 @pytest.mark.parametrize(

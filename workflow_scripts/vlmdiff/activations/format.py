@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xxhash
 
-SCHEMA = "vlmdiff-shard-3"
+SCHEMA = "vlmdiff-shard-4"
 CHUNK_BYTES = 2 * 2**20
 TOKEN_DTYPES = {"token_id": np.int32, "position": np.int32, "token_type": np.uint8}
 STORED = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
@@ -104,7 +104,7 @@ def check_finite(values: np.ndarray, layer: int, storage: Storage, path: Any) ->
     from vlmdiff.kernels.bits import count_masked
 
     bits = np.ascontiguousarray(values).view(np.uint16).reshape(-1)
-    wrong = count_masked(bits, np.uint16(EXPONENT[storage]))
+    wrong = count_masked(bits, EXPONENT[storage])
     if not wrong:
         return
     remedy = (

@@ -25,8 +25,6 @@ from vlmdiff.activations.format import (
     rows_per_chunk,
 )
 
-CHUNKS_AT_ONCE = 8
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -61,12 +59,15 @@ class Shard:
         missing = [layer for layer in layers if layer not in self.header.layers]
         if missing:
             raise remake(self.path, f"layers {missing} are missing, found {list(self.header.layers)}")
-        step = CHUNKS_AT_ONCE * rows_per_chunk(self.header.d_model)
+        step = rows_per_chunk(self.header.d_model)  # a chunk stays in the cache while it is digested
+        buffer = np.empty((min(step, self.n_tokens), self.header.d_model), STORED[self.header.dtype])
         with reading(self.path) as file:
             for layer in layers:
                 dataset, digest = file[layer_name(layer)], new_checksum()
                 for start in range(0, self.n_tokens, step):
-                    digest.update(array_bytes(dataset[start : start + step]))
+                    rows = buffer[: self.n_tokens - start]
+                    dataset.read_direct(rows, np.s_[start : start + len(rows)])
+                    digest.update(array_bytes(rows))
                 if digest.hexdigest() != dataset.attrs["checksum"]:
                     raise remake(self.path, f"layer {layer} was altered (its checksum differs)")
 

@@ -36,17 +36,18 @@ class ShardWriter:
         self.offsets: list[int] = [0]
         self.sample_id: list[str] = []
         self.group: list[str] = []
-        self.digests = {}
-        rows = rows_per_chunk(header.d_model)
-        for layer in header.layers:
-            self._create(layer_name(layer), STORED[header.dtype], (rows, header.d_model))
-        for name, dtype in TOKEN_DTYPES.items():
-            self._create(name, np.dtype(dtype), (65536,))
-
-    def _create(self, name: str, dtype: np.dtype, chunk: tuple[int, ...]) -> None:
-        shape, limits = (0, *chunk[1:]), (None, *chunk[1:])
-        self.file.create_dataset(name, shape=shape, maxshape=limits, chunks=chunk, dtype=dtype)
-        self.digests[name] = new_checksum()
+        # A few bytes a token, kept until the end; residuals are written at once.
+        self.tokens: dict[str, list[np.ndarray]] = {name: [] for name in TOKEN_DTYPES}
+        self.digests = {layer_name(layer): new_checksum() for layer in header.layers}
+        rows, width = rows_per_chunk(header.d_model), header.d_model
+        for name in self.digests:
+            file.create_dataset(
+                name,
+                shape=(0, width),
+                maxshape=(None, width),
+                chunks=(rows, width),
+                dtype=STORED[header.dtype],
+            )
 
     def append(self, content: ShardContent) -> None:
         """Add samples after those written so far.
@@ -58,8 +59,8 @@ class ShardWriter:
         for layer in self.header.layers:
             check_finite(content.residual[layer], layer, self.header.dtype, self.path)
             self._extend(layer_name(layer), content.residual[layer])
-        for name in TOKEN_DTYPES:
-            self._extend(name, getattr(content, name))
+        for name, parts in self.tokens.items():
+            parts.append(getattr(content, name))
         self.offsets.extend((content.offsets[1:] + self.offsets[-1]).tolist())
         self.sample_id.extend(content.sample_id)
         self.group.extend(content.group)
@@ -79,13 +80,21 @@ class ShardWriter:
             )
         for name, digest in self.digests.items():
             self.file[name].attrs["checksum"] = digest.hexdigest()
-        offsets = np.array(self.offsets, dtype=np.int64)
-        self.file.create_dataset("offsets", data=offsets).attrs["checksum"] = checksum(offsets)
+        for name, parts in self.tokens.items():
+            self._create(name, np.concatenate(parts))
+        self._create("offsets", np.array(self.offsets, dtype=np.int64))
         for name in ("sample_id", "group"):
-            values = getattr(self, name)
-            dataset = self.file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
-            dataset.attrs["checksum"] = checksum(values)
+            self._create(name, getattr(self, name))
         self.file.attrs.update({**asdict(self.header), "schema": SCHEMA})
+
+    def _create(self, name: str, values: np.ndarray | list[str]) -> None:
+        """Write a small object with its checksum; strings as UTF-8 of one length, filled with zero bytes."""
+        if isinstance(values, list):
+            encoded = [value.encode() for value in values]
+            data = np.array(encoded, h5py.string_dtype("utf-8", max(1, max(map(len, encoded)))))
+        else:
+            data = values
+        self.file.create_dataset(name, data=data).attrs["checksum"] = checksum(values)
 
 
 def check_content(content: ShardContent, header: ShardHeader, path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.pairs import PairGradients, arrays, compiles
-from vlmdiff.kernels.adam import BLOCK, update_features
+from vlmdiff.kernels.adam import BLOCK, update_features, update_offset
 from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.pairs import group_by_feature
 
@@ -33,6 +33,8 @@ class DictionaryAdam(torch.optim.Adam):
     def __init__(self, dictionary: Dictionary, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         super().__init__(dictionary.parameters(), lr=lr, betas=betas, fused=True)
         self.dictionary = dictionary
+        four = {dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec}
+        self.has_others = any(one not in four for one in dictionary.parameters())
         dictionary.defers = compiles(*dictionary.parameters())
         if dictionary.defers:
             hold_by_column(dictionary.W_enc)
@@ -51,33 +53,29 @@ class DictionaryAdam(torch.optim.Adam):
             self.dictionary.normalise_decoder()
         else:
             self._step_features(found)
-            super().step()
+            if self.has_others:
+                super().step()
         return loss
 
     def _step_features(self, found: PairGradients) -> None:
-        """Update encoder and decoder; give the biases their gradients."""
+        """Update the encoder, the decoder and their biases."""
         dictionary, group = self.dictionary, self.param_groups[0]
-        encoder, decoder = self._matrix(dictionary.W_enc, by_column=True), self._matrix(dictionary.W_dec)
+        matrices = self._moved(dictionary.W_enc, by_column=True), self._moved(dictionary.W_dec)
+        b_enc, b_dec = self._moved(dictionary.b_enc), self._moved(dictionary.b_dec)
         time = float(self.state[dictionary.W_dec]["step"])
         (beta1, beta2), rate = group["betas"], float(group["lr"])
-        settings = (beta1, beta2, rate / (1 - beta1**time), (1 - beta2**time) ** -0.5, group["eps"])
-        bias = torch.empty_like(dictionary.b_enc)
-        offsets = torch.empty(-(-dictionary.d_sae // BLOCK), dictionary.d_model)
+        scaled = (beta1, beta2, rate / (1 - beta1**time), (1 - beta2**time) ** -0.5, group["eps"])
+        settings = tuple(np.float32(one) for one in scaled)
+        offsets = np.empty((-(-dictionary.d_sae // BLOCK), dictionary.d_model), np.float32)
         begins, columns, values = arrays(found.pairs.begins, found.pairs.columns, found.pairs.values)
         products, x, gradient = arrays(found.products, found.x, found.gradient)
         with torch_threads():
             grouping = group_by_feature(begins, columns, values, dictionary.d_sae)
-            update_features(
-                grouping, products, values, x, gradient, encoder, decoder,
-                tuple(np.float32(one) for one in settings), bias.numpy(), offsets.numpy(),
-            )  # fmt: skip
-        dictionary.b_enc.grad = bias
-        dictionary.b_dec.grad = found.gradient.sum(dim=0)
-        if dictionary.subtract_decoder_bias:
-            dictionary.b_dec.grad -= offsets.sum(dim=0)
+            update_features(grouping, products, values, x, gradient, *matrices, b_enc, settings, offsets)
+        update_offset(gradient, offsets, dictionary.subtract_decoder_bias, b_dec, settings)
 
-    def _matrix(self, weights: Tensor, by_column: bool = False) -> tuple[np.ndarray, ...]:
-        """Count a step of a matrix; return it and its moments as arrays (d_sae, d_model)."""
+    def _moved(self, weights: Tensor, by_column: bool = False) -> tuple[np.ndarray, ...]:
+        """Count a step of a parameter; return it and its moments as arrays, a matrix as (d_sae, d_model)."""
         state = self.state[weights]
         if not state:
             state["step"] = torch.zeros(())

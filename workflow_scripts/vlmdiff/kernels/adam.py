@@ -10,7 +10,8 @@ import numpy as np
 from numba import prange
 
 from vlmdiff.kernels.compiled import compiled, parallel
-from vlmdiff.kernels.lanes import dot
+from vlmdiff.kernels.errors import column_sums
+from vlmdiff.kernels.lanes import add_four, add_one, dot
 
 BLOCK = 32  # features that share buffers, whatever the number of threads: sums stay the same
 
@@ -39,10 +40,17 @@ def adam_row(row, first, second, gradient, beta1, beta2, rate, root, eps):
 def sum_pairs(weights, pairs, tokens, start, stop, rows, total):
     """Write `sum over sorted pairs of weight * rows[token]`."""
     total[:] = np.float32(0)
-    for p in range(start, stop):
-        weight, row = weights[pairs[p]], rows[tokens[p]]
-        for c in range(len(total)):
-            total[c] += weight * row[c]
+    whole = start + (stop - start) // 4 * 4
+    for p in range(start, whole, 4):
+        add_four(
+            total,
+            weights[pairs[p]], rows[tokens[p]],
+            weights[pairs[p + 1]], rows[tokens[p + 1]],
+            weights[pairs[p + 2]], rows[tokens[p + 2]],
+            weights[pairs[p + 3]], rows[tokens[p + 3]],
+        )  # fmt: skip
+    for p in range(whole, stop):
+        add_one(total, weights[pairs[p]], rows[tokens[p]])
 
 
 @compiled
@@ -63,9 +71,9 @@ def normalise(row):
 
 @parallel
 def update_features(
-    grouping, products, values, x, gradient, encoder, decoder, settings, bias_gradient, offset_gradients
+    grouping, products, values, x, gradient, encoder, decoder, bias, settings, offset_gradients
 ):
-    """Update encoder and decoder rows of all features by the gradients of their pairs.
+    """Update encoder rows, decoder rows and biases of all features by the gradients of their pairs.
 
     Args:
         grouping: the pairs by feature (`group_by_feature`).
@@ -75,30 +83,52 @@ def update_features(
         gradient: (n, d_model) gradient of the reconstruction.
         encoder: weights (d_sae, d_model), the encoder's columns as rows, and both moments; updated.
         decoder: the same of the decoder, whose rows have unit norm before and after.
+        bias: the same of b_enc (d_sae,).
         settings: (beta1, beta2, rate, root, eps) as for `adam_row`.
-        bias_gradient: (d_sae,) gradient of b_enc, written.
-        offset_gradients: (blocks, d_model), written: `sum over features of bias_gradient * encoder row`, in
-            parts.
+        offset_gradients: (blocks, d_model), written: `sum over features of the bias's gradient * encoder
+            row`, in parts.
     """
     starts, pairs, tokens = grouping
     beta1, beta2, rate, root, eps = settings
     W_enc, m_enc, v_enc = encoder
     W_dec, m_dec, v_dec = decoder
+    b_enc, m_bias, v_bias = bias
     for block in prange(len(offset_gradients)):
+        first, last = block * BLOCK, min(len(W_enc), block * BLOCK + BLOCK)
         total, offset = np.empty(x.shape[1], np.float32), offset_gradients[block]
+        biases = np.zeros(last - first, np.float32)
         offset[:] = np.float32(0)
-        for f in range(block * BLOCK, min(len(W_enc), block * BLOCK + BLOCK)):
+        for f in range(first, last):
             start, stop = starts[f], starts[f + 1]
-            bias = np.float32(0)
             for p in range(start, stop):
-                bias += products[pairs[p]]
-            bias_gradient[f] = bias
-            if bias != 0:
+                biases[f - first] += products[pairs[p]]
+            if biases[f - first] != 0:
                 for c in range(len(offset)):
-                    offset[c] += bias * W_enc[f, c]
+                    offset[c] += biases[f - first] * W_enc[f, c]
             sum_pairs(products, pairs, tokens, start, stop, x, total)
             adam_row(W_enc[f], m_enc[f], v_enc[f], total, beta1, beta2, rate, root, eps)
             sum_pairs(values, pairs, tokens, start, stop, gradient, total)
             remove_along(total, W_dec[f])
             adam_row(W_dec[f], m_dec[f], v_dec[f], total, beta1, beta2, rate, root, eps)
             normalise(W_dec[f])
+        adam_row(
+            b_enc[first:last], m_bias[first:last], v_bias[first:last], biases, beta1, beta2, rate, root, eps
+        )
+
+
+@compiled
+def update_offset(gradient, offset_gradients, subtracted, offset, settings):
+    """Update the decoder's bias.
+
+    Args:
+        gradient: (n, d_model) gradient of the reconstruction.
+        offset_gradients: (blocks, d_model) what `update_features` has written.
+        subtracted: whether the encoder's input has the bias subtracted.
+        offset: b_dec (d_model,) and both moments; updated.
+        settings: (beta1, beta2, rate, root, eps) as for `adam_row`.
+    """
+    beta1, beta2, rate, root, eps = settings
+    total = column_sums(gradient)
+    if subtracted:
+        total -= column_sums(offset_gradients)
+    adam_row(offset[0], offset[1], offset[2], total.astype(np.float32), beta1, beta2, rate, root, eps)

@@ -27,8 +27,8 @@ def subtract(x, x_hat, difference):
 
 
 @compiled
-def column_means(x):
-    """Return the mean of each column of (n, d)."""
+def column_sums(x):
+    """Return the sum of each column of (n, d), in float64."""
     n, d = x.shape
     sums, part = np.zeros(d), np.empty(d, np.float32)
     for start in range(0, n, ROWS):
@@ -37,13 +37,13 @@ def column_means(x):
             for c in range(d):
                 part[c] += x[i, c]
         sums += part
-    return (sums / n).astype(np.float32)
+    return sums
 
 
 @compiled
 def squared_deviations(x):
     """Return the sum of squared distances of rows (n, d) from their mean."""
-    means, whole = column_means(x), 0.0
+    means, whole = (column_sums(x) / len(x)).astype(np.float32), 0.0
     row = np.empty_like(means)
     for i in range(x.shape[0]):
         for c in range(len(row)):

@@ -16,15 +16,27 @@ from vlmdiff.kernels.compiled import compiled, parallel
 from vlmdiff.kernels.tail_sums import stirling_tail, tail_sum
 
 EXACT = 16  # below, Stirling's series is not accurate enough
-STIRLING = np.array([0.0] + [math.log(math.factorial(k)) - k * math.log(k) + k for k in range(1, EXACT)])
+# log n! - n log n + n - log(2 pi n) / 2; at 0, which has no root, log n! itself.
+SMALL = np.array(
+    [0.0]
+    + [
+        math.lgamma(k + 1) - (k + 0.5) * math.log(k) + k - 0.5 * math.log(2 * math.pi)
+        for k in range(1, EXACT)
+    ]
+)
+DEVIANCE = tuple(1 / (power * (power - 1)) for power in range(2, 18))
 
 
 @compiled
 def stirling(n):
-    """Return log n! - n log n + n; 0 at n = 0."""
-    if n < EXACT:
-        return STIRLING[int(n)]
-    return stirling_tail(n) + 0.5 * np.log(2 * np.pi * n)
+    """Return Stirling's error of log n!, its root aside: log n! - n log n + n - log(root(n)) / 2."""
+    return SMALL[int(n)] if n < EXACT else stirling_tail(n)
+
+
+@compiled
+def root(n):
+    """Return 2 pi n, whose square root is a factor of n!; 1 at n = 0."""
+    return 2 * np.pi * n if n > 0 else 1.0
 
 
 @compiled
@@ -41,8 +53,8 @@ def deviance(observed, expected, difference):
         log_ratio = np.log(observed / expected) if observed > 0 else 0.0
         return observed * log_ratio - difference
     tail = 0.0
-    for power in range(17, 1, -1):  # sum of (-x)^k / (k (k - 1)), k = 2 … 17
-        tail = 1 / (power * (power - 1)) - x * tail
+    for k in range(15, -1, -1):  # sum of (-x)^k / (k (k - 1)), k = 2 … 17
+        tail = DEVIANCE[k] - x * tail
     return expected * x * x * tail
 
 
@@ -59,9 +71,12 @@ def log_point(a, b, c, d, excess):
     off = excess / total
     margins = stirling(a + b) + stirling(c + d) + stirling(a + c) + stirling(b + d) - stirling(total)
     cells = stirling(a) + stirling(b) + stirling(c) + stirling(d)
-    first = deviance(a, (a + b) * ((a + c) / total), off) + deviance(b, (a + b) * ((b + d) / total), -off)
-    second = deviance(c, (c + d) * ((a + c) / total), -off) + deviance(d, (c + d) * ((b + d) / total), off)
-    return margins - cells - first - second
+    over = root(a + b) * root(c + d) * (root(a + c) * root(b + d) / root(total))
+    roots = 0.5 * np.log(over / (root(a) * root(b)) / (root(c) * root(d)))
+    first, second = (a + c) / total, (b + d) / total
+    above = deviance(a, (a + b) * first, off) + deviance(b, (a + b) * second, -off)
+    below = deviance(c, (c + d) * first, -off) + deviance(d, (c + d) * second, off)
+    return margins - cells + roots - above - below
 
 
 @compiled
@@ -69,7 +84,7 @@ def log_upper(a, b, c, d, nodes, weights):
     """Return the log of P(X >= a) of a table at or above (at most one unit below) its mode; whole counts."""
     excess = float(a * d - b * c)
     a, b, c, d = float(a), float(b), float(c), float(d)
-    return log_point(a, b, c, d, excess) + np.log(tail_sum(a, b, c, d, nodes, weights))
+    return log_point(a, b, c, d, excess) + np.log(tail_sum(a, b, c, d, excess, nodes, weights))
 
 
 @parallel

@@ -1,4 +1,4 @@
-"""Inner products in 64 lanes: the order of the sum is fixed, and vector instructions can do it."""
+"""Sums of vectors whose order is fixed, and which vector instructions can do."""
 
 from __future__ import annotations
 
@@ -72,3 +72,17 @@ def dot(x, y):
     for c in range(len(x) // LANES * LANES, len(x)):
         total += x[c] * y[c]
     return total
+
+
+@compiled
+def add_one(total, weight, row):
+    """Add `weight * row` to a vector."""
+    for c in range(len(total)):
+        total[c] += weight * row[c]
+
+
+@compiled
+def add_four(total, w0, row0, w1, row1, w2, row2, w3, row3):
+    """Add four weighted rows to a vector, one after the other, while each of its values is at hand."""
+    for c in range(len(total)):
+        total[c] = (((total[c] + w0 * row0[c]) + w1 * row1[c]) + w2 * row2[c]) + w3 * row3[c]

@@ -1,7 +1,7 @@
 """Sums over active pairs (token, feature).
 
 Pairs stand in the order of tokens: those of token `i` are `begins[i]:begins[i + 1]`; `columns` names their
-features, `values` their activations. A value of 0 or less marks a pair that is switched off.
+features, `values` their activations. A value of 0 marks a pair that is switched off.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from vlmdiff.kernels.compiled import compiled, parallel
-from vlmdiff.kernels.lanes import dot
+from vlmdiff.kernels.lanes import add_four, add_one, dot
 
 
 @parallel
@@ -26,12 +26,19 @@ def decode_pairs(begins, columns, values, W_dec, b_dec, x_hat):
     for i in prange(len(x_hat)):
         row = x_hat[i]
         row[:] = b_dec
-        for p in range(begins[i], begins[i + 1]):
-            value = values[p]
-            if value > 0:
-                direction = W_dec[columns[p]]
-                for c in range(len(row)):
-                    row[c] += value * direction[c]
+        stop = begins[i + 1]
+        whole = begins[i] + (stop - begins[i]) // 4 * 4
+        for p in range(begins[i], whole, 4):
+            # A pair that is switched off has the value 0.
+            add_four(
+                row,
+                values[p], W_dec[columns[p]],
+                values[p + 1], W_dec[columns[p + 1]],
+                values[p + 2], W_dec[columns[p + 2]],
+                values[p + 3], W_dec[columns[p + 3]],
+            )  # fmt: skip
+        for p in range(whole, stop):
+            add_one(row, values[p], W_dec[columns[p]])
 
 
 @parallel

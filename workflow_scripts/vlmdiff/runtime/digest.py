@@ -19,11 +19,12 @@ from functools import cache
 from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1]
-# A job's frame (logs, threads, renaming) changes no result, and the configuration reaches a job
+# A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
 # through its params alone; neither may make results stale. How a source's text is read does.
+FRAME = ("__init__", "digest", "failures", "files", "job", "origin", "progress", "records", "verification")
 WITHOUT_RESULT = (
     *(file for file in (LIBRARY / "config").glob("*.py") if file.name != "sources.py"),
-    *(LIBRARY / "runtime" / f"{name}.py" for name in ("__init__", "digest", "files", "job", "progress")),
+    *(LIBRARY / "runtime" / f"{name}.py" for name in FRAME),
 )
 # Trees differ between versions of Python, as compiled modules do.
 KEPT = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
