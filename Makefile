@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test kill bench lint world-models ship-world clean
+.PHONY: reproduce test kill staleness staleness-table bench lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -37,6 +37,15 @@ test: .venv/peers
 # (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
 kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
+
+# Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
+# one of each kind.
+staleness: .venv/peers
+	$(BIN)/pytest tests/workflow/test_staleness.py --every-change
+
+# Write that table anew, to be reviewed.
+staleness-table: .venv/peers
+	$(BIN)/pytest tests/workflow/test_staleness.py --write-staleness
 
 # Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them. Freed memory is kept, as in jobs.
 bench: .venv-bench/installed

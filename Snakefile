@@ -32,6 +32,8 @@ include: "rules/ground_truth.smk"
 include: "rules/figures.smk"
 include: "rules/confidence_figures.smk"
 include: "rules/report.smk"
+# Last, because it adds to all rules.
+include: "rules/staleness.smk"
 
 
 onstart:

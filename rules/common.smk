@@ -51,9 +51,22 @@ def code_digest(rule_name):
     return script_digest(SCRIPTS / f"{rule_name}.py")
 
 
+def not_compared(values):
+    """Return a param that changes no result: Snakemake does not compare what is computed from resources."""
+    return lambda wildcards, resources: values()
+
+
 def is_world(dataset):
     """Tell whether a data set is written by the built-in world."""
     return dataset not in CFG.datasets
+
+
+def folder_beside(path):
+    """Ask for a folder that is written together with a file that is an input too, and stands for both.
+
+    Of a folder Snakemake sees the time alone, which a copy changes.
+    """
+    return ancient(path)
 
 
 def world_models_folder():
@@ -84,10 +97,24 @@ def vision_tower_folder(name):
     return None if source is None else checkpoint_folder(f"{name}_vision_tower", source)
 
 
-def vision_tower_files(name):
-    """Return what a model needs of a vision tower that lies apart; nothing if there is none."""
-    folder = vision_tower_folder(name)
-    return [] if folder is None else [f"{folder}/config.json"]
+def identity_files(folder, source):
+    """Return what a checkpoint is known by, beside config.json, which other weights may have too."""
+    if is_hub(source):
+        return [f"{folder}/commit.json"]
+    if folder.startswith(f"{RESULTS}/"):
+        return [f"{folder}/model.safetensors"]
+    kinds = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.jinja")
+    found = {file for kind in kinds for file in Path(folder).glob(kind) if file.name != "config.json"}
+    return sorted(map(str, found))
+
+
+def weight_files(name):
+    """Return what a model's weights are known by, and those of a vision tower that lies apart."""
+    model, tower = CFG.models[name], vision_tower_folder(name)
+    files = identity_files(model_path(name), model.path)
+    if tower is None:
+        return files
+    return [*files, f"{tower}/config.json", *identity_files(tower, model.vision_tower)]
 
 
 def subject_params(name):

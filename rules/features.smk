@@ -127,7 +127,7 @@ rule lexical_filter:
         totals=concept_tables("totals", "target"),
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
         model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
-        vision_tower=lambda wildcards: vision_tower_files(compared_model(wildcards)),
+        weights=lambda wildcards: weight_files(compared_model(wildcards)),
     output:
         f"{FEATURES}/{{concept}}/lexical.parquet",
     log:
