@@ -37,17 +37,19 @@ def hang(cluster: SlurmCluster, number: str) -> None:
 def requeue(cluster: SlurmCluster, number: str) -> None:
     """Take a running job away and put it back into the queue, as preemption does."""
     cluster.ask("scontrol", "requeue", number)
-    start_soon(cluster, number)
+    cluster.wait_for("the job to be back in the queue", lambda: number in cluster.jobs("pending"))
+    # Slurm would hold it back for two minutes.
+    cluster.tell("scontrol", "update", f"JobId={number}", "StartTime=now")
 
 
 def lose_node(cluster: SlurmCluster, _: str) -> None:
     """Declare the node down, which ends every job on it, and bring it back."""
-    lost = list(cluster.jobs("running"))
+    lost = set(cluster.jobs("running"))
     cluster.tell("scontrol", "update", f"NodeName={cluster.host}", "State=DOWN", "Reason=a test")
     cluster.wait_for("lost jobs to leave the node", lambda: not cluster.jobs("running,completing"))
     cluster.resume()
-    for number in lost:
-        start_soon(cluster, number)
+    for number in lost & set(cluster.jobs("pending")):
+        cluster.tell("scontrol", "update", f"JobId={number}", "StartTime=now")
 
 
 def drain(cluster: SlurmCluster, _: str) -> None:
@@ -57,14 +59,6 @@ def drain(cluster: SlurmCluster, _: str) -> None:
     time.sleep(5)
     assert not cluster.jobs("running"), "a drained node started a job"
     cluster.resume()
-
-
-def start_soon(cluster: SlurmCluster, number: str) -> None:
-    """Spare a requeued job the two minutes for which Slurm holds it back."""
-    cluster.wait_for(
-        f"job {number} to be back in the queue", lambda: cluster.job(number)["JobState"] == "PENDING"
-    )
-    cluster.tell("scontrol", "update", f"JobId={number}", "StartTime=now")
 
 
 @dataclass
@@ -85,23 +79,32 @@ def disturb(cluster: SlurmCluster, run: WorkflowRun, plan: list[Disturbance], se
     """
     chance = random.Random(seed)
     waiting, done = list(plan), []
+    chosen: set[str] = set()
     due: dict[str, tuple[float, Disturbance]] = {}
     while run.running():
         running = cluster.jobs("running")
         for part in list(waiting):
-            for number, comment in running.items():
-                if comment.startswith(f"rule_{part.name}") and number not in due:
-                    due[number] = (time.monotonic() + chance.uniform(*part.after_s), part)
-                    waiting.remove(part)
-                    break
+            number = first_job(running, part.name, chosen)
+            if number is not None:
+                chosen.add(number)
+                due[number] = (time.monotonic() + chance.uniform(*part.after_s), part)
+                waiting.remove(part)
         for number, (moment, part) in list(due.items()):
-            if part in done or part in waiting:
-                continue
             if number not in running:
+                del due[number]
                 waiting.append(part)  # the job ended first: the next one of its kind is hit
             elif time.monotonic() >= moment:
+                del due[number]
                 part.act(cluster, number)
                 part.jobs.append(number)
                 done.append(part)
         time.sleep(POLL_S)
     return done
+
+
+def first_job(running: dict[str, str], name: str, chosen: set[str]) -> str | None:
+    """Return the first running job of a rule or group that is not to be hit already."""
+    for number, comment in running.items():
+        if comment.startswith(f"rule_{name}") and number not in chosen:
+            return number
+    return None

@@ -90,7 +90,11 @@ class SlurmCluster:
         self.host = socket.gethostname().partition(".")[0]
         self.cpus, self.memory_mb = cpus, memory_mb
         self.daemons: list[subprocess.Popen[bytes]] = []
-        self.environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": SEARCH}
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{SEARCH}",
+        }
 
     def __enter__(self) -> SlurmCluster:
         """Start the daemons and wait until the node takes jobs."""
@@ -130,7 +134,16 @@ class SlurmCluster:
         ports = {"controller_port": free_port(), "node_port": free_port()}
         text = CONFIG.format(**values, **ports, memory_mb=self.memory_mb)
         (self.folder / "slurm.conf").write_text(text)
+        self.write_srun()
         (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
+
+    def write_srun(self) -> None:
+        """Put an `srun` before Slurm's own: Snakemake drops SLURM_CONF before it starts a job's step."""
+        place = self.folder / "bin" / "srun"
+        place.parent.mkdir()
+        own = shutil.which("srun", path=SEARCH)
+        place.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {own} "$@"\n')
+        place.chmod(0o755)
 
     def munge_files(self) -> list[str]:
         """Return the options that keep munge inside the folder."""
@@ -145,7 +158,13 @@ class SlurmCluster:
             command = [str(path), *arguments]
             self.daemons.append(
                 subprocess.Popen(
-                    command, env=self.environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+                    command,
+                    env=self.environment,
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    # Ctrl-C at the terminal is for Python, which stops the daemons in order.
+                    start_new_session=True,
                 )
             )
 
@@ -217,9 +236,8 @@ class SlurmCluster:
 
 
 if __name__ == "__main__":
+    stops = {signal.SIGINT, signal.SIGTERM}
     with SlurmCluster(Path(sys.argv[1]).absolute()) as running:
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
         print(f"export SLURM_CONF={running.environment['SLURM_CONF']}", flush=True)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            print("stopping", flush=True)
+        signal.sigwait(stops)

@@ -1,6 +1,5 @@
 """The Slurm profile in few jobs: requests, growth on retry, groups, a cancelled job. Under three minutes."""
 
-import json
 import re
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 import yaml
 from dependable.compare import differences
 from disturbances import Disturbance, cancel, disturb
-from workflow_runs import RESULTS, ROOT, WorkflowRun
+from workflow_runs import CONFIG, RESULTS, ROOT, WorkflowRun
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -16,9 +15,11 @@ DATA = "results/dependable/world/data/{}/samples.jsonl"
 PROFILE = ROOT / "profiles" / "slurm"
 
 
-def with_resources(**rules: dict[str, int]) -> list[str]:
-    """Return the option that sets `resources:` of the configuration."""
-    return ["--config", f"resources={json.dumps(rules)}"]
+def with_resources(folder: Path, **rules: dict[str, int]) -> Path:
+    """Write the configuration with `resources:` of some rules, and return its file."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(CONFIG.read_text()) | {"resources": rules}))
+    return path
 
 
 def test_the_profile_names_rules_that_exist_and_repeats_the_default_profile():
@@ -44,14 +45,14 @@ def test_short_jobs_of_one_kind_travel_in_one_slurm_job(cluster, tmp_path):
     assert len(run.submitted()) == 1
     job = cluster.job(run.submitted()[0])
     assert job["JobState"] == "COMPLETED"
-    # Three jobs of 800 MB beside each other, each of which may take 5 minutes.
-    assert (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"]) == ("3", "2400M", "00:05:00")
+    # Three jobs of 800 MB that take turns, each of which may take 5 minutes.
+    assert (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"]) == ("1", "800M", "00:15:00")
     assert all((tmp_path / DATA.format(name)).stat().st_size for name in names)
 
 
 def test_a_job_that_exceeds_its_memory_gets_more_when_it_is_tried_again(cluster, tmp_path):
-    options = with_resources(generate_world={"mem_mb": 260, "runtime": 20})
-    run = WorkflowRun(tmp_path, DATA.format("text_val"), *options, cluster=cluster).succeed()
+    config = with_resources(tmp_path, generate_world={"mem_mb": 260, "runtime": 20})
+    run = WorkflowRun(tmp_path, DATA.format("text_val"), cluster=cluster, config=config).succeed()
     jobs = [cluster.job(number) for number in run.submitted()]
     asked = [(job["MinMemoryNode"], job["TimeLimit"]) for job in jobs]
     assert asked == [("260M", "00:20:00"), ("390M", "00:30:00"), ("520M", "00:40:00")][: len(jobs)]
@@ -63,9 +64,9 @@ def test_a_job_that_exceeds_its_memory_gets_more_when_it_is_tried_again(cluster,
 
 def test_a_gpu_is_asked_for_where_the_configuration_says_so(cluster, tmp_path):
     targets = [DATA.format("text_val"), "results/dependable/config.yaml"]
-    options = with_resources(generate_world={"gpu": 1})
+    config = with_resources(tmp_path, generate_world={"gpu": 1})
     partitions = ["--slurm-partition-config", str(PROFILE / "partitions.yaml")]
-    run = WorkflowRun(tmp_path, *targets, *partitions, *options, cluster=cluster).succeed()
+    run = WorkflowRun(tmp_path, *targets, *partitions, cluster=cluster, config=config).succeed()
     jobs = [cluster.job(number) for number in run.submitted()]
     assert {(job["Partition"], job.get("TresPerJob", "none")) for job in jobs} == {
         ("gpu", "gres:gpu:1"),

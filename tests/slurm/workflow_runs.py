@@ -32,12 +32,15 @@ class WorkflowRun:
         folder: working folder; later calls in it go on with what is there.
         arguments: targets and options.
         cluster: where jobs run; this machine if None.
+        config: configuration file.
     """
 
-    def __init__(self, folder: Path, *arguments: str, cluster: SlurmCluster | None = None):
+    def __init__(
+        self, folder: Path, *arguments: str, cluster: SlurmCluster | None = None, config: Path = CONFIG
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--configfile", str(CONFIG), *(ON_SLURM if cluster else ["--cores", "2"]), *arguments]
+        command += ["--configfile", str(config), *(ON_SLURM if cluster else ["--cores", "2"]), *arguments]
         environment = cluster.environment if cluster else dict(os.environ)
         self.log = folder / f"snakemake_{len(list(folder.glob('snakemake_*.log')))}.log"
         with self.log.open("wb") as out:
