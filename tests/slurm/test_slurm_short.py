@@ -45,8 +45,8 @@ def test_short_jobs_of_one_kind_travel_in_one_slurm_job(cluster, tmp_path):
     assert len(run.submitted()) == 1
     job = cluster.job(run.submitted()[0])
     assert job["JobState"] == "COMPLETED"
-    # Three jobs of 800 MB that take turns, each of which may take 5 minutes.
-    assert (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"]) == ("1", "800M", "00:15:00")
+    # Three jobs of 1 GB that take turns, each of which may take 5 minutes.
+    assert (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"]) == ("1", "1000M", "00:15:00")
     assert all((tmp_path / DATA.format(name)).stat().st_size for name in names)
 
 

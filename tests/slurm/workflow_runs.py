@@ -51,6 +51,8 @@ class WorkflowRun:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                # A shell that runs this in the background ignores Ctrl-C, and its children would too.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def running(self) -> bool:
