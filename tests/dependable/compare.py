@@ -10,10 +10,16 @@ import numpy as np
 
 from vlmdiff.runtime.files import WORKPLACE
 
-# Times that something took: logs, Snakemake's measurements, and the table and figure made from these.
-TIMES = ("benchmarks/", "logs/", "costs.csv", "figures/costs.pdf", "figures/costs.png", "figures/costs.svg")
-# The record beside a trained model says how long it took, beside what must be the same.
-RECORD, TIME_KEY = "training.json", "wall_s"
+# Times that something took or happened: logs, Snakemake's measurements, what is made from these, and the page
+# that says when jobs ran; each with its record.
+TIMES = (
+    *("benchmarks/", "logs/", "provenance.md", "provenance/provenance.md.json"),
+    *("costs.csv", "figures/costs.pdf", "figures/costs.png", "figures/costs.svg"),
+    *("provenance/costs.csv.json", "provenance/figures/costs."),
+)
+# Records that hold a time beside what must be the same.
+MODEL_RECORD, JOB_RECORDS = "training.json", "provenance/"
+TIME_KEYS = {"wall_s", "started", "seconds"}
 
 
 def compared_files(folder: Path) -> dict[str, Path]:
@@ -28,19 +34,23 @@ def differences(one: Path, other: Path) -> list[str]:
     found = [f"only in {one}: {name}" for name in sorted(left.keys() - right.keys())]
     found += [f"only in {other}: {name}" for name in sorted(right.keys() - left.keys())]
     for name in sorted(left.keys() & right.keys()):
-        if not same_content(left[name], right[name]):
+        if not same_content(name, left[name], right[name]):
             found.append(f"differs: {name}")
     return found
 
 
-def same_content(one: Path, other: Path) -> bool:
+def same_content(name: str, one: Path, other: Path) -> bool:
     """Compare two files by their bytes, shards by what is in them, records without their times."""
     if one.suffix == ".h5":
         return shard_content(one) == shard_content(other)
-    if one.name == RECORD:
-        first, second = (json.loads(path.read_text()) for path in (one, other))
-        return first.pop(TIME_KEY) >= 0 and second.pop(TIME_KEY) >= 0 and first == second
+    if one.name == MODEL_RECORD or name.startswith(JOB_RECORDS):
+        return timeless(one) == timeless(other)
     return one.read_bytes() == other.read_bytes()
+
+
+def timeless(path: Path) -> dict[str, object]:
+    """Return a record without its times."""
+    return {key: value for key, value in json.loads(path.read_text()).items() if key not in TIME_KEYS}
 
 
 def shard_content(path: Path) -> dict[str, object]:
