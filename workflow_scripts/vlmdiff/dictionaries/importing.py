@@ -16,7 +16,13 @@ from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.published.content import Found
-from vlmdiff.dictionaries.published.convert import SAME_NORM_16_BITS, files_of, read_published, to_dictionary
+from vlmdiff.dictionaries.published.convert import (
+    SAME_NORM_16_BITS,
+    check_converted,
+    files_of,
+    read_published,
+    to_dictionary,
+)
 from vlmdiff.dictionaries.published.saelens import RELEASE, read_release
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
@@ -91,6 +97,7 @@ def import_dictionary(
     found = read_published(PublishedSource(format, path, **options))
     check_place(found, path, layer)
     dictionary = to_dictionary(found)
+    check_converted(dictionary, path)
     check_shape(dictionary, path, shape)
     provenance = {
         **facts,

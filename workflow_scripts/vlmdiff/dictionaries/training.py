@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.activations.format import layer_name
-from vlmdiff.activations.shards import reading
+from vlmdiff.activations.shards import plain, reading
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint, Snapshots, TrainingLog, in_raw_units
 from vlmdiff.dictionaries.files import save_dictionary
@@ -161,7 +161,7 @@ def settings_digest(
     for path in activations:
         with reading(Path(path)) as file:
             for name in (layer_name(layer), "token_type"):
-                total.update(str(file[name].attrs["checksum"]).encode())
+                total.update(str(plain(file[name].attrs["checksum"])).encode())
     if initial != "random":
         for name in (WEIGHTS, CONFIG):
             file = Path(initial) / name

@@ -13,12 +13,17 @@ WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 ARCHITECTURES = ("topk", "jumprelu")
 # More features, or dimensions, than any dictionary has.
 LARGEST = 2**31 - 1
+LONGEST = 2000  # characters of a message
 # What safetensors raises for a file that is damaged or of another kind.
 UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError)
 
 
 class DictionaryError(ValueError):
     """A dictionary's folder cannot be used; the message says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Keep beginning and end of a message into which a damaged file brought a very long value."""
+        super().__init__(message if len(message) <= LONGEST else f"{message[:600]} … {message[-300:]}")
 
 
 def load_weights(folder: str | Path) -> dict[str, np.ndarray]:

@@ -92,9 +92,15 @@ def write_table(frame: pd.DataFrame, schema: pa.Schema, path: str | Path) -> Non
     table = conform(frame, schema, str(path))
     with replacing(path) as temporary:
         if Path(path).suffix == ".csv":
-            table.to_pandas().to_csv(temporary, index=False)
+            table.to_pandas().to_csv(temporary, index=False, lineterminator=line_end(table))
         else:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def line_end(table: pa.Table) -> str:
+    """Return what ends a line of CSV: writers quote no other ends, and texts may hold a carriage return."""
+    texts = [column for column in table.columns if pa.types.is_string(column.type)]
+    return "\r\n" if any(pc.any(pc.match_substring(column, "\r")).as_py() for column in texts) else "\n"
 
 
 def read_table(

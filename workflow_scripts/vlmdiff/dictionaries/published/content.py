@@ -142,6 +142,18 @@ def count(value: Any, key: str, path: Path, most: int = LARGEST) -> int:
     return value
 
 
+def flag(config: Mapping[str, Any], key: str, default: bool, path: Path) -> bool:
+    """Return a truth value of a configuration, `default` if it is left out or null.
+
+    Raises:
+        DictionaryError: it is something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, bool | None):
+        raise DictionaryError(f"{path}: {key} is {value!r}, expected true or false. {remedy()}")
+    return default if value is None else value
+
+
 def filled(value: float, like: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:
     """Return one float32 value for every feature."""
     return torch.full(like.shape, value, dtype=torch.float32)

@@ -13,6 +13,7 @@ from vlmdiff.dictionaries.published.content import (
     Found,
     count,
     filled,
+    flag,
     needed,
     number,
     read_json,
@@ -51,17 +52,17 @@ def read(source: PublishedSource) -> Found:
         "W_dec": tensors["decoder.weight"].T,
         "b_dec": tensors.get("decoder.bias", torch.zeros(tensors["decoder.weight"].shape[:1])),
     }
-    k, activation = None, config.get("act_fn", "jumprelu")
+    k, threshold, activation = None, 0.0, config.get("act_fn", "jumprelu")
     if activation == "topk":
         needed(config, ("top_k",), path)
         k = count(config["top_k"], "top_k", path, config["d_sae"])
     else:
         needed(config, ("jump_relu_threshold",) if activation == "jumprelu" else (), path)
-        threshold = 0.0
         if activation == "jumprelu":
             threshold = number(config["jump_relu_threshold"], "jump_relu_threshold", path) * scale
-        weights["threshold"] = filled(max(threshold, 0.0), weights["b_enc"])
     weights = widened(weights, file)
+    if k is None:
+        weights["threshold"] = filled(max(threshold, 0.0), weights["b_enc"])
     if tuple(weights["W_enc"].shape) != shape:
         raise DictionaryError(
             f"{file}: encoder of d_model, d_sae = {tuple(weights['W_enc'].shape)}, {CONFIG} asks for "
@@ -70,9 +71,9 @@ def read(source: PublishedSource) -> Found:
     return Found(
         weights,
         k,
-        bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+        flag(config, "apply_decoder_bias_to_pre_encoder", False, path),
         scale,
-        bool(config.get("sparsity_include_decoder_norm", False)),
+        flag(config, "sparsity_include_decoder_norm", False, path),
         config.get("hook_point_in"),
     )
 
@@ -86,9 +87,11 @@ def check_kind(config: Mapping[str, Any], path: Path) -> None:
     activation = config.get("act_fn", "jumprelu")
     if activation not in ACTIVATIONS:
         raise DictionaryError(f"{path}: act_fn is '{activation}'; known are {list(ACTIVATIONS)}")
-    if config.get("use_glu_encoder"):
+    if flag(config, "use_glu_encoder", False, path):
         raise DictionaryError(f"{path}: use_glu_encoder is true; a gated encoder has no equal here")
     place = config.get("hook_point_in")
+    if not isinstance(place, str | None):
+        raise DictionaryError(f"{path}: hook_point_in is {place!r}, expected text. {remedy()}")
     if config.get("hook_point_out", place) != place:
         raise DictionaryError(
             f"{path}: reads {place} and writes {config['hook_point_out']}: a transcoder, not a dictionary"

@@ -13,6 +13,7 @@ from vlmdiff.dictionaries.published.content import (
     Found,
     count,
     filled,
+    flag,
     needed,
     number,
     read_json,
@@ -71,14 +72,15 @@ def found(
         needed(tensors, ("threshold",), path)
         # SAELens applies a ReLU too, so that a negative threshold acts as zero does.
         weights["threshold"] = tensors["threshold"].clamp(min=0)
-    elif architecture == "standard":
+    weights = widened(weights, path)
+    if architecture == "standard":
         weights["threshold"] = filled(0.0, weights["b_enc"])
     return Found(
-        widened(weights, path),
+        weights,
         k_of(config, path, weights["b_enc"].numel()) if architecture == "topk" else None,
-        bool(config.get("apply_b_dec_to_input", True)),
+        flag(config, "apply_b_dec_to_input", True, path),
         input_scale(config, source, path),
-        bool(config.get("rescale_acts_by_decoder_norm", False)),
+        flag(config, "rescale_acts_by_decoder_norm", False, path),
         hook,
     )
 
