@@ -32,10 +32,16 @@ include: "rules/ground_truth.smk"
 include: "rules/figures.smk"
 include: "rules/confidence_figures.smk"
 include: "rules/report.smk"
+# Last, because it adds to all rules.
+include: "rules/staleness.smk"
 
 
 onstart:
     logger.info(plan(CFG))
+
+
+onerror:
+    logger.error(failure_summary(f"{RESULTS}/logs", STARTED))
 
 
 rule all:
@@ -43,6 +49,7 @@ rule all:
     input:
         experiment_outputs(),
         f"{FIGURES}/costs.svg",
+        f"{RESULTS}/provenance.md",
 
 
 rule descriptions:

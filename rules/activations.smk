@@ -5,7 +5,7 @@ rule extract_activations:
     input:
         samples=lambda wildcards: samples_file(wildcards.dataset),
         model=lambda wildcards: f"{model_path(wildcards.model)}/config.json",
-        vision_tower=lambda wildcards: vision_tower_files(wildcards.model),
+        weights=lambda wildcards: weight_files(wildcards.model),
         # Only to bound the disk that temporary shards take: these files are not read.
         after=finished_groups,
     output:

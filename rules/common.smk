@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from math import ceil
 from pathlib import Path
 
@@ -20,12 +21,14 @@ from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.digest import script_digest
+from vlmdiff.runtime.failures import failure_summary
 
 try:
     CFG = load_config(config)
 except ConfigError as error:
     raise WorkflowError(str(error))
 
+STARTED = time.time()
 RESULTS = f"results/{CFG.experiment}"
 LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)
@@ -48,9 +51,22 @@ def code_digest(rule_name):
     return script_digest(SCRIPTS / f"{rule_name}.py")
 
 
+def not_compared(values):
+    """Return a param that changes no result: Snakemake does not compare what is computed from resources."""
+    return lambda wildcards, resources: values()
+
+
 def is_world(dataset):
     """Tell whether a data set is written by the built-in world."""
     return dataset not in CFG.datasets
+
+
+def folder_beside(path):
+    """Ask for a folder that is written together with a file that is an input too, and stands for both.
+
+    Of a folder Snakemake sees the time alone, which a copy changes.
+    """
+    return ancient(path)
 
 
 def world_models_folder():
@@ -81,10 +97,24 @@ def vision_tower_folder(name):
     return None if source is None else checkpoint_folder(f"{name}_vision_tower", source)
 
 
-def vision_tower_files(name):
-    """Return what a model needs of a vision tower that lies apart; nothing if there is none."""
-    folder = vision_tower_folder(name)
-    return [] if folder is None else [f"{folder}/config.json"]
+def identity_files(folder, source):
+    """Return what a checkpoint is known by, beside config.json, which other weights may have too."""
+    if is_hub(source):
+        return [f"{folder}/commit.json"]
+    if folder.startswith(f"{RESULTS}/"):
+        return [f"{folder}/model.safetensors"]
+    kinds = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.jinja")
+    found = {file for kind in kinds for file in Path(folder).glob(kind) if file.name != "config.json"}
+    return sorted(map(str, found))
+
+
+def weight_files(name):
+    """Return what a model's weights are known by, and those of a vision tower that lies apart."""
+    model, tower = CFG.models[name], vision_tower_folder(name)
+    files = identity_files(model_path(name), model.path)
+    if tower is None:
+        return files
+    return [*files, f"{tower}/config.json", *identity_files(tower, model.vision_tower)]
 
 
 def subject_params(name):
@@ -130,9 +160,21 @@ def dictionary_files(dictionary, seed, name="sae_weights.safetensors"):
     return [dictionary_file(dictionary, seed, layer, name) for layer in LAYERS]
 
 
+def growing(first):
+    """Return a resource that is half of the first request larger with every retry."""
+    return lambda wildcards, attempt: first * (1 + attempt) // 2
+
+
 def rule_resources(rule_name, **defaults):
-    """Return the resources of a rule: the configuration's in place of those that suit the built-in world."""
-    return defaults | CFG.resources.get(rule_name, {})
+    """Return the resources of a rule: the configuration's in place of those that suit the built-in world.
+
+    Memory and time given as numbers grow when a job is tried again; words (`12h`) stay as they are.
+    """
+    chosen = defaults | CFG.resources.get(rule_name, {})
+    return {
+        name: growing(value) if name in ("mem_mb", "runtime") and isinstance(value, int) else value
+        for name, value in chosen.items()
+    }
 
 
 include: "common/models.smk"

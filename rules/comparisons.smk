@@ -32,7 +32,7 @@ rule match_seeds:
 rule evaluate_selection:
     input:
         model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
-        vision_tower=lambda wildcards: vision_tower_files(compared_model(wildcards)),
+        weights=lambda wildcards: weight_files(compared_model(wildcards)),
         target=samples_file(CFG.ablation.report_on.target),
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=compared("adapted"),
@@ -146,7 +146,7 @@ rule compare_stages:
 rule evaluate_transfer:
     input:
         models=[f"{model_path(name)}/config.json" for name in CFG.stages.models],
-        vision_towers=[file for name in CFG.stages.models for file in vision_tower_files(name)],
+        weights=[file for name in CFG.stages.models for file in weight_files(name)],
         target=samples_file(CFG.ablation.report_on.target),
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),

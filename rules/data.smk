@@ -7,6 +7,8 @@ localrules:
 
 
 rule prepare_dataset:
+    input:
+        sources=source_files,
     output:
         # Images lie beside it: written, or as a link to where they are kept.
         samples=f"{RESULTS}/data/{{dataset}}/samples.jsonl",

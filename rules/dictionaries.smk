@@ -6,7 +6,7 @@ rule train_dictionary:
         shards=training_shards,
         samples=streamed(lambda stage: samples_file(stage.dataset)),
         model=streamed(lambda stage: f"{model_path(stage.model)}/config.json"),
-        vision_tower=streamed(lambda stage: vision_tower_files(stage.model)),
+        model_weights=streamed(lambda stage: weight_files(stage.model)),
         initial=initial_weights,
     output:
         weights=f"{DICTIONARY}/layer_{{layer}}/sae_weights.safetensors",
@@ -28,7 +28,7 @@ rule train_dictionary:
         seed=lambda wildcards: derive_seed(
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
         ),
-        architecture=lambda wildcards: CFG.shape(wildcards.dictionary).params(),
+        architecture=architecture_params,
         stage=lambda wildcards: CFG.dictionaries[wildcards.dictionary].params(
             "initial", "model", "dataset", "architecture"
         ),
@@ -78,6 +78,7 @@ rule fetch_dictionary:
 rule import_dictionary:
     input:
         sources=f"{RESULTS}/dictionaries/{{dictionary}}/sources.json",
+        content=published_content,
         model=f"{model_path(CFG.diff.model)}/config.json",
     output:
         weights=f"{RESULTS}/dictionaries/{{dictionary}}/seed_0/layer_{{layer}}/sae_weights.safetensors",

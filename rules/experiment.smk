@@ -1,4 +1,4 @@
-"""The experiment itself: what was asked for."""
+"""The experiment itself: what was asked for, and whether its results are whole."""
 
 
 rule write_config:
@@ -12,9 +12,29 @@ rule write_config:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("write_config", mem_mb=200, runtime=5),
+        **rule_resources("write_config", mem_mb=1000, runtime=5),
     params:
         config=CFG.model_dump(mode="json"),
         code=code_digest("write_config"),
     script:
         "../workflow_scripts/write_config.py"
+
+
+# It makes nothing, so that it runs whenever it is asked for, and needs nothing, so that it makes nothing stale.
+localrules:
+    verify,
+
+
+rule verify:
+    log:
+        f"{RESULTS}/logs/verify.log",
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("verify", mem_mb=500, runtime=240),
+    params:
+        experiment=RESULTS,
+        code=code_digest("verify"),
+    script:
+        "../workflow_scripts/verify.py"

@@ -78,7 +78,7 @@ rule select_adapted:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("select_adapted", mem_mb=500, runtime=10),
+        **rule_resources("select_adapted", mem_mb=1000, runtime=10),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
             "base", "adapted", "null", "null_check", "model", "visual_datasets", "text_datasets"
@@ -127,7 +127,7 @@ rule lexical_filter:
         totals=concept_tables("totals", "target"),
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
         model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
-        vision_tower=lambda wildcards: vision_tower_files(compared_model(wildcards)),
+        weights=lambda wildcards: weight_files(compared_model(wildcards)),
     output:
         f"{FEATURES}/{{concept}}/lexical.parquet",
     log:
@@ -199,7 +199,7 @@ rule select_features:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("select_features", mem_mb=500, runtime=10),
+        **rule_resources("select_features", mem_mb=1000, runtime=10),
     params:
         unit=concept_unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,

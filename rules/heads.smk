@@ -4,7 +4,7 @@
 rule attribute_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
         samples=samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
@@ -46,7 +46,7 @@ rule aggregate_heads:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("aggregate_heads", mem_mb=500, runtime=5),
+        **rule_resources("aggregate_heads", mem_mb=1000, runtime=5),
     params:
         code=code_digest("aggregate_heads"),
     script:
@@ -56,7 +56,7 @@ rule aggregate_heads:
 rule patch_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
         samples=samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
@@ -95,7 +95,7 @@ rule patch_heads:
 rule evaluate_head_ablation:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
         target=samples_file(CFG.heads.report_on.target),
         control=samples_file(CFG.heads.report_on.control),
         mean=samples_file(CFG.heads.rank_on.control),
@@ -134,7 +134,7 @@ rule evaluate_head_ablation:
 rule map_attention:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
         samples=samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],

@@ -4,7 +4,7 @@
 rule rank_features:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
         target=samples_file(CFG.ablation.rank_on.target),
         control=samples_file(CFG.ablation.rank_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
@@ -41,7 +41,7 @@ rule rank_features:
 rule evaluate_ablation:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
         target=samples_file(CFG.ablation.report_on.target),
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),

@@ -8,7 +8,7 @@ rule label_features:
         shards=label_shards,
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         model=f"{model_path(CFG.diff.model)}/config.json",
-        vision_tower=vision_tower_files(CFG.diff.model),
+        weights=weight_files(CFG.diff.model),
     output:
         labels=report(
             f"{LABELS}/labels.csv",
@@ -60,10 +60,11 @@ rule describe_features:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("describe_features", mem_mb=500, runtime=240),
+        **rule_resources("describe_features", mem_mb=1000, runtime=240),
     params:
         features=lambda wildcards: CFG.labelling.features,
-        request=lambda wildcards: CFG.labelling.params("features"),
+        request=lambda wildcards: CFG.labelling.params("features", *ACCESS),
+        access=not_compared(lambda: CFG.labelling.model_dump(include=ACCESS)),
         # Not an output: Snakemake would delete it on failure, and paid answers must not be lost.
         cache=f"{RESULTS}/checkpoints/descriptions/seed_{{seed}}/{{concept}}.jsonl",
         code=code_digest("describe_features"),

@@ -10,6 +10,8 @@ rule fetch_model:
     output:
         # All else in the folder is links into the hub's cache.
         config=f"{RESULTS}/models/{{checkpoint}}/config.json",
+        # Not hub.json, by which a folder that is filled anew keeps its commit: Snakemake would delete it.
+        commit=f"{RESULTS}/models/{{checkpoint}}/commit.json",
     log:
         f"{RESULTS}/logs/fetch_model/{{checkpoint}}.log",
     benchmark:

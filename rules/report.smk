@@ -42,7 +42,7 @@ rule write_summary:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("write_summary", mem_mb=500, runtime=5),
+        **rule_resources("write_summary", mem_mb=1000, runtime=5),
     params:
         names={
             "experiment": CFG.experiment,
@@ -83,12 +83,38 @@ rule write_comparisons:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("write_comparisons", mem_mb=500, runtime=5),
+        **rule_resources("write_comparisons", mem_mb=1000, runtime=5),
     params:
         experiment=CFG.experiment,
         code=code_digest("write_comparisons"),
     script:
         "../workflow_scripts/write_comparisons.py"
+
+
+rule write_provenance:
+    input:
+        experiment_outputs(),
+    output:
+        report(
+            f"{RESULTS}/provenance.md",
+            caption="captions/provenance.rst",
+            category="Summary",
+            labels={"text": "Where it comes from"},
+        ),
+    log:
+        f"{RESULTS}/logs/write_provenance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/write_provenance.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("write_provenance", mem_mb=500, runtime=5),
+    params:
+        experiment=RESULTS,
+        code=code_digest("write_provenance"),
+    script:
+        "../workflow_scripts/write_provenance.py"
 
 
 rule summarise_costs:
@@ -109,7 +135,7 @@ rule summarise_costs:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("summarise_costs", mem_mb=500, runtime=5),
+        **rule_resources("summarise_costs", mem_mb=1000, runtime=5),
     params:
         folder=f"{RESULTS}/benchmarks",
         code=code_digest("summarise_costs"),

@@ -4,7 +4,7 @@
 rule evaluate_steering:
     input:
         model=steered_files("model"),
-        vision_tower=steered_files("vision_tower"),
+        weights=steered_files("weights"),
         rank_target=steering_samples("rank_on", "target"),
         rank_control=steering_samples("rank_on", "control"),
         target=steering_samples("report_on", "target"),

@@ -14,7 +14,7 @@ rule generate_world:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("generate_world", mem_mb=800, runtime=5),
+        **rule_resources("generate_world", mem_mb=1000, runtime=5),
     params:
         world=world_dataset_params,
         code=code_digest("generate_world"),
@@ -26,6 +26,7 @@ rule train_world_base_lm:
     """Train the base language model on text about the world."""
     output:
         model=f"{WORLD_MODELS}/base_lm/config.json",
+        weights=f"{WORLD_MODELS}/base_lm/model.safetensors",
         table=f"{WORLD}/training_logs/base_lm.csv",
     log:
         f"{RESULTS}/logs/train_world_base_lm/base_lm.log",
@@ -47,8 +48,10 @@ rule train_world_vision:
     """Pre-train the vision tower and align its projector with the base model's words."""
     input:
         base_lm=f"{WORLD_MODELS}/base_lm/config.json",
+        weights=f"{WORLD_MODELS}/base_lm/model.safetensors",
     output:
         model=f"{WORLD_MODELS}/vlm_0/config.json",
+        weights=f"{WORLD_MODELS}/vlm_0/model.safetensors",
         table=f"{WORLD}/training_logs/vision.csv",
     log:
         f"{RESULTS}/logs/train_world_vision/vlm_0.log",
@@ -70,8 +73,10 @@ rule train_world_vlm:
     """Tune the aligned VLM on questions about images, with snapshots on the way."""
     input:
         aligned=f"{WORLD_MODELS}/vlm_0/config.json",
+        weights=f"{WORLD_MODELS}/vlm_0/model.safetensors",
     output:
         models=[f"{WORLD_MODELS}/{name}/config.json" for name in WORLD_SNAPSHOTS.values()],
+        weights=[f"{WORLD_MODELS}/{name}/model.safetensors" for name in WORLD_SNAPSHOTS.values()],
         table=f"{WORLD}/training_logs/vlm.csv",
     log:
         f"{RESULTS}/logs/train_world_vlm/vlm.log",
@@ -97,9 +102,13 @@ rule train_world_control:
     input:
         base_lm=lambda wildcards: f"{world_models_folder()}/base_lm/config.json",
         vlm=lambda wildcards: f"{world_models_folder()}/vlm/config.json",
+        weights=lambda wildcards: [
+            f"{world_models_folder()}/{name}/model.safetensors" for name in ["base_lm", "vlm"]
+        ],
         log=lambda wildcards: real_training_log(),
     output:
         model=f"{WORLD_MODELS}/{{control}}/config.json",
+        weights=f"{WORLD_MODELS}/{{control}}/model.safetensors",
         table=f"{WORLD}/training_logs/{{control}}.csv",
     log:
         f"{RESULTS}/logs/train_world_control/{{control}}.log",
@@ -129,8 +138,12 @@ rule evaluate_world:
             f"{WORLD_ORIGINS[wildcards.origin]}/{name}/config.json"
             for name in measured_models(wildcards.origin)
         ],
+        weights=lambda wildcards: [
+            f"{WORLD_ORIGINS[wildcards.origin]}/{name}/model.safetensors"
+            for name in measured_models(wildcards.origin)
+        ],
         samples=[f"{WORLD}/data/{name}/samples.jsonl" for name in world_test_datasets()],
-        images=[f"{WORLD}/data/{name}/images" for name in world_test_datasets()],
+        images=[folder_beside(f"{WORLD}/data/{name}/images") for name in world_test_datasets()],
     output:
         table=report(
             f"{WORLD}/accuracy_{{origin}}.csv",

@@ -19,6 +19,14 @@ CHECKED_ROOMS = ("activations", "models", "data", "extraction", "dictionaries")
 install_import_hook([f"vlmdiff.{room}" for room in CHECKED_ROOMS], "beartype.beartype")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of tests/workflow/test_staleness.py."""
+    group = parser.getgroup("staleness")
+    group.addoption("--reuse-run", action="store_true", help="bring the tiny experiment up to date only")
+    group.addoption("--every-change", action="store_true", help="try every change, not one of each kind")
+    group.addoption("--write-staleness", action="store_true", help="write tests/workflow/staleness.yaml anew")
+
+
 @pytest.fixture(scope="session")
 def tiny_vlm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random LLaVA: 3 blocks, 4 heads, d_model 32, 9 image tokens."""

@@ -11,7 +11,7 @@ with job(snakemake):
         int(snakemake.wildcards.seed),
         (given.labels, given.evidence),
         params.features,
-        Request(**params.request),
+        Request(**params.request, **params.access),
         params.cache,
         snakemake.output[0],
     )

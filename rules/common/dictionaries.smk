@@ -11,6 +11,17 @@ def initial_weights(wildcards):
     return [] if initial == "random" else dictionary_file(initial, wildcards.seed, wildcards.layer)
 
 
+def architecture_params(wildcards):
+    """Return a dictionary's architecture, with the default for what its training does not read."""
+    shape, unread = CFG.shape(wildcards.dictionary), set()
+    if shape.kind == "topk":
+        unread |= {"bandwidth", "l0_coefficient"}
+    if CFG.dictionaries[wildcards.dictionary].initial != "random":
+        # A warm start keeps what it starts from.
+        unread.add("subtract_decoder_bias")
+    return shape.params() | {name: type(shape).model_fields[name].default for name in unread}
+
+
 def all_initial_weights(wildcards):
     """Return the weights that a dictionary starts from at every layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial
@@ -27,11 +38,21 @@ def published_files(wildcards):
     return {layer: CFG.dictionaries[wildcards.dictionary].path(layer) for layer in LAYERS}
 
 
+def published_content(wildcards):
+    """Return the local files of a published dictionary at a layer; none for one of the hub or of sae_lens."""
+    entry = CFG.dictionaries[wildcards.dictionary]
+    path = Path(entry.source, entry.path(int(wildcards.layer)))
+    files = [path] if path.is_file() else path.glob("*")
+    return sorted(str(file) for file in files if file.is_file())
+
+
 def snapshot_folders(wildcards):
     """Return the folders of snapshots from a dictionary's training; none for an imported one."""
     if is_published(wildcards.dictionary):
         return []
-    return dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots")
+    return [
+        folder_beside(file) for file in dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots")
+    ]
 
 
 def training_shards(wildcards):

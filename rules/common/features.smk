@@ -69,5 +69,5 @@ def lexical_criteria(wildcards):
 
 
 def concept_words(wildcards):
-    """Return the words that name a concept."""
-    return CFG.concepts[wildcards.concept].words
+    """Return the words that name a concept, where the model may speak and has to be stopped at them."""
+    return CFG.concepts[wildcards.concept].words if CFG.lexical.describe_tokens else []

@@ -32,7 +32,7 @@ def steered_files(part):
 
     def files(wildcards):
         name = CFG.steering.model
-        return f"{model_path(name)}/config.json" if part == "model" else vision_tower_files(name)
+        return f"{model_path(name)}/config.json" if part == "model" else weight_files(name)
 
     return files
 

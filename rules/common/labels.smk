@@ -1,5 +1,7 @@
 """What labels of features are made from."""
 
+# How the endpoint is reached and what it may cost: no answer depends on it.
+ACCESS = {"api_key_env", "timeout_s", "retries", "backoff_s", "price_input", "price_output"}
 LABELS = f"{RESULTS}/labels/seed_{{seed}}/{{concept}}"
 
 

@@ -1,5 +1,7 @@
 """Where the built-in world keeps its models, data sets and accuracies."""
 
+from vlmdiff.config.world import scenes_up_to
+
 WORLD = f"{RESULTS}/world"
 WORLD_MODELS = f"{WORLD}/models"
 WORLD_SNAPSHOTS = {25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"}
@@ -8,7 +10,8 @@ WORLD_ORIGINS = {"shipped": "resources/world", "trained": WORLD_MODELS, "control
 
 def world_dataset_params(wildcards):
     """The part of the configuration on which one data set depends."""
-    chosen = CFG.world.model_dump(mode="json", include={"seed", "scenes"})
+    drawn = scenes_up_to(CFG.world.datasets[wildcards.dataset].scenes)
+    chosen = CFG.world.model_dump(mode="json", include={"seed": True, "scenes": drawn})
     return chosen | {"datasets": {wildcards.dataset: CFG.world.datasets[wildcards.dataset].params()}}
 
 
@@ -31,8 +34,13 @@ def real_training_log():
 
 def control_settings(wildcards):
     """The part of the configuration on which the training of a control model depends."""
-    keep = {"seed", "scenes", "weights_dtype", "language_model", "vision", "tuning"}
-    return CFG.world.model_dump(mode="json", include=keep)
+    if CFG.world.controls[wildcards.control] != "continued_text":
+        return CFG.world.stage_settings("tuning")
+    # It only reads on, as the language model did; its log has a row where the real one may have one.
+    read_on = {"language_model": {"learning_rate", "batch_size"}, "tuning": {"check_every"}}
+    return CFG.world.model_dump(
+        mode="json", include={"seed": True, "weights_dtype": True, "scenes": {"train"}, **read_on}
+    )
 
 
 def world_controls():

@@ -103,13 +103,19 @@ def test_a_checkpoint_is_fetched_and_stays_at_its_commit(server, tmp_path):
         assert status == 0, output
         record = json.loads((target / "hub.json").read_text())
         assert record["commit"] == COMMIT
-    assert sorted(path.name for path in target.iterdir()) == ["config.json", "hub.json", "model.safetensors"]
+        assert json.loads((target / "commit.json").read_text()) == {
+            "repository": "who/model",
+            "commit": COMMIT,
+        }
+    names = ["commit.json", "config.json", "hub.json", "model.safetensors"]
+    assert sorted(path.name for path in target.iterdir()) == names
     assert not (target / "config.json").is_symlink()
     assert (target / "model.safetensors").read_bytes() == b"weights"
     assert record["files"] == {"config.json": 23, "model.safetensors": 7}
     status, output = python(fetch("hub:who/model@v2", target), tmp_path / "home", HF_ENDPOINT=endpoint)
     assert status == 0, output
     assert json.loads((target / "hub.json").read_text())["commit"] == NEWER
+    assert json.loads((target / "commit.json").read_text())["commit"] == NEWER
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def library(tmp_path, monkeypatch):
 
 def fresh_digest(root: Path) -> str:
     """Digest the script as a new process would."""
-    for function in (digest.parse, digest.direct_imports, digest.tree_facts, digest.kept_facts):
+    cached = (digest.parse, digest.direct_imports, digest.tree_facts, digest.kept_facts)
+    for function in (*cached, digest.bears_results):
         function.cache_clear()
     return digest.script_digest(root / "rule.py")
 
@@ -50,6 +51,21 @@ def test_digest_changes_exactly_with_reached_code(library, file, text, stale):
     before = fresh_digest(library)
     (library / file).write_text(text)
     assert (fresh_digest(library) != before) is stale
+
+
+@pytest.mark.parametrize(("file", "stale"), [("used.py", True), ("middle.py", False)])
+def test_code_without_results_leads_to_code_with_results(library, monkeypatch, file, stale):
+    monkeypatch.setattr(digest, "WITHOUT_RESULT", (library / "vlmdiff" / "room" / "middle.py",))
+    before = fresh_digest(library)
+    path = library / "vlmdiff" / "room" / file
+    path.write_text(path.read_text() + "x = 1\n")
+    assert (fresh_digest(library) != before) is stale
+
+
+def test_a_member_of_a_package_that_bears_no_result_is_followed():
+    """The world takes `derive_seed` from the package `runtime`, whose `__init__` changes no result."""
+    scripts = Path(__file__).parents[2] / "workflow_scripts"
+    assert digest.LIBRARY / "runtime" / "seeds.py" in digest.reachable_modules(scripts / "generate_world.py")
 
 
 def test_kept_facts_change_no_digest(library):
@@ -108,7 +124,8 @@ def test_seeds_differ_by_name_and_stay_the_same():
 
 def frame(log: Path) -> SimpleNamespace:
     """What Snakemake hands to a script, as far as the job frame looks at it."""
-    return SimpleNamespace(log=[str(log)], threads=1, rule="some_rule", wildcards={"layer": "2"})
+    parts = {"input": [], "output": [], "params": {}, "wildcards": {"layer": "2"}}
+    return SimpleNamespace(log=[str(log)], threads=1, rule="some_rule", **parts)
 
 
 def test_a_failing_job_names_rule_wildcards_cause_and_log(tmp_path, monkeypatch):

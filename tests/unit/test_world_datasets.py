@@ -123,3 +123,24 @@ def test_too_few_scenes_are_reported():
 def test_unbalanceable_sizes_are_refused():
     with pytest.raises(ValidationError, match="multiple of 8"):
         WorldDataset(kind="spatial", scenes="test", samples=12)
+
+
+@pytest.mark.parametrize(
+    ("stage", "scenes"),
+    [
+        ("language_model", {"train": 12_000}),
+        ("vision", {"train": 12_000}),
+        ("tuning", {"train": 12_000, "validation": 2_000}),
+    ],
+)
+def test_a_training_depends_on_no_scenes_that_are_drawn_after_its_own(stage, scenes):
+    settings = CONFIG.stage_settings(stage)
+    assert settings["scenes"] == scenes
+    assert set(settings) == {"seed", "weights_dtype", "scenes", stage}
+
+
+def test_later_splits_change_no_scene_of_earlier_ones():
+    small = scene_splits({"train": 100, "validation": 60, "test": 50}, 0)
+    large = scene_splits({"train": 100, "validation": 60, "test": 90}, 0)
+    assert (small["train"], small["validation"]) == (large["train"], large["validation"])
+    assert small["test"] == large["test"][:50]

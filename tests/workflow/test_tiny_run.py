@@ -1,60 +1,32 @@
 """The whole workflow, every rule executed, on the smallest experiment: models trained from nothing."""
 
-import json
-import os
 import re
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from functools import partial
 
 import pytest
+from tiny_experiment import RESULTS as FOLDER
+from tiny_experiment import ROOT, TARGETS, snakemake
 
-ROOT = Path(__file__).parents[2]
-CONFIG = "tests/workflow/config.yaml"
-RESULTS = ROOT / "results" / "tiny"
+RESULTS = ROOT / FOLDER
 RULES = {
     name
     for file in sorted((ROOT / "rules").glob("*.smk"))
     for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
 }
 
-TARGETS = ("all", "world_models", "controls", "stages", "sensitivity")
 # Targets, which have no job of their own, and the rule that needs an endpoint.
 NO_JOB = {*TARGETS, "descriptions"}
+# It makes nothing, and is run by a test of its own.
+ASKED_FOR = {"describe_features", "verify"}
 # Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
 SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"}
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
-def snakemake(*arguments: str, config: str = CONFIG) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake as a user would and return what it printed."""
-    command = [sys.executable, "-m", "snakemake", "--configfile", config, "--cores", "2", *arguments]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
-
-
-def planned(*arguments: str) -> set[str]:
-    """Return the names of the rules that a dry run plans."""
-    run = snakemake("-n", *arguments)
-    assert run.returncode == 0, run.stdout + run.stderr
-    return set(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):", run.stdout + run.stderr, re.MULTILINE))
-
-
-@pytest.fixture(scope="module")
-def tiny_run() -> subprocess.CompletedProcess[str]:
-    """Run everything from nothing, once."""
-    subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
-    run = snakemake(*TARGETS)
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-6000:]
-    return run
-
-
 def test_every_rule_ran(tiny_run):
     ran = set(re.findall(r"^(?:local)?rule (\w+):", tiny_run.stdout + tiny_run.stderr, re.MULTILINE))
-    assert RULES - SOURCES - NO_JOB - {"describe_features"} - ran == set()
+    assert RULES - SOURCES - NO_JOB - ASKED_FOR - ran == set()
 
 
 def test_every_job_left_a_log_and_a_benchmark(tiny_run):
@@ -64,81 +36,53 @@ def test_every_job_left_a_log_and_a_benchmark(tiny_run):
             for path in (RESULTS / folder).rglob("*")
             if path.is_file()
         }
-        assert RULES - SOURCES - NO_JOB - {"describe_features"} - named == set()
+        assert RULES - SOURCES - NO_JOB - ASKED_FOR - named == set()
 
 
-def test_a_second_run_does_nothing(tiny_run):
-    assert planned(*TARGETS) == set()
+def test_a_second_run_does_nothing(tiny_run, tiny_config):
+    run = snakemake("-n", *TARGETS, config=tiny_config)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Nothing to be done" in run.stdout + run.stderr
 
 
-class Endpoint(BaseHTTPRequestHandler):
-    """Answers every chat request."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.calls += 1
-        self.send_response(200)
-        self.end_headers()
-        answer = {"message": {"content": "a place"}, "finish_reason": "stop"}
-        self.wfile.write(json.dumps({"choices": [answer], "model": "stub"}).encode())
-
-    def log_message(self, *_):
-        pass
-
-
-def test_features_are_described_by_an_endpoint_and_nothing_else_runs(tiny_run):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    server.calls = 0
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = {"base_url": f"http://127.0.0.1:{server.server_port}/v1", "model": "m", "features": 2}
-    try:
-        run = snakemake("descriptions", "--config", f"labelling={json.dumps(settings)}")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    ran = set(re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.MULTILINE))
+def test_features_are_described_by_an_endpoint_and_nothing_else_runs(described_run, endpoint):
+    ran = set(
+        re.findall(r"^(?:local)?rule (\w+):", described_run.stdout + described_run.stderr, re.MULTILINE)
+    )
     assert ran == {"describe_features", "descriptions"}
     tables = sorted(RESULTS.rglob("descriptions.csv"))
     assert len(tables) == 2
-    assert server.calls == sum(len(table.read_text().splitlines()) - 1 for table in tables) > 0
+    assert endpoint.calls == sum(len(table.read_text().splitlines()) - 1 for table in tables) > 0
 
 
-def test_report_is_made_offline(tiny_run, tmp_path):
+def test_report_is_made_offline(tiny_run, tiny_config, tmp_path):
     report = tmp_path / "report.html"
-    run = snakemake("--report", str(report))
+    run = snakemake("--report", str(report), config=tiny_config)
     assert run.returncode == 0, run.stderr
     assert report.stat().st_size > 100_000
 
 
-@pytest.mark.parametrize(
-    ("file", "remade", "kept"),
-    [
-        ("figures/style.py", "plot_", "train_"),
-        ("dictionaries/modules.py", "train_dictionary", "extract_activations"),
-        ("features/contrast.py", "contrast_concept", "train_dictionary"),
-    ],
-)
-def test_an_edit_remakes_what_depends_on_it(tiny_run, file, remade, kept):
-    path = ROOT / "workflow_scripts" / "vlmdiff" / file
-    text = path.read_text()
+def test_a_damaged_result_is_told_by_verify_and_refused_by_the_jobs_that_read_it(tiny_run, tiny_config):
+    run = partial(snakemake, config=tiny_config)
+    table = RESULTS / "features" / "main" / "seed_0" / "spatial" / "contrast.parquet"
+    page, content = RESULTS / "features" / "main" / "seed_0" / "spatial" / "funnel.csv", table.read_bytes()
+    whole = run("verify")
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert " 0 files damaged" in whole.stderr
     try:
-        path.write_text(text + "\nEDITED = True\n")
-        rules = planned("all")
+        table.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        damaged = run("verify")
+        reading = run("--forcerun", "select_features", "--", str(page.relative_to(ROOT)))
     finally:
-        path.write_text(text)
-    assert any(rule.startswith(remade) for rule in rules)
-    assert not any(rule.startswith(kept) for rule in rules)
-
-
-def test_a_comment_remakes_nothing(tiny_run):
-    path = ROOT / "workflow_scripts" / "vlmdiff" / "dictionaries" / "modules.py"
-    text = path.read_text()
-    try:
-        path.write_text(text + "\n# only a comment\n")
-        assert planned("all") == set()
-    finally:
-        path.write_text(text)
+        table.write_bytes(content)
+    for failed in (damaged, reading):
+        assert failed.returncode != 0
+        assert f"{table.relative_to(ROOT)}" in failed.stderr
+    assert "snakemake --cores all -- results/tiny/features" in damaged.stderr
+    assert "run snakemake again, which makes" in reading.stderr
+    # Snakemake has removed the outputs of the job that it began; all else is as it was.
+    assert run().returncode == 0
+    assert run("verify").returncode == 0
 
 
 @pytest.mark.parametrize(

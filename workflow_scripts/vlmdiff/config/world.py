@@ -1,6 +1,6 @@
 """The `world:` section of the configuration: the built-in world and the models trained in it."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -192,5 +192,12 @@ class WorldConfig(Section):
 
     def stage_settings(self, stage: TrainingStage) -> dict[str, Any]:
         """Return the plain values on which one training stage depends, beside its input files."""
-        shared = {"seed", "scenes", "weights_dtype"}
-        return self.model_dump(mode="json", include=shared | {stage})
+        scenes = scenes_up_to("validation" if stage == "tuning" else "train")
+        include = {"seed": True, "weights_dtype": True, "scenes": scenes, stage: True}
+        return self.model_dump(mode="json", include=include)
+
+
+def scenes_up_to(split: SceneSplit) -> set[str]:
+    """Return a split and those drawn before it: how many scenes these have tells which ones it has."""
+    splits = get_args(SceneSplit)
+    return set(splits[: splits.index(split) + 1])

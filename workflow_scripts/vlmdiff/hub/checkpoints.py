@@ -22,7 +22,8 @@ def fetch_checkpoint(source: str, folder: str | Path) -> None:
 
     Beside them `hub.json` records repository, revision and the commit that the revision stood for. A
     folder that was filled from the same revision keeps its commit, so that a branch that moves on does
-    not change results; delete the folder to follow it.
+    not change results; delete the folder to follow it. `commit.json` is what stands for the weights when
+    Snakemake asks whether a model has changed.
 
     Args:
         source: `hub:OWNER/NAME@REVISION`.
@@ -49,6 +50,8 @@ def fetch_checkpoint(source: str, folder: str | Path) -> None:
             else:
                 (made / path.name).symlink_to(path.resolve())
         write_record(made / "hub.json", wanted, commit_of(snapshot), files)
+        commit = {"repository": wanted.repository, "commit": commit_of(snapshot)}
+        (made / "commit.json").write_text(json.dumps(commit) + "\n")
     log.info("%s: %d files of commit %s", target, len(files), commit_of(snapshot))
 
 

@@ -19,14 +19,15 @@ from functools import cache
 from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1]
-# A job's frame (logs, threads, renaming) changes no result, and the configuration reaches a job
-# through its params alone; neither may make results stale.
+# A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
+# through its params alone; neither may make results stale. How a source's text is read does.
+FRAME = (
+    "__init__", "digest", "failures", "files", "job", "locks", "origin", "progress", "records", "secrets",
+    "storage", "verification",
+)  # fmt: skip
 WITHOUT_RESULT = (
-    LIBRARY / "config",
-    *(
-        LIBRARY / "runtime" / f"{name}.py"
-        for name in ("__init__", "digest", "files", "job", "progress", "secrets")
-    ),
+    *(file for file in (LIBRARY / "config").glob("*.py") if file.name != "sources.py"),
+    *(LIBRARY / "runtime" / f"{name}.py" for name in FRAME),
 )
 # Trees differ between versions of Python, as compiled modules do.
 KEPT = LIBRARY / "__pycache__" / f"digests.{sys.implementation.cache_tag}.json"
@@ -72,20 +73,24 @@ def direct_imports(file: Path) -> frozenset[Path]:
     return frozenset(found)
 
 
+@cache
 def bears_results(file: Path) -> bool:
     """Tell whether a change of this file can change what a job computes."""
-    return not any(file == part or part in file.parents for part in WITHOUT_RESULT)
+    return file not in WITHOUT_RESULT
 
 
 def reachable_modules(file: Path) -> list[Path]:
-    """Return the library files on which the results of `file` depend, itself included, sorted."""
+    """Return the library files on which the results of `file` depend, itself included, sorted.
+
+    A file that changes no result may lead to one that does, as a package's `__init__` to its modules.
+    """
     todo, seen = [Path(file).resolve()], set()
     while todo:
         current = todo.pop()
-        if current not in seen and bears_results(current):
+        if current not in seen:
             seen.add(current)
             todo.extend(direct_imports(current))
-    return sorted(seen)
+    return sorted(filter(bears_results, seen))
 
 
 @cache

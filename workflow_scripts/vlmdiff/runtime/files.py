@@ -1,122 +1,119 @@
-"""Write under a temporary name, then rename: an output is whole or absent."""
+"""Write in a workplace, then rename: an output is whole or absent, and leftovers of killed processes go.
+
+A workplace is a folder `.<name>.<8 characters>` beside the output. Its owner holds a lock on a file in it,
+which the system lets go when the process ends, however it ends. The next process that writes into the same
+folder removes workplaces whose lock nobody holds, and never one of a process that lives.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
+import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import IO
 
-FULL = {
-    errno.ENOSPC: "no space is left",
-    errno.EDQUOT: "the quota is used up",
-    errno.EFBIG: "it is too large",
-}
-CLOSED = {
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "writing is not permitted",
-    errno.EPERM: "writing is not permitted",
-}
-# Of writers that do not say why they failed: fewer free bytes than this are none.
-NOTHING_FREE = 2**16
+from vlmdiff.runtime.locks import LockState, lock_at_once, same_file, wait_for_lock
+from vlmdiff.runtime.storage import FULL, explaining
 
-
-class StorageError(OSError):
-    """An output cannot be written; the message names it, the cause and what to do."""
+LOCK = ".lock"
+WORKPLACE = re.compile(r"\..+\.[a-z0-9_]{8}")
+# Between making a workplace and locking it lie two system calls; an unlocked one older than this is nobody's.
+UNLOCKED_S = 60.0
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the body succeeds.
+    """Yield a temporary path, of the same name in a workplace; rename it to `path` if the body succeeds.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
     """
     target = Path(path)
-    with explaining(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=target.suffix)
-        os.close(handle)
-    temporary = Path(name)
-    try:
+    with workplace(target) as place:
         with explaining(target, FULL):
-            yield temporary
+            yield place / target.name
         with explaining(target):
-            temporary.chmod(0o644)
-            temporary.replace(target)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            (place / target.name).chmod(0o644)
+            (place / target.name).replace(target)
 
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; put it in the place of `path` if the body succeeds.
+    """Yield a temporary folder; put it in the place of `path` if the body succeeds.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to.
     """
     target = Path(path)
-    with explaining(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        with explaining(target, FULL):
-            yield temporary
+    with workplace(target) as place:
+        made, former = place / target.name, place / "former"
         with explaining(target):
-            temporary.chmod(0o755)
+            made.mkdir()
+        with explaining(target, FULL):
+            yield made
+        with explaining(target):
+            made.chmod(0o755)
             if target.exists():
-                shutil.rmtree(target)
-            temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                target.rename(former)
+            made.rename(target)
 
 
 @contextmanager
-def explaining(target: Path, causes: dict[int, str] | None = None) -> Iterator[None]:
-    """Turn a disk's refusal into a StorageError; other errors pass.
+def workplace(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that is this process's alone, and remove it at the end."""
+    with explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep_once(target.parent.resolve())
+        place, lock = make_workplace(target)
+    try:
+        yield place
+    finally:
+        # In this order: network file systems keep a removed file that is open under another name.
+        lock.close()
+        shutil.rmtree(place, ignore_errors=True)
 
-    Args:
-        target: the output.
-        causes: error numbers that tell of the output's disk; all if None. What is done beside writing
-            the output may be refused for other reasons.
+
+def make_workplace(target: Path) -> tuple[Path, IO]:
+    """Make a workplace and lock it; try again if a sweep was faster than the lock."""
+    while True:
+        place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        with suppress(FileNotFoundError):
+            lock = (place / LOCK).open("w")
+            wait_for_lock(lock)
+            if same_file(lock, place / LOCK):
+                return place, lock
+            lock.close()
+
+
+@cache
+def sweep_once(folder: Path) -> None:
+    """Remove, once a process, the workplaces in a folder whose owners have ended."""
+    with os.scandir(folder) as entries:
+        found = [Path(entry) for entry in entries if WORKPLACE.fullmatch(entry.name)]
+    for place in found:
+        # Somebody else may sweep it at the same time, or may own it and be done.
+        with suppress(OSError):
+            if stat.S_ISDIR(place.lstat().st_mode):
+                sweep(place)
+
+
+def sweep(place: Path) -> None:
+    """Remove a workplace if its owner has ended.
 
     Raises:
-        StorageError: the disk refused.
+        OSError: it is gone already, or not this user's.
     """
-    try:
-        yield
-    except StorageError:
-        raise
-    except Exception as error:
-        cause = refusal(error, causes or FULL | CLOSED, target.parent)
-        if cause is None:
-            raise
-        raise StorageError(
-            f"{target}: cannot be written, {cause} ({free_bytes(target.parent)} bytes are free there); free "
-            "some space or make the folder writable, then run snakemake again: what was finished is kept"
-        ) from error
-
-
-def refusal(error: BaseException, causes: dict[int, str], folder: Path) -> str | None:
-    """Say why a disk refused; None if an error, or what led to it, tells of none."""
-    one: BaseException | None = error
-    while one is not None:
-        for number, cause in causes.items():
-            # Libraries in other languages tell the cause in words alone.
-            if getattr(one, "errno", None) == number or os.strerror(number) in str(one):
-                return cause
-        one = one.__cause__ or one.__context__
-    if type(error) in (OSError, RuntimeError) and free_bytes(folder) < NOTHING_FREE:
-        return FULL[errno.ENOSPC]
-    return None
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the free bytes of the file system of a folder that may not be there yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    if not (place / LOCK).exists():
+        if time.time() - place.stat().st_mtime > UNLOCKED_S:
+            place.rmdir()
+        return
+    with (place / LOCK).open("r+") as lock:
+        if lock_at_once(lock) is LockState.MINE:
+            shutil.rmtree(place)

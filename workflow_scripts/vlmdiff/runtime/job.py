@@ -1,15 +1,21 @@
-"""The frame around every workflow script: log file, thread count, readable failure."""
+"""The frame around every workflow script: log, threads, checked inputs, records, readable failure."""
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import logging
 import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from vlmdiff.runtime.origin import origin
+from vlmdiff.runtime.records import check_inputs, write_records
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -36,6 +42,8 @@ def start_logging(log_file: str | Path | None) -> None:
     if log_file:
         Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="w"))
+        # A crash of native code, of which Python sees nothing, leaves its stack in the log as well.
+        faulthandler.enable(handlers[-1].stream)
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers, force=True)
     logging.captureWarnings(True)
     # Matplotlib subsets fonts with fontTools, which tells every step of it.
@@ -48,9 +56,23 @@ def describe(snakemake: Any) -> str:
     return f"{snakemake.rule}[{wildcards}]" if wildcards else str(snakemake.rule)
 
 
+def next_step(error: BaseException) -> str:
+    """Return what a user can do about a failure."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "give the rule more memory (`resources:` in the config) or lower its batch size"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free disk space, then run snakemake again: finished jobs are kept"
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return "run snakemake again: finished jobs are kept, trainings resume"
+    return "mend the cause, then run snakemake again: finished jobs are kept"
+
+
 @contextmanager
 def job(snakemake: Any) -> Iterator[logging.Logger]:
-    """Run a script's body with logging and threads set; an exception ends in one line that helps.
+    """Run a script's body with logging and threads set; a failure ends in one line that helps.
+
+    Inputs are compared with what the jobs that wrote them left behind; after the body, outputs are recorded
+    (`vlmdiff.runtime.records`).
 
     Args:
         snakemake: the object that Snakemake hands to a script.
@@ -59,12 +81,19 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     limit_threads(snakemake.threads)
     start_logging(log_file)
     log = logging.getLogger("vlmdiff")
-    name, started = describe(snakemake), time.monotonic()
+    name, started, clock = describe(snakemake), datetime.now(UTC), time.monotonic()
     log.info("%s started with %d thread(s)", name, snakemake.threads)
     try:
+        check_inputs(snakemake.input)
         yield log
-    except Exception as error:
-        log.exception("%s failed", name)
-        log.error("%s failed: %s: %s. Full log: %s", name, type(error).__name__, error, log_file)
+        facts = origin(snakemake, name, started.isoformat(timespec="seconds"), time.monotonic() - clock)
+        write_records(snakemake.output, facts)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            log.exception("%s failed", name)
+        log.error(
+            "%s failed: %s: %s. Log: %s. Next: %s",
+            name, type(error).__name__, error, log_file, next_step(error),
+        )  # fmt: skip
         raise SystemExit(1) from None
-    log.info("%s finished after %.1f s", name, time.monotonic() - started)
+    log.info("%s finished after %.1f s", name, time.monotonic() - clock)

@@ -1,0 +1,136 @@
+"""The reviewed table of what each change plans: read, compared, written anew on request."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import yaml
+from dry_runs import DryRuns, Plan
+from staleness_changes import ROOT, Change, applied, tracked_files
+
+TABLE = ROOT / "tests" / "workflow" / "staleness.yaml"
+NOT_REVIEWED = "NOT REVIEWED"
+HEADER = """\
+# What is remade when something changes in the tiny experiment, all of whose targets were made: for groups of
+# changes that plan the same. `starts` are the jobs that are stale by themselves, `plans` all that are remade,
+# `2 of 28` where not every job of a rule is. docs/staleness.md tells how the table is tested.
+#
+# Written by `make staleness-table`, which keeps each `why`. A new group says NOT REVIEWED there, and the
+# tests fail until somebody has written why these jobs, all of them and no other, depend on the changes.
+"""
+
+
+def written(counts: Mapping[str, int], totals: Mapping[str, int]) -> tuple[str, ...]:
+    """Write counts of jobs by rule: the rule alone if all its jobs are meant."""
+    jobs = ((rule, count, totals.get(rule, count)) for rule, count in sorted(counts.items()))
+    return tuple(rule if count >= total else f"{rule} {count} of {total}" for rule, count, total in jobs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a change plans, as the table writes it."""
+
+    starts: tuple[str, ...]
+    plans: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan, totals: Mapping[str, int]) -> Outcome:
+        """Write a plan, targets aside, which have no job of their own."""
+        jobs = {rule: count for rule, count in plan.jobs.items() if rule in totals}
+        starts = {rule: count for rule, count in plan.starts.items() if rule in totals}
+        return cls(written(starts, totals), written(jobs, totals))
+
+
+@dataclass
+class Table:
+    """Totals of jobs by rule, and the outcome and the reason of every change."""
+
+    totals: dict[str, int]
+    outcomes: dict[str, Outcome]
+    why: dict[Outcome, str]
+
+    @classmethod
+    def read(cls, file: Path = TABLE) -> Table:
+        """Read the reviewed table."""
+        values = yaml.safe_load(file.read_text())
+        outcomes, why = {}, {}
+        for group in values["groups"]:
+            outcome = Outcome(tuple(group["starts"]), tuple(group["plans"]))
+            why[outcome] = group["why"]
+            outcomes |= dict.fromkeys(group["changes"], outcome)
+        return cls(values["totals"], outcomes, why)
+
+    def write(self, file: Path = TABLE) -> None:
+        """Write the table, outcomes that plan most first."""
+        groups: dict[Outcome, list[str]] = {}
+        for name, outcome in sorted(self.outcomes.items()):
+            groups.setdefault(outcome, []).append(name)
+        parts = [HEADER, yaml.safe_dump({"totals": self.totals}, width=116), "groups:\n"]
+        for outcome in sorted(groups, key=lambda one: (len(one.plans), one.plans, one.starts)):
+            why = json.dumps(self.why.get(outcome, NOT_REVIEWED), ensure_ascii=False)
+            parts.append(f"- why: {why}\n")
+            for key, items in (("starts", outcome.starts), ("plans", outcome.plans)):
+                parts.append(listed(key, items))
+            parts.append("  changes:\n" + "".join(f"  - {name}\n" for name in groups[outcome]))
+        file.write_text("".join(parts))
+
+
+def listed(key: str, items: Iterable[str]) -> str:
+    """Write a list of words in as few lines as fit."""
+    text = textwrap.fill(
+        f"[{', '.join(items)}]", 112, initial_indent="    ", subsequent_indent="     ", break_on_hyphens=False
+    )
+    return f"  {key}:\n{text}\n"
+
+
+def copy_project(target: Path, *folders: str) -> Path:
+    """Copy the project's files and some generated folders, with their times; links stay links."""
+    for file in tracked_files():
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, target / file)
+    for folder in folders:
+        shutil.copytree(ROOT / folder, target / folder, symlinks=True)
+    return target
+
+
+def plan_all(
+    changes: Iterable[Change], copies: Iterable[Path], config: Path, targets: Iterable[str]
+) -> dict[str, Plan]:
+    """Return what every change plans, one dry run at a time in each copy of the project.
+
+    Args:
+        changes: each is made alone, and undone.
+        copies: folders with the project and its results, in which nothing is stale.
+        config: file of the unchanged configuration.
+        targets: what is asked for.
+    """
+    free: SimpleQueue[DryRuns] = SimpleQueue()
+    found: dict[str, Plan] = {}
+
+    def plan(change: Change) -> None:
+        runs = free.get()
+        try:
+            with applied(change, runs.folder, config) as arguments:
+                found[change.name] = runs.plan(*targets, *arguments)
+        except Exception as error:
+            raise RuntimeError(f"{change.name}: {error}") from error
+        finally:
+            free.put(runs)
+
+    servers = [DryRuns(copy) for copy in copies]
+    try:
+        for server in servers:
+            free.put(server)
+        with ThreadPoolExecutor(len(servers)) as pool:
+            list(pool.map(plan, changes))
+    finally:
+        for server in servers:
+            server.__exit__()
+    return found

@@ -1,0 +1,180 @@
+"""Another valid value for every key of the tiny experiment's configuration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+Path = tuple[str | int, ...]
+
+# Keys without another value that is valid while all others stay, and why.
+NO_OTHER = {
+    "diff.base": "dictionaries and null of every comparison start from it",
+    "comparisons.*.base": "its null starts from it",
+    "comparisons.scratch.rule": "only `energy` allows a dictionary that does not start from the base",
+    "stages.grid.*": "its dictionaries start where its edges do",
+    "dictionaries.data_first.initial": "a corner of the stage grid",
+    "dictionaries.model_first.initial": "a corner of the stage grid",
+    "dictionaries.data_then_model.initial": "a corner of the stage grid",
+    "dictionaries.model_then_data.initial": "a corner of the stage grid",
+    "world.models": "shipped models are other files: a case of its own",
+}
+# The first pattern that fits a key gives its other value: one value, or by the value that the key has.
+OTHER: dict[str, Any] = {
+    "experiment": "tiny_other",
+    "layers": [0],
+    "datasets": {"unread": {"path": "resources/unread", "samples": 8}},
+    "resources": {"train_dictionary": {"mem_mb": 3000, "runtime": 90}},
+    "models.*.family": {"causal_lm": "llava", "llava": "causal_lm"},
+    "models.*.path": "world:vlm_25",
+    "models.*.vision_tower": "resources/world/vlm",
+    "models.*.dtype": "bfloat16",
+    "models.*.attention": "eager",
+    "models.*.device_map": "auto",
+    "models.*.planned": {"d_model": 32, "image_tokens": 16},
+    "extraction.store": "temporary",
+    "extraction.layers_at_once": 1,
+    "extraction.storage": "bfloat16",
+    "architecture.kind": "jumprelu",
+    "dictionaries.*.architecture.kind": "jumprelu",
+    "architecture.d_sae": 128,
+    "dictionaries.scratch.architecture.d_sae": 128,
+    "dictionaries.base.initial": "scratch",
+    "dictionaries.scratch.initial": "base",
+    "dictionaries.null_text.initial": "null_check",
+    "dictionaries.*.initial": "null_text",
+    "dictionaries.*.model": {"base_lm": "vlm", "vlm": "vlm_50", "vlm_50": "vlm", "vlm_shuffled": "vlm"},
+    "dictionaries.*.dataset": "text_val",
+    "dictionaries.*.tokens": ["text", "image"],
+    "dictionaries.*.architecture": {"d_sae": 64, "k": 3},
+    "dictionaries.*.snapshots": [25],
+    "evaluation.*.dictionaries": {"base": ["base"], "scratch": ["adapted"]},
+    "evaluation.*.model": {"base_lm": "vlm", "vlm": "base_lm"},
+    "evaluation.*.dataset": "spatial_val",
+    "evaluation.*.seeds": {None: 1, 1: 2},
+    "evaluation.*.tokens": ["text"],
+    "diff.adapted": "model_first",
+    "diff.null": "null_check",
+    "diff.null_check": None,
+    "diff.model": "vlm_50",
+    "*.visual_datasets": ["general_val"],
+    "*.text_datasets": ["text_val", "text_null"],
+    "diff.rule": "calibrated",
+    "diff.sweep_eps": [0.5],
+    "diff.sweep_percentiles": [33.0],
+    "comparisons.scratch.target": "sensitivity",
+    "comparisons.*.target": "all",
+    "comparisons.*.adapted": {None: "model_first", "scratch": "adapted", "*": "adapted"},
+    "comparisons.*.null": "null_check",
+    "comparisons.*.model": {None: "vlm_50", "*": "vlm"},
+    "comparisons.*.eps": 0.05,
+    "comparisons.*.percentile": 50.0,
+    "comparisons.*.null_quantile": 0.1,
+    "comparisons.*.rule": {None: "calibrated", "*": "percentile"},
+    "comparisons.*.min_odds_ratio": 2.0,
+    "comparisons.*.min_frequency_difference": 0.1,
+    "stages.models": ["base_lm", "vlm"],
+    "concepts.truth.*.dataset": "spatial_val",
+    "concepts.counting.*.dataset": "spatial_val",
+    "concepts.spatial.target.dataset": "truth_val",
+    "concepts.spatial.baseline.dataset": "text_val",
+    "concepts.*.groups": ["left_of"],
+    "concepts.*.without": ["left_of"],
+    "concepts.*.unit": "sample",
+    "concepts.*.words": ["left"],
+    "concepts.*.compared": ["stages"],
+    "lexical.prompts": ["what is in the image ?"],
+    "lexical.variant": "strict",
+    "ablation.concepts": ["spatial", "counting"],
+    "ablation.scopes": ["all_layers", "own_layer"],
+    "*.rank_on.target": "truth_val",
+    "*.rank_on.control": "spatial_val",
+    "*.report_on.target": "truth_val",
+    "*.report_on.control": "spatial_test",
+    "ablation.set_sizes": [2, 3],
+    "ablation.selection_sizes": [2],
+    "heads.concept": "counting",
+    "heads.dataset": "general_val",
+    "heads.exact_heads": 2,
+    "heads.ablate_sizes": [1, 2],
+    "steering.concept": "counting",
+    "steering.model": "vlm",
+    "steering.strengths": [-0.25, 0.25],
+    "labelling.base_url": "http://localhost:1/v1",
+    "labelling.api_key_env": "A_KEY",
+    "labelling.template": "What is it? {evidence}",
+    "labelling.price_*": 2.0,
+    "world.weights_dtype": "float32",
+    "world.scenes.*": 450,
+    "world.language_model.d_model": 64,
+    "world.language_model.heads": 4,
+    "world.vision.d_vision": 64,
+    "world.vision.heads": 4,
+    "world.controls.*": {
+        "continued_text": "shuffled_images",
+        "shuffled_images": "no_spatial",
+        "no_spatial": "shuffled_images",
+    },
+    "world.datasets.*.kind": {
+        "spatial": "general",
+        "general": "spatial",
+        "mixed": "general",
+        "text": "mixed",
+    },
+    "world.datasets.*.scenes": {"train": "validation", "validation": "test", "test": "validation"},
+    "world.datasets.*.samples": {60: 80, 120: 160, 300: 320},
+    "world.datasets.*.group_by": {"kind": "answer", "answer": "kind"},
+}
+
+
+def dotted(path: Path) -> str:
+    """Write a key as people do."""
+    return ".".join(map(str, path))
+
+
+def leaves(values: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield every key that holds no section, with its value; lists of plain values are values."""
+    sections = isinstance(values, list) and values and isinstance(values[0], dict)
+    if not sections and not (isinstance(values, dict) and values):
+        yield path, values
+        return
+    for key, value in enumerate(values) if sections else values.items():
+        yield from leaves(value, (*path, key))
+
+
+def first_fit(key: str, table: dict[str, Any]) -> str | None:
+    """Return the first pattern of a table that fits a key."""
+    return next((pattern for pattern in table if fnmatchcase(key, pattern)), None)
+
+
+def other_value(path: Path, value: Any) -> Any:
+    """Return another value of a key: from the table, else the nearest other number, switch or text."""
+    pattern = first_fit(dotted(path), OTHER)
+    if pattern is not None:
+        found = OTHER[pattern]
+        known = value[0] if isinstance(value, list) and value else value
+        by_value = (
+            isinstance(found, dict) and not isinstance(known, dict) and (known in found or "*" in found)
+        )
+        return found.get(known, found.get("*")) if by_value else found
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value / 2 if value else 0.5
+    if isinstance(value, str):
+        return f"{value}_other"
+    raise AssertionError(f"{dotted(path)}: add another value than {value!r} to OTHER, or to NO_OTHER why not")
+
+
+def with_value(values: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    """Return a copy of a configuration in which one key has another value."""
+    changed = copy.deepcopy(values)
+    section: Any = changed
+    for key in path[:-1]:
+        section = section[key] if isinstance(section, list) else section.setdefault(key, {})
+    section[path[-1]] = value
+    return changed
