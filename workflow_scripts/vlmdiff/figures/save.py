@@ -7,22 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from vlmdiff.figures.style import style
 from vlmdiff.runtime.files import replacing
-from vlmdiff.runtime.text import visible
 
 DPI = 300
 # A time stamp would make every run's file differ.
 METADATA = MappingProxyType({".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}})
-
-
-def show_invisible(figure: Figure) -> None:
-    """Name invisible characters in all texts of a figure by their number."""
-    for text in figure.findobj(Text):
-        if (shown := visible(text.get_text())) != text.get_text():
-            text.set_text(shown)
 
 
 def save_figure(figure: Figure, paths: Iterable[str | Path]) -> None:
@@ -35,5 +26,4 @@ def save_figure(figure: Figure, paths: Iterable[str | Path]) -> None:
         if path.suffix not in METADATA:
             raise ValueError(f"{path}: unknown figure format '{path.suffix}'; use one of {sorted(METADATA)}")
         with replacing(path) as temporary, style():
-            show_invisible(figure)
             figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=METADATA[path.suffix])

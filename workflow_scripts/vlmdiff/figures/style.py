@@ -10,10 +10,13 @@ from types import MappingProxyType
 from typing import Any, Literal, ParamSpec
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogFormatterSciNotation
+
+from vlmdiff.runtime.text import drawable
 
 Arguments = ParamSpec("Arguments")
 
@@ -74,13 +77,30 @@ def style() -> Iterator[None]:
         yield
 
 
+def drawable_table(value: Any) -> Any:
+    """Return a table whose texts can be drawn; anything else as it is."""
+    if not isinstance(value, pd.DataFrame):
+        return value
+    changes = {}
+    for name, column in value.items():
+        # Paths of images are opened, not drawn.
+        if name == "image" or pd.api.types.is_numeric_dtype(column.dtype):
+            continue
+        texts = [one for one in column.unique() if isinstance(one, str)]
+        wrong = {one: drawable(one) for one in texts if drawable(one) != one}
+        if wrong:
+            changes[name] = column.map(lambda one, wrong=wrong: wrong.get(one, one))
+    return value.assign(**changes) if changes else value
+
+
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Draw a figure under the shared settings."""
+    """Draw a figure under the shared settings, from tables whose texts can be drawn."""
 
     @wraps(draw)
     def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with style():
-            return draw(*args, **kwargs)
+            tables = {key: drawable_table(value) for key, value in kwargs.items()}
+            return draw(*map(drawable_table, args), **tables)
 
     return inner
 
