@@ -1,4 +1,4 @@
-"""Damage in the middle of a real run: one line with file and remedy, nothing else lost, and the remedy mends it."""
+"""Damage in the middle of a real run: one line names file and remedy, nothing else is lost."""
 
 import os
 import re
