@@ -157,15 +157,16 @@ def output_changes(root: Path, results: str) -> Iterator[Change]:
                 by_name.setdefault(Path(output).name, output)
         for name, output in sorted(by_name.items()):
             figure = rule.startswith("plot_") and Path(name).suffix in {".pdf", ".png", ".svg"}
-            file, what = output, f"{rule}: {name}"
+            file, what = output, name
             if (root / output).is_dir():
                 inside = sorted(path for path in (root / output).rglob("*") if path.is_file())
                 inside = [path for path in inside if not path.name.startswith(".")]
                 if not inside:
                     continue
-                file, what = str(inside[0].relative_to(root)), f"{what}/{inside[0].name}"
-            kind = f"file of a figure {Path(name).suffix}" if figure else f"file {what}"
-            yield Change(f"file {what}", kind, file=file, content=b"\n")
+                file, what = str(inside[0].relative_to(root)), f"a file of {name}/"
+            name = f"file {what} of {rule}"
+            kind = f"file of a figure {Path(output).suffix}" if figure else name
+            yield Change(name, kind, file=file, content=b"\n")
 
 
 def deletions(root: Path, results: str) -> Iterator[Change]:
@@ -174,7 +175,7 @@ def deletions(root: Path, results: str) -> Iterator[Change]:
         own = (name for name in outputs if name.startswith(f"{results}/") and (root / name).is_file())
         if output := next(own, None):
             yield Change(
-                f"deleted {rule}: {Path(output).name}", f"deleted {rule.partition('_')[0]}", file=output
+                f"deleted {Path(output).name} of {rule}", f"deleted {rule.partition('_')[0]}", file=output
             )
 
 

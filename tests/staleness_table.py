@@ -48,46 +48,60 @@ class Outcome:
         return cls(written(starts, totals), written(jobs, totals))
 
 
+# Which chapter of the table a change belongs to, by the first word of its name.
+CHAPTERS = {"code": "code", "file": "files", "deleted": "lost files", "remark": "remarks"}
+SETTINGS = "settings"
+
+
+def chapter(change: str) -> str:
+    """Return the chapter of a change."""
+    return CHAPTERS.get(change.partition(" ")[0], SETTINGS)
+
+
 @dataclass
 class Table:
-    """Totals of jobs by rule, and the outcome and the reason of every change."""
+    """Totals of jobs by rule, the outcome of every change, and the reason of every outcome of a chapter."""
 
     totals: dict[str, int]
     outcomes: dict[str, Outcome]
-    why: dict[Outcome, str]
+    why: dict[tuple[str, Outcome], str]
 
     @classmethod
     def read(cls, file: Path = TABLE) -> Table:
         """Read the reviewed table."""
         values = yaml.safe_load(file.read_text())
         outcomes, why = {}, {}
-        for group in values["groups"]:
-            outcome = Outcome(tuple(group["starts"]), tuple(group["plans"]))
-            why[outcome] = group["why"]
-            outcomes |= dict.fromkeys(group["changes"], outcome)
+        for name, groups in values["chapters"].items():
+            for group in groups:
+                outcome = Outcome(tuple(group["starts"]), tuple(group["plans"]))
+                why[name, outcome] = group["why"]
+                outcomes |= dict.fromkeys(group["changes"], outcome)
         return cls(values["totals"], outcomes, why)
 
     def write(self, file: Path = TABLE) -> None:
-        """Write the table, outcomes that plan most first."""
-        groups: dict[Outcome, list[str]] = {}
-        for name, outcome in sorted(self.outcomes.items()):
-            groups.setdefault(outcome, []).append(name)
-        parts = [HEADER, yaml.safe_dump({"totals": self.totals}, width=116), "groups:\n"]
-        for outcome in sorted(groups, key=lambda one: (len(one.plans), one.plans, one.starts)):
-            why = json.dumps(self.why.get(outcome, NOT_REVIEWED), ensure_ascii=False)
-            parts.append(f"- why: {why}\n")
-            for key, items in (("starts", outcome.starts), ("plans", outcome.plans)):
-                parts.append(listed(key, items))
-            parts.append("  changes:\n" + "".join(f"  - {name}\n" for name in groups[outcome]))
+        """Write the table: chapter by chapter, outcomes that plan least first."""
+        parts = [HEADER, yaml.safe_dump({"totals": self.totals}), "chapters:\n"]
+        for name in (SETTINGS, *CHAPTERS.values()):
+            groups: dict[Outcome, list[str]] = {}
+            for change in sorted(self.outcomes):
+                if chapter(change) == name:
+                    groups.setdefault(self.outcomes[change], []).append(change)
+            parts.append(f"\n  {name}:\n")
+            for outcome in sorted(groups, key=lambda one: (len(one.plans), one.plans, one.starts)):
+                why = json.dumps(self.why.get((name, outcome), NOT_REVIEWED), ensure_ascii=False)
+                parts += [
+                    f"  - why: {why}\n",
+                    listed("starts", outcome.starts),
+                    listed("plans", outcome.plans),
+                ]
+                parts.append("    changes:\n" + "".join(f"    - {change}\n" for change in groups[outcome]))
         file.write_text("".join(parts))
 
 
 def listed(key: str, items: Iterable[str]) -> str:
-    """Write a list of words in as few lines as fit."""
-    text = textwrap.fill(
-        f"[{', '.join(items)}]", 112, initial_indent="    ", subsequent_indent="     ", break_on_hyphens=False
-    )
-    return f"  {key}:\n{text}\n"
+    """Write a list of jobs in as few lines as fit; a job stays on one line."""
+    text = textwrap.fill(f"[{', '.join(items).replace(' ', '~').replace(',~', ', ')}]", 106)
+    return f"    {key}:\n{textwrap.indent(text.replace('~', ' '), ' ' * 6)}\n"
 
 
 def copy_project(target: Path, *folders: str) -> Path:

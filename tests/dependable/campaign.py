@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from dependable.run import Job, Run, RunError, run_to_the_end
 
 VICTIMS = ("job", "snakemake", "group")
@@ -17,8 +19,8 @@ POLL_S = 0.02
 YOUNG_S, OLD_S = 1.0, 10.0
 # So many jobs a kill are plenty; so few planned jobs might all be done before an old one is killed.
 PLENTY, SCARCE = 4, 4
-# After so many kills without a finished job, one may finish first.
-FRUITLESS = 2
+# The last kill comes when about so much of all jobs is done: kills are spread over early and late rules.
+SPREAD = 0.8
 ORPHANS_END_S = 300.0
 
 
@@ -28,11 +30,13 @@ class Plan:
 
     Attributes:
         victim: `job` (its script), `snakemake` (alone: its jobs live on) or `group` (everything).
-        start: the kill follows the start of the so-manieth job of this run.
+        finished: so many jobs must have finished in this run.
+        start: the kill follows the start of the so-manieth job after these.
         delay: seconds after that start.
     """
 
     victim: str
+    finished: int
     start: int
     delay: float
 
@@ -85,7 +89,7 @@ class Campaign:
         self.random, self.deadline, self.tell = random.Random(seed), time.monotonic() + 60 * minutes, tell
         # Every kind of victim in turn, in random order: few kills hit each of them too.
         self.victims: list[str] = []
-        self.tally, self.left_alive, self.fruitless = Tally(), [], 0
+        self.tally, self.left_alive, self.all_jobs = Tally(), [], 0
 
     def run(self) -> Tally:
         """Kill and restart until all kills are done, then let it end.
@@ -120,41 +124,48 @@ class Campaign:
         if not self.victims:
             self.victims = self.random.sample(VICTIMS, len(VICTIMS))
         planned = run.planned_jobs()
+        self.all_jobs = self.all_jobs or planned
+        wanted = SPREAD * self.all_jobs * self.tally.total() / self.kills
+        finished = max(0, min(int(wanted) - (self.all_jobs - planned), planned - SCARCE))
         jobs_a_kill = planned / (self.kills - self.tally.total())
         start = self.random.randint(1, min(4, max(1, int(jobs_a_kill / 2))))
         oldest = OLD_S if jobs_a_kill >= PLENTY else OLD_S / 2
         if planned <= SCARCE or jobs_a_kill < 1:
             oldest = YOUNG_S
         delay = self.random.uniform(0, self.random.choice((YOUNG_S, oldest)))
-        return Plan(self.victims.pop(), start, delay)
+        return Plan(self.victims.pop(), finished, start, delay)
 
     def strike(self, run: Run) -> bool:
         """Wait for the planned moment and kill; return False if Snakemake ends before."""
-        seen: set[int] = set()
         while not run.planned_jobs():
             if run.ended():
                 return False
             time.sleep(POLL_S)
         plan, moment = self.plan(run), None
+        started: set[int] = set()
         while not run.ended():
             jobs = run.jobs()
-            seen.update(job.process.pid for job in jobs)
-            if moment is None and len(seen) >= plan.start:
+            if run.finished_jobs() >= plan.finished:
+                started.update(job.process.pid for job in jobs)
+            if moment is None and len(started) >= plan.start:
                 moment = time.monotonic() + plan.delay
-            patient = self.fruitless >= FRUITLESS and not run.finished_jobs()
-            if moment is not None and time.monotonic() >= moment and jobs and not patient:
-                self.kill(run, plan.victim, jobs)
+            due = moment is not None and time.monotonic() >= moment and jobs
+            if due and self.kill(run, plan.victim, jobs):
                 return True
             time.sleep(POLL_S)
         return False
 
-    def kill(self, run: Run, victim: str, jobs: list[Job]) -> None:
-        """Kill, and count."""
+    def kill(self, run: Run, victim: str, jobs: list[Job]) -> bool:
+        """Kill, and count; return False if the victim had just ended by itself."""
         hit = [self.random.choice(jobs)] if victim == "job" else jobs
         ages = [job.age() for job in hit]
         if victim == "job":
-            hit[0].process.kill()
-            run.wait()
+            try:
+                hit[0].process.kill()
+            except psutil.NoSuchProcess:
+                return False
+            if not run.wait():
+                return False
         elif victim == "snakemake":
             run.kill_main()
             orphans = [job for job in jobs if job.alive()]
@@ -166,9 +177,9 @@ class Campaign:
         self.tally.rules.update(job.rule for job in hit)
         self.tally.ages += ages
         done = run.finished_jobs()
-        self.fruitless = 0 if done else self.fruitless + 1
         named = ", ".join(f"{job.rule} ({age:.1f} s old)" for job, age in zip(hit, ages, strict=True))
         self.tell(f"kill {self.tally.total()}/{self.kills}: {victim} beside {named}; {done} jobs were done")
+        return True
 
     def wait_for_orphans(self) -> None:
         """Wait until no job of a killed run lives: what it may still write must not spoil anything.
