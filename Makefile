@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test staleness staleness-table bench lint world-models ship-world clean
+.PHONY: reproduce test kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -25,6 +25,13 @@ export OMP_WAIT_POLICY := PASSIVE
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/bench.txt
 	touch $@
 
+# Snakemake's executor for Slurm; `make slurm` and a cluster's login node use it.
+.venv-slurm/installed: envs/requirements.txt envs/slurm.txt
+	$(PYTHON) -m venv .venv-slurm
+	.venv-slurm/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.txt -r envs/slurm.txt
+	.venv-slurm/bin/pip check
+	touch $@
+
 reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
@@ -32,6 +39,11 @@ reproduce: .venv/installed
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow"
 	$(BIN)/pytest -m workflow
+
+# Kills the small experiment again and again and compares what is left with an uninterrupted run
+# (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
+kill: .venv/installed
+	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
 # Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
 # one of each kind.
@@ -46,6 +58,14 @@ staleness-table: .venv/peers
 bench: .venv-bench/installed
 	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 \
 		PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks $(ARGS)
+
+# The workflow on a real Slurm that the tests start on this machine; `make slurm ARGS="-k short"` for few jobs.
+slurm: .venv-slurm/installed
+	.venv-slurm/bin/pytest tests/slurm $(ARGS)
+
+# Debian's Slurm and munge, which `make slurm` needs; no service is configured. Needs root.
+slurm-packages:
+	apt-get install --yes --no-install-recommends munge slurmctld slurmd slurm-client
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -62,4 +82,4 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv .venv-bench results .snakemake
+	rm -rf .venv .venv-bench .venv-slurm results .snakemake

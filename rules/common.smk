@@ -160,9 +160,21 @@ def dictionary_files(dictionary, seed, name="sae_weights.safetensors"):
     return [dictionary_file(dictionary, seed, layer, name) for layer in LAYERS]
 
 
+def growing(first):
+    """Return a resource that is half of the first request larger with every retry."""
+    return lambda wildcards, attempt: first * (1 + attempt) // 2
+
+
 def rule_resources(rule_name, **defaults):
-    """Return the resources of a rule: the configuration's in place of those that suit the built-in world."""
-    return defaults | CFG.resources.get(rule_name, {})
+    """Return the resources of a rule: the configuration's in place of those that suit the built-in world.
+
+    Memory and time given as numbers grow when a job is tried again; words (`12h`) stay as they are.
+    """
+    chosen = defaults | CFG.resources.get(rule_name, {})
+    return {
+        name: growing(value) if name in ("mem_mb", "runtime") and isinstance(value, int) else value
+        for name, value in chosen.items()
+    }
 
 
 include: "common/models.smk"

@@ -12,7 +12,7 @@ rule write_config:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("write_config", mem_mb=200, runtime=5),
+        **rule_resources("write_config", mem_mb=1000, runtime=5),
     params:
         config=CFG.model_dump(mode="json"),
         code=code_digest("write_config"),

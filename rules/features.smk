@@ -78,7 +78,7 @@ rule select_adapted:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("select_adapted", mem_mb=500, runtime=10),
+        **rule_resources("select_adapted", mem_mb=1000, runtime=10),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
             "base", "adapted", "null", "null_check", "model", "visual_datasets", "text_datasets"
@@ -199,7 +199,7 @@ rule select_features:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("select_features", mem_mb=500, runtime=10),
+        **rule_resources("select_features", mem_mb=1000, runtime=10),
     params:
         unit=concept_unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,

@@ -46,7 +46,7 @@ rule aggregate_heads:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("aggregate_heads", mem_mb=500, runtime=5),
+        **rule_resources("aggregate_heads", mem_mb=1000, runtime=5),
     params:
         code=code_digest("aggregate_heads"),
     script:

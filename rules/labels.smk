@@ -60,7 +60,7 @@ rule describe_features:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("describe_features", mem_mb=500, runtime=240),
+        **rule_resources("describe_features", mem_mb=1000, runtime=240),
     params:
         features=lambda wildcards: CFG.labelling.features,
         request=lambda wildcards: CFG.labelling.params("features", *ACCESS),

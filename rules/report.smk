@@ -42,7 +42,7 @@ rule write_summary:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("write_summary", mem_mb=500, runtime=5),
+        **rule_resources("write_summary", mem_mb=1000, runtime=5),
     params:
         names={
             "experiment": CFG.experiment,
@@ -83,7 +83,7 @@ rule write_comparisons:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("write_comparisons", mem_mb=500, runtime=5),
+        **rule_resources("write_comparisons", mem_mb=1000, runtime=5),
     params:
         experiment=CFG.experiment,
         code=code_digest("write_comparisons"),
@@ -135,7 +135,7 @@ rule summarise_costs:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("summarise_costs", mem_mb=500, runtime=5),
+        **rule_resources("summarise_costs", mem_mb=1000, runtime=5),
     params:
         folder=f"{RESULTS}/benchmarks",
         code=code_digest("summarise_costs"),

@@ -14,7 +14,7 @@ rule generate_world:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("generate_world", mem_mb=800, runtime=5),
+        **rule_resources("generate_world", mem_mb=1000, runtime=5),
     params:
         world=world_dataset_params,
         code=code_digest("generate_world"),

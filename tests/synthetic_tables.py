@@ -40,7 +40,9 @@ EMPTY = Story(final=())
 
 def keep(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     """Return the frame as the workflow would read it."""
-    return conform(frame.reindex(columns=schema.names), schema, "synthetic table").to_pandas()
+    blank = {"string": "", "int64": 0, "bool": False, "double": float("nan")}
+    told = {field.name: blank[str(field.type)] for field in schema if field.name not in frame}
+    return conform(frame.assign(**told)[schema.names], schema, "synthetic table").to_pandas()
 
 
 def name(place: tuple[int, int]) -> str:

@@ -85,7 +85,8 @@ def test_shards_are_ordered_by_block(paths):
 @pytest.mark.parametrize("max_tokens", [1, 4, 1000])
 def test_chunks_give_all_selected_tokens_in_order(store, token_types, max_tokens):
     chunks = list(store.chunks(token_types, max_tokens))
-    assert all(0 < len(chunk.values) <= max_tokens for chunk in chunks)
+    *full, last = [len(chunk.values) for chunk in chunks]
+    assert all(size == max_tokens for size in full) and 0 < last <= max_tokens
     types = np.concatenate([shard.token_type for shard in store.shards])
     expected = np.flatnonzero(np.isin(types, type_codes(token_types)))
     assert torch.cat([c.values[:, 0] for c in chunks]).long().tolist() == expected.tolist()

@@ -91,7 +91,7 @@ def test_damaged_parts_are_refused_and_the_rest_is_not_looked_at(folder):
 def test_an_encoder_alone_encodes_as_the_whole(tmp_path, kind):
     save_dictionary(random_dictionary(8, 30, 1, kind), tmp_path, {})
     x = torch.randn(11, 8, generator=torch.Generator().manual_seed(2))
-    encoder, whole = load_encoder(tmp_path, "cpu"), load_dictionary(tmp_path)
+    encoder, whole = load_encoder(tmp_path, "cpu", 8), load_dictionary(tmp_path)
     assert torch.equal(encoder.encode(x), whole.encode(x))
     assert sum(value.numel() for value in encoder.parameters()) < 8 * 30 + 3 * 30 + 9
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,11 @@ def checksum(values: np.ndarray | list[str]) -> str:
     digest = new_checksum()
     digest.update(string_bytes(values) if isinstance(values, list) else array_bytes(values))
     return digest.hexdigest()
+
+
+def header_checksum(header: ShardHeader) -> str:
+    """Return the checksum of a header: of its values as JSON, keys in order."""
+    return checksum([json.dumps(asdict(header), sort_keys=True)])
 
 
 def check_finite(values: np.ndarray, layer: int, storage: Storage, path: Any) -> None:

@@ -19,6 +19,7 @@ from vlmdiff.activations.format import (
     ShardHeader,
     array_bytes,
     checksum,
+    header_checksum,
     layer_name,
     new_checksum,
     remake,
@@ -68,7 +69,7 @@ class Shard:
                     rows = buffer[: self.n_tokens - start]
                     dataset.read_direct(rows, np.s_[start : start + len(rows)])
                     digest.update(array_bytes(rows))
-                if digest.hexdigest() != dataset.attrs["checksum"]:
+                if digest.hexdigest() != plain(dataset.attrs["checksum"]):
                     raise remake(self.path, f"layer {layer} was altered (its checksum differs)")
 
 
@@ -80,8 +81,10 @@ def reading(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError) as error:
-        raise remake(path, f"not a whole activation shard ({error})") from error
+    except ShardError:
+        raise
+    except Exception as error:  # damaged files make HDF5 fail in many ways
+        raise remake(path, f"not a whole activation shard ({type(error).__name__}: {error})") from error
 
 
 def open_shard(path: str | Path) -> Shard:
@@ -106,30 +109,38 @@ def open_shard(path: str | Path) -> Shard:
 
 def read_header(file: h5py.File, path: Path) -> ShardHeader:
     """Read and check the attributes."""
-    schema = file.attrs.get("schema")
+    schema = plain(file.attrs.get("schema"))
     if schema != SCHEMA:
         raise remake(path, f"schema is {schema!r}, expected {SCHEMA!r}")
     names = [field.name for field in fields(ShardHeader)]
-    missing = [name for name in names if name not in file.attrs]
+    missing = [name for name in (*names, "checksum") if name not in file.attrs]
     if missing:
         raise remake(path, f"attributes {missing} are missing")
     values: dict[str, Any] = {name: plain(file.attrs[name]) for name in names}
     if values["dtype"] not in STORED:
         raise remake(path, f"dtype is {values['dtype']!r}, expected one of {list(STORED)}")
-    return ShardHeader(**values)
+    header = ShardHeader(**values)
+    if header_checksum(header) != plain(file.attrs["checksum"]):
+        raise remake(path, "its attributes were altered (their checksum differs)")
+    return header
 
 
 def plain(value: Any) -> Any:
-    """Turn an attribute into a plain Python value, an array into a tuple."""
-    return tuple(value.tolist()) if isinstance(value, np.ndarray) else getattr(value, "item", lambda: value)()
+    """Turn an attribute into a plain Python value, an array into a tuple, bytes into text."""
+    if isinstance(value, np.ndarray):
+        return tuple(plain(one) for one in value.tolist())
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def check_layout(file: h5py.File, header: ShardHeader, path: Path) -> None:
-    """Check that every object is there with its shape and type."""
+    """Check that every object is there, in the file itself, with its shape and type."""
     required = [*TOKEN_DTYPES, "offsets", "sample_id", "group", *map(layer_name, header.layers)]
     missing = [name for name in required if name not in file or "checksum" not in file[name].attrs]
     if missing:
         raise remake(path, f"{missing} are missing or have no checksum")
+    for name in required:
+        check_own(file, name, path)
     tokens = file["token_id"].shape[0]
     for name in map(layer_name, header.layers):
         found, expected = file[name], ((tokens, header.d_model), STORED[header.dtype])
@@ -137,9 +148,20 @@ def check_layout(file: h5py.File, header: ShardHeader, path: Path) -> None:
             raise remake(path, f"{name} is {found.dtype} {found.shape}, expected {expected[1]} {expected[0]}")
 
 
+def check_own(file: h5py.File, name: str, path: Path) -> None:
+    """Refuse an object whose values lie in another file, or that claims more than the file can hold."""
+    found = file[name]
+    parts = [part for part in (name.rpartition("/")[0], name) if part]
+    linked = not all(isinstance(file.get(part, getlink=True), h5py.HardLink) for part in parts)
+    if linked or found.is_virtual or found.external:
+        raise remake(path, f"{name} lies in another file")
+    if found.size * found.dtype.itemsize > path.stat().st_size:
+        raise remake(path, f"{name} claims {found.size} values, more than the file holds")
+
+
 def checked(values: Any, dataset: h5py.Dataset, path: Path) -> Any:
     """Return values read from a dataset if they match its checksum."""
-    if checksum(values) != dataset.attrs["checksum"]:
+    if checksum(values) != plain(dataset.attrs["checksum"]):
         raise remake(path, f"{dataset.name.strip('/')} was altered (its checksum differs)")
     return values
 

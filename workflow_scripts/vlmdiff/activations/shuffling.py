@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,28 @@ def cut_slabs(shard: int, mask: np.ndarray, max_tokens: int) -> Iterator[Slab]:
         rows = selected[first : first + max_tokens]
         start, stop = int(rows[0]), int(rows[-1]) + 1
         yield Slab(shard, start, stop, rows - start)
+
+
+def group_slabs(masks: Iterable[np.ndarray], size: int) -> Iterator[list[Slab]]:
+    """Cut a series of shards into runs of `size` selected rows, over the ends of shards; fewer at the end.
+
+    Args:
+        masks: for each shard (tokens,) True for selected rows.
+        size: selected rows of a run.
+    """
+    group, room = [], size
+    for shard, mask in enumerate(masks):
+        selected = np.flatnonzero(mask)
+        while len(selected):
+            rows, selected = selected[:room], selected[room:]
+            start = int(rows[0])
+            group.append(Slab(shard, start, int(rows[-1]) + 1, rows - start))
+            room -= len(rows)
+            if not room:
+                yield group
+                group, room = [], size
+    if group:
+        yield group
 
 
 class ShuffledStream:

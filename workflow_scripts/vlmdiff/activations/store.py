@@ -14,7 +14,7 @@ from torch import Tensor
 from vlmdiff.activations.format import ShardError, remake
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shards import Shard, open_shard
-from vlmdiff.activations.shuffling import ShuffledStream, Slab, cut_slabs
+from vlmdiff.activations.shuffling import ShuffledStream, Slab, cut_slabs, group_slabs
 from vlmdiff.activations.tokens import type_codes
 
 MEMORY_BYTES = 2**30
@@ -81,24 +81,29 @@ class ActivationStore:
     def chunks(
         self, token_types: Sequence[str] = ("text", "image"), max_tokens: int = 8192
     ) -> Iterator[Chunk]:
-        """Yield the tokens of the given types in the order of samples, at most `max_tokens` at once.
+        """Yield the tokens of the given types in the order of samples, `max_tokens` at once, then the rest.
 
-        A sample's tokens may lie in two chunks.
+        A sample's tokens may lie in two chunks. Chunks run over the ends of shards: what they hold, and so
+        every sum over them, does not depend on where the shards are cut.
         """
-        codes, first_sample = self._codes(token_types), 0
-        for index, shard in enumerate(self.shards):
-            mask = np.isin(shard.token_type, codes)
-            sample = np.repeat(np.arange(len(shard.sample_id)), np.diff(shard.offsets)) + first_sample
-            for slab in cut_slabs(index, mask, max_tokens):
-                rows = slab.start + slab.rows
-                yield Chunk(
-                    self._read(slab),
-                    torch.from_numpy(shard.token_type[rows]),
-                    torch.from_numpy(shard.token_id[rows]),
-                    torch.from_numpy(shard.position[rows]),
-                    torch.from_numpy(sample[rows]),
-                )
-            first_sample += len(shard.sample_id)
+        codes = self._codes(token_types)
+        first_sample = np.cumsum([0, *(len(shard.sample_id) for shard in self.shards)])
+        masks = (np.isin(shard.token_type, codes) for shard in self.shards)
+        for slabs in group_slabs(masks, max_tokens):
+            places = [(self.shards[slab.shard], slab.start + slab.rows) for slab in slabs]
+            firsts = first_sample[[slab.shard for slab in slabs]]
+            sample = [
+                np.searchsorted(shard.offsets, rows, side="right") - 1 + first
+                for (shard, rows), first in zip(places, firsts, strict=True)
+            ]
+            yield Chunk(
+                from_storage(joined([self._stored(slab) for slab in slabs])),
+                *(
+                    torch.from_numpy(joined([getattr(shard, name)[rows] for shard, rows in places]))
+                    for name in ("token_type", "token_id", "position")
+                ),
+                torch.from_numpy(joined(sample)),
+            )
 
     def batches(
         self, token_types: Sequence[str], batch_tokens: int, seed: int, start_step: int = 0
@@ -145,8 +150,10 @@ class ActivationStore:
         values = self.shards[slab.shard].read(self.layer, slab.start, slab.stop)
         return values if len(slab.rows) == len(values) else values[slab.rows]
 
-    def _read(self, slab: Slab) -> Tensor:
-        return from_storage(self._stored(slab))
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Put arrays one after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def check_together(shards: Sequence[Shard]) -> None:

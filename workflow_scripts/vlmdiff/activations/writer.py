@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,6 +21,7 @@ from vlmdiff.activations.format import (
     array_bytes,
     check_finite,
     checksum,
+    header_checksum,
     layer_name,
     new_checksum,
     rows_per_chunk,
@@ -79,13 +81,15 @@ class ShardWriter:
                 f"{self.path}: a shard needs at least one sample, found none; check `samples` in the config"
             )
         for name, digest in self.digests.items():
-            self.file[name].attrs["checksum"] = digest.hexdigest()
+            set_attribute(self.file[name], "checksum", digest.hexdigest())
         for name, parts in self.tokens.items():
             self._create(name, np.concatenate(parts))
         self._create("offsets", np.array(self.offsets, dtype=np.int64))
         for name in ("sample_id", "group"):
             self._create(name, getattr(self, name))
-        self.file.attrs.update({**asdict(self.header), "schema": SCHEMA})
+        attributes = {**asdict(self.header), "schema": SCHEMA, "checksum": header_checksum(self.header)}
+        for name, value in attributes.items():
+            set_attribute(self.file, name, value)
 
     def _create(self, name: str, values: np.ndarray | list[str]) -> None:
         """Write a small object with its checksum; strings as UTF-8 of one length, filled with zero bytes."""
@@ -94,7 +98,17 @@ class ShardWriter:
             data = np.array(encoded, h5py.string_dtype("utf-8", max(1, max(map(len, encoded)))))
         else:
             data = values
-        self.file.create_dataset(name, data=data).attrs["checksum"] = checksum(values)
+        set_attribute(self.file.create_dataset(name, data=data), "checksum", checksum(values))
+
+
+def set_attribute(owner: h5py.HLObject, name: str, value: Any) -> None:
+    """Write an attribute; texts are of one length, since HDF5 keeps others where no checksum watches."""
+    data = np.asarray(value)
+    if data.dtype.kind == "U":
+        data = np.char.encode(data, "utf-8")
+        owner.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(1, data.dtype.itemsize)))
+    else:
+        owner.attrs[name] = value
 
 
 def check_content(content: ShardContent, header: ShardHeader, path: Path) -> None:
@@ -131,7 +145,8 @@ def shard_writer(path: str | Path, header: ShardHeader) -> Iterator[ShardWriter]
         ShardError: nothing was appended, or the file reads back differently.
     """
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        # The latest layout has checksums on HDF5's own structures: the older crashes where they are damaged.
+        with h5py.File(temporary, "w", libver="latest") as file:
             writer = ShardWriter(file, header, Path(path))
             yield writer
             writer.finish()

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# Names become folders, and words of the report, where an underscore at the end would be a link.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=64)]
 TokenType = Literal["text", "image"]
 
 
 class Section(BaseModel):
     """A section of the configuration: unknown keys are refused, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def params(self, *exclude: str) -> dict[str, Any]:
         """Return plain values for a rule's params, without the keys that do not concern the rule."""

@@ -89,7 +89,10 @@ class TextDataset(PreparedDataset):
 
 def kind_of(value: Any) -> str:
     """Return the kind of an entry; a folder if it names none."""
-    return value.get("kind", "folder") if isinstance(value, dict) else value.kind
+    if not isinstance(value, dict):
+        return getattr(value, "kind", "folder")
+    kind = value.get("kind", "folder")
+    return kind if isinstance(kind, str) else str(kind)
 
 
 Dataset = Annotated[

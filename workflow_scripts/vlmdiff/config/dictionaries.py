@@ -95,6 +95,15 @@ class PublishedDictionary(Section):
             raise ValueError(
                 f"file: unknown {sorted(names - known)} in '{self.file}'; known are {sorted(known)}"
             )
+        try:
+            places = [self.file.format(layer=0, **dict.fromkeys(self.by_layer, 0))]
+        except (ValueError, KeyError, IndexError) as error:
+            raise ValueError(f"file: '{self.file}' cannot be filled in ({error})") from error
+        places += [str(value) for values in self.by_layer.values() for value in values.values()]
+        if any(place.startswith("/") or ".." in place.split("/") for place in places):
+            raise ValueError(
+                f"file: expected a path within the source, found '{self.file}' with {places[1:3]}"
+            )
         if unused := sorted(set(self.by_layer) - names):
             raise ValueError(f"by_layer: {unused} are not used by file '{self.file}'")
         return self

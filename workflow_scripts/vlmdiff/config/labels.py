@@ -60,8 +60,14 @@ class LabellingConfig(Section):
     @model_validator(mode="after")
     def template_has_evidence(self) -> LabellingConfig:
         """A prompt without evidence asks for a guess."""
-        names = {name for _, name, _, _ in Formatter().parse(self.template) if name is not None}
-        if "evidence" not in names or not names <= {"evidence", "concept"}:
+        try:
+            names = {name for _, name, _, _ in Formatter().parse(self.template) if name is not None}
+            known = "evidence" in names and names <= {"evidence", "concept"}
+            if known:
+                self.template.format(evidence="", concept="")
+        except (ValueError, KeyError, IndexError) as error:
+            raise ValueError(f"template: cannot be filled in ({error})") from error
+        if not known:
             raise ValueError(
                 f"template: expected {{evidence}} and perhaps {{concept}}; found {sorted(names)}"
             )

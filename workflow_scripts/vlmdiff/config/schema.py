@@ -27,7 +27,7 @@ class Config(Section):
     """One experiment."""
 
     experiment: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name of the results folder."
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64, description="Name of the results folder."
     )
     seed: int = Field(0, ge=0, description="From it every job derives its own seed.")
     seeds: Count = Field(1, description="How many seeds of each dictionary.")

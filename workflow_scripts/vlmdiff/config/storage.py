@@ -121,11 +121,15 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
     file = path / "config.json"
     if (world and folder is None) or not file.is_file():
         return None
-    values = json.loads(file.read_text(encoding="utf-8"))
-    vision = values.get("vision_config", {})
-    images = (vision["image_size"] // vision["patch_size"]) ** 2 if "patch_size" in vision else 0
-    width = values.get("text_config", values).get("hidden_size")
-    return None if width is None else PlannedSize(d_model=width, image_tokens=images)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        vision = values.get("vision_config", {})
+        images = (vision["image_size"] // vision["patch_size"]) ** 2 if "patch_size" in vision else 0
+        width = values.get("text_config", values).get("hidden_size")
+        return None if width is None else PlannedSize(d_model=width, image_tokens=images)
+    except (ValueError, AttributeError, KeyError, TypeError, ArithmeticError, OSError):
+        # Loading the model tells what is wrong with it; this only plans.
+        return None
 
 
 def sample_tokens(config: Config, size: PlannedSize, dataset: str, kinds: list[str]) -> int:

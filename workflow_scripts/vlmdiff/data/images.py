@@ -6,14 +6,23 @@ import hashlib
 import io
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from vlmdiff.data.samples import DataError
+from vlmdiff.data.errors import DataError
+from vlmdiff.data.pictures import load_picture
+from vlmdiff.data.reading import safe_name, within
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.secrets import redacted
+
+if TYPE_CHECKING:
+    import requests
 
 TIMEOUT_S = 30.0
 ATTEMPTS = 5
+LARGEST_BYTES = 100 * 2**20
 GONE = (404, 410)
 AGENT = "vlmdiff (research)"
 
@@ -41,8 +50,12 @@ class LocalImage:
             MissingImageError: none of the names is an image.
         """
         for name in self.names:
-            if (self.root / name).is_file():
-                check_image((self.root / name).read_bytes(), str(self.root / name))
+            try:
+                file = within(self.root, name)
+            except DataError as error:
+                raise MissingImageError(f"image: {error}") from None
+            if file.is_file():
+                check_image(file, str(file))
                 return name
         raise MissingImageError(f"{self.root / self.names[0]} (and {len(self.names) - 1} other names)")
 
@@ -60,14 +73,15 @@ class StoredImage:
     content: bytes | None
 
     def place(self, images: Path) -> str:
-        """Write the image once; see `LocalImage.place`."""
+        """Write the image unless it is there; see `LocalImage.place`."""
         if not self.content:
             raise MissingImageError(f"{self.name} has no bytes")
-        check_image(self.content, self.name)
-        if not (images / self.name).is_file():
-            with replacing(images / self.name) as temporary:
+        check_image(io.BytesIO(self.content), self.name)
+        name = safe_name(self.name)
+        if not (images / name).is_file() or (images / name).read_bytes() != self.content:
+            with replacing(images / name) as temporary:
                 temporary.write_bytes(self.content)
-        return self.name
+        return name
 
 
 @dataclass(frozen=True)
@@ -83,17 +97,19 @@ class LinkedImage:
     cache: Path
 
     def place(self, _images: Path) -> str:
-        """Fetch the image unless the cache has it; see `LocalImage.place`.
+        """Fetch the image unless the cache has it whole; see `LocalImage.place`.
 
         Raises:
             DataError: the network fails again and again.
         """
         name = cached_name(self.url)
-        if not (self.cache / name).is_file():
-            content = download(self.url)
-            check_image(content, self.url)
-            with replacing(self.cache / name) as temporary:
-                temporary.write_bytes(content)
+        with suppress(MissingImageError):
+            check_image(self.cache / name, name)
+            return name
+        content = download(self.url)
+        check_image(io.BytesIO(content), redacted(self.url))
+        with replacing(self.cache / name) as temporary:
+            temporary.write_bytes(content)
         return name
 
 
@@ -102,23 +118,20 @@ Picture = LocalImage | StoredImage | LinkedImage
 
 def cached_name(url: str) -> str:
     """Return the file of an address: its last two parts, with a digest so that no two addresses share one."""
-    path = PurePosixPath(url.partition("://")[2])
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    return f"{path.parent.name}/{path.stem}-{digest}{path.suffix}"
+    path = PurePosixPath(url.partition("://")[2].partition("?")[0])
+    digest = hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe_name(path.parent.name)}/{safe_name(f'{path.stem}-{digest}{path.suffix}')}"
 
 
-def check_image(content: bytes, name: str) -> None:
-    """Refuse bytes that are no whole image.
+def check_image(source: Path | io.BytesIO, name: str) -> None:
+    """Refuse what is no whole image.
 
     Raises:
         MissingImageError: naming the image.
     """
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
+        load_picture(source)
+    except DataError as error:
         raise MissingImageError(f"{name} is not a whole image ({error})") from error
 
 
@@ -141,6 +154,7 @@ def download(url: str) -> bytes:
         wait_exponential_jitter,
     )
 
+    check_address(url)
     if not hasattr(_sessions, "session"):
         _sessions.session = requests.Session()
         _sessions.session.headers["User-Agent"] = AGENT
@@ -151,16 +165,50 @@ def download(url: str) -> bytes:
     )
     try:
         for attempt in patient:
-            with attempt:
-                answer = _sessions.session.get(url, timeout=TIMEOUT_S)
+            with attempt, _sessions.session.get(url, timeout=TIMEOUT_S, stream=True) as answer:
                 if answer.status_code in GONE:
-                    raise MissingImageError(f"{url} (status {answer.status_code})")
+                    raise MissingImageError(f"{redacted(url)} (status {answer.status_code})")
                 answer.raise_for_status()
-                return answer.content
+                return bounded(answer, url)
     except RetryError as error:
         cause = error.last_attempt.exception()
         raise DataError(
-            f"{url}: cannot be fetched after {ATTEMPTS} attempts ({cause}); check the network and run again "
-            "(what was fetched is kept), or name a local folder of COCO images with `images`"
+            f"{redacted(url)}: cannot be fetched after {ATTEMPTS} attempts ({redacted(str(cause))}); check "
+            "the network and run again (what was fetched is kept), or name a local folder of COCO images "
+            "with `images`"
         ) from cause
     raise AssertionError("unreachable")
+
+
+def check_address(url: str) -> None:
+    """Refuse what is no plain web address.
+
+    Raises:
+        DataError: naming what was found.
+    """
+    import requests
+
+    try:
+        requests.Request("GET", url).prepare()
+        plain = url.lower().startswith(("http://", "https://")) and "@" not in url
+    except (requests.RequestException, ValueError):
+        plain = False
+    if not plain:
+        raise DataError(
+            f"image link: found {redacted(url)[:200]!r}, expected http:// or https:// without user and "
+            "password; correct the annotations"
+        )
+
+
+def bounded(answer: requests.Response, url: str) -> bytes:
+    """Return the body of an answer.
+
+    Raises:
+        MissingImageError: it is larger than any picture should be.
+    """
+    content = bytearray()
+    for part in answer.iter_content(2**16):
+        content += part
+        if len(content) > LARGEST_BYTES:
+            raise MissingImageError(f"{redacted(url)} has more than {LARGEST_BYTES} bytes")
+    return bytes(content)

@@ -24,7 +24,8 @@ from vlmdiff.config.datasets import (
 from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.corpus import offer_text
 from vlmdiff.data.images import LocalImage, MissingImageError
-from vlmdiff.data.samples import DataError, Sample
+from vlmdiff.data.reading import needed, read_json_lines
+from vlmdiff.data.samples import REMEDY, DataError, Sample, make_sample
 from vlmdiff.data.vqa import offer_vqa
 from vlmdiff.data.vsr import offer_vsr
 from vlmdiff.data.whats_up import offer_whats_up
@@ -43,14 +44,21 @@ def offer_folder(entry: FolderDataset) -> Offer:
     file, root = Path(entry.path) / "samples.jsonl", Path(entry.path).resolve()
     if not file.is_file():
         raise DataError(f"{file}: no such file; expected one JSON object a line (docs/formats.md)")
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return Offer((of_line(line, root) for line in lines), root, str(entry.path))
+    lines = read_json_lines(file, REMEDY)
+    return Offer([of_line(line, root, f"{file}: line {i}") for i, line in lines], root, str(entry.path))
 
 
-def of_line(line: dict[str, Any], root: Path) -> Candidate:
-    """Make a candidate of a line of samples.jsonl."""
-    image = line.pop("image", None)
-    return Candidate(line, None if image is None else LocalImage(root, [image]))
+def of_line(line: Any, root: Path, place: str) -> Candidate:
+    """Make a candidate of a line of samples.jsonl.
+
+    Raises:
+        DataError: it is no JSON object, or its image is no path.
+    """
+    values = needed(line, (), place, REMEDY)
+    image = values.pop("image", None)
+    if not isinstance(image, str | None):
+        raise DataError(f"{place}: image: found {image!r}, expected a path or null; {REMEDY}")
+    return Candidate(values, None if image is None else LocalImage(root, [image]))
 
 
 OFFERS: tuple[tuple[type, Callable[[Any], Offer]], ...] = (
@@ -92,10 +100,25 @@ def prepare_dataset(
             missing.append(place)
         else:
             image = None if place is None else f"images/{place}"
-            lines.append(Sample.model_validate({**candidate.values, "image": image}))
+            lines.append(checked_sample({**candidate.values, "image": image}, name))
     report_missing(name, missing, len(wanted), entry.on_missing)
     write_samples(lines, samples_file, name)
     write_counts(name, entry, offer, (len(wanted), len(lines), len(missing)), counts_file)
+
+
+def checked_sample(values: dict[str, Any], name: str) -> Sample:
+    """Make a sample of what a source offers.
+
+    Raises:
+        DataError: naming data set, sample and what is wrong.
+    """
+    try:
+        return make_sample(values)
+    except DataError as error:
+        raise DataError(
+            f"datasets.{name}: sample {values.get('sample_id')!r} of the source cannot be used: {error}; "
+            "correct the source"
+        ) from None
 
 
 def placed(

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vlmdiff.data.errors import DataError
+from vlmdiff.data.reading import CONTROL, lines_of, name_problem, parse_json, read_text, within
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+__all__ = ["DataError", "Sample", "load_samples"]
 Read = TypeVar("Read")
+LONGEST_SHOWN = 120
+REMEDY = "correct the file (docs/formats.md)"
 
 
-class DataError(ValueError):
-    """A data set is not as docs/formats.md says; the message names file, line and remedy."""
+def check_line(text: str) -> str:
+    """Refuse control characters in what becomes a name in tables and figures."""
+    if CONTROL.search(text):
+        raise ValueError("expected one line of text without control characters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(check_line)]
 
 
 class Sample(BaseModel):
@@ -36,12 +50,12 @@ class Sample(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    sample_id: str = Field(min_length=1)
+    sample_id: Line = Field(min_length=1)
     image: str | None = None
     prompt: str = Field(min_length=1)
-    answer: str | None = None
-    choices: list[str] | None = None
-    group: str = Field(min_length=1)
+    answer: Line | None = None
+    choices: list[Line] | None = None
+    group: Line = Field(min_length=1)
     chat: bool = True
     folder: Path = Field(Path(), exclude=True)
 
@@ -59,9 +73,8 @@ class Sample(BaseModel):
     @model_validator(mode="after")
     def image_is_relative(self) -> Sample:
         """Images lie within the data set's folder, so that the folder can be moved."""
-        path = PurePosixPath(self.image or "")
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"image: expected a path within the data set's folder, found '{self.image}'")
+        if self.image is not None and (problem := name_problem(self.image)):
+            raise ValueError(f"image: {problem}, found {self.image!r}")
         return self
 
     @property
@@ -70,12 +83,14 @@ class Sample(BaseModel):
         return None if self.image is None else self.folder / self.image
 
     def open_image(self) -> Image | None:
-        """Return the image in RGB, or None if there is none.
+        """Return the image in RGB, turned upright as EXIF says, or None if there is none.
 
         Raises:
             DataError: the file is not an image.
         """
-        return self._read_image(lambda image: image.convert("RGB"))
+        from vlmdiff.data.pictures import load_picture
+
+        return self._read_image(load_picture)
 
     def image_size(self) -> tuple[int, int] | None:
         """Return width and height in pixels, read from the file's header, or None if there is no image.
@@ -83,17 +98,16 @@ class Sample(BaseModel):
         Raises:
             DataError: the file is not an image.
         """
-        return self._read_image(lambda image: image.size)
+        from vlmdiff.data.pictures import picture_size
 
-    def _read_image(self, read: Callable[[Image], Read]) -> Read | None:
+        return self._read_image(picture_size)
+
+    def _read_image(self, read: Callable[[Path], Read]) -> Read | None:
         if self.image_file is None:
             return None
-        from PIL import Image
-
         try:
-            with Image.open(self.image_file) as image:
-                return read(image)
-        except OSError as error:
+            return read(self.image_file)
+        except DataError as error:
             raise DataError(
                 f"{self.image_file}: image of sample '{self.sample_id}' cannot be read ({error}); "
                 "replace the file"
@@ -115,11 +129,10 @@ def load_samples(samples_file: str | Path, limit: int | None = None) -> list[Sam
         raise DataError(
             f"{file}: no such file; expected one JSON object a line, as docs/formats.md describes"
         )
-    samples, problems, seen = [], [], {}
-    lines = file.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    samples, problems, seen, real = [], [], {}, cache(os.path.realpath)
+    for number, line in enumerate(lines_of(read_text(file, REMEDY)), start=1):
         try:
-            sample = parse_line(line, file.parent)
+            sample = parse_line(line, file.parent, real)
         except DataError as error:
             problems.append(f"line {number}: {error}")
             continue
@@ -140,26 +153,36 @@ def report(file: Path, problems: Sequence[str], shown: int = 5) -> str:
     if not problems:
         return f"{file}: found no samples; expected one JSON object a line"
     more = [f"… and {len(problems) - shown} more lines"] if len(problems) > shown else []
-    return "\n  ".join(
-        [f"{file} is not a valid data set; correct the file (docs/formats.md):", *problems[:shown], *more]
-    )
+    return "\n  ".join([f"{file} is not a valid data set; {REMEDY}:", *problems[:shown], *more])
 
 
-def parse_line(line: str, folder: Path) -> Sample:
-    """Check one line and the existence of its image."""
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error}") from None
+def parse_line(line: str, folder: Path, real: Callable[[str], str] = os.path.realpath) -> Sample:
+    """Check one line and the existence of its image; `real` as for `within`."""
+    values = parse_json(line)
     if not isinstance(values, dict):
         raise DataError(f"expected a JSON object, found {type(values).__name__}")
+    sample = make_sample({**values, "folder": folder})
+    if sample.image is None:
+        return sample
     try:
-        sample = Sample.model_validate({**values, "folder": folder})
-    except ValidationError as error:
-        raise DataError("; ".join(map(explain, error.errors()))) from None
-    if sample.image_file is not None and not sample.image_file.is_file():
+        found = within(folder, sample.image, real).is_file()
+    except DataError as error:
+        raise DataError(f"image: {error}") from None
+    if not found:
         raise DataError(f"image: no file {sample.image_file}; put it there or set image to null")
     return sample
+
+
+def make_sample(values: Mapping[str, Any]) -> Sample:
+    """Make a sample of plain values.
+
+    Raises:
+        DataError: naming every key that is wrong, and what was found.
+    """
+    try:
+        return Sample.model_validate(values)
+    except ValidationError as error:
+        raise DataError("; ".join(map(explain, error.errors()))) from None
 
 
 def explain(problem: dict) -> str:
@@ -168,7 +191,8 @@ def explain(problem: dict) -> str:
     cause = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return f"{key}: missing"
-    return f"{key}: {cause} (found: {problem['input']!r})" if key else cause
+    found = repr(problem["input"])
+    return f"{key}: {cause} (found: {found[:LONGEST_SHOWN]})" if key else cause[: 3 * LONGEST_SHOWN]
 
 
 def select_samples(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.samples import DataError
+from vlmdiff.hub.fetch import HubError, explained, resolve_commit
+from vlmdiff.runtime.secrets import redacted
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -42,8 +45,6 @@ def hub_table(source: str, split: str, config: str | None) -> tuple[IterableData
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
-    from vlmdiff.hub.fetch import HubError, explained, resolve_commit
-
     parsed = HubSource.parse(source)
     commit = resolve_commit(parsed, "dataset")
     try:
@@ -51,10 +52,11 @@ def hub_table(source: str, split: str, config: str | None) -> tuple[IterableData
             table = load_dataset(parsed.repository, config, revision=commit, split=split, streaming=True)
     except DatasetNotFoundError as error:
         raise HubError(
-            f"{source}: {error}; check the name, and log in with `hf auth login` if it is gated"
+            f"{source}: {redacted(str(error))}; check the name, and log in with `hf auth login` if it is "
+            "gated"
         ) from error
     except ValueError as error:
-        raise DataError(f"{source}: split '{split}' cannot be read: {error}") from error
+        raise DataError(f"{source}: split '{split}' cannot be read: {redacted(str(error))}") from error
     return undecoded(table), f"{parsed.repository}@{commit}"
 
 
@@ -70,8 +72,46 @@ def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
             f"expected files of one kind of {sorted(READERS)} named {split}* (in the folder or in data/)"
         )
     names = [str(file) for file in files]
-    table = load_dataset(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
-    return undecoded(table), ", ".join(file.name for file in files)
+    try:
+        table = load_dataset(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
+        return undecoded(table), ", ".join(file.name for file in files)
+    except Exception as error:  # damaged files make readers fail in many ways
+        raise unreadable(str(path), error) from error
+
+
+def read_rows(table: IterableDataset, source: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table.
+
+    Raises:
+        DataError: a file of the source is damaged.
+    """
+    try:
+        yield from table
+    except (DataError, HubError):
+        raise
+    except Exception as error:  # damaged files make readers fail in many ways
+        raise unreadable(source, error) from error
+
+
+def with_columns(table: IterableDataset, names: Sequence[str], source: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a table that has some columns.
+
+    Raises:
+        DataError: it lacks one, or a file of the source is damaged.
+    """
+    for row in read_rows(table, source):
+        if missing := [name for name in names if name not in row]:
+            raise DataError(f"{source}: columns {missing} are missing, found {sorted(row)}; correct `source`")
+        yield row
+
+
+def unreadable(source: str, error: Exception) -> DataError:
+    """Return the error for a source whose files cannot be read."""
+    cause = error.__cause__ or error
+    return DataError(
+        f"{source}: cannot be read ({type(cause).__name__}: {redacted(str(cause))}); the file is damaged "
+        "or of another kind: correct or download it again"
+    )
 
 
 def split_files(folder: Path, split: str) -> list[Path]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,12 @@ from vlmdiff.config.datasets import VqaDataset
 from vlmdiff.config.sources import is_hub
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.images import LocalImage, Picture, StoredImage
+from vlmdiff.data.reading import needed, read_json, whole_number
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.spatial_words import spatial_group
-from vlmdiff.data.tabular import open_table
+from vlmdiff.data.tabular import open_table, with_columns
+
+REMEDY = "expected VQAv2: correct the files or download them again"
 
 
 def offer_vqa(entry: VqaDataset) -> Offer:
@@ -25,7 +27,8 @@ def offer_vqa(entry: VqaDataset) -> Offer:
     if not is_hub(entry.source) and list(Path(entry.source).glob("*_questions.json")):
         return official(entry)
     table, origin = open_table(entry.source, entry.split, entry.seed)
-    return Offer((candidate(row, stored_image(row), entry) for row in table), origin=origin)
+    rows = with_columns(table, ("question_id", "question", "image"), entry.source)
+    return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
 
 
 def official(entry: VqaDataset) -> Offer:
@@ -37,13 +40,42 @@ def official(entry: VqaDataset) -> Offer:
         )
     questions = only_file(folder, f"*_{entry.split}*_questions.json")
     answers = only_file(folder, f"*_{entry.split}*_annotations.json")
-    found = {one["question_id"]: one for one in json.loads(answers.read_text())["annotations"]}
-    rows = [one | found[one["question_id"]] for one in json.loads(questions.read_text())["questions"]]
+    found = {one["question_id"]: one for one in entries(answers, "annotations", ())}
+    asked = entries(questions, "questions", ("question",))
+    if unanswered := [one["question_id"] for one in asked if one["question_id"] not in found]:
+        raise DataError(f"{answers}: no annotation of question {unanswered[0]}; {REMEDY}")
+    for one in asked:
+        shown = found[one["question_id"]]["image_id"]
+        if shown != one["image_id"]:
+            raise DataError(
+                f"{answers}: question {one['question_id']} is about image {shown}, but in {questions.name} "
+                f"about {one['image_id']}; {REMEDY}"
+            )
+    rows = [one | found[one["question_id"]] for one in asked]
     root = Path(entry.images).resolve()
-    made = (
-        candidate(row, coco_image(root, int(row["image_id"])), entry) for row in shuffled(rows, entry.seed)
-    )
+    made = (candidate(row, coco_image(root, row["image_id"]), entry) for row in shuffled(rows, entry.seed))
     return Offer(made, root, f"{questions.name}, {answers.name}")
+
+
+def entries(file: Path, key: str, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Read a list of an official file, whose entries have a question and an image by number.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    content = needed(read_json(file, REMEDY), (key,), str(file), REMEDY)
+    if not isinstance(content[key], list):
+        raise DataError(f"{file}: {key}: expected a list, found {type(content[key]).__name__}; {REMEDY}")
+    rows = []
+    for number, row in enumerate(content[key]):
+        place = f"{file}: {key} {number}"
+        values = needed(row, ("question_id", "image_id", *keys), place, REMEDY)
+        numbers = {
+            name: whole_number(values[name], None, f"{place}: {name}", REMEDY)
+            for name in ("question_id", "image_id")
+        }
+        rows.append({**values, **numbers})
+    return rows
 
 
 def only_file(folder: Path, pattern: str) -> Path:
@@ -70,12 +102,23 @@ def coco_image(root: Path, image_id: int) -> LocalImage:
     return LocalImage(root, [plain, *names])
 
 
-def stored_image(row: Mapping[str, Any]) -> Picture:
-    """Return the image that a row of the hub's table holds."""
+def stored_image(row: Mapping[str, Any], source: str) -> Picture:
+    """Return the image that a row of the hub's table holds.
+
+    Raises:
+        DataError: it holds something else.
+    """
     image = row["image"] or {}
-    name = str(row.get("image_id") or row["question_id"])
-    suffix = ".png" if (image.get("bytes") or b"").startswith(b"\x89PNG") else ".jpg"
-    return StoredImage(f"{name}{suffix}", image.get("bytes"))
+    name, content = str(row.get("image_id") or row["question_id"]), None
+    if isinstance(image, Mapping):
+        content = image.get("bytes")
+    if not isinstance(content, bytes | None) or not isinstance(image, Mapping):
+        raise DataError(
+            f"{source}: image of question {row['question_id']!r}: found {type(image).__name__}, expected its "
+            f"bytes; {REMEDY}"
+        )
+    suffix = ".png" if (content or b"").startswith(b"\x89PNG") else ".jpg"
+    return StoredImage(f"{name}{suffix}", content)
 
 
 def candidate(row: Mapping[str, Any], picture: Picture, entry: VqaDataset) -> Candidate | None:
@@ -83,7 +126,12 @@ def candidate(row: Mapping[str, Any], picture: Picture, entry: VqaDataset) -> Ca
 
     Its group is the spatial group of its first spatial phrase, else the question type.
     """
-    question, answer = str(row["question"]).strip(), row.get("multiple_choice_answer")
+    if not isinstance(row["question"], str):
+        raise DataError(
+            f"{entry.source}: question {row['question_id']!r}: found {row['question']!r}, expected a text; "
+            f"{REMEDY}"
+        )
+    question, answer = row["question"].strip(), row.get("multiple_choice_answer")
     spatial = spatial_group(question)
     unwanted = {"all": False, "spatial": spatial is None, "not_spatial": spatial is not None}
     closed = entry.answers == "yes_no"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ from vlmdiff.config.datasets import VsrDataset
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.images import LinkedImage, LocalImage, Picture
+from vlmdiff.data.reading import needed, read_json_lines, whole_number
 from vlmdiff.data.samples import DataError
 
 NEEDED = ("image", "caption", "label", "relation")
+REMEDY = "expected VSR's annotations: correct or download the file again"
 
 
 def offer_vsr(entry: VsrDataset) -> Offer:
@@ -23,16 +25,29 @@ def offer_vsr(entry: VsrDataset) -> Offer:
         HubError: the hub cannot be reached.
     """
     file = split_file(entry)
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    for number, row in enumerate(rows, start=1):
-        if missing := [key for key in NEEDED if key not in row]:
-            raise DataError(f"{file}: line {number}: keys missing: {missing}; expected VSR's annotations")
+    keys = (*NEEDED, *(["image_link"] if entry.images is None else []))
+    rows = [checked(row, keys, f"{file}: line {i}") for i, row in read_json_lines(file, REMEDY)]
     linked = Path(entry.images or entry.image_cache).resolve()
     if entry.images is not None and not linked.is_dir():
         raise DataError(f"images: no folder {entry.images}; give the folder of COCO images, or leave it out")
     numbered = list(enumerate(rows))
     made = (candidate(number, row, entry, linked) for number, row in shuffled(numbered, entry.seed))
     return Offer(made, linked, file.name if not is_hub(entry.source) else entry.source)
+
+
+def checked(row: Any, keys: Sequence[str], place: str) -> dict[str, Any]:
+    """Return an annotation with the keys that are needed; its label is 0 or 1, the others are texts.
+
+    Raises:
+        DataError: it is another.
+    """
+    values = needed(row, keys, place, REMEDY)
+    for key in keys:
+        if key == "label":
+            values[key] = whole_number(values[key], (0, 1), f"{place}: {key}", REMEDY)
+        elif not isinstance(values[key], str):
+            raise DataError(f"{place}: {key}: found {values[key]!r}, expected a text; {REMEDY}")
+    return values
 
 
 def split_file(entry: VsrDataset) -> Path:
@@ -51,16 +66,16 @@ def split_file(entry: VsrDataset) -> Path:
 
 def candidate(number: int, row: dict[str, Any], entry: VsrDataset, linked: Path) -> Candidate:
     """Make a yes/no question of a statement."""
-    caption = str(row["caption"]).strip()
-    answer = "Yes" if int(row["label"]) == 1 else "No"
+    caption = row["caption"].strip()
+    answer = "Yes" if row["label"] == 1 else "No"
     values = {
         "sample_id": f"vsr_{entry.split}_{number}",
         "prompt": entry.prompt.replace("{caption}", caption),
         "answer": answer,
         "choices": ["Yes", "No"],
-        "group": str(row["relation"]) if entry.group_by == "relation" else answer,
+        "group": row["relation"] if entry.group_by == "relation" else answer,
         "caption": caption,
-        "relation": str(row["relation"]),
+        "relation": row["relation"],
     }
     return Candidate(values, picture(row, entry, linked))
 
@@ -68,6 +83,6 @@ def candidate(number: int, row: dict[str, Any], entry: VsrDataset, linked: Path)
 def picture(row: dict[str, Any], entry: VsrDataset, linked: Path) -> Picture:
     """Return where the image of a statement comes from."""
     if entry.images is None:
-        return LinkedImage(str(row["image_link"]), linked)
-    name = str(row["image"])
+        return LinkedImage(row["image_link"], linked)
+    name = row["image"]
     return LocalImage(linked, [name, f"train2017/{name}", f"val2017/{name}"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
@@ -101,6 +102,8 @@ class Snapshots(pl.Callback):
 class ResumePoint(pl.Callback):
     """Saves the whole state of the training every so often, marked with the settings that made it.
 
+    On SIGTERM, which clusters send some seconds before they kill, it saves after the step that runs.
+
     Must come after `Snapshots` among the callbacks: a checkpoint implies the snapshots before it.
 
     Args:
@@ -117,11 +120,19 @@ class ResumePoint(pl.Callback):
         self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if the last checkpoint is long enough ago."""
-        if time.monotonic() - self.saved < self.every_s:
-            return
+        if time.monotonic() - self.saved >= self.every_s:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Replace the checkpoint by one of this step."""
         with replacing(self.path) as temporary:
             trainer.save_checkpoint(temporary)
         self.saved = time.monotonic()
+
+    def on_exception(self, trainer: pl.Trainer, task: DictionaryTask, exception: BaseException) -> None:
+        """Save if the trainer stops for a SIGTERM, which it does between two steps."""
+        if isinstance(exception, SIGTERMException):
+            self.save(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, task: DictionaryTask, checkpoint: dict[str, Any]

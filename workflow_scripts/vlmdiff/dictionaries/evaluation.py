@@ -18,7 +18,7 @@ from vlmdiff.activations.store import ActivationStore
 from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.parts import feature_rows
+from vlmdiff.dictionaries.parts import check_width, feature_rows
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import DICTIONARY_METRICS
 
@@ -156,6 +156,8 @@ def layer_rows(
         dictionaries[percent] = item.to("cuda" if torch.cuda.is_available() else "cpu")
     for entry in sets:
         store = ActivationStore(entry["shards"][layer], layer)
+        for percent, item in dictionaries.items():
+            check_width(folders[percent], item.d_model, store.d_model)
         scores = score_dictionaries(store, dictionaries, entry["tokens"])
         for percent, by_tokens in scores.items():
             for tokens in ("all", *TOKEN_TYPES):

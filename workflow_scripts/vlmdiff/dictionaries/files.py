@@ -105,7 +105,9 @@ def is_own(folder: str | Path) -> bool:
     path = Path(folder) / CONFIG
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        return True
+    if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
         return True
     plain = {"dtype": "float32", "normalize_activations": "none", "reshape_activations": "none"}
     return (

@@ -16,10 +16,16 @@ from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.published.content import Found
-from vlmdiff.dictionaries.published.convert import SAME_NORM_16_BITS, files_of, read_published, to_dictionary
+from vlmdiff.dictionaries.published.convert import (
+    SAME_NORM_16_BITS,
+    check_converted,
+    files_of,
+    read_published,
+    to_dictionary,
+)
 from vlmdiff.dictionaries.published.saelens import RELEASE, read_release
 from vlmdiff.dictionaries.source import PublishedSource
-from vlmdiff.dictionaries.weights import CONFIG, DictionaryError
+from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 from vlmdiff.hub.fetch import commit_of, fetch_repository
 from vlmdiff.runtime.files import replacing
 
@@ -86,11 +92,12 @@ def import_dictionary(
     Raises:
         DictionaryError: a file is missing or damaged, has no equal here, or does not fit the experiment.
     """
-    noted = json.loads(Path(sources).read_text())
+    noted = read_sources(sources, layer)
     path = noted["paths"][str(layer)]
     found = read_published(PublishedSource(format, path, **options))
     check_place(found, path, layer)
     dictionary = to_dictionary(found)
+    check_converted(dictionary, path)
     check_shape(dictionary, path, shape)
     provenance = {
         **facts,
@@ -106,6 +113,25 @@ def import_dictionary(
         "hook": found.hook,
     }
     save_dictionary(dictionary, folder, provenance)
+
+
+def read_sources(sources: str | Path, layer: int) -> dict[str, Any]:
+    """Read what `fetch_dictionary` wrote, with the places of a layer.
+
+    Raises:
+        DictionaryError: the file is damaged, or does not name the layer.
+    """
+    try:
+        noted = json.loads(Path(sources).read_text())
+        places = [noted[key][str(layer)] for key in ("paths", "files")]
+        if not all(isinstance(place, str) for place in [*places, noted["source"]]):
+            raise TypeError("a path is no text")
+        return {"commit": None, **noted}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DictionaryError(
+            f"{sources}: does not say where the dictionary of layer {layer} is ({type(error).__name__}: "
+            f"{error}); delete the file and run snakemake again, which remakes it"
+        ) from error
 
 
 def local_files(format: str, path: str) -> list[Path]:
@@ -168,7 +194,7 @@ def former_scale(format: str, path: str) -> dict[str, Any]:
     """Return the input scale at which this project trained a dictionary, which a warm start keeps."""
     if format != "vlmdiff":
         return {}
-    scale = json.loads((Path(path) / CONFIG).read_text()).get("metadata", {}).get("input_scale")
+    scale = load_config_file(path).get("metadata", {}).get("input_scale")
     return {} if scale is None else {"input_scale": scale}
 
 
@@ -179,9 +205,20 @@ def digest(file: Path) -> str:
 
 
 def model_width(config: str | Path) -> int | None:
-    """Return the width of a model's residual stream from its `config.json`; None if that leaves it out."""
-    values = json.loads(Path(config).read_text())
-    for section in (values.get("text_config"), values.get("llm_config"), values):
-        if isinstance(section, dict) and "hidden_size" in section:
-            return int(section["hidden_size"])
+    """Return the width of a model's residual stream from its `config.json`; None if that leaves it out.
+
+    Raises:
+        DictionaryError: the file is damaged.
+    """
+    try:
+        values = json.loads(Path(config).read_text())
+        sections = [values.get("text_config"), values.get("llm_config"), values]
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise DictionaryError(
+            f"{config}: not a model's configuration ({type(error).__name__}: {error}); fetch or copy the "
+            "checkpoint again"
+        ) from error
+    for section in sections:
+        if isinstance(section, dict) and isinstance(section.get("hidden_size"), int):
+            return section["hidden_size"]
     return None

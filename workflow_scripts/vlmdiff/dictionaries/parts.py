@@ -41,12 +41,14 @@ class FeatureRows:
             ("W_dec", self._decoder, self.shape),
             ("W_enc", self._encoder, self.shape[::-1]),
         ):
-            shape = tuple(found.get_shape())
+            shape, kind = tuple(found.get_shape()), found.get_dtype()
             if shape != expected:
                 raise DictionaryError(
                     f"{self.path}: {name} has shape {shape}, cfg.json asks for {expected}. "
                     f"{remedy(self.path)}"
                 )
+            if kind != "F32":
+                raise DictionaryError(f"{self.path}: {name} is {kind}, expected F32. {remedy(self.path)}")
 
     def decoder(self, start: int, stop: int) -> np.ndarray:
         """Return decoder rows, float32 `(stop - start, d_model)`."""
@@ -59,7 +61,7 @@ class FeatureRows:
     def _finite(self, name: str, values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
             raise DictionaryError(f"{self.path}: {name} holds NaN or infinite values. {remedy(self.path)}")
-        return values.astype(np.float32, copy=False)
+        return values
 
 
 @contextmanager
@@ -90,16 +92,40 @@ def count_features(folders: Sequence[str | Path]) -> int:
     return sum(load_config_file(folder)["d_sae"] for folder in folders)
 
 
-def load_encoder(folder: str | Path, device: str | torch.device) -> Dictionary:
+def check_width(folder: str | Path, found: int, expected: int) -> None:
+    """Refuse a dictionary of another width than the residual stream that it is to read.
+
+    Args:
+        folder: the dictionary's, for the message.
+        found: width of the dictionary.
+        expected: width of the activations or of the model.
+
+    Raises:
+        DictionaryError: naming both.
+    """
+    if found != expected:
+        raise DictionaryError(
+            f"{folder}: the dictionary reads {found} dimensions, the residual stream has {expected}; train "
+            "or import a dictionary for this model, and delete the folder if it was put there by mistake"
+        )
+
+
+def load_encoder(folder: str | Path, device: str | torch.device, d_model: int) -> Dictionary:
     """Load a dictionary that encodes only: without its decoder it takes half the memory of the device.
 
     It stays float32: TopK and thresholds would decide otherwise in 16 bits.
 
+    Args:
+        folder: the dictionary.
+        device: where it goes.
+        d_model: width of the residual stream that it is to read.
+
     Raises:
-        DictionaryError: a file is missing or damaged.
+        DictionaryError: a file is missing or damaged, or the width is another.
     """
     from vlmdiff.dictionaries.files import load_dictionary
 
     dictionary = load_dictionary(folder).requires_grad_(False)
+    check_width(folder, dictionary.d_model, d_model)
     dictionary.W_dec = None
     return dictionary.to(device)

@@ -14,17 +14,20 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.activations.format import layer_name
-from vlmdiff.activations.shards import reading
+from vlmdiff.activations.shards import plain, reading
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint, Snapshots, TrainingLog, in_raw_units
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.initial import start
+from vlmdiff.dictionaries.interruption import PlainCheckpoints, TrainingStoppedError, cluster_environment
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import ActivationDataModule, DictionaryTask
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS
 from vlmdiff.extraction.stream import ActivationStream
+from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import TRAINING_LOG
@@ -64,6 +67,7 @@ def train_dictionary(
         ShardError: a shard is missing, damaged or lacks the layer or token type.
         DictionaryError: the initial dictionary is missing, damaged or of another architecture.
         TrainingDivergedError: the loss is not finite any more.
+        TrainingStoppedError: the process got SIGTERM; its state is saved.
     """
     folder, work = Path(folder), Path(checkpoints)
     recipe = Recipe.from_params(architecture, stage)
@@ -77,30 +81,43 @@ def train_dictionary(
     snapshots = Snapshots(work / "snapshots", recipe.snapshot_steps(), facts)
     point = ResumePoint(work / "last.ckpt", settings, checkpoint_every_s)
     data = ActivationDataModule(store, recipe, derive_seed(seed, "order"))
-    resume = point.usable()
-    if resume is None:
-        shutil.rmtree(work, ignore_errors=True)
-    fit(task, data, [rows, snapshots, point], resume)
-    save_dictionary(in_raw_units(task), folder, {**facts, "percent": 100, "step": recipe.steps})
-    write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")
-    publish_snapshots(work / "snapshots", folder / "snapshots", recipe.snapshots)
-    shutil.rmtree(work, ignore_errors=True)
+    with claim(work.with_name(f"{work.name}.lock")):
+        resume = point.usable()
+        if resume is None:
+            forget(point)
+        fit(task, data, [rows, snapshots, point], resume)
+        save_dictionary(in_raw_units(task), folder, {**facts, "percent": 100, "step": recipe.steps})
+        write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")
+        publish_snapshots(work / "snapshots", folder / "snapshots", recipe.snapshots)
+        forget(point)
+
+
+def forget(point: ResumePoint) -> None:
+    """Delete interrupted work; the checkpoint first, because it vouches for the snapshots before it."""
+    point.path.unlink(missing_ok=True)
+    shutil.rmtree(point.path.parent, ignore_errors=True)
 
 
 def fit(
     task: DictionaryTask, data: ActivationDataModule, callbacks: list[pl.Callback], resume: Path | None
 ) -> None:
-    """Run Lightning's loop to the last step, without its chatter and folders."""
+    """Run Lightning's loop to the last step, without its chatter and folders.
+
+    Raises:
+        TrainingStoppedError: the process got SIGTERM.
+    """
     torch.set_flush_denormal(True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        for package in ("pytorch_lightning", "lightning_fabric"):
+            warnings.filterwarnings("ignore", module=package)
         trainer = pl.Trainer(
             max_steps=task.recipe.steps,
             max_epochs=-1,
             accelerator="auto",
             devices=1,
             callbacks=callbacks,
+            plugins=[PlainCheckpoints(), cluster_environment()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -108,7 +125,14 @@ def fit(
         )
         if resume:
             logging.getLogger(__name__).info("resuming from %s", resume)
-        trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        try:
+            trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+        except SIGTERMException:
+            # Lightning's exception is a SystemExit without a code: the job would end as if it were done.
+            raise TrainingStoppedError(
+                f"stopped by SIGTERM after step {trainer.global_step} of {task.recipe.steps}; the state is "
+                "saved, and the same command goes on from there"
+            ) from None
 
 
 def publish_snapshots(made: Path, target: Path, percentages: Sequence[int]) -> None:
@@ -137,7 +161,7 @@ def settings_digest(
     for path in activations:
         with reading(Path(path)) as file:
             for name in (layer_name(layer), "token_type"):
-                total.update(str(file[name].attrs["checksum"]).encode())
+                total.update(str(plain(file[name].attrs["checksum"])).encode())
     if initial != "random":
         for name in (WEIGHTS, CONFIG):
             file = Path(initial) / name

@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 ARCHITECTURES = ("topk", "jumprelu")
+# More features, or dimensions, than any dictionary has.
+LARGEST = 2**31 - 1
+LONGEST = 2000  # characters of a message
+# What safetensors raises for a file that is damaged or of another kind.
+UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError)
 
 
 class DictionaryError(ValueError):
     """A dictionary's folder cannot be used; the message says why and what to do."""
+
+    def __init__(self, message: str) -> None:
+        """Keep beginning and end of a message into which a damaged file brought a very long value."""
+        super().__init__(message if len(message) <= LONGEST else f"{message[:600]} … {message[-300:]}")
 
 
 def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
@@ -24,9 +34,8 @@ def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
         `b_dec (d_model,)` and, for JumpReLU, `threshold (d_sae,)`.
 
     Raises:
-        DictionaryError: a file is missing or unreadable, a shape is wrong or a value is not finite.
+        DictionaryError: a file is missing or unreadable, a shape or type is wrong or a value is not finite.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     config, path = load_config_file(folder), Path(folder) / WEIGHTS
@@ -34,25 +43,30 @@ def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
         weights = load_file(path)
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
-    except (SafetensorError, OSError) as error:
+    except UNREADABLE as error:
         raise DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}") from error
     check_weights(weights, config, path)
-    return {name: array.astype(np.float32, copy=False) for name, array in weights.items()}
+    return weights
 
 
 def load_config_file(folder: str | Path) -> dict[str, Any]:
     """Read a dictionary's `cfg.json` and check that its architecture is known.
 
     Raises:
-        DictionaryError: it is missing, is not JSON, lacks a key or names an unknown architecture.
+        DictionaryError: it is missing, is not JSON, lacks a key, names an unknown architecture or holds a
+            value that no dictionary can have.
     """
     path = Path(folder) / CONFIG
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found, expected SAELens' layout. {remedy(path)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise DictionaryError(f"{path}: not valid JSON ({error}). {remedy(path)}") from error
+    if not isinstance(config, dict):
+        raise DictionaryError(
+            f"{path}: expected a JSON object, found {type(config).__name__}. {remedy(path)}"
+        )
     needed = {"architecture", "d_in", "d_sae", "apply_b_dec_to_input"}
     if config.get("architecture") == "topk":
         needed.add("k")
@@ -61,9 +75,40 @@ def load_config_file(folder: str | Path) -> dict[str, Any]:
         raise DictionaryError(f"{path}: keys missing: {missing}. {remedy(path)}")
     if config["architecture"] not in ARCHITECTURES:
         raise DictionaryError(
-            f"{path}: unknown architecture '{config['architecture']}'; known are {list(ARCHITECTURES)}"
+            f"{path}: unknown architecture {config['architecture']!r}; known are {list(ARCHITECTURES)}"
         )
+    check_values(config, path)
     return config
+
+
+def check_values(config: dict[str, Any], path: Path) -> None:
+    """Check the values of a `cfg.json` that has all keys.
+
+    Raises:
+        DictionaryError: naming the first key that is wrong, what was found and what is allowed.
+    """
+    most = {"d_in": LARGEST, "d_sae": LARGEST}
+    if config["architecture"] == "topk":
+        most["k"] = config["d_sae"]
+    for key, largest in most.items():
+        if type(config[key]) is not int or not 1 <= config[key] <= largest:
+            raise DictionaryError(
+                f"{path}: {key} is {config[key]!r}, expected a whole number from 1 to {largest}. "
+                f"{remedy(path)}"
+            )
+    if not isinstance(config["apply_b_dec_to_input"], bool):
+        raise DictionaryError(
+            f"{path}: apply_b_dec_to_input is {config['apply_b_dec_to_input']!r}, expected true or false. "
+            f"{remedy(path)}"
+        )
+    metadata = config.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise DictionaryError(f"{path}: metadata is {metadata!r}, expected an object. {remedy(path)}")
+    scale = metadata.get("input_scale")
+    if scale is not None and not (type(scale) in (int, float) and 0 < scale < float("inf")):
+        raise DictionaryError(
+            f"{path}: metadata.input_scale is {scale!r}, expected a positive number. {remedy(path)}"
+        )
 
 
 def check_weights(weights: dict[str, np.ndarray], config: dict[str, Any], path: Path) -> None:
@@ -84,6 +129,10 @@ def check_weights(weights: dict[str, np.ndarray], config: dict[str, Any], path: 
         if weights[name].shape != shape:
             raise DictionaryError(
                 f"{path}: {name} has shape {weights[name].shape}, cfg.json asks for {shape}. {remedy(path)}"
+            )
+        if weights[name].dtype != np.float32:
+            raise DictionaryError(
+                f"{path}: {name} is {weights[name].dtype}, expected float32. {remedy(path)}"
             )
         if not np.isfinite(weights[name]).all():
             raise DictionaryError(f"{path}: {name} holds NaN or infinite values. {remedy(path)}")

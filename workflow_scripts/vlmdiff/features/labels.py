@@ -71,7 +71,8 @@ def collect(
     from vlmdiff.dictionaries.parts import load_encoder
     from vlmdiff.features.firings import encode_chunk
 
-    store, dictionary = ActivationStore(shards, layer), load_encoder(folder, "cpu")
+    store = ActivationStore(shards, layer)
+    dictionary = load_encoder(folder, "cpu", store.d_model)
     place = np.full(dictionary.d_sae, -1)
     place[features] = np.arange(len(features))
     strongest = np.zeros((len(store.sample_ids), len(features)), np.float32)

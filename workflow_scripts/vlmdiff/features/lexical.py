@@ -123,7 +123,10 @@ def measure_in_groups(
         found |= measure(
             subject,
             shown,
-            {layer: load_encoder(runs.dictionaries[layer], subject.device) for layer in group},
+            {
+                layer: load_encoder(runs.dictionaries[layer], subject.device, subject.d_model)
+                for layer in group
+            },
             wanted,
             runs.batch_tokens,
             own_words,

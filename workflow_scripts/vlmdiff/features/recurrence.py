@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.dictionaries.parts import feature_rows
+from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features.candidates import FEATURE
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, RECURRENCE
@@ -47,7 +48,15 @@ def nearest(rows: Array, others: Array) -> tuple[Array, Array]:
     Args:
         rows: (n, d_model) of unit norm.
         others: (m, d_model) of unit norm.
+
+    Raises:
+        DictionaryError: the widths differ.
     """
+    if rows.shape[1] != others.shape[1]:
+        raise DictionaryError(
+            f"found dictionaries of {rows.shape[1]} and {others.shape[1]} dimensions, expected one width; "
+            "compare dictionaries of one model"
+        )
     index, cosine = np.empty(len(rows), np.int64), np.empty(len(rows))
     for start in range(0, len(rows), BLOCK):
         part = rows[start : start + BLOCK] @ others.T

@@ -172,7 +172,8 @@ def feature_statistics(
     from vlmdiff.dictionaries.parts import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    store, dictionary = ActivationStore(shards, layer), load_encoder(dictionary_folder, device)
+    store = ActivationStore(shards, layer)
+    dictionary = load_encoder(dictionary_folder, device, store.d_model)
     max_tokens = int(np.clip(CHUNK_VALUES // dictionary.d_sae, 64, LARGEST_CHUNK))
     running = collect(store, dictionary, top, max_tokens)
     statistics_file, totals_file, top_file = outputs

@@ -21,6 +21,7 @@ from vlmdiff.figures.style import (
     SKY,
     layer_axis,
     legend_above,
+    log_scale,
     message_figure,
     new_figure,
     styled,
@@ -74,7 +75,7 @@ def energy_vs_cosine(adapted: pd.DataFrame, thresholds: pd.DataFrame, final: pd.
     draw_taus(axis, thresholds)
     for eps in thresholds["eps"].unique():
         axis.axhline(eps, color=GREY, ls=":", lw=0.9, label="energy threshold")
-    axis.set_yscale("log")
+    log_scale(axis, "y")
     axis.set(
         xlabel="Decoder cosine, base to adapted", ylabel="Visual energy, mean of z² (zeros at the floor)"
     )
@@ -93,7 +94,7 @@ def draw_histograms(axis: Axes, adapted: pd.DataFrame) -> None:
     ):
         axis.hist(adapted[column].dropna(), bins=edges, color=colour, alpha=0.35)
         axis.hist(adapted[column].dropna(), bins=edges, color=colour, histtype="step", label=label)
-    axis.set_yscale("log")
+    log_scale(axis, "y")
     axis.set(xlabel="Decoder cosine with base", ylabel="Features, all layers")
 
 

@@ -20,8 +20,10 @@ from vlmdiff.figures.style import (
     SKY,
     layer_axis,
     legend_above,
+    log_scale,
     message_figure,
     new_figure,
+    power,
     series,
     styled,
 )
@@ -63,7 +65,7 @@ def ratio_axis(axis: Axes, rows: pd.DataFrame) -> None:
     finite = rows.loc[np.isfinite(rows["odds_ratio"]), "x"]
     low, high = (finite.min(), finite.max()) if len(finite) else (-1.0, 1.0)
     exponents = [value for value in range(-60, 61, 3) if low < value <= high]
-    ticks = {value: f"$2^{{{value}}}$" for value in exponents}
+    ticks = {value: power(f"2^{{{value}}}") for value in exponents}
     if np.isinf(rows["odds_ratio"]).any():
         ticks[rows["x"].max()] = "∞"
     axis.set_xticks(list(ticks), list(ticks.values()))
@@ -173,9 +175,9 @@ def funnel(table: pd.DataFrame) -> Figure:
             clip_on=False,
         )  # fmt: skip
     if (layers["features"] > 0).all():
-        right.set_yscale("log")
+        log_scale(right, "y")
     else:
-        right.set_yscale("symlog", linthresh=1)
+        log_scale(right, "y", "symlog", linthresh=1)
         right.set_ylim(bottom=0)
     right.yaxis.set_major_formatter("{x:,.0f}")
     right.set_ylabel("Features (colours as left)")

@@ -22,6 +22,7 @@ from vlmdiff.figures.style import (
     ORANGE,
     TARGET_COLOUR,
     legend_above,
+    log_scale,
     message_figure,
     new_figure,
     styled,
@@ -62,7 +63,7 @@ def draw_counts(axis: Axes, table: pd.DataFrame, places: dict[str, int]) -> None
     for column, (label, colour, marker) in COUNTS.items():
         y = table["comparison"].map(places)
         axis.plot(table[column], y, marker, color=colour, label=label, ms=3.6, clip_on=False, zorder=3)
-    axis.set_xscale("symlog", linthresh=10)
+    log_scale(axis, "x", "symlog", linthresh=10)
     axis.set_xlim(left=-0.5)
     axis.set_xlabel("Features (0 to 10 linear, then logarithmic)")
 

@@ -14,6 +14,7 @@ from vlmdiff.figures.style import (
     empty_panel,
     layer_axis,
     legend_above,
+    log_scale,
     message_figure,
     new_figure,
     series,
@@ -49,7 +50,7 @@ def draw_fvu_panel(axis: Axes, frame: pd.DataFrame, looks: dict[str, tuple[str, 
             draw_seeds(axis, rows, "layer", "fvu", name, look)
     layer_axis(axis, frame["layer"])
     if frame["fvu"].max() > LOG_RATIO * frame["fvu"].clip(lower=1e-6).min():
-        axis.set_yscale("log")
+        log_scale(axis, "y")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("")
     else:

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
+from vlmdiff.data.errors import DataError
+from vlmdiff.data.pictures import load_picture
 from vlmdiff.figures.prompts import LINE_EM, MM_PER_POINT, SIZE_PT, characters, wrapped, write_prompt
 from vlmdiff.figures.style import DOUBLE_MM, GREY, VERMILION, message_figure, new_figure, styled
 
@@ -62,9 +63,15 @@ class Grid:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as RGB, uint8 (height, width, 3)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    """Read an image as RGB, uint8 (height, width, 3).
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        return np.asarray(load_picture(Path(path)))
+    except DataError as error:
+        raise DataError(f"{path}: cannot be read ({error}); replace the file") from error
 
 
 def show_image(axis: Axes, path: str, blank: str = "no image") -> None:

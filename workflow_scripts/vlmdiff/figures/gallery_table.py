@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from vlmdiff.data.samples import load_samples
+from vlmdiff.models.errors import SubjectError
 from vlmdiff.tables.causal import RANKING
 from vlmdiff.tables.features import FINAL_FEATURES, GALLERY, TOP_SAMPLES
 from vlmdiff.tables.io import read_table, read_tables, write_table
@@ -30,6 +31,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
 
     Raises:
         FileNotFoundError: the folder holds no tokenizer.json.
+        SubjectError: it is damaged.
     """
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
@@ -37,7 +39,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             f"{file}: not found, but it is needed to name the tokens of the top samples. Save the model's "
             "fast tokenizer into that folder (AutoTokenizer.from_pretrained(...).save_pretrained(folder))."
         )
-    return Tokenizer.from_file(str(file))
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library has no class of its own for damaged files
+        raise SubjectError(f"{file}: no tokenizer ({error}); fetch or copy the checkpoint again") from error
 
 
 def prompt_spans(tokenizer: Tokenizer, prompt: str) -> list[Span]:

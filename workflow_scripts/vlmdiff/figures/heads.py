@@ -14,6 +14,7 @@ from vlmdiff.figures.style import (
     DOUBLE_MM,
     LIGHT,
     SEQUENTIAL,
+    log_scale,
     message_figure,
     new_figure,
     series,
@@ -87,8 +88,8 @@ def draw_scatter(axis: Axes, rows: pd.DataFrame, x: str, y: str, logarithmic: bo
         label = f"{name}: {spearman(part[x], part[y]):.2f}"
         axis.plot(part[x], part[y], marker, color=colour, ms=3, alpha=0.85, mec="none", label=label)
     if logarithmic and (rows[[x, y]] > 0).all(axis=None):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
+        log_scale(axis, "x")
+        log_scale(axis, "y")
     else:
         axis.axhline(0, color=BLACK, lw=0.4)
         axis.axvline(0, color=BLACK, lw=0.4)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import MappingProxyType
-from typing import ParamSpec
+from typing import Any, Literal, ParamSpec
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogFormatterSciNotation
+
+from vlmdiff.runtime.text import drawable
 
 Arguments = ParamSpec("Arguments")
 
@@ -27,6 +32,9 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TARGET_COLOUR, CONTROL_COLOUR = VERMILION, BLUE
 SEQUENTIAL = "cividis"
+
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+POWER = re.compile(r"\^\{([^}]*)\}")
 
 SETTINGS = MappingProxyType(
     {
@@ -56,6 +64,7 @@ SETTINGS = MappingProxyType(
         "pdf.fonttype": 42,  # embed TrueType: text stays text
         "svg.fonttype": "path",  # outlines: the viewer's fonts cannot break the layout
         "svg.hashsalt": "vlmdiff",
+        "text.parse_math": False,  # a dollar in somebody's text is a dollar
         "image.interpolation": "nearest",
     }
 )
@@ -68,13 +77,30 @@ def style() -> Iterator[None]:
         yield
 
 
+def drawable_table(value: Any) -> Any:
+    """Return a table whose texts can be drawn; anything else as it is."""
+    if not isinstance(value, pd.DataFrame):
+        return value
+    changes = {}
+    for name, column in value.items():
+        # Paths of images are opened, not drawn.
+        if name == "image" or pd.api.types.is_numeric_dtype(column.dtype):
+            continue
+        texts = [one for one in column.unique() if isinstance(one, str)]
+        wrong = {one: drawable(one) for one in texts if drawable(one) != one}
+        if wrong:
+            changes[name] = column.map(lambda one, wrong=wrong: wrong.get(one, one))
+    return value.assign(**changes) if changes else value
+
+
 def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Draw a figure under the shared settings."""
+    """Draw a figure under the shared settings, from tables whose texts can be drawn."""
 
     @wraps(draw)
     def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with style():
-            return draw(*args, **kwargs)
+            tables = {key: drawable_table(value) for key, value in kwargs.items()}
+            return draw(*map(drawable_table, args), **tables)
 
     return inner
 
@@ -115,6 +141,31 @@ def legend_above(figure: Figure | SubFigure, axes: Iterable[Axes], columns: int 
     if labels:
         handles = [found[label] for label in labels]
         figure.legend(handles, labels, loc="outside upper center", ncols=columns, markerscale=1.3)
+
+
+def power(text: str) -> str:
+    """Return a formula of powers, as matplotlib writes it for its mathematical text, in plain characters."""
+    inner = re.sub(r"^\$\\mathdefault\{(.*)\}\$$", r"\1", text).replace(r"\times", "×")
+    return POWER.sub(lambda found: found[1].translate(SUPERSCRIPT), inner).replace("-", "−")
+
+
+class PowerFormatter(LogFormatterSciNotation):
+    """Writes the ticks of a logarithmic axis in plain characters: 10⁻³."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of one tick."""
+        return power(super().__call__(x, pos))
+
+
+def log_scale(
+    axis: Axes, which: Literal["x", "y"], scale: Literal["log", "symlog"] = "log", **options: Any
+) -> None:
+    """Make an axis logarithmic; `symlog` is linear around zero, as `options` say."""
+    getattr(axis, f"set_{which}scale")(scale, **options)
+    found = getattr(axis, f"{which}axis")
+    found.set_major_formatter(PowerFormatter())
+    if scale == "log":
+        found.set_minor_formatter(PowerFormatter())
 
 
 def layer_axis(axis: Axes, layers: Iterable[int]) -> None:

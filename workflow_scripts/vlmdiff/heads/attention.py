@@ -19,6 +19,7 @@ from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.parts import check_width
 from vlmdiff.heads.aggregate import head_scores
 from vlmdiff.heads.corruption import with_images
 from vlmdiff.interventions.inputs import (
@@ -188,6 +189,7 @@ def map_attention(
         for feature in ranked:
             layer, head = top_head(attribution, feature)
             dictionary = load_dictionary(folders[feature[0]]).to(subject.device)
+            check_width(folders[feature[0]], dictionary.d_model, subject.d_model)
             first = {"feature_layer": feature[0], "feature": feature[1], "name": feature_name(feature)}
             first |= {"layer": layer, "head": head, "head_name": f"L{layer}H{head}"}
             peaks = strongest_samples(subject, searched, dictionary, feature, images, batch_tokens)

@@ -19,7 +19,7 @@ from vlmdiff.heads.agreement import agreement
 from vlmdiff.heads.attribution import attribute, gradient_tokens
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
 from vlmdiff.heads.patching import Head, patch_exactly
-from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.ablation import check_directions, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
@@ -87,6 +87,7 @@ def attribution_rows(
     subject: Subject, runs: Sequence[Run], directions: Mapping[Feature, Tensor]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of attribution.csv, the concept aside."""
+    check_directions(subject, directions)
     for layer in progress(sorted({own for own, _ in directions}), "feature layers"):
         features = [feature for feature in directions if feature[0] == layer]
         found = attribute(subject, runs, layer, [directions[feature] for feature in features])
@@ -153,6 +154,7 @@ def patching_rows(
     heads: Sequence[Head] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of patching.csv, the concept aside; heads that were not patched have none."""
+    check_directions(subject, directions)
     for feature, one in patch_exactly(subject, runs, directions, heads).items():
         whole = {"metric_clean": one.metric_clean, "metric_corrupt": one.metric_corrupt}
         for row in head_rows(feature, {"exact": one.exact, "exact_abs": one.exact_abs}):

@@ -60,9 +60,13 @@ def recorded_commit(folder: Path, wanted: HubSource) -> str | None:
     file = folder / "hub.json"
     if not file.is_file():
         return None
-    found = json.loads(file.read_text())
-    same = (found["repository"], found["revision"]) == (wanted.repository, wanted.revision)
-    return found["commit"] if same else None
+    try:
+        found = json.loads(file.read_text())
+        same = (found["repository"], found["revision"]) == (wanted.repository, wanted.revision)
+        return str(found["commit"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s); %s is fetched anew", file, error, wanted.repository)
+        return None
 
 
 def write_record(file: Path, source: HubSource, commit: str, files: list[Path]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlmdiff.config.sources import HubSource
+from vlmdiff.runtime.secrets import redacted
 
 RepositoryType = Literal["model", "dataset"]
 PAGES = {"model": "https://huggingface.co", "dataset": "https://huggingface.co/datasets"}
@@ -130,7 +131,7 @@ def explained(source: HubSource, repo_type: RepositoryType, path: str = "") -> I
         ) from error
     except (errors.RemoteEntryNotFoundError, errors.DisabledRepoError) as error:
         raise HubError(
-            f"{name}: the file is not there or not given out ({error}); see "
+            f"{name}: the file is not there or not given out ({redacted(str(error))}); see "
             f"{page(source, repo_type)}/tree/{source.revision} and correct the config"
         ) from error
     except (
@@ -140,7 +141,9 @@ def explained(source: HubSource, repo_type: RepositoryType, path: str = "") -> I
     ) as error:
         raise HubError(f"{name}: {not_cached()}, {again}") from error
     except (errors.HfHubHTTPError, OSError) as error:
-        raise HubError(f"{name}: {error}; check network, disk space and HF_HOME, {again}") from error
+        raise HubError(
+            f"{name}: {redacted(str(error))}; check network, disk space and HF_HOME, {again}"
+        ) from error
 
 
 def not_cached() -> str:
@@ -153,6 +156,6 @@ def not_cached() -> str:
             f"(HF_HUB_OFFLINE=0) into the cache that HF_HOME names ({constants.HF_HOME})"
         )
     return (
-        f"not in the cache, and {constants.ENDPOINT} cannot be reached; check the network, or fetch it on "
-        f"another machine into the cache that HF_HOME names ({constants.HF_HOME})"
+        f"not in the cache, and {redacted(constants.ENDPOINT)} cannot be reached; check the network, or "
+        f"fetch it on another machine into the cache that HF_HOME names ({constants.HF_HOME})"
     )

@@ -65,6 +65,20 @@ def unit_direction(file: FeatureRows, feature: Feature) -> Float[Tensor, " d_mod
     return row[0] / row[0].norm()
 
 
+def check_directions(subject: Subject, directions: Mapping[Feature, Tensor]) -> None:
+    """Refuse directions of another width than the model's residual stream.
+
+    Raises:
+        AblationError: naming the first such feature and both widths.
+    """
+    for (layer, index), direction in directions.items():
+        if len(direction) != subject.d_model:
+            raise AblationError(
+                f"L{layer}F{index}: its direction has {len(direction)} dimensions, the residual stream of "
+                f"'{subject.name}' has {subject.d_model}; train or import dictionaries for this model"
+            )
+
+
 def orthonormal_basis(
     directions: Float[Tensor, "k d_model"], tolerance: float = 1e-4
 ) -> Float[Tensor, "d_model rank"]:
@@ -145,10 +159,11 @@ def plan_ablation(
         scope: `own_layer` or `all_layers`.
 
     Raises:
-        AblationError: an unknown scope.
+        AblationError: an unknown scope, or directions of another width than the model's.
     """
     if scope not in SCOPES:
         raise AblationError(f"scope {scope!r} is unknown; allowed are {list(SCOPES)}")
+    check_directions(subject, {feature: directions[feature] for feature in features})
     if not features:
         return FeatureAblation(subject, {})
     if scope == "all_layers":

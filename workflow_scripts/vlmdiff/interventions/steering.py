@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.ablation import check_directions, unit_directions
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
@@ -301,6 +301,7 @@ def evaluate_steering(
     else:
         subject = model.load()
         directions = unit_directions(dictionary_folders(dictionaries, layers), ranked)
+        check_directions(subject, directions)
         learned, found = learn(subject, validation, directions)
         scores = validate(learned, found, strengths, validation.names[0])
         own = sorted({layer for layer, _ in ranked})

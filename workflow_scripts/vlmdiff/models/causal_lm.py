@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from vlmdiff.models.batch import Batch, make_batch
+from vlmdiff.models.chat import chat_texts
 from vlmdiff.models.fingerprint import model_fingerprint
-from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size, Subject
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class CausalLM(Subject):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         model = load_whole(AutoModelForCausalLM, folder, loading)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         return cls(name, model, tokenizer, model_fingerprint(folder))
 
     @property
@@ -54,7 +55,7 @@ class CausalLM(Subject):
         if not as_chat or not self.tokenizer.chat_template:
             return list(prompts)
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+        return chat_texts(self.name, self.tokenizer, chats)
 
 
 class OwnDecoder(CausalLM):

@@ -10,7 +10,7 @@ import torch
 
 from vlmdiff.models.batch import Seen
 from vlmdiff.models.fingerprint import model_fingerprint
-from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
 from vlmdiff.models.vlm import VisionLanguageModel
 
@@ -38,8 +38,8 @@ class InternVL(VisionLanguageModel):
         )
 
         model = load_whole(InternVLForConditionalGeneration, folder, loading)
-        images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        images = AutoImageProcessor.from_pretrained(folder, **FROM_FOLDER)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         # InternVL's own processor cannot be made without a reader of videos, which needs torchvision.
         processor = LlavaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)

@@ -10,7 +10,7 @@ import torch
 
 from vlmdiff.models.batch import Seen
 from vlmdiff.models.fingerprint import model_fingerprint
-from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
 from vlmdiff.models.vlm import VisionLanguageModel
 
@@ -29,7 +29,7 @@ class Llava(VisionLanguageModel):
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
         model = load_whole(LlavaForConditionalGeneration, folder, loading)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, **FROM_FOLDER)
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
 
     def grid_of(self, size: Size) -> tuple[int, int]:

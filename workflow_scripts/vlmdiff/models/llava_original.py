@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmdiff.models.batch import Seen
+from vlmdiff.models.chat import chat_texts
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.llava import Llava, centred_square
-from vlmdiff.models.loading import Loading
+from vlmdiff.models.loading import FROM_FOLDER, Loading
 from vlmdiff.models.subject import Size
 
 if TYPE_CHECKING:
@@ -66,12 +67,12 @@ class LlavaOriginal(Llava):
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         check_layout(name, found)
         tower = tower_folder(name, found, loading)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         tokenizer.add_tokens(["<image>"], special_tokens=True)
         image_id = tokenizer.convert_tokens_to_ids("<image>")
         model = load_weights(llava_config(found, tower, image_id), folder, tower, loading)
         processor = LlavaProcessor(
-            AutoImageProcessor.from_pretrained(tower, local_files_only=True),
+            AutoImageProcessor.from_pretrained(tower, **FROM_FOLDER),
             tokenizer,
             patch_size=model.config.vision_config.patch_size,
             vision_feature_select_strategy=model.config.vision_feature_select_strategy,
@@ -98,7 +99,7 @@ class LlavaOriginal(Llava):
         chats = [
             [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}] for prompt in shown
         ]
-        return self.tokenizer.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+        return chat_texts(self.name, self.tokenizer, chats)
 
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
         """See `VisionLanguageModel.view_of`; a padded picture lies within the square of its longer side."""

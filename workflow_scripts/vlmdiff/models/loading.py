@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.models.errors import SubjectError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# For tokenizers and processors. Without the second, transformers would ask at the terminal whether to run
+# a repository's code.
+FROM_FOLDER = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,7 @@ class Loading:
         return {
             "dtype": getattr(torch, self.dtype),
             "attn_implementation": self.attention,
-            "local_files_only": True,
-            "trust_remote_code": False,
+            **FROM_FOLDER,
             **spread,
         }
 

@@ -15,7 +15,7 @@ from vlmdiff.activations.tokens import BOS
 from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
-from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
 from vlmdiff.models.vlm import VisionLanguageModel
 
@@ -45,7 +45,7 @@ class PaliGemma(VisionLanguageModel):
                 "set `attention: eager`, or `sdpa` if the language model is the first Gemma"
             )
         model = load_whole(PaliGemmaForConditionalGeneration, folder, loading)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        processor = AutoProcessor.from_pretrained(folder, **FROM_FOLDER)
         subject = cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
         subject.check_resolution()
         return subject

@@ -13,7 +13,7 @@ from torch import Tensor
 from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.fingerprint import model_fingerprint
-from vlmdiff.models.loading import Loading, load_whole
+from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
 from vlmdiff.models.vlm import VisionLanguageModel
 
@@ -43,8 +43,8 @@ class QwenVL(VisionLanguageModel):
         )
 
         model = load_whole(AutoModelForImageTextToText, folder, loading)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        images = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
+        images = AutoImageProcessor.from_pretrained(folder, **FROM_FOLDER)
         # Qwen's own processor cannot be made without a reader of videos, which needs torchvision.
         processor = LlavaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)

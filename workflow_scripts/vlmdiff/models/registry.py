@@ -48,22 +48,31 @@ def load_subject(
     Raises:
         SubjectError: no such folder, an unknown family, or a checkpoint of another family.
     """
-    from safetensors import SafetensorError
-
     values = dict(spec) if isinstance(spec, Mapping) else spec.model_dump()
     family, folder, loading = values["family"], Path(path), Loading.of(values)
     check_checkpoint(name, family, folder)
     try:
         subject = FAMILIES[family].load(name, folder, loading)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        eager = "attn_implementation" in str(error)
-        remedy = "; set `attention: eager` in the model's entry" if eager else ""
+    except Exception as error:  # damaged checkpoints make loaders fail in many ways
         raise SubjectError(
-            f"model '{name}': {folder} cannot be loaded as family '{family}': {error}{remedy}"
+            f"model '{name}': {folder} cannot be loaded as family '{family}': {error}; {remedy(error)}"
         ) from error
     if loading.device_map is None:
         subject.model.to(device or available_device())
     return OwnDecoder(subject) if loading.text_only else subject
+
+
+def remedy(error: Exception) -> str:
+    """Say what to do about a checkpoint that cannot be loaded."""
+    text = str(error)
+    if "attn_implementation" in text:
+        return "set `attention: eager` in the model's entry"
+    if "trust_remote_code" in text or "auto_map" in text:
+        return (
+            "code of a model's repository is never run: use a checkpoint in the format of transformers' own "
+            "classes"
+        )
+    return "fetch or copy the checkpoint again, or correct `family` and `path`"
 
 
 def available_device() -> str:
@@ -71,6 +80,26 @@ def available_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def read_description(name: str, file: Path) -> dict[str, Any]:
+    """Read a checkpoint's config.json.
+
+    Raises:
+        SubjectError: it is damaged.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SubjectError(
+            f"model '{name}': {file} is not JSON ({error}); fetch or copy the checkpoint again"
+        ) from error
+    if not isinstance(found, dict) or not isinstance(found.get("model_type"), str | None):
+        raise SubjectError(
+            f"model '{name}': {file}: expected an object with a model_type in words, found "
+            f"{str(found)[:120]}; fetch or copy the checkpoint again"
+        )
+    return found
 
 
 def check_checkpoint(name: str, family: str, folder: Path) -> None:
@@ -88,7 +117,7 @@ def check_checkpoint(name: str, family: str, folder: Path) -> None:
             f"model '{name}': {folder} links to files that are gone ({dangling[0]} and {len(dangling) - 1} "
             "more), as after the hub's cache was cleared; delete the folder and run snakemake again"
         )
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_description(name, file)
     kind, wanted = found.get("model_type"), FAMILIES[family].model_types
     fitting = sorted(other for other, one in FAMILIES.items() if kind in one.model_types)
     if wanted and kind not in wanted:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.models.batch import Batch, Seen, make_batch
+from vlmdiff.models.chat import chat_texts
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.subject import Size, Subject
 
@@ -66,7 +67,7 @@ class VisionLanguageModel(Subject):
                 self.image_token * shown + prompt for prompt, shown in zip(prompts, with_image, strict=True)
             ]
         chats = [user_turn(prompt, shown) for prompt, shown in zip(prompts, with_image, strict=True)]
-        return self.processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+        return chat_texts(self.name, self.processor, chats)
 
     @property
     def image_token(self) -> str:

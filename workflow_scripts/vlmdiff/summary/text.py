@@ -8,14 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from vlmdiff.runtime.text import visible
 from vlmdiff.summary.criteria import Effect
 
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
 def escape(text: object) -> str:
-    """Make text from data or config harmless in Markdown: no markup, no line breaks."""
-    return MARKUP.sub(r"\\\1", re.sub(r"\s+", " ", str(text)))
+    """Make text from data or config harmless in Markdown: no markup, no line breaks, nothing invisible."""
+    line = re.sub(r"\s+", " ", str(text))
+    return MARKUP.sub(r"\\\1", visible(line))
 
 
 def percent(value: float) -> str:

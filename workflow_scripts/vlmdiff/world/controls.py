@@ -26,11 +26,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from vlmdiff.config.world import WorldConfig
+from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.progress import progress
 from vlmdiff.world.base_lm import text_batch
 from vlmdiff.world.checkpoints import load_base_lm, load_vlm, save_model
 from vlmdiff.world.curriculum import PHASES, Curriculum
 from vlmdiff.world.language import GENERAL_KINDS, MAKERS, Exchange
+from vlmdiff.world.leftovers import clear_leftovers
 from vlmdiff.world.resumption import CheckpointFolder, Progress
 from vlmdiff.world.scenes import SIZES, Scene, scene_splits
 from vlmdiff.world.seeds import random_stream
@@ -273,8 +275,11 @@ def train_control(
             weight_decay=settings.weight_decay,
         )
     weights = [folder / "model.safetensors" for folder in folders]
-    checkpoints = CheckpointFolder(checkpoint_dir, fingerprint(config, kind, code, *weights, real_log_csv))
-    state = train(trainer, optimiser, checkpoints, schedule.steps, settings.check_every, log_csv)
-    record = {"stage": kind, "steps": state.step, "wall_s": round(state.wall_s, 1)}
-    save_model(output, model, processor, config.weights_dtype, record)
-    checkpoints.remove()
+    made_from = fingerprint(config, kind, code, *weights, real_log_csv)
+    with claim(f"{checkpoint_dir}.lock"):
+        clear_leftovers(checkpoint_dir, made_from, settings.check_every)
+        checkpoints = CheckpointFolder(checkpoint_dir, made_from)
+        state = train(trainer, optimiser, checkpoints, schedule.steps, settings.check_every, log_csv)
+        record = {"stage": kind, "steps": state.step, "wall_s": round(state.wall_s, 1)}
+        save_model(output, model, processor, config.weights_dtype, record)
+        checkpoints.remove()

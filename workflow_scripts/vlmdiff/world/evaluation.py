@@ -1,6 +1,5 @@
 """Held-out accuracy of the world's models, with and without the images that belong to them."""
 
-import json
 import logging
 import random
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from vlmdiff.data.samples import load_samples
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import ACCURACY
 from vlmdiff.world.checkpoints import load_vlm
@@ -43,18 +43,15 @@ class Question:
 
 
 def read_questions(samples_jsonl: Path) -> list[Question]:
-    """Read the samples that have choices."""
-    rows = [json.loads(line) for line in samples_jsonl.read_text().splitlines()]
+    """Read the samples that have choices.
+
+    Raises:
+        DataError: a line or an image is damaged.
+    """
     return [
-        Question(
-            row["prompt"],
-            row["answer"],
-            tuple(row["choices"]),
-            row["group"],
-            Image.open(samples_jsonl.parent / row["image"]).convert("RGB"),
-        )
-        for row in rows
-        if row["choices"]
+        Question(one.prompt, one.answer, tuple(one.choices), one.group, one.open_image())
+        for one in load_samples(samples_jsonl)
+        if one.choices
     ]
 
 

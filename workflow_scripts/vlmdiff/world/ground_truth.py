@@ -36,7 +36,8 @@ ALL_LAYERS = -1
 
 def sample_activations(shards: Sequence[str | Path], folder: str | Path, layer: int) -> pd.DataFrame:
     """Return each sample's largest activation on a text token: index sample_id, a column a feature."""
-    store, dictionary = ActivationStore(shards, layer), load_encoder(folder, "cpu")
+    store = ActivationStore(shards, layer)
+    dictionary = load_encoder(folder, "cpu", store.d_model)
     found = np.zeros((len(store.sample_ids), dictionary.d_sae), np.float32)
     for chunk in store.chunks(["text"], CHUNK_TOKENS):
         firings = encode_chunk(dictionary, chunk)

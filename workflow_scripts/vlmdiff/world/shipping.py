@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 from vlmdiff.runtime import replacing_folder
 from vlmdiff.tables.io import read_table
@@ -34,10 +35,10 @@ def provenance(models_dir: Path, accuracy_csv: Path) -> dict:
         NotShippableError: if two of the checkpoints come from different code, settings or versions.
     """
     records = {name: read_record(models_dir / name) for name in (*SHIPPED_MODELS, ALIGNED_MODEL)}
-    common: dict[str, object] = {}
+    common: dict[str, Any] = {}
     for name, record in records.items():
         facts = {**{key: record.pop(key) for key in SHARED_KEYS}, **record.pop("settings")}
-        different = [key for key, value in facts.items() if common.setdefault(key, value) != value]
+        different = [key for key, value in facts.items() if not agrees(common, key, value)]
         if different:
             raise NotShippableError(
                 f"{name} differs from the models before it in {different}: "
@@ -46,6 +47,17 @@ def provenance(models_dir: Path, accuracy_csv: Path) -> dict:
     shared = {key: common.pop(key) for key in SHARED_KEYS}
     accuracy = read_table(accuracy_csv, ACCURACY).round(4).to_dict(orient="records")
     return {**shared, "settings": common, "models": records, "accuracy": accuracy}
+
+
+def agrees(common: dict[str, Any], key: str, value: Any) -> bool:
+    """Tell whether a fact fits to those known, and keep it.
+
+    Models know different splits of the scenes: those that they were trained on or chosen by.
+    """
+    if not isinstance(value, dict):
+        return common.setdefault(key, value) == value
+    known = common.setdefault(key, {})
+    return all(known.setdefault(name, one) == one for name, one in value.items())
 
 
 def ship(models_dir: Path, logs_dir: Path, accuracy_csv: Path, target_dir: Path) -> None:

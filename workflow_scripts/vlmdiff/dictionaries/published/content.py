@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.dictionaries.weights import DictionaryError
+from vlmdiff.dictionaries.weights import LARGEST, UNREADABLE, DictionaryError
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found. {remedy()}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise DictionaryError(f"{path}: not valid JSON ({error}). {remedy()}") from error
     if not isinstance(values, dict):
         raise DictionaryError(f"{path}: expected a JSON object, found {type(values).__name__}. {remedy()}")
@@ -62,14 +63,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         DictionaryError: it is missing or damaged.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found. {remedy()}") from None
-    except (SafetensorError, OSError) as error:
+    except UNREADABLE as error:
         raise DictionaryError(f"{path}: cannot be read ({error}). {remedy()}") from error
 
 
@@ -90,7 +90,15 @@ def widened(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     Raises:
         DictionaryError: naming the first tensor that is wrong.
     """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+            raise DictionaryError(
+                f"{path}: {name} is {tensor.dtype}, {tensor.layout} on {tensor.device}, expected dense "
+                f"floating-point numbers of 16, 32 or 64 bits. {remedy()}"
+            )
     d_sae, d_model = tensors["b_enc"].numel(), tensors["b_dec"].numel()
+    if not d_sae or not d_model:
+        raise DictionaryError(f"{path}: found {d_sae} features of {d_model} dimensions. {remedy()}")
     shapes = {"W_enc": (d_model, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_model), "b_dec": (d_model,)}
     shapes["threshold"] = (d_sae,)
     for name, tensor in tensors.items():
@@ -99,9 +107,51 @@ def widened(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
                 f"{path}: {name} has shape {tuple(tensor.shape)}, expected {shapes[name]} "
                 f"from b_enc and b_dec. {remedy()}"
             )
+    wide = {name: tensor.detach().float().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in wide.items():
         if not tensor.isfinite().all():
             raise DictionaryError(f"{path}: {name} holds NaN or infinite values. {remedy()}")
-    return {name: tensor.float().contiguous() for name, tensor in tensors.items()}
+    return wide
+
+
+def number(value: Any, key: str, path: Path, positive: bool = False) -> float:
+    """Return a finite number of a configuration.
+
+    Raises:
+        DictionaryError: it is something else, or not positive where it has to be.
+    """
+    finite = type(value) in (int, float) and abs(value) < float("inf")
+    if not finite or (positive and value <= 0):
+        raise DictionaryError(
+            f"{path}: {key} is {value!r}, expected a {'positive ' if positive else ''}finite number. "
+            f"{remedy()}"
+        )
+    return float(value)
+
+
+def count(value: Any, key: str, path: Path, most: int = LARGEST) -> int:
+    """Return a whole number of a configuration, at least 1.
+
+    Raises:
+        DictionaryError: it is something else, or larger than `most`.
+    """
+    if type(value) is not int or not 1 <= value <= most:
+        raise DictionaryError(
+            f"{path}: {key} is {value!r}, expected a whole number from 1 to {most}. {remedy()}"
+        )
+    return value
+
+
+def flag(config: Mapping[str, Any], key: str, default: bool, path: Path) -> bool:
+    """Return a truth value of a configuration, `default` if it is left out or null.
+
+    Raises:
+        DictionaryError: it is something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, bool | None):
+        raise DictionaryError(f"{path}: {key} is {value!r}, expected true or false. {remedy()}")
+    return default if value is None else value
 
 
 def filled(value: float, like: Float[Tensor, " d_sae"]) -> Float[Tensor, " d_sae"]:

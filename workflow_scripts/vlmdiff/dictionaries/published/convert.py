@@ -10,7 +10,7 @@ import torch
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.published import gemma_scope, llama_scope, mmdiff, saelens
-from vlmdiff.dictionaries.published.content import Found
+from vlmdiff.dictionaries.published.content import Found, remedy
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError
 
@@ -92,4 +92,21 @@ def load_published(source: PublishedSource) -> Dictionary:
     Raises:
         DictionaryError: its format is unknown, or its files cannot be used.
     """
-    return to_dictionary(read_published(source))
+    dictionary = to_dictionary(read_published(source))
+    check_converted(dictionary, source.path)
+    return dictionary
+
+
+def check_converted(dictionary: Dictionary, path: str | Path) -> None:
+    """Refuse weights that the conversion made infinite.
+
+    Raises:
+        DictionaryError: naming the first.
+    """
+    for name, value in dictionary.state_dict().items():
+        # The logarithm of a threshold of zero is minus infinity.
+        if value.isnan().any() or (value == float("inf")).any():
+            raise DictionaryError(
+                f"{path}: {name} is not finite once brought to the units of the residual stream: a scale, "
+                f"norm or threshold of it is wrong. {remedy()}"
+            )

@@ -11,8 +11,11 @@ import torch
 
 from vlmdiff.dictionaries.published.content import (
     Found,
+    count,
     filled,
+    flag,
     needed,
+    number,
     read_json,
     read_safetensors,
     remedy,
@@ -38,6 +41,7 @@ def read(source: PublishedSource) -> Found:
     path, file = folder / CONFIG, folder / WEIGHTS
     config = read_json(path)
     needed(config, ("d_model", "d_sae"), path)
+    shape = (count(config["d_model"], "d_model", path), count(config["d_sae"], "d_sae", path))
     check_kind(config, path)
     scale = input_scale(config, source, path)
     tensors = read_safetensors(file)
@@ -46,28 +50,30 @@ def read(source: PublishedSource) -> Found:
         "W_enc": tensors["encoder.weight"].T,
         "b_enc": tensors["encoder.bias"],
         "W_dec": tensors["decoder.weight"].T,
-        "b_dec": tensors.get("decoder.bias", torch.zeros(config["d_model"])),
+        "b_dec": tensors.get("decoder.bias", torch.zeros(tensors["decoder.weight"].shape[:1])),
     }
-    k, activation = None, config.get("act_fn", "jumprelu")
+    k, threshold, activation = None, 0.0, config.get("act_fn", "jumprelu")
     if activation == "topk":
         needed(config, ("top_k",), path)
-        k = config["top_k"]
+        k = count(config["top_k"], "top_k", path, config["d_sae"])
     else:
         needed(config, ("jump_relu_threshold",) if activation == "jumprelu" else (), path)
-        threshold = config["jump_relu_threshold"] * scale if activation == "jumprelu" else 0.0
-        weights["threshold"] = filled(max(threshold, 0.0), weights["b_enc"])
+        if activation == "jumprelu":
+            threshold = number(config["jump_relu_threshold"], "jump_relu_threshold", path) * scale
     weights = widened(weights, file)
-    if tuple(weights["W_enc"].shape) != (config["d_model"], config["d_sae"]):
+    if k is None:
+        weights["threshold"] = filled(max(threshold, 0.0), weights["b_enc"])
+    if tuple(weights["W_enc"].shape) != shape:
         raise DictionaryError(
             f"{file}: encoder of d_model, d_sae = {tuple(weights['W_enc'].shape)}, {CONFIG} asks for "
-            f"{(config['d_model'], config['d_sae'])}. {remedy()}"
+            f"{shape}. {remedy()}"
         )
     return Found(
         weights,
         k,
-        bool(config.get("apply_decoder_bias_to_pre_encoder", False)),
+        flag(config, "apply_decoder_bias_to_pre_encoder", False, path),
         scale,
-        bool(config.get("sparsity_include_decoder_norm", False)),
+        flag(config, "sparsity_include_decoder_norm", False, path),
         config.get("hook_point_in"),
     )
 
@@ -81,9 +87,11 @@ def check_kind(config: Mapping[str, Any], path: Path) -> None:
     activation = config.get("act_fn", "jumprelu")
     if activation not in ACTIVATIONS:
         raise DictionaryError(f"{path}: act_fn is '{activation}'; known are {list(ACTIVATIONS)}")
-    if config.get("use_glu_encoder"):
+    if flag(config, "use_glu_encoder", False, path):
         raise DictionaryError(f"{path}: use_glu_encoder is true; a gated encoder has no equal here")
     place = config.get("hook_point_in")
+    if not isinstance(place, str | None):
+        raise DictionaryError(f"{path}: hook_point_in is {place!r}, expected text. {remedy()}")
     if config.get("hook_point_out", place) != place:
         raise DictionaryError(
             f"{path}: reads {place} and writes {config['hook_point_out']}: a transcoder, not a dictionary"
@@ -107,8 +115,12 @@ def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) 
             f"{path}: norm_activation is '{mode}': its scale differs from token to token and does not fold "
             "into weights; expected 'dataset-wise' or 'inference'"
         )
-    average = norms.get("in")
-    if not average or norms.get("out", average) != average:
+    average = norms.get("in") if isinstance(norms, dict) else None
+    if (
+        type(average) not in (int, float)
+        or not 0 < average < math.inf
+        or norms.get("out", average) != average
+    ):
         raise DictionaryError(
             f"{path}: dataset_average_activation_norm is {norms}, expected one positive `in`, equal to `out`"
         )

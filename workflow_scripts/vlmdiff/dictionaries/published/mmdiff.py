@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmdiff.dictionaries.published.content import NAMES, Found, needed, remedy, widened
+from vlmdiff.dictionaries.published.content import FLOATS, NAMES, Found, count, needed, remedy, widened
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 
@@ -27,7 +27,7 @@ def read(source: PublishedSource) -> Found:
     weights = {name: tensors[name] for name in NAMES}
     threshold = threshold_in(tensors)
     if threshold is not None:
-        weights["threshold"] = threshold.float().expand_as(weights["b_enc"]).clamp(min=0)
+        weights["threshold"] = one_each(threshold, weights["b_enc"], path)
     if (threshold is None) != (source.k is not None):
         raise DictionaryError(
             f"{path}: holds thresholds: a JumpReLU dictionary; remove `k` from its entry in the config"
@@ -35,8 +35,11 @@ def read(source: PublishedSource) -> Found:
             else f"{path}: holds no thresholds: a TopK dictionary, whose k no file tells; "
             "give `k` in its entry in the config (the paper's is 50)"
         )
+    weights = widened(upright(weights, path), path)
+    if source.k is not None:
+        count(source.k, "`k` in the config", path, weights["b_enc"].numel())
     return Found(
-        widened(upright(weights, path), path),
+        weights,
         source.k,
         bool(source.subtract_decoder_bias),
         1.0 if source.input_scale is None else source.input_scale,
@@ -60,7 +63,7 @@ def read_pickle(path: Path) -> Any:
             f"{path}: damaged, or holds Python objects beside tensors, which are not loaded because they "
             f"could run code ({str(error).splitlines()[0]}). {remedy()}"
         ) from error
-    except (RuntimeError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         raise DictionaryError(f"{path}: cannot be read ({error}). {remedy()}") from error
 
 
@@ -70,10 +73,12 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         DictionaryError: there is none, or more than one.
     """
-    found, todo = [], [content]
+    found, todo, seen = [], [content], set()
     while todo:
         current = todo.pop()
-        if isinstance(current, Mapping):
+        # A mapping that holds itself would be looked into for ever.
+        if isinstance(current, Mapping) and id(current) not in seen:
+            seen.add(id(current))
             if isinstance(current.get("W_enc"), Tensor):
                 found.append(current)
             else:
@@ -84,6 +89,20 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
             f"{path}: expected one set of tensors with W_enc, found {len(found)} in {names}. {remedy()}"
         )
     return {name: value for name, value in found[0].items() if isinstance(value, Tensor)}
+
+
+def one_each(threshold: Tensor, like: Tensor, path: Path) -> Tensor:
+    """Return a threshold for every feature, none below zero: activations pass a ReLU too.
+
+    Raises:
+        DictionaryError: there are neither one nor as many as features.
+    """
+    if threshold.dtype not in FLOATS or tuple(threshold.shape) not in ((), (1,), tuple(like.shape)):
+        raise DictionaryError(
+            f"{path}: threshold is {threshold.dtype} of shape {tuple(threshold.shape)}, expected one number "
+            f"or {tuple(like.shape)}. {remedy()}"
+        )
+    return threshold.detach().float().expand_as(like).clamp(min=0)
 
 
 def threshold_in(tensors: Mapping[str, Tensor]) -> Tensor | None:

@@ -11,10 +11,14 @@ from torch import Tensor
 from vlmdiff.dictionaries.published.content import (
     NAMES,
     Found,
+    count,
     filled,
+    flag,
     needed,
+    number,
     read_json,
     read_safetensors,
+    remedy,
     widened,
 )
 from vlmdiff.dictionaries.source import PublishedSource
@@ -54,8 +58,10 @@ def found(
         DictionaryError: what they describe has no equal here.
     """
     architecture = architecture_of(config, path)
-    place = {**config, **(config.get("metadata") or {})}
+    place = {**config, **section(config, "metadata", path)}
     hook = place.get("hook_name") or place.get("hook_point")
+    if not isinstance(hook, str | None):
+        raise DictionaryError(f"{path}: the name of its place is {hook!r}, expected text. {remedy()}")
     reshaped = "hook_z" if "hook_z" in (hook or "") else "none"
     if config.get("reshape_activations", reshaped) != "none":
         raise DictionaryError(f"{path}: acts on outputs of heads (hook_z), not on a residual stream")
@@ -66,14 +72,15 @@ def found(
         needed(tensors, ("threshold",), path)
         # SAELens applies a ReLU too, so that a negative threshold acts as zero does.
         weights["threshold"] = tensors["threshold"].clamp(min=0)
-    elif architecture == "standard":
+    weights = widened(weights, path)
+    if architecture == "standard":
         weights["threshold"] = filled(0.0, weights["b_enc"])
     return Found(
-        widened(weights, path),
-        k_of(config, path) if architecture == "topk" else None,
-        bool(config.get("apply_b_dec_to_input", True)),
+        weights,
+        k_of(config, path, weights["b_enc"].numel()) if architecture == "topk" else None,
+        flag(config, "apply_b_dec_to_input", True, path),
         input_scale(config, source, path),
-        bool(config.get("rescale_acts_by_decoder_norm", False)),
+        flag(config, "rescale_acts_by_decoder_norm", False, path),
         hook,
     )
 
@@ -88,7 +95,7 @@ def architecture_of(config: Mapping[str, Any], path: Path) -> str:
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     if architecture == "standard" and activation == "topk":
         return "topk"
-    if architecture not in ARCHITECTURES or (architecture == "standard" and activation != "relu"):
+    if str(architecture) not in ARCHITECTURES or (architecture == "standard" and activation != "relu"):
         raise DictionaryError(
             f"{path}: architecture '{architecture}' with activation '{activation}' has no equal here; "
             f"known are {list(ARCHITECTURES)} with relu or topk. BatchTopK dictionaries are JumpReLU ones "
@@ -97,16 +104,28 @@ def architecture_of(config: Mapping[str, Any], path: Path) -> str:
     return architecture
 
 
-def k_of(config: Mapping[str, Any], path: Path) -> int:
+def section(config: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    """Return a part of a configuration, empty if it is left out.
+
+    Raises:
+        DictionaryError: it is not an object.
+    """
+    found = config.get(name) or {}
+    if not isinstance(found, Mapping):
+        raise DictionaryError(f"{path}: {name} is {found!r}, expected an object. {remedy()}")
+    return found
+
+
+def k_of(config: Mapping[str, Any], path: Path, features: int) -> int:
     """Return the active features a token.
 
     Raises:
-        DictionaryError: no key tells.
+        DictionaryError: no key tells, or it is no number from 1 to the number of features.
     """
-    k = config.get("k") or (config.get("activation_fn_kwargs") or {}).get("k")
+    k = config.get("k") or section(config, "activation_fn_kwargs", path).get("k")
     if not k:
-        raise DictionaryError(f"{path}: {CONFIG} of a TopK dictionary lacks `k`")
-    return int(k)
+        raise DictionaryError(f"{path}: {CONFIG} of a TopK dictionary lacks `k`. {remedy()}")
+    return count(k, "k", path, features)
 
 
 def check_scaling_factor(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -143,7 +162,7 @@ def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) 
             f"{path}: normalize_activations is 'expected_average_only_in', but no {SCALER} beside it tells "
             "the factor; give `input_scale` (sqrt(d_model) / average norm of the residual stream)"
         )
-    return float(factor)
+    return number(factor, f"scaling_factor in {SCALER}", path, positive=True)
 
 
 def read_release(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,0 +1,85 @@
+"""The Slurm profile in few jobs: requests, growth on retry, groups, a cancelled job. Under three minutes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from dependable.compare import differences
+from disturbances import Disturbance, cancel, disturb
+from workflow_runs import CONFIG, RESULTS, ROOT, WorkflowRun
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+
+DATA = "results/dependable/world/data/{}/samples.jsonl"
+PROFILE = ROOT / "profiles" / "slurm"
+
+
+def with_resources(folder: Path, **rules: dict[str, int]) -> Path:
+    """Write the configuration with `resources:` of some rules, and return its file."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(CONFIG.read_text()) | {"resources": rules}))
+    return path
+
+
+def test_the_profile_names_rules_that_exist_and_repeats_the_default_profile():
+    profile = yaml.safe_load((PROFILE / "config.yaml").read_text())
+    rules = {
+        name
+        for file in (ROOT / "rules").glob("*.smk")
+        for name in re.findall(r"^rule (\w+):", file.read_text(), re.MULTILINE)
+    }
+    assert set(profile["groups"]) <= rules
+    assert {name for name in rules if name.startswith("plot_")} - set(profile["groups"]) == {
+        "plot_model_accuracy"
+    }
+    assert set(profile["group-components"]) <= set(profile["groups"].values())
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    assert {key: profile[key] for key in default} == default
+
+
+def test_short_jobs_of_one_kind_travel_in_one_slurm_job(cluster, tmp_path):
+    names = ["text_train", "text_val", "spatial_val"]
+    run = WorkflowRun(tmp_path, *map(DATA.format, names), cluster=cluster).succeed()
+    assert run.output().count("rule generate_world:") == 3
+    assert len(run.submitted()) == 1
+    job = cluster.job(run.submitted()[0])
+    assert job["JobState"] == "COMPLETED"
+    # Three jobs of 1 GB that take turns, each of which may take 5 minutes.
+    assert (job["NumCPUs"], job["MinMemoryNode"], job["TimeLimit"]) == ("1", "1000M", "00:15:00")
+    assert all((tmp_path / DATA.format(name)).stat().st_size for name in names)
+
+
+def test_a_job_that_exceeds_its_memory_gets_more_when_it_is_tried_again(cluster, tmp_path):
+    config = with_resources(tmp_path, generate_world={"mem_mb": 260, "runtime": 20})
+    run = WorkflowRun(tmp_path, DATA.format("text_val"), cluster=cluster, config=config).succeed()
+    jobs = [cluster.job(number) for number in run.submitted()]
+    asked = [(job["MinMemoryNode"], job["TimeLimit"]) for job in jobs]
+    assert asked == [("260M", "00:20:00"), ("390M", "00:30:00"), ("520M", "00:40:00")][: len(jobs)]
+    assert [job["JobState"] for job in jobs] == ["FAILED"] * (len(jobs) - 1) + ["COMPLETED"]
+    assert len(jobs) > 1
+    for job in jobs[:-1]:
+        assert "Exceeded job memory limit" in Path(job["StdOut"]).read_text()
+
+
+def test_a_gpu_is_asked_for_where_the_configuration_says_so(cluster, tmp_path):
+    targets = [DATA.format("text_val"), "results/dependable/config.yaml"]
+    config = with_resources(tmp_path, generate_world={"gpu": 1})
+    partitions = ["--slurm-partition-config", str(PROFILE / "partitions.yaml")]
+    run = WorkflowRun(tmp_path, *targets, *partitions, cluster=cluster, config=config).succeed()
+    jobs = [cluster.job(number) for number in run.submitted()]
+    assert {(job["Partition"], job.get("TresPerJob", "none")) for job in jobs} == {
+        ("gpu", "gres:gpu:1"),
+        ("cpu", "none"),
+    }
+
+
+def test_a_cancelled_job_is_tried_again_and_the_dictionary_is_that_of_a_local_run(cluster, tmp_path):
+    target = "results/dependable/dictionaries/base/seed_0/layer_0/sae_weights.safetensors"
+    WorkflowRun(tmp_path / "local", target).succeed()
+    run = WorkflowRun(tmp_path / "slurm", target, cluster=cluster)
+    done = disturb(cluster, run, [Disturbance("train_dictionary", cancel)], seed=0)
+    run.succeed()
+    assert [part.name for part in done] == ["train_dictionary"]
+    assert cluster.job(done[0].jobs[0])["JobState"] == "CANCELLED"
+    assert differences(tmp_path / "slurm" / RESULTS, tmp_path / "local" / RESULTS) == []

@@ -1,0 +1,92 @@
+"""A killed run, one core and another order of jobs all end with the bytes of an uninterrupted run.
+
+A part of the small experiment: world trainings, shards, warm starts, snapshots, statistics. `make kill` kills
+all of it many times.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import pytest
+from dependable.campaign import VICTIMS, Campaign
+from dependable.checkout import RESULTS, copy_checkout
+from dependable.compare import compared_files, differences, leftovers
+from dependable.run import run_to_the_end
+
+DICTIONARIES = f"{RESULTS}/dictionaries"
+TARGETS = [
+    f"{DICTIONARIES}/base/seed_0/metrics.csv",
+    f"{DICTIONARIES}/adapted/seed_0/metrics.csv",
+    f"{RESULTS}/features/statistics/adapted/seed_0/vlm/general_val/layer_1/statistics.parquet",
+]
+KILLS = 5
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run on two cores."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("whole"))
+    run_to_the_end(checkout, "--cores", "2", *TARGETS)
+    return checkout
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(whole, tmp_path):
+    checkout = copy_checkout(tmp_path)
+    campaign = Campaign(checkout, ["--cores", "2", *TARGETS], KILLS, seed=1, minutes=20)
+    try:
+        tally = campaign.run()
+    finally:
+        campaign.clean_up()
+    assert tally.total() == KILLS and all(tally.kills[victim] for victim in VICTIMS)
+    assert differences(whole / RESULTS, checkout / RESULTS) == []
+    assert leftovers(checkout / RESULTS) == []
+
+
+def test_one_core_and_another_order_give_the_same(whole, tmp_path):
+    """The greedy scheduler instead of the default one; what is needed late is wanted first."""
+    checkout = copy_checkout(tmp_path)
+    first = [
+        f"{DICTIONARIES}/base/seed_0/layer_1/cfg.json",
+        f"{RESULTS}/world/data/general_val/samples.jsonl",
+    ]
+    order = ["--scheduler", "greedy", "--prioritize", *first]
+    run_to_the_end(checkout, "--cores", "1", *TARGETS, *order)
+    assert differences(whole / RESULTS, checkout / RESULTS) == []
+
+
+def alter(path: Path) -> None:
+    """Change one value or one byte of a file."""
+    if path.suffix == ".h5":
+        with h5py.File(path, "r+") as file:
+            file["position"][-1] += 1
+    elif path.name == "training.json" or "provenance" in path.parts:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "steps": -1}))
+    else:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+def test_the_comparison_sees_a_changed_byte(whole, tmp_path):
+    """In any kind of file; else nothing above would mean anything."""
+    original = whole / RESULTS
+    copy = shutil.copytree(original, tmp_path / "copy")
+    assert differences(original, copy) == []
+    files = compared_files(copy)
+    written = {name: path for name, path in files.items() if path.stat().st_size}
+    kinds = {
+        path.name if path.name == "training.json" else path.suffix: name for name, path in written.items()
+    }
+    assert {".h5", ".safetensors", ".parquet", ".csv", ".json", "training.json", ".png"} <= kinds.keys()
+    for name in kinds.values():
+        before = files[name].read_bytes()
+        alter(files[name])
+        assert differences(original, copy) == [f"differs: {name}"]
+        files[name].write_bytes(before)
+    (copy / "extra.csv").touch()
+    assert differences(original, copy) == [f"only in {copy}: extra.csv"]
+    assert differences(copy, original) == [f"only in {copy}: extra.csv"]
