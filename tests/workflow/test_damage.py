@@ -13,7 +13,6 @@ from dependable.run import command, environment, run_to_the_end
 
 BASE = f"{RESULTS}/dictionaries/base/seed_0"
 TARGETS = [f"{BASE}/metrics.csv", f"{RESULTS}/activations/vlm/general_val/layers_0_1/shard_0.h5"]
-TRAINING = f"{RESULTS}/activations/base_lm/text_train/layers_0_1"
 VALIDATION = f"{RESULTS}/activations/base_lm/text_val/layers_0_1/shard_0.h5"
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
