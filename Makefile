@@ -46,13 +46,13 @@ kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
 # Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
-# one of each kind.
+# one of each kind. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
 staleness: .venv/peers
-	$(BIN)/pytest tests/workflow/test_staleness.py --every-change
+	$(BIN)/pytest tests/workflow/test_staleness.py --every-change $(ARGS)
 
 # Write that table anew, to be reviewed.
 staleness-table: .venv/peers
-	$(BIN)/pytest tests/workflow/test_staleness.py --write-staleness
+	$(BIN)/pytest tests/workflow/test_staleness.py --write-staleness $(ARGS)
 
 # Side-by-side timings; `make bench ARGS="--only topk_step"` for some of them. Freed memory is kept, as in jobs.
 bench: .venv-bench/installed
