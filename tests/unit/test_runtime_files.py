@@ -193,3 +193,28 @@ def test_the_older_process_gives_way(start, tmp_path, monkeypatch):
     ):
         pass
     assert newer.poll() is None and names(tmp_path) == ["lock"]
+
+
+JOB = """
+import sys, time
+from types import SimpleNamespace
+from vlmdiff.runtime.job import job
+snakemake = SimpleNamespace(
+    log=[sys.argv[1]], threads=1, rule="a_rule", wildcards={}, input=[], output=[], params={}
+)
+with job(snakemake):
+    print("claimed", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_a_job_of_a_killed_run_is_ended_by_the_same_job_of_the_next_run(start, tmp_path):
+    """Else it could overwrite the new job's outputs, with those of other settings."""
+    orphan = start(JOB, tmp_path / "a.log", 600)
+    # Snakemake deletes the log of a job that it starts again; the claim must not go with it.
+    (tmp_path / "a.log").unlink()
+    time.sleep(0.1)
+    successor = start(JOB, tmp_path / "a.log", 0)
+    assert orphan.wait() == -signal.SIGTERM and successor.wait() == 0
+    assert f"process {orphan.pid} of an interrupted run" in (tmp_path / "a.log").read_text()
+    assert names(tmp_path) == ["a.log"]

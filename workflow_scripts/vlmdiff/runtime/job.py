@@ -9,11 +9,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.origin import origin
 from vlmdiff.runtime.records import check_inputs, write_records
 from vlmdiff.runtime.secrets import RedactingFormatter
@@ -87,10 +88,12 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     name, started, clock = describe(snakemake), datetime.now(UTC), time.monotonic()
     log.info("%s started with %d thread(s)", name, snakemake.threads)
     try:
-        check_inputs(snakemake.input)
-        yield log
-        facts = origin(snakemake, name, started.isoformat(timespec="seconds"), time.monotonic() - clock)
-        write_records(snakemake.output, facts)
+        # A job of a killed run may still make the same files, perhaps with other settings.
+        with claim(f"{log_file}.lock") if log_file else nullcontext():
+            check_inputs(snakemake.input)
+            yield log
+            facts = origin(snakemake, name, started.isoformat(timespec="seconds"), time.monotonic() - clock)
+            write_records(snakemake.output, facts)
     except BaseException as error:
         if isinstance(error, Exception):
             log.exception("%s failed", name)
