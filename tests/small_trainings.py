@@ -11,6 +11,15 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+PRELOADED = [
+    "small_trainings",
+    "vlmdiff.dictionaries.training",
+    "vlmdiff.models.registry",
+    "transformers.models.llava.modeling_llava",
+    "transformers.models.llava.processing_llava",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.llama.modeling_llama",
+]
 TOPK = {
     "kind": "topk",
     "d_sae": 64,
@@ -82,7 +91,7 @@ class Trainers:
     def __init__(self) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         self.context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["vlmdiff.dictionaries.training", "small_trainings"])
+        self.context.set_forkserver_preload(PRELOADED)
 
     def start(self, log: Path, *arguments: Any, **values: Any) -> ForkServerProcess:
         """Start a training; see `train_logged`."""

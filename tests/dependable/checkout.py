@@ -9,6 +9,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONFIG = "tests/dependable/config.yaml"
 RESULTS = "results/dependable"
+# A part of the small experiment: world trainings, shards, warm starts, snapshots, statistics.
+PART = (
+    f"{RESULTS}/dictionaries/base/seed_0/metrics.csv",
+    f"{RESULTS}/dictionaries/adapted/seed_0/metrics.csv",
+    f"{RESULTS}/features/statistics/adapted/seed_0/vlm/general_val/layer_1/statistics.parquet",
+)
 
 
 def copy_checkout(folder: Path) -> Path:

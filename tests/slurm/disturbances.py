@@ -38,8 +38,7 @@ def requeue(cluster: SlurmCluster, number: str) -> None:
     """Take a running job away and put it back into the queue, as preemption does."""
     cluster.ask("scontrol", "requeue", number)
     cluster.wait_for("the job to be back in the queue", lambda: number in cluster.jobs("pending"))
-    # Slurm would hold it back for two minutes.
-    cluster.tell("scontrol", "update", f"JobId={number}", "StartTime=now")
+    start_soon(cluster, number)
 
 
 def lose_node(cluster: SlurmCluster, _: str) -> None:
@@ -49,7 +48,12 @@ def lose_node(cluster: SlurmCluster, _: str) -> None:
     cluster.wait_for("lost jobs to leave the node", lambda: not cluster.jobs("running,completing"))
     cluster.resume()
     for number in lost & set(cluster.jobs("pending")):
-        cluster.tell("scontrol", "update", f"JobId={number}", "StartTime=now")
+        start_soon(cluster, number)
+
+
+def start_soon(cluster: SlurmCluster, number: str) -> None:
+    """Shorten the two minutes for which Slurm holds a requeued job; at once, the node would refuse it."""
+    cluster.tell("scontrol", "update", f"JobId={number}", "StartTime=now+10")
 
 
 def drain(cluster: SlurmCluster, _: str) -> None:
@@ -63,11 +67,11 @@ def drain(cluster: SlurmCluster, _: str) -> None:
 
 @dataclass
 class Disturbance:
-    """One thing to be done to the first running job of a rule (or group), some time after it started."""
+    """One thing to be done to the first running job of a rule (or group), some time after its step began."""
 
     name: str
     act: Callable[[SlurmCluster, str], None]
-    after_s: tuple[float, float] = (1.0, 6.0)
+    after_s: tuple[float, float] = (0.5, 2.5)
     jobs: list[str] = field(default_factory=list)
 
 
@@ -82,7 +86,7 @@ def disturb(cluster: SlurmCluster, run: WorkflowRun, plan: list[Disturbance], se
     chosen: set[str] = set()
     due: dict[str, tuple[float, Disturbance]] = {}
     while run.running():
-        running = cluster.jobs("running")
+        running = cluster.working()
         for part in list(waiting):
             number = first_job(running, part.name, chosen)
             if number is not None:

@@ -38,8 +38,8 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
-# Without cgroups: processes are found by parentage; memory is read from /proc, its limit enforced by slurmd.
-ProctrackType=proctrack/linuxproc
+# Without cgroups: a job is its process groups; memory is read from /proc, its limit enforced by slurmd.
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
@@ -228,6 +228,12 @@ class SlurmCluster:
         """Return `{job id: rule and wildcards}` of the jobs in these states."""
         lines = self.tell("squeue", "--noheader", f"--states={states}", "--format=%i|%k").splitlines()
         return dict(line.split("|", 1) for line in lines)
+
+    def working(self) -> dict[str, str]:
+        """Return the running jobs whose step has begun: before that there is nothing to signal."""
+        steps = self.tell("squeue", "--steps", "--noheader", "--format=%i").split()
+        begun = {step.partition(".")[0] for step in steps if step.rpartition(".")[2].isdigit()}
+        return {number: name for number, name in self.jobs("running").items() if number in begun}
 
     def job(self, number: str) -> dict[str, str]:
         """Return what the controller knows of one job."""

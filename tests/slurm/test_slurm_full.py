@@ -112,7 +112,7 @@ def test_a_job_beyond_its_time_limit_ended_as_such(cluster, slurm_run):
     assert cluster.job(hung.jobs[0])["JobState"] == "TIMEOUT"
 
 
-def test_short_jobs_did_not_flood_the_scheduler(slurm_run):
+def test_the_scheduler_was_not_flooded(slurm_run):
     _, runs, _ = slurm_run
     last = runs[-1].output()
     assert last.count("Group job figures_") > 4

@@ -23,11 +23,11 @@ from vlmdiff.dictionaries.interruption import cluster_environment
 # Long enough to be killed many times; a checkpoint a step, or nearly.
 LONG = {**STAGE, "steps": 1200, "snapshots": [1, 25, 50, 75, 99, 100]}
 OFTEN = {"stage": LONG, "checkpoint_every_s": 0.02}
-KILLS = 15
+# For each kind: activations, settings, kills; a stream runs its model for the scale of values at every start.
 KINDS = {
-    "topk": ("shards", {"architecture": TOPK}),
-    "jumprelu": ("shards", {"architecture": JUMPRELU}),
-    "stream": ("stream", {"architecture": TOPK, "stage": {**LONG, "steps": 150}}),
+    "topk": ("shards", {"architecture": TOPK}, 15),
+    "jumprelu": ("shards", {"architecture": JUMPRELU}, 15),
+    "stream": ("stream", {"architecture": TOPK, "stage": {**LONG, "steps": 100}}, 3),
 }
 
 
@@ -46,9 +46,9 @@ def sources(tmp_path_factory, tiny_vlm_path, tiny_dataset):
 
 @pytest.fixture(params=KINDS)
 def kind(request, sources):
-    """Return activations and settings of one kind of training."""
-    source, values = KINDS[request.param]
-    return sources[source], {**OFTEN, **values}
+    """Return activations, settings and kills of one kind of training."""
+    source, values, kills = KINDS[request.param]
+    return sources[source], {**OFTEN, **values}, kills
 
 
 def wait_for(point: Path, process, newer_than: int = 0) -> None:
@@ -67,11 +67,11 @@ def step_of(point: Path) -> int:
 
 @pytest.mark.slow
 def test_many_kills_change_no_byte(kind, trainers, tmp_path):
-    activations, values = kind
+    activations, values, kills = kind
     whole = content(train(activations, tmp_path / "whole", tmp_path / "whole_work", **values))
     point, log, rng = tmp_path / "work" / "last.ckpt", tmp_path / "log", random.Random(0)
     steps = []
-    for _ in range(KILLS):
+    for _ in range(kills):
         before = point.stat().st_mtime_ns if point.is_file() else 0
         process = trainers.start(log, activations, tmp_path / "cut", tmp_path / "work", **values)
         wait_for(point, process, before)
@@ -80,7 +80,7 @@ def test_many_kills_change_no_byte(kind, trainers, tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL, log.read_text()
         steps.append(step_of(point))
-    assert steps == sorted(steps) and len(set(steps)) > KILLS // 2 and steps[-1] < values["stage"]["steps"]
+    assert steps == sorted(steps) and len(set(steps)) > kills // 2 and steps[-1] < values["stage"]["steps"]
     process = trainers.start(log, activations, tmp_path / "cut", tmp_path / "work", **values)
     process.join()
     assert process.exitcode == 0, log.read_text()
@@ -90,7 +90,7 @@ def test_many_kills_change_no_byte(kind, trainers, tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_saves_the_step_that_runs_and_says_so(kind, trainers, tmp_path):
-    activations, values = kind
+    activations, values, _ = kind
     whole = content(train(activations, tmp_path / "whole", tmp_path / "whole_work", **values))
     values = {**values, "checkpoint_every_s": 1e9}
     point, log, steps = tmp_path / "work" / "last.ckpt", tmp_path / "log", values["stage"]["steps"]

@@ -25,6 +25,7 @@ from vlmdiff.figures.gallery_table import best_features, load_tokenizer, locate_
 from vlmdiff.figures.heads import head_table
 from vlmdiff.figures.prompts import wrapped
 from vlmdiff.figures.values import read_some, spearman
+from vlmdiff.models.errors import SubjectError
 from vlmdiff.tables.features import FUNNEL
 
 
@@ -156,7 +157,7 @@ def test_strongest_samples_follow_the_ranking_and_the_groups():
 
 
 def test_a_missing_tokenizer_is_explained(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="save_pretrained"):
+    with pytest.raises(SubjectError, match="save_pretrained"):
         load_tokenizer(tmp_path)
 
 

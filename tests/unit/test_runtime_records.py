@@ -172,6 +172,15 @@ def test_a_failed_job_leaves_no_record(results):
     assert "free disk space" in Path("job.log").read_text().splitlines()[-1]
 
 
+def test_a_traceback_of_a_job_holds_no_token_and_no_terminal_codes(results, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "very-secret-value")
+    with pytest.raises(SystemExit), job(frame()):
+        raise RuntimeError("401 for https://me:pass@hub/x?key=1 with very-secret-value \x1b[2J")
+    for text in (Path("job.log").read_text(), capsys.readouterr().err):
+        assert "401 for" in text and "Traceback" in text
+        assert not any(word in text for word in ("very-secret-value", "me:pass", "key=1", "\x1b"))
+
+
 def test_links_into_a_cache_are_recorded_by_what_they_lead_to(results):
     blob = Path("cache") / "0a1b"
     blob.parent.mkdir()

@@ -153,6 +153,14 @@ def test_a_log_holds_no_secret_whoever_writes_it(monkeypatch, tmp_path):
     assert TOKEN not in text and PASSWORD not in text
 
 
+def test_a_log_sends_no_codes_to_the_terminal():
+    record = logging.LogRecord(
+        "a", logging.INFO, "f", 1, "\x1b[2J\x07 %s\nnext\tline", ("\u202eturned",), None
+    )
+    shown = RedactingFormatter("%(message)s").format(record)
+    assert shown == "<U+001B>[2J<U+0007> <U+202E>turned\nnext\tline"
+
+
 def test_a_configuration_has_no_place_for_a_key():
     for key in ("api_key", "token", "key", "headers"):
         assert key in refused(lambda key=key: load_config({"labelling": {key: PASSWORD}}), key)

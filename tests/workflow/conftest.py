@@ -1,4 +1,4 @@
-"""The tiny experiment, run once for all tests of a session."""
+"""The tiny experiment and a part of the small one, each run once for all tests of a session."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import tiny_experiment
 import yaml
+from dependable.checkout import PART, copy_checkout
+from dependable.checkout import RESULTS as SMALL
+from dependable.run import run_to_the_end
 from traces_of_jobs import noting
 
 
@@ -54,3 +57,15 @@ def described_run(
     run = tiny_experiment.snakemake("descriptions", config=tiny_config, **noting(traces))
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     return run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a part of the small experiment in a copy of the project: on one core, late jobs first."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("small"))
+    late = (
+        f"{SMALL}/dictionaries/base/seed_0/layer_1/cfg.json",
+        f"{SMALL}/world/data/general_val/samples.jsonl",
+    )
+    run_to_the_end(checkout, "--cores", "1", *PART, "--scheduler", "greedy", "--prioritize", *late)
+    return checkout

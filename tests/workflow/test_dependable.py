@@ -11,51 +11,24 @@ from pathlib import Path
 import h5py
 import pytest
 from dependable.campaign import VICTIMS, Campaign
-from dependable.checkout import RESULTS, copy_checkout
+from dependable.checkout import PART, RESULTS, copy_checkout
 from dependable.compare import compared_files, differences, leftovers
-from dependable.run import run_to_the_end
 
-DICTIONARIES = f"{RESULTS}/dictionaries"
-TARGETS = [
-    f"{DICTIONARIES}/base/seed_0/metrics.csv",
-    f"{DICTIONARIES}/adapted/seed_0/metrics.csv",
-    f"{RESULTS}/features/statistics/adapted/seed_0/vlm/general_val/layer_1/statistics.parquet",
-]
 KILLS = 5
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """An uninterrupted run on two cores."""
-    checkout = copy_checkout(tmp_path_factory.mktemp("whole"))
-    run_to_the_end(checkout, "--cores", "2", *TARGETS)
-    return checkout
-
-
-def test_a_killed_run_ends_as_an_uninterrupted_one(whole, tmp_path):
+def test_a_killed_run_ends_as_one_on_another_number_of_cores_in_another_order(small_run, tmp_path):
     checkout = copy_checkout(tmp_path)
-    campaign = Campaign(checkout, ["--cores", "2", *TARGETS], KILLS, seed=1, minutes=20)
+    campaign = Campaign(checkout, ["--cores", "2", *PART], KILLS, seed=1, minutes=20)
     try:
         tally = campaign.run()
     finally:
         campaign.clean_up()
     assert tally.total() == KILLS and all(tally.kills[victim] for victim in VICTIMS)
-    assert differences(whole / RESULTS, checkout / RESULTS) == []
+    assert differences(small_run / RESULTS, checkout / RESULTS) == []
     assert leftovers(checkout / RESULTS) == []
-
-
-def test_one_core_and_another_order_give_the_same(whole, tmp_path):
-    """The greedy scheduler instead of the default one; what is needed late is wanted first."""
-    checkout = copy_checkout(tmp_path)
-    first = [
-        f"{DICTIONARIES}/base/seed_0/layer_1/cfg.json",
-        f"{RESULTS}/world/data/general_val/samples.jsonl",
-    ]
-    order = ["--scheduler", "greedy", "--prioritize", *first]
-    run_to_the_end(checkout, "--cores", "1", *TARGETS, *order)
-    assert differences(whole / RESULTS, checkout / RESULTS) == []
 
 
 def alter(path: Path) -> None:
@@ -71,9 +44,9 @@ def alter(path: Path) -> None:
         path.write_bytes(content)
 
 
-def test_the_comparison_sees_a_changed_byte(whole, tmp_path):
+def test_the_comparison_sees_a_changed_byte(small_run, tmp_path):
     """In any kind of file; else nothing above would mean anything."""
-    original = whole / RESULTS
+    original = small_run / RESULTS
     copy = shutil.copytree(original, tmp_path / "copy")
     assert differences(original, copy) == []
     files = compared_files(copy)

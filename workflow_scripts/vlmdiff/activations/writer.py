@@ -145,8 +145,10 @@ def shard_writer(path: str | Path, header: ShardHeader) -> Iterator[ShardWriter]
         ShardError: nothing was appended, or the file reads back differently.
     """
     with replacing(path) as temporary:
-        # The latest layout has checksums on HDF5's own structures: the older crashes where they are damaged.
-        with h5py.File(temporary, "w", libver="latest") as file:
+        # The latest layout has checksums on HDF5's own structures: readers crash on damage in the older one.
+        # Without a cache of chunks every write goes to the disk at once: HDF5 crashes with one that it cannot
+        # write out, on a full disk.
+        with h5py.File(temporary, "w", libver="latest", rdcc_nbytes=0) as file:
             writer = ShardWriter(file, header, Path(path))
             yield writer
             writer.finish()

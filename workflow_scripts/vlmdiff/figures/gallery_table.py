@@ -30,12 +30,11 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Load a model's tokenizer without the model.
 
     Raises:
-        FileNotFoundError: the folder holds no tokenizer.json.
-        SubjectError: it is damaged.
+        SubjectError: the folder holds no tokenizer.json, or it is damaged.
     """
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
-        raise FileNotFoundError(
+        raise SubjectError(
             f"{file}: not found, but it is needed to name the tokens of the top samples. Save the model's "
             "fast tokenizer into that folder (AutoTokenizer.from_pretrained(...).save_pretrained(folder))."
         )

@@ -16,6 +16,7 @@ from typing import Any
 
 from vlmdiff.runtime.origin import origin
 from vlmdiff.runtime.records import check_inputs, write_records
+from vlmdiff.runtime.secrets import RedactingFormatter
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -37,14 +38,16 @@ def limit_threads(threads: int) -> None:
 
 
 def start_logging(log_file: str | Path | None) -> None:
-    """Send log records to the rule's log file and, from INFO on, to stderr."""
+    """Send log records to the rule's log file and, from INFO on, to stderr, without secrets."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file:
         Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="w"))
         # A crash of native code, of which Python sees nothing, leaves its stack in the log as well.
         faulthandler.enable(handlers[-1].stream)
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(RedactingFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     # Matplotlib subsets fonts with fontTools, which tells every step of it.
     logging.getLogger("fontTools").setLevel(logging.WARNING)

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 
+from vlmdiff.runtime.text import visible
+
 HIDDEN = "***"
 # Shorter values are words that a text may hold by chance.
 SHORTEST_SECRET = 6
@@ -13,6 +15,8 @@ SECRET_NAMES = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|(API|ACCESS|PRIVATE)_?
 USER = re.compile(r"(?<=://)[^/\s@]+@")
 QUERY = re.compile(r"(https?://[^\s?'\")>]+)\?[^\s'\")>]+")
 BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}")
+# What moves the cursor, colours or turns text at a terminal.
+TERMINAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
 
@@ -35,8 +39,8 @@ def redacted(text: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Writes log records, those of other libraries and tracebacks too, without secrets."""
+    """Writes log records, those of other libraries and tracebacks too, without secrets and terminal codes."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line or lines of a record."""
-        return redacted(super().format(record))
+        return TERMINAL.sub(lambda found: visible(found[0]), redacted(super().format(record)))

@@ -44,26 +44,29 @@ def explaining(target: Path, causes: dict[int, str] | None = None) -> Iterator[N
     except StorageError:
         raise
     except Exception as error:
-        cause = refusal(error, causes or FULL | CLOSED, target.parent)
-        if cause is None:
+        number = refusal(error, causes or FULL | CLOSED, target.parent)
+        if number is None:
             raise
-        raise StorageError(
+        cause = (FULL | CLOSED)[number]
+        refused = StorageError(
             f"{target}: cannot be written, {cause} ({free_bytes(target.parent)} bytes are free there); free "
             "some space or make the folder writable, then run snakemake again: what was finished is kept"
-        ) from error
+        )
+        refused.errno = number
+        raise refused from error
 
 
-def refusal(error: BaseException, causes: dict[int, str], folder: Path) -> str | None:
-    """Say why a disk refused; None if an error, or what led to it, tells of none."""
+def refusal(error: BaseException, causes: dict[int, str], folder: Path) -> int | None:
+    """Return the number of a disk's refusal; None if an error, or what led to it, tells of none."""
     one: BaseException | None = error
     while one is not None:
-        for number, cause in causes.items():
+        for number in causes:
             # Libraries in other languages tell the cause in words alone.
             if getattr(one, "errno", None) == number or os.strerror(number) in str(one):
-                return cause
+                return number
         one = one.__cause__ or one.__context__
     if type(error) in (OSError, RuntimeError) and free_bytes(folder) < NOTHING_FREE:
-        return FULL[errno.ENOSPC]
+        return errno.ENOSPC
     return None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlmdiff.tables.costs import COSTS
-from vlmdiff.tables.io import write_table
+from vlmdiff.tables.io import TableError, write_table
 
 log = logging.getLogger(__name__)
 # Columns of a benchmark file that are read; `-` stands for what could not be measured.
@@ -16,8 +16,15 @@ MEASURED = ["s", "cpu_time", "max_rss"]
 
 
 def read_benchmark(path: Path, folder: Path) -> pd.DataFrame:
-    """Return the last measurement of one job, with the rule that the file's place names."""
-    row = pd.read_csv(path, sep="\t", usecols=MEASURED, na_values="-").tail(1)
+    """Return the last measurement of one job, with the rule that the file's place names.
+
+    Raises:
+        TableError: the file is damaged.
+    """
+    try:
+        row = pd.read_csv(path, sep="\t", usecols=MEASURED, na_values="-").tail(1).astype(float)
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path}: no measurement of Snakemake's ({error}); delete the file") from error
     return row.assign(rule=path.relative_to(folder).parts[0].removesuffix(".tsv"))
 
 
