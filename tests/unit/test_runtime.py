@@ -53,12 +53,16 @@ def test_digest_changes_exactly_with_reached_code(library, file, text, stale):
     assert (fresh_digest(library) != before) is stale
 
 
-@pytest.mark.parametrize(("file", "stale"), [("used.py", True), ("middle.py", False)])
-def test_code_without_results_leads_to_code_with_results(library, monkeypatch, file, stale):
-    monkeypatch.setattr(digest, "WITHOUT_RESULT", (library / "vlmdiff" / "room" / "middle.py",))
+@pytest.mark.parametrize(("way", "stale"), [("__init__", True), ("middle", False)])
+def test_of_code_without_results_only_packages_lead_on(library, monkeypatch, way, stale):
+    room = library / "vlmdiff" / "room"
+    (room / f"{way}.py").write_text("from vlmdiff.room.used import used as name\n")
+    (library / "rule.py").write_text(
+        f"from vlmdiff.room{'' if way == '__init__' else '.middle'} import name\n"
+    )
+    monkeypatch.setattr(digest, "WITHOUT_RESULT", (room / f"{way}.py",))
     before = fresh_digest(library)
-    path = library / "vlmdiff" / "room" / file
-    path.write_text(path.read_text() + "x = 1\n")
+    (room / "used.py").write_text("def used():\n    return 2\n")
     assert (fresh_digest(library) != before) is stale
 
 

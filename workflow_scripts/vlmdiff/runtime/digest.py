@@ -82,14 +82,15 @@ def bears_results(file: Path) -> bool:
 def reachable_modules(file: Path) -> list[Path]:
     """Return the library files on which the results of `file` depend, itself included, sorted.
 
-    A file that changes no result may lead to one that does, as a package's `__init__` to its modules.
+    Of files that change no result only a package's `__init__` is followed: names are imported through it.
     """
     todo, seen = [Path(file).resolve()], set()
     while todo:
         current = todo.pop()
         if current not in seen:
             seen.add(current)
-            todo.extend(direct_imports(current))
+            if bears_results(current) or current.name == "__init__.py":
+                todo.extend(direct_imports(current))
     return sorted(filter(bears_results, seen))
 
 
