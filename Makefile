@@ -46,7 +46,7 @@ kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
 # Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
-# one of each kind. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
+# a hundred of different kinds. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
 staleness: .venv/peers
 	$(BIN)/pytest tests/workflow/test_staleness.py --every-change $(ARGS)
 

@@ -9,7 +9,7 @@ import random
 import re
 import subprocess
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,29 @@ def one_of_each_kind(changes: Sequence[Change], seed: int = 0) -> list[Change]:
         by_kind.setdefault(change.kind, []).append(change)
     rng = random.Random(seed)
     return [rng.choice(alike) for alike in by_kind.values()]
+
+
+def quick_choice(changes: Sequence[Change], starts: Mapping[str, set[str]], size: int = 100) -> list[Change]:
+    """Return a few changes of different kinds with which every rule becomes stale by itself.
+
+    Args:
+        changes: all of them.
+        starts: rules of the jobs with which each change begins, by its name.
+        size: how many changes, at least; more if the rules need them.
+    """
+    chosen, left = [], set().union(*starts.values())
+    others = []
+    # Changes that begin with few rules come first: one that begins with many tells little of each.
+    for change in sorted(one_of_each_kind(changes), key=lambda one: len(starts.get(one.name, ()))):
+        new = starts.get(change.name, set()) & left
+        (chosen if new else others).append(change)
+        left -= new
+    for change in changes if left else ():
+        if starts.get(change.name, set()) & left:
+            chosen.append(change)
+            left -= starts[change.name]
+    random.Random(0).shuffle(others)
+    return chosen + others[: max(0, size - len(chosen))]
 
 
 def other_changes(root: Path = ROOT) -> Iterator[Change]:
