@@ -23,7 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of tests/workflow/test_staleness.py."""
     group = parser.getgroup("staleness")
     group.addoption("--reuse-run", action="store_true", help="bring the tiny experiment up to date only")
-    group.addoption("--every-change", action="store_true", help="try every change, not a hundred of different kinds")
+    group.addoption(
+        "--every-change", action="store_true", help="try every change, not a hundred of different kinds"
+    )
     group.addoption("--write-staleness", action="store_true", help="write tests/workflow/staleness.yaml anew")
 
 
