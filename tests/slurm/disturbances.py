@@ -46,7 +46,9 @@ def lose_node(cluster: SlurmCluster, _: str) -> None:
     lost = set(cluster.jobs("running"))
     cluster.tell("scontrol", "update", f"NodeName={cluster.host}", "State=DOWN", "Reason=a test")
     cluster.wait_for("lost jobs to leave the node", lambda: not cluster.jobs("running,completing"))
-    cluster.resume()
+    # Not `resume()`: the node may have come back by itself, and Slurm calls that an error.
+    cluster.ask("scontrol", "update", f"NodeName={cluster.host}", "State=RESUME")
+    cluster.wait_for("the node to come back", lambda: not cluster.node_state().startswith("down"))
     for number in lost & set(cluster.jobs("pending")):
         start_soon(cluster, number)
 
