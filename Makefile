@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
+.PHONY: reproduce test long kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -38,7 +38,11 @@ reproduce: .venv/installed
 
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow"
-	$(BIN)/pytest -m workflow
+	$(BIN)/pytest -m "workflow and not long"
+
+# What `make test` leaves out to stay below half an hour on two cores.
+long: .venv/peers
+	$(BIN)/pytest -m long
 
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
 # (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
@@ -46,7 +50,7 @@ kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
 # Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
-# a hundred of different kinds. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
+# sixty of different kinds. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
 staleness: .venv/peers
 	$(BIN)/pytest tests/workflow/test_staleness.py --every-change $(ARGS)
 

@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("staleness")
     group.addoption("--reuse-run", action="store_true", help="bring the tiny experiment up to date only")
     group.addoption(
-        "--every-change", action="store_true", help="try every change, not a hundred of different kinds"
+        "--every-change", action="store_true", help="try every change, not sixty of different kinds"
     )
     group.addoption("--write-staleness", action="store_true", help="write tests/workflow/staleness.yaml anew")
 

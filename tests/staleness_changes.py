@@ -188,7 +188,7 @@ def one_of_each_kind(changes: Sequence[Change], seed: int = 0) -> list[Change]:
     return [rng.choice(alike) for alike in by_kind.values()]
 
 
-def quick_choice(changes: Sequence[Change], starts: Mapping[str, set[str]], size: int = 100) -> list[Change]:
+def quick_choice(changes: Sequence[Change], starts: Mapping[str, set[str]], size: int = 60) -> list[Change]:
     """Return a few changes of different kinds with which every rule becomes stale by itself.
 
     Args:

@@ -21,7 +21,8 @@ KINDS = {
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# The second takes as long as the first; `make long` runs it too.
+@pytest.fixture(scope="module", params=["paligemma2", pytest.param("llava_more", marks=pytest.mark.long)])
 def experiment(request, tmp_path_factory):
     """Name, results and a function that runs Snakemake on one experiment, which is run once from nothing."""
     root = tmp_path_factory.mktemp(request.param)

@@ -71,7 +71,7 @@ def starting() -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def outcomes(request, every_change, copies, tiny_config):
-    """What the changes plan: all of them, or a hundred of different kinds."""
+    """What the changes plan: all of them, or sixty of different kinds."""
     option = request.config.getoption
     writes = option("--write-staleness")
     changes = every_change if option("--every-change") or writes else quick_choice(every_change, starting())
