@@ -6,8 +6,6 @@ import logging
 import os
 import re
 
-from vlmdiff.runtime.text import visible
-
 HIDDEN = "***"
 # Shorter values are words that a text may hold by chance.
 SHORTEST_SECRET = 6
@@ -43,4 +41,4 @@ class RedactingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line or lines of a record."""
-        return TERMINAL.sub(lambda found: visible(found[0]), redacted(super().format(record)))
+        return TERMINAL.sub(lambda found: f"<U+{ord(found[0]):04X}>", redacted(super().format(record)))
