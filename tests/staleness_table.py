@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -105,12 +107,20 @@ def listed(key: str, items: Iterable[str]) -> str:
 
 
 def copy_project(target: Path, *folders: str) -> Path:
-    """Copy the project's files and some generated folders, with their times; links stay links."""
+    """Copy the project's files with their times, and generated folders, all of one time; links stay links.
+
+    Which of two finished files is newer depends on the order of jobs in a run, and what a job that gets new
+    inputs gives as its reason would depend on it too.
+    """
     for file in tracked_files():
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / file, target / file)
     for folder in folders:
         shutil.copytree(ROOT / folder, target / folder, symlinks=True)
+    now = time.time()
+    for folder in folders:
+        for file in (target / folder).rglob("*"):
+            os.utime(file, (now, now), follow_symlinks=False)
     return target
 
 
