@@ -29,6 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--write-staleness", action="store_true", help="write tests/workflow/staleness.yaml anew")
 
 
+@pytest.fixture(autouse=True)
+def usual_small_numbers() -> None:
+    """Undo what a training in this process sets: numbers below 1e-38 count as zero."""
+    import torch
+
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="session")
 def tiny_vlm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random LLaVA: 3 blocks, 4 heads, d_model 32, 9 image tokens."""

@@ -229,15 +229,23 @@ def test_nothing_is_unpickled_but_tensors():
     "name", ["eval", "exec", "system", "popen", "extractall", "unpack_archive", "__import__"]
 )
 def test_nothing_runs_text_a_shell_or_unpacks_archives(name):
-    found = [path for path, call in calls(name) if name != "eval" or ast.unparse(call.func) == "eval"]
-    assert found == []
+    # Methods of other kinds have the same names: a model's `eval`, the name of the `system`.
+    harmless = {"system": {"platform.system"}, "eval": {ast.unparse(call.func) for _, call in calls("eval")}}
+    allowed = harmless.get(name, set()) - {"eval"}
+    assert [path for path, call in calls(name) if ast.unparse(call.func) not in allowed] == []
 
 
 def test_no_library_for_pickles_is_imported():
-    names = re.compile(
-        r"^\s*(import|from) (joblib|dill|cloudpickle|shelve|marshal|subprocess)\b", re.MULTILINE
-    )
+    names = re.compile(r"^\s*(import|from) (joblib|dill|cloudpickle|shelve|marshal)\b", re.MULTILINE)
     assert [path for path in sorted(LIBRARY.rglob("*.py")) if names.search(path.read_text())] == []
+
+
+def test_git_is_the_only_program_that_is_started_and_without_a_shell():
+    users = [path.name for path in sorted(LIBRARY.rglob("*.py")) if "subprocess" in path.read_text()]
+    assert users == ["origin.py"]
+    started = [call for path, call in calls("run") if ast.unparse(call.func) == "subprocess.run"]
+    assert len(started) == 1 and "shell" not in constants(started[0])
+    assert 'command = ["git", ' in next(LIBRARY.rglob("origin.py")).read_text()
 
 
 def test_everything_from_a_folder_is_loaded_without_its_code():
