@@ -37,10 +37,11 @@ reproduce: .venv/installed
 	$(BIN)/snakemake --report results/report.html
 
 test: .venv/peers
-	$(BIN)/pytest -n 2 -m "not workflow"
+	$(BIN)/pytest -n 2 -m "not workflow and not long"
 	$(BIN)/pytest -m "workflow and not long"
 
-# What `make test` leaves out to stay below half an hour on two cores.
+# What `make test` leaves out to stay below half an hour on two cores: the other published layout, damage in a
+# whole run, kills of trainings of other kinds.
 long: .venv/peers
 	$(BIN)/pytest -m long
 

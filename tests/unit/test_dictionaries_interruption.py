@@ -44,7 +44,9 @@ def sources(tmp_path_factory, tiny_vlm_path, tiny_dataset):
     }
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(
+    params=["topk", *(pytest.param(one, marks=pytest.mark.long) for one in ("jumprelu", "stream"))]
+)
 def kind(request, sources):
     """Return activations, settings and kills of one kind of training."""
     source, values, kills = KINDS[request.param]

@@ -15,7 +15,7 @@ BASE = f"{RESULTS}/dictionaries/base/seed_0"
 TARGETS = [f"{BASE}/metrics.csv", f"{RESULTS}/activations/vlm/general_val/layers_0_1/shard_0.h5"]
 VALIDATION = f"{RESULTS}/activations/base_lm/text_val/layers_0_1/shard_0.h5"
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture
