@@ -111,7 +111,6 @@ rule write_provenance:
     resources:
         **rule_resources("write_provenance", mem_mb=500, runtime=5),
     params:
-        experiment=RESULTS,
         code=code_digest("write_provenance"),
     script:
         "../workflow_scripts/write_provenance.py"

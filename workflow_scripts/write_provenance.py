@@ -3,6 +3,9 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
+    from pathlib import Path
+
     from vlmdiff.summary.provenance import write_provenance
 
-    write_provenance(snakemake.params.experiment, snakemake.output[0])
+    page = Path(snakemake.output[0])
+    write_provenance(page.parent, page)
