@@ -8,12 +8,13 @@ from torch import Tensor
 
 from vlmdiff.activations.format import Storage
 
+TORCH = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
 
 def to_storage(values: Tensor, storage: Storage) -> np.ndarray:
     """Round to 16 bits: float16, or bfloat16 as its bits in uint16. Out of range becomes infinity."""
-    if storage == "float16":
-        return values.detach().to(torch.float16).cpu().numpy()
-    return values.detach().to(torch.bfloat16).cpu().view(torch.int16).numpy().view(np.uint16)
+    rounded = values.detach().to(TORCH[storage]).cpu()
+    return rounded.numpy() if storage == "float16" else rounded.view(torch.int16).numpy().view(np.uint16)
 
 
 def from_storage(stored: np.ndarray) -> Tensor:

@@ -33,15 +33,20 @@ def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def sample_lengths(subject: Subject, samples: Sequence[Sample]) -> list[int]:
-    """Return the tokens of each sample, image tokens included; of images only the size is read."""
-    lengths = [0] * len(samples)
+def sample_rows(subject: Subject, samples: Sequence[Sample]) -> list[list[int]]:
+    """Return the token ids of each sample, image tokens included; of images only the size is read."""
+    rows: list[list[int]] = [[] for _ in samples]
     for (_, chat), members in alike(samples).items():
         sizes = [samples[i].image_size() for i in members]
-        found = subject.lengths([samples[i].prompt for i in members], sizes, chat)
-        for index, length in zip(members, found, strict=True):
-            lengths[index] = length
-    return lengths
+        found = subject.rows([samples[i].prompt for i in members], sizes, chat)
+        for index, row in zip(members, found, strict=True):
+            rows[index] = row
+    return rows
+
+
+def sample_lengths(subject: Subject, samples: Sequence[Sample]) -> list[int]:
+    """Return how many tokens each sample has, image tokens included."""
+    return [len(row) for row in sample_rows(subject, samples)]
 
 
 def alike(samples: Sequence[Sample]) -> dict[tuple[bool, bool], list[int]]:
@@ -59,10 +64,9 @@ def prepare_batches(
 
     Samples with and without images, and with and without chat template, go into separate batches.
     """
-    lengths = sample_lengths(subject, samples)
+    rows = sample_rows(subject, samples)
     for (_, chat), members in alike(samples).items():
-        for local in length_batches([lengths[i] for i in members], batch_tokens):
+        for local in length_batches([len(rows[i]) for i in members], batch_tokens):
             indices = [members[i] for i in local]
-            chosen = [samples[i] for i in indices]
-            images = [sample.open_image() for sample in chosen]
-            yield indices, subject.prepare([sample.prompt for sample in chosen], images, chat)
+            images = [samples[i].open_image() for i in indices]
+            yield indices, subject.assemble([rows[i] for i in indices], images, chat)

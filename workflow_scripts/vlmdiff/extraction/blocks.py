@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmdiff.activations.format import ShardContent, ShardHeader, Storage
-from vlmdiff.activations.precision import to_storage
+from vlmdiff.activations.precision import TORCH, to_storage
 from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.activations.writer import ShardWriter, shard_writer
 from vlmdiff.data.batching import prepare_batches, sample_lengths
@@ -173,17 +173,19 @@ def capture_batch(
     subject: Subject, batch: Batch, layers: Sequence[int], storage: Storage, token_types: Sequence[str]
 ) -> Iterator[Captured]:
     """Run a batch and yield its samples, only their tokens of the given types."""
-    residuals = subject.residuals(batch, layers)
-    keep = kept(batch.token_type, token_types)
-    counts = keep.sum(1).tolist()
-    # One selection and one transfer a layer, not one a sample.
-    values = {
-        layer: to_storage(residual[keep.to(residual.device)], storage)
-        for layer, residual in residuals.items()
-    }
-    token_id = batch.input_ids[keep].int().cpu().numpy()
-    token_type = batch.token_type[keep].cpu().numpy()
-    position = keep.nonzero()[:, 1].int().cpu().numpy()
+    mask = kept(batch.token_type, token_types)
+    counts, places = mask.sum(1).tolist(), mask.flatten().nonzero()[:, 0]
+
+    def keep(residual: Tensor) -> Tensor:
+        # As soon as the block has run: 16 bits, and no padding. One transfer a layer, not one a sample.
+        rounded = residual.flatten(0, 1).to(TORCH[storage])
+        return rounded.index_select(0, places.to(residual.device))
+
+    residuals = subject.residuals(batch, layers, keep=keep)
+    values = {layer: to_storage(residual, storage) for layer, residual in residuals.items()}
+    token_id = batch.input_ids[mask].int().cpu().numpy()
+    token_type = batch.token_type[mask].cpu().numpy()
+    position = mask.nonzero()[:, 1].int().cpu().numpy()
     for stop, count in zip(np.cumsum(counts), counts, strict=True):
         rows = slice(stop - count, stop)
         yield Captured(

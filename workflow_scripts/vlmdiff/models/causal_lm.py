@@ -35,9 +35,10 @@ class CausalLM(Subject):
         """The language model without its head."""
         return self.model.model
 
-    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
-        """See `Subject.prepare`."""
-        rows = self.encode(self.texts(prompts, as_chat))
+    def assemble(
+        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+    ) -> Batch:
+        """See `Subject.assemble`."""
         return make_batch(rows, self.pad_id, self.bos_id).to(self.device)
 
     def rows(
@@ -78,9 +79,11 @@ class OwnDecoder(CausalLM):
         """See `Subject.embed`."""
         return self.whole.embed(batch)
 
-    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
-        """See `Subject.prepare`; images are left out."""
-        return self.whole.prepare(prompts, [None] * len(prompts), as_chat)
+    def assemble(
+        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+    ) -> Batch:
+        """See `Subject.assemble`; images are left out."""
+        return self.whole.assemble(rows, [None] * len(rows), as_chat)
 
     def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True

@@ -65,17 +65,22 @@ def hooks(*contexts: AbstractContextManager) -> Iterator[None]:
         yield
 
 
+def whole(output: Tensor) -> Tensor:
+    """Keep all of an output."""
+    return output
+
+
 @contextmanager
-def record_outputs(modules: Mapping[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
+def record_outputs(modules: Mapping[int, nn.Module], keep: Edit = whole) -> Iterator[dict[int, Tensor]]:
     """Yield a dict that receives each module's output (the first element of a tuple) by its key.
 
-    Opened after `edit_output`, it records the edited output.
+    Opened after `edit_output`, it records the edited output. `keep` returns what is recorded of it.
     """
     recorded: dict[int, Tensor] = {}
 
     def recorder(key: int) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            recorded[key] = _first(output)
+            recorded[key] = keep(_first(output))
 
         return hook
 

@@ -75,9 +75,11 @@ class PaliGemma(VisionLanguageModel):
         """Tokenize texts that already hold their BOS."""
         return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
-    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
-        """See `Subject.prepare`."""
-        batch = super().prepare(prompts, images, as_chat)
+    def assemble(
+        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+    ) -> Batch:
+        """See `Subject.assemble`."""
+        batch = super().assemble(rows, images, as_chat)
         if as_chat:
             return batch
         # All that follows BOS is read from left to right.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.errors import SubjectError
-from vlmdiff.models.hooks import record_inputs, record_outputs, stop_after
+from vlmdiff.models.hooks import Edit, record_inputs, record_outputs, stop_after, whole
 from vlmdiff.models.logits import precise_logits
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ class Subject(ABC):
     def decoder(self) -> nn.Module:
         """The language model without its head: blocks in `.layers`, then the final norm."""
 
-    @abstractmethod
     def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
         """Tokenize prompts, with their images, to a right-padded batch on the model's device.
 
@@ -77,6 +76,20 @@ class Subject(ABC):
             images: one image, or None, a sample.
             as_chat: put the prompt into the chat template with the generation prompt after it (if
                 the tokenizer has one); False: the raw text after BOS.
+        """
+        sizes = [None if image is None else image.size for image in images]
+        return self.assemble(self.rows(prompts, sizes, as_chat), images, as_chat)
+
+    @abstractmethod
+    def assemble(
+        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+    ) -> Batch:
+        """Put tokenized prompts and their images into a right-padded batch on the model's device.
+
+        Args:
+            rows: the token ids of each prompt, as `rows` returns them.
+            images: one image, or None, a sample.
+            as_chat: as it was for `rows`.
         """
 
     @abstractmethod
@@ -130,13 +143,16 @@ class Subject(ABC):
         batch: Batch,
         layers: Sequence[int],
         embeds: Float[Tensor, "samples sequence d_model"] | None = None,
-    ) -> dict[int, Float[Tensor, "samples sequence d_model"]]:
+        keep: Edit = whole,
+    ) -> dict[int, Tensor]:
         """Return the residual stream after each of `layers`; later blocks and the head do not run.
 
         Args:
             batch: the prompts.
             layers: blocks, in any order.
             embeds: what enters block 0 instead of `embed(batch)`.
+            keep: what to return of each residual stream (samples, sequence, d_model); the rest of it is
+                freed before the next block runs.
 
         Raises:
             SubjectError: a layer that the model does not have.
@@ -144,7 +160,7 @@ class Subject(ABC):
         self.check_layers(layers)
         embeds = self.embed(batch) if embeds is None else embeds
         with (
-            record_outputs({layer: self.block(layer) for layer in layers}) as recorded,
+            record_outputs({layer: self.block(layer) for layer in layers}, keep) as recorded,
             stop_after(self.block(max(layers))),
         ):
             self.run_decoder(batch, embeds)

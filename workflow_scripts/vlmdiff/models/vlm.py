@@ -75,20 +75,19 @@ class VisionLanguageModel(Subject):
         return self.tokenizer.convert_ids_to_tokens(self.image_id)
 
     @torch.no_grad()
-    def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
-        """See `Subject.prepare`; raw text follows its image, if there is one."""
-        rows = self.encode(self.texts(prompts, [image is not None for image in images], as_chat))
-        grids = [None if image is None else self.grid_of(image.size) for image in images]
+    def assemble(
+        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+    ) -> Batch:
+        """See `Subject.assemble`."""
         shown = [image for image in images if image is not None]
         seen = self.see(shown) if shown else None
-        rows = [self.expanded(row, grid) for row, grid in zip(rows, grids, strict=True)]
-        self.check_seen(seen, [grid for grid in grids if grid is not None])
+        self.check_seen(seen, [self.grid_of(image.size) for image in shown])
         return make_batch(rows, self.pad_id, self.bos_id, self.image_id, seen).to(self.device)
 
     def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
     ) -> list[list[int]]:
-        """See `Subject.rows`."""
+        """See `Subject.rows`; raw text follows its image, if there is one."""
         rows = self.encode(self.texts(prompts, [size is not None for size in sizes], as_chat))
         grids = [None if size is None else self.grid_of(size) for size in sizes]
         return [self.expanded(row, grid) for row, grid in zip(rows, grids, strict=True)]
