@@ -31,8 +31,17 @@ D_MODEL, D_SAE, K, N = 24, 3 * BLOCK + 5, 6, 70
 
 def selected(pre: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     values, columns = np.empty((len(pre), k), np.float32), np.full((len(pre), k), -1, np.int64)
-    select_largest(pre, values, columns)
+    select_largest(pre.copy(), np.zeros(pre.shape[1], np.float32), values, columns)
     return values, columns
+
+
+def test_the_bias_is_added_before_the_selection():
+    pre, bias = np.random.default_rng(0).standard_normal((2, 67, 700)).astype(np.float32)
+    values, columns = np.empty((67, 9), np.float32), np.empty((67, 9), np.int64)
+    select_largest(pre.copy(), bias[0], values, columns)
+    expected = torch.from_numpy(pre + bias[0]).topk(9)
+    assert np.array_equal(np.sort(values)[:, ::-1], expected.values.numpy())
+    assert np.array_equal(np.sort(columns), expected.indices.sort().values.numpy())
 
 
 # From one group to many; with and without columns beyond the groups; k of one to all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,18 +20,19 @@ class FractionUnexplained(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, x_hat: Tensor) -> Tensor:
         """Return the loss."""
-        difference = torch.empty_like(x_hat)
+        by_x_hat = torch.empty_like(x_hat, memory_format=torch.contiguous_format)
         with torch_threads():
-            error = subtract(*arrays(x, x_hat, difference))
-            ctx.variance = squared_deviations(*arrays(x))
-        ctx.save_for_backward(difference)
-        return x_hat.new_tensor(error / ctx.variance if ctx.variance else float("nan"))
+            variance = squared_deviations(*arrays(x))
+            factor = np.float32(2 / variance if variance else np.nan)
+            error = subtract(*arrays(x, x_hat), factor, *arrays(by_x_hat))
+        ctx.save_for_backward(by_x_hat)
+        return x_hat.new_tensor(error / variance if variance else float("nan"))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         """Return the gradient by `x_hat`."""
-        (difference,) = ctx.saved_tensors
-        return None, difference * (2 * gradient / ctx.variance)
+        (by_x_hat,) = ctx.saved_tensors
+        return None, by_x_hat if gradient == 1 else by_x_hat * gradient
 
 
 def fraction_unexplained(

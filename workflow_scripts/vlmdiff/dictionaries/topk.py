@@ -17,6 +17,7 @@ from vlmdiff.dictionaries.pairs import (
     PairGradients,
     Pairs,
     active_products,
+    arrays,
     compiles,
     decode_active,
     weight_gradients,
@@ -52,8 +53,8 @@ def encode_topk(
     with torch.no_grad(), torch_threads():
         for start in range(0, n, rows):
             part = slice(start, start + rows)
-            pre = torch.addmm(b_enc, x[part], W_enc, out=buffer[: len(x[part])])
-            select_largest(pre.numpy(), values[part].numpy(), columns[part].numpy())
+            products = torch.mm(x[part], W_enc, out=buffer[: len(x[part])])
+            select_largest(*arrays(products, b_enc, values[part], columns[part]))
     return values, columns
 
 

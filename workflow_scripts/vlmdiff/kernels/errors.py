@@ -12,17 +12,19 @@ ROWS = 64  # rows whose sums are added up together, whatever the number of threa
 
 
 @parallel
-def subtract(x, x_hat, difference):
-    """Write `x_hat - x`, all (n, d), and return the sum of its squares."""
+def subtract(x, x_hat, factor, scaled):
+    """Write `factor * (x_hat - x)`, all (n, d), and return the sum of squares of `x_hat - x`."""
     n, d = x.shape
     blocks = (n + ROWS - 1) // ROWS
     sums = np.zeros(blocks)
     for block in prange(blocks):
         for i in range(block * ROWS, min(n, block * ROWS + ROWS)):
-            row = difference[i]
+            row = scaled[i]
             for c in range(d):
                 row[c] = x_hat[i, c] - x[i, c]
             sums[block] += dot(row, row)
+            for c in range(d):
+                row[c] *= factor
     return sums.sum()
 
 
