@@ -17,7 +17,11 @@ BATCH, BATCHES = 2_048, 8
 
 
 class Layouts:
-    """The same residuals of one layer in three layouts, each with the same three tasks."""
+    """The same residuals of one layer in three layouts, each with the same three tasks.
+
+    As Snakemake does before a job, a former output is removed before it is written anew: to put a file in the
+    place of another one makes some file systems write it out at once.
+    """
 
     def __init__(self, folder: Path, samples: int, tokens: int, d_model: int) -> None:
         rng = np.random.default_rng(0)
@@ -34,6 +38,7 @@ class Layouts:
         from vlmdiff.activations.tokens import TEXT
         from vlmdiff.activations.writer import write_shard
 
+        self.shard.unlink(missing_ok=True)
         whole = len(self.stored)
         content = ShardContent(
             {0: self.stored},
@@ -49,12 +54,14 @@ class Layouts:
 
     def write_per_sample(self) -> None:
         """Write one float32 dataset a sample."""
+        self.per_sample.unlink(missing_ok=True)
         with h5py.File(self.per_sample, "w") as file:
             for i in range(self.samples):
                 file.create_dataset(f"sample_{i}", data=self.values[i * self.tokens : (i + 1) * self.tokens])
 
     def write_npy(self) -> None:
         """Write one float16 array."""
+        self.npy.unlink(missing_ok=True)
         np.save(self.npy, self.stored)
 
     def read_shard(self) -> None:

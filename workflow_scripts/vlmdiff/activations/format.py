@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,9 +79,9 @@ def array_bytes(values: np.ndarray) -> memoryview:
     return memoryview(ordered.reshape(-1).view(np.uint8))
 
 
-def string_bytes(values: Iterable[str]) -> bytes:
+def string_bytes(values: Sequence[str]) -> bytes:
     """Return the bytes that a list of strings is digested by: UTF-8, a zero byte after each."""
-    return b"".join(value.encode() + b"\0" for value in values)
+    return "\0".join([*values, ""]).encode()
 
 
 def new_checksum() -> xxhash.xxh3_128:

@@ -101,7 +101,8 @@ def open_shard(path: str | Path) -> Shard:
         check_layout(file, header, path)
         arrays = {name: checked(file[name][:], file[name], path) for name in (*TOKEN_DTYPES, "offsets")}
         names = {
-            name: checked(file[name].asstr()[:].tolist(), file[name], path) for name in ("sample_id", "group")
+            name: checked([one.decode() for one in file[name][:].tolist()], file[name], path)
+            for name in ("sample_id", "group")
         }
     check_offsets(arrays["offsets"], len(arrays["token_id"]), len(names["sample_id"]), path)
     return Shard(path, header, **arrays, **names)
