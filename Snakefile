@@ -36,6 +36,9 @@ include: "rules/report.smk"
 include: "rules/staleness.smk"
 
 
+check_resources()
+
+
 onstart:
     logger.info(plan(CFG))
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 
@@ -175,6 +176,19 @@ def rule_resources(rule_name, **defaults):
         name: growing(value) if name in ("mem_mb", "runtime") and isinstance(value, int) else value
         for name, value in chosen.items()
     }
+
+
+def check_resources():
+    """Refuse resources of rules that do not exist; call it when all rules do.
+
+    Raises:
+        WorkflowError: a rule's name is mistyped.
+    """
+    names = {rule.name for rule in workflow.rules}
+    if unknown := sorted(CFG.resources.keys() - names):
+        near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
+        hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
+        raise WorkflowError(f"resources: found {unknown}, which are no rules of this workflow; {hint}")
 
 
 include: "common/models.smk"

@@ -23,7 +23,7 @@ rule train_dictionary:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
-        **rule_resources("train_dictionary", mem_mb=2000, runtime=60),
+        **training_resources(),
     params:
         seed=lambda wildcards: derive_seed(
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer

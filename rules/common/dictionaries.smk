@@ -22,6 +22,20 @@ def architecture_params(wildcards):
     return shape.params() | {name: type(shape).model_fields[name].default for name in unread}
 
 
+def training_resources():
+    """Return the resources of a training: one GPU, if any, and one task of Slurm for each of its processes."""
+    chosen = rule_resources("train_dictionary", mem_mb=2000, runtime=60)
+    if "gpu" in chosen:
+        chosen["gpu"] = (
+            lambda wildcards, each=chosen["gpu"]: each * CFG.dictionaries[wildcards.dictionary].processes
+        )
+    if any(stage.nodes > 1 for stage in CFG.trained().values()):
+        chosen["nodes"] = lambda wildcards: CFG.dictionaries[wildcards.dictionary].nodes
+        chosen["tasks"] = lambda wildcards: CFG.dictionaries[wildcards.dictionary].processes
+        chosen["tasks_per_gpu"] = 1
+    return chosen
+
+
 def all_initial_weights(wildcards):
     """Return the weights that a dictionary starts from at every layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial

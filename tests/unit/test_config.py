@@ -51,6 +51,7 @@ def test_default_is_valid():
         ("ablation.report_on.target", "spatial_val", ["ablation.report_on.target", "spatial_val"]),
         ("experiment", "../elsewhere", ["experiment", "../elsewhere"]),
         ("dictionaries.adapted.snapshots", [50, 25], ["snapshots must rise", "[50, 25]"]),
+        ("dictionaries.adapted.devices", 3, ["dictionaries.adapted", "batch_tokens", "multiple", "= 3"]),
     ],
 )
 def test_bad_value_is_named_with_what_is_allowed(path, value, words):
@@ -58,6 +59,14 @@ def test_bad_value_is_named_with_what_is_allowed(path, value, words):
         load_config(changed(path, value))
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_stream_trains_in_one_process():
+    values = changed("extraction.store", "stream")
+    load_config(values)
+    values["dictionaries"]["adapted"]["nodes"] = 2
+    with pytest.raises(ConfigError, match="dictionaries.adapted: found 2 processes and `store: stream`"):
+        load_config(values)
 
 
 def test_every_problem_is_told_at_once():

@@ -43,6 +43,25 @@ class DictionaryStage(Section):
     snapshots: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [], description="Percentages of training after which a copy is kept, beside the final one."
     )
+    devices: Count = Field(
+        1, description="Devices of one node that train it together, each on its share of a step's tokens."
+    )
+    nodes: Count = Field(1, description="Nodes of a Slurm cluster that train it together.")
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it together."""
+        return self.devices * self.nodes
+
+    @model_validator(mode="after")
+    def shares_are_equal(self) -> DictionaryStage:
+        """Refuse steps whose tokens cannot be shared out."""
+        if self.batch_tokens % self.processes:
+            raise ValueError(
+                f"batch_tokens: found {self.batch_tokens}, expected a multiple of devices * nodes = "
+                f"{self.processes}"
+            )
+        return self
 
     @model_validator(mode="after")
     def snapshots_rise(self) -> DictionaryStage:

@@ -171,6 +171,18 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def streams_have_one_process(self) -> Config:
+        """Processes that train straight from the model would each run the whole model."""
+        for name, stage in self.trained().items():
+            if self.extraction.store == "stream" and stage.processes > 1:
+                raise ValueError(
+                    f"dictionaries.{name}: found {stage.processes} processes and `store: stream`, but "
+                    "several train from stored activations alone; set `extraction.store` to temporary, or devices "
+                    "and nodes to 1"
+                )
+        return self
+
+    @model_validator(mode="after")
     def adapted_comes_from_base(self) -> Config:
         """Only a dictionary that started from `base` keeps its index, without which there is no diff."""
         for label, diff in self.all_comparisons().items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.task import DictionaryTask, learning_rate_factor
+from vlmdiff.dictionaries.together import largest
 from vlmdiff.runtime.files import replacing
 
 log = logging.getLogger(__name__)
 LOG_ROWS = 100
 PROGRESS_EVERY_S = 10.0
+NOTHING, SAVE, STOP = range(3)
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -94,7 +98,7 @@ class Snapshots(pl.Callback):
     ) -> None:
         """Save a copy if this step completes a part."""
         percent = self.at_step.get(trainer.global_step)
-        if percent is not None:
+        if percent is not None and trainer.is_global_zero:
             facts = {**self.provenance, "percent": percent, "step": trainer.global_step}
             save_dictionary(in_raw_units(task), self.folder / str(percent), facts)
 
@@ -102,7 +106,8 @@ class Snapshots(pl.Callback):
 class ResumePoint(pl.Callback):
     """Saves the whole state of the training every so often, marked with the settings that made it.
 
-    On SIGTERM, which clusters send some seconds before they kill, it saves after the step that runs.
+    On SIGTERM, which clusters send some seconds before they kill, it saves after the step that runs. Of
+    several processes that train together all stop after the same step, whichever got the signal.
 
     Must come after `Snapshots` among the callbacks: a checkpoint implies the snapshots before it.
 
@@ -115,17 +120,35 @@ class ResumePoint(pl.Callback):
     def __init__(self, path: Path, settings: str, every_s: float):
         self.path, self.settings, self.every_s = path, settings, every_s
         self.saved = time.monotonic()
+        self.stopping = False
+
+    def on_train_start(self, trainer: pl.Trainer, task: DictionaryTask) -> None:
+        """Answer SIGTERM in the place of Lightning, which talks to the other processes at any moment."""
+        if trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, self.stop)
+
+    def stop(self, number: int, frame: Any) -> None:
+        """Remember a signal until the step is done."""
+        self.stopping = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if the last checkpoint is long enough ago."""
-        if time.monotonic() - self.saved >= self.every_s:
+        """Save if the last checkpoint is long enough ago.
+
+        Raises:
+            SIGTERMException: a process of several got the signal.
+        """
+        due = time.monotonic() - self.saved >= self.every_s
+        wanted = largest(STOP if self.stopping else SAVE if due else NOTHING, task.device)
+        if wanted == STOP:
+            raise SIGTERMException
+        if wanted == SAVE:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Replace the checkpoint by one of this step."""
-        with replacing(self.path) as temporary:
+        """Replace the checkpoint by one of this step; of several processes the first one writes."""
+        with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as temporary:
             trainer.save_checkpoint(temporary)
         self.saved = time.monotonic()
 

@@ -10,6 +10,7 @@ from lightning_fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
     SLURMEnvironment,
+    TorchElasticEnvironment,
 )
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
@@ -30,13 +31,21 @@ class PlainCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, path)
 
 
-def cluster_environment() -> ClusterEnvironment:
-    """Return what Lightning should know of the batch system: one process trains on one device.
+def cluster_environment(devices: int = 1, nodes: int = 1) -> ClusterEnvironment:
+    """Return what Lightning should know of the processes around it.
 
     Within Slurm, Lightning would put a stopped job back into the queue by itself; Snakemake alone decides
-    what runs again. Where a Slurm job has several tasks (for other programs, or one training each), Lightning
-    would refuse a single device or wait for the other tasks.
+    what runs again. Where a training of one process is in a Slurm job of several tasks (for other programs,
+    or one training each), Lightning would refuse its single device or wait for the other tasks.
+
+    Args:
+        devices: processes on one node that train together; torchrun has started them if there is one node.
+        nodes: nodes; srun has started the processes if there are several.
     """
+    if nodes > 1:
+        return SLURMEnvironment(auto_requeue=False)
+    if devices > 1:
+        return TorchElasticEnvironment()
     variables = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES")
     alone = all(os.environ.get(name, "1") == "1" for name in variables)
     if "SLURM_JOB_ID" in os.environ and "SLURM_NTASKS" in os.environ and alone:

@@ -28,14 +28,21 @@ class DictionaryAdam(torch.optim.Adam):
         dictionary: whose parameters are optimised.
         lr: learning rate.
         betas: decay of the two moments.
+        alone: no other process has a share in the gradients, so that they need not be written out.
     """
 
-    def __init__(self, dictionary: Dictionary, lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
+    def __init__(
+        self,
+        dictionary: Dictionary,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        alone: bool = True,
+    ) -> None:
         super().__init__(dictionary.parameters(), lr=lr, betas=betas, fused=True)
         self.dictionary = dictionary
         four = {dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec}
         self.has_others = any(one not in four for one in dictionary.parameters())
-        dictionary.defers = compiles(*dictionary.parameters())
+        dictionary.defers = alone and compiles(*dictionary.parameters())
         if dictionary.defers:
             hold_by_column(dictionary.W_enc)
 

@@ -29,6 +29,13 @@ class Recipe:
     learning_rate: float
     warmup: float
     snapshots: Sequence[int]
+    devices: int = 1
+    nodes: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it together."""
+        return self.devices * self.nodes
 
     @classmethod
     def from_params(cls, architecture: Mapping[str, Any], stage: Mapping[str, Any]) -> Recipe:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from vlmdiff.activations.store import ActivationStore
-from vlmdiff.dictionaries.loss import fraction_unexplained
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.together import counted_over_all, fraction_of_all, process_count
 from vlmdiff.extraction.stream import ActivationStream
 
 Activations = ActivationStore | ActivationStream
@@ -47,12 +47,12 @@ class DictionaryTask(pl.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """Return the loss of a batch, with its parts for the log."""
         x = batch * self.input_scale
-        result = self.dictionary.reconstruct(x)
-        fvu = fraction_unexplained(x, result.x_hat)
+        result = counted_over_all(self.dictionary.reconstruct(x))
+        fvu = fraction_of_all(x, result.x_hat)
         loss = fvu
         if self.dictionary.kind == "jumprelu":
             loss = loss + self.recipe.l0_coefficient * (result.l0 / self.recipe.k - 1).square()
-        self.silent_tokens.add_(len(x)).masked_fill_(result.firings > 0, 0)
+        self.silent_tokens.add_(len(x) * process_count()).masked_fill_(result.firings > 0, 0)
         return {"loss": loss, "fvu": fvu.detach(), "l0": result.l0.detach()}
 
     def dead_features(self) -> int:
@@ -62,8 +62,8 @@ class DictionaryTask(pl.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """Return Adam, and the schedule that is stepped with it."""
         betas = (0.0, 0.999) if self.dictionary.kind == "jumprelu" else (0.9, 0.999)
-        optimizer = DictionaryAdam(self.dictionary, self.recipe.learning_rate, betas)
         recipe = self.recipe
+        optimizer = DictionaryAdam(self.dictionary, recipe.learning_rate, betas, recipe.processes == 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, recipe.steps, recipe.warmup)
         )
@@ -71,16 +71,17 @@ class DictionaryTask(pl.LightningModule):
 
 
 class ShuffledBatches(IterableDataset):
-    """Endless shuffled batches of one layer's tokens, from a given step on."""
+    """Endless shuffled batches of one layer's tokens, from a given step on: one process's share of them."""
 
-    def __init__(self, store: Activations, recipe: Recipe, seed: int, start_step: int):
-        self.store, self.recipe, self.seed, self.start_step = store, recipe, seed, start_step
+    def __init__(self, store: Activations, recipe: Recipe, seed: int, start_step: int, process: int):
+        self.store, self.recipe, self.seed = store, recipe, seed
+        self.start_step, self.process = start_step, process
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield float32 batches `(batch_tokens, d_model)`."""
-        return self.store.batches(
-            self.recipe.tokens, self.recipe.batch_tokens, self.seed, start_step=self.start_step
-        )
+        """Yield float32 batches `(batch_tokens / processes, d_model)`."""
+        recipe = self.recipe
+        whole = self.store.batches(recipe.tokens, recipe.batch_tokens, self.seed, start_step=self.start_step)
+        return (batch[self.process :: recipe.processes] for batch in whole)
 
 
 class ActivationDataModule(pl.LightningDataModule):
@@ -92,5 +93,8 @@ class ActivationDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the batches that follow the steps done so far."""
-        batches = ShuffledBatches(self.store, self.recipe, self.seed, self.trainer.global_step)
+        trainer = self.trainer
+        batches = ShuffledBatches(
+            self.store, self.recipe, self.seed, trainer.global_step, trainer.global_rank
+        )
         return DataLoader(batches, batch_size=None)

@@ -8,12 +8,14 @@ import logging
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.activations.format import layer_name
@@ -50,6 +52,9 @@ def train_dictionary(
 ) -> None:
     """Train a dictionary and write weights, configuration, progress and snapshots.
 
+    Where the stage has several devices or nodes, every process calls this (`vlmdiff.dictionaries.processes`),
+    and the first one writes.
+
     Args:
         activations: shards of the stage's model and data set, or a stream straight from the model.
         initial: `random`, or the folder of the dictionary to start from.
@@ -81,15 +86,17 @@ def train_dictionary(
     snapshots = Snapshots(work / "snapshots", recipe.snapshot_steps(), facts)
     point = ResumePoint(work / "last.ckpt", settings, checkpoint_every_s)
     data = ActivationDataModule(store, recipe, derive_seed(seed, "order"))
-    with claim(work.with_name(f"{work.name}.lock")):
+    first = cluster_environment(recipe.devices, recipe.nodes).global_rank() == 0
+    with claim(work.with_name(f"{work.name}.lock")) if first else nullcontext():
         resume = point.usable()
-        if resume is None:
+        if resume is None and first:
             forget(point)
         fit(task, data, [rows, snapshots, point], resume)
-        save_dictionary(in_raw_units(task), folder, {**facts, "percent": 100, "step": recipe.steps})
-        write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")
-        publish_snapshots(work / "snapshots", folder / "snapshots", recipe.snapshots)
-        forget(point)
+        if first:
+            save_dictionary(in_raw_units(task), folder, {**facts, "percent": 100, "step": recipe.steps})
+            write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")
+            publish_snapshots(work / "snapshots", folder / "snapshots", recipe.snapshots)
+            forget(point)
 
 
 def forget(point: ResumePoint) -> None:
@@ -106,18 +113,21 @@ def fit(
     Raises:
         TrainingStoppedError: the process got SIGTERM.
     """
+    recipe = task.recipe
     torch.set_flush_denormal(True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for package in ("pytorch_lightning", "lightning_fabric"):
             warnings.filterwarnings("ignore", module=package)
         trainer = pl.Trainer(
-            max_steps=task.recipe.steps,
+            max_steps=recipe.steps,
             max_epochs=-1,
             accelerator="auto",
-            devices=1,
+            devices=recipe.devices,
+            num_nodes=recipe.nodes,
+            strategy=DDPStrategy(broadcast_buffers=False) if recipe.processes > 1 else "auto",
             callbacks=callbacks,
-            plugins=[PlainCheckpoints(), cluster_environment()],
+            plugins=[PlainCheckpoints(), cluster_environment(recipe.devices, recipe.nodes)],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -130,7 +140,7 @@ def fit(
         except SIGTERMException:
             # Lightning's exception is a SystemExit without a code: the job would end as if it were done.
             raise TrainingStoppedError(
-                f"stopped by SIGTERM after step {trainer.global_step} of {task.recipe.steps}; the state is "
+                f"stopped by SIGTERM after step {trainer.global_step} of {recipe.steps}; the state is "
                 "saved, and the same command goes on from there"
             ) from None
 

@@ -1,0 +1,119 @@
+"""Starting the processes that train one dictionary together, and waiting for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlmdiff.dictionaries import worker
+from vlmdiff.dictionaries.interruption import TrainingStoppedError
+from vlmdiff.runtime.files import replacing
+
+log = logging.getLogger(__name__)
+
+
+class TrainingFailedError(RuntimeError):
+    """One of the processes failed; the message is its own."""
+
+
+def train_in_processes(arguments: Mapping[str, Any], threads: int) -> None:
+    """Call `train_dictionary` in `devices` processes on each of `nodes` nodes, and wait for them.
+
+    On one node torchrun starts them. On several srun does, within the nodes that Slurm has given to this job.
+    Their logs become this process's; SIGTERM is passed on to them, and all save and stop after the same step.
+
+    Args:
+        arguments: of `train_dictionary`, plain values and paths.
+        threads: of each process.
+
+    Raises:
+        TrainingFailedError: a process failed, or several nodes are asked for outside of Slurm.
+        TrainingStoppedError: this process got SIGTERM; the state is saved.
+    """
+    stage, work = arguments["stage"], Path(arguments["checkpoints"])
+    settings = work.with_name(f"{work.name}.json")
+    with replacing(settings) as temporary:
+        temporary.write_text(json.dumps(arguments, default=str))
+    try:
+        command = [*launcher(stage["devices"], stage["nodes"]), "-m", worker.__name__, str(settings)]
+        run(command, environment(threads))
+    finally:
+        settings.unlink(missing_ok=True)
+
+
+def launcher(devices: int, nodes: int) -> list[str]:
+    """Return the command that starts a Python module in all processes.
+
+    Raises:
+        TrainingFailedError: several nodes, but not within Slurm.
+    """
+    if nodes == 1:
+        run_all = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return [*run_all, f"--nproc-per-node={devices}"]
+    if "SLURM_JOB_ID" not in os.environ or shutil.which("srun") is None:
+        raise TrainingFailedError(
+            f"nodes: found {nodes}, but this is not a job of Slurm; use `--workflow-profile profiles/slurm`, "
+            "or set the dictionary's `nodes` to 1 and its `devices` to those of this machine"
+        )
+    # The step of this very process holds the job's processors and cards; the new one shares them.
+    tasks = [f"--nodes={nodes}", f"--ntasks={nodes * devices}", f"--ntasks-per-node={devices}"]
+    return ["srun", "--overlap", "--kill-on-bad-exit=1", *tasks, sys.executable]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment of the processes: the library's path, their threads."""
+    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **dict.fromkeys(counts, str(threads))}
+
+
+def run(command: list[str], variables: Mapping[str, str]) -> None:
+    """Run the processes, log what they say, and raise if one of them fails."""
+    log.info("starting %s", " ".join(command))
+    reasons: list[str] = []
+    with (
+        subprocess.Popen(
+            command,
+            env=variables,
+            text=True,
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as child,
+        passing_on(child) as stopped,
+    ):
+        for line in child.stdout:
+            log.info("%s", line.rstrip())
+            reasons += [line.partition(worker.FAILED)[2].strip()] if worker.FAILED in line else []
+        child.wait()
+    if child.returncode == 0:
+        return
+    reason = reasons[0] if reasons else f"the launcher ended with {child.returncode}; see the log"
+    if stopped:
+        raise TrainingStoppedError(reason)
+    raise TrainingFailedError(reason)
+
+
+@contextmanager
+def passing_on(child: subprocess.Popen) -> Iterator[list[int]]:
+    """Pass SIGTERM on to a child while the context is open; yield the list of those that came."""
+    received: list[int] = []
+
+    def handle(number: int, _: Any) -> None:
+        received.append(number)
+        child.send_signal(number)
+
+    former = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, former)

@@ -1,0 +1,63 @@
+"""What processes that train one dictionary together tell one another.
+
+Each has its share of a step's tokens, and torch averages their gradients. The loss of a process is scaled
+so that the average is the gradient of the loss of all tokens: N processes take the steps of a single one, up
+to rounding. Everything here leaves its arguments as they are where one process trains alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from vlmdiff.dictionaries.loss import fraction_unexplained
+from vlmdiff.dictionaries.modules import Reconstruction
+
+
+def process_count() -> int:
+    """Return how many processes train together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of all processes' values; nothing is differentiable."""
+    total = values.detach().clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def largest(value: int, device: torch.device) -> int:
+    """Return the largest of all processes' numbers."""
+    if process_count() == 1:
+        return value
+    found = torch.tensor(value, device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return int(found)
+
+
+def shown_as(own: Tensor, value: Tensor) -> Tensor:
+    """Return `value` with the gradient of `own`."""
+    return own + (value - own).detach()
+
+
+def fraction_of_all(x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
+    """Return the fraction of variance unexplained of all processes' tokens, of which `x` is one share."""
+    count = process_count()
+    if count == 1:
+        return fraction_unexplained(x, x_hat)
+    mean = (summed(x.sum(dim=0, dtype=torch.float64)) / (count * len(x))).to(x.dtype)
+    variance = summed((x - mean).square().sum())
+    own = (x - x_hat).square().sum() * (count / variance)
+    return shown_as(own, summed(own) / count)
+
+
+def counted_over_all(found: Reconstruction) -> Reconstruction:
+    """Return a reconstruction with the L0 and the firings of all processes' tokens."""
+    count = process_count()
+    if count == 1:
+        return found
+    l0 = shown_as(found.l0, summed(found.l0) / count)
+    return replace(found, l0=l0, firings=summed(found.firings))
