@@ -65,7 +65,9 @@ def wait_for_checkpoint(point: Path, child: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("architecture", [TOPK, JUMPRELU], ids=["topk", "jumprelu"])
+@pytest.mark.parametrize(
+    "architecture", [TOPK, pytest.param(JUMPRELU, marks=pytest.mark.long)], ids=["topk", "jumprelu"]
+)
 def test_two_processes_take_the_steps_of_one(shards, tmp_path, architecture):
     few = {**TWO, "steps": 12}
     one = train(shards, tmp_path / "one", tmp_path / "work", architecture=architecture, stage=few | ALONE)
@@ -80,6 +82,7 @@ def test_two_processes_take_the_steps_of_one(shards, tmp_path, architecture):
     assert not (tmp_path / "work").exists() and not (tmp_path / "work.json").exists()
 
 
+@pytest.mark.long
 def test_a_stopped_training_of_two_processes_goes_on_where_it_was(shards, tmp_path):
     stage = {**TWO, "steps": 240, "snapshots": [50]}
     train_in_processes(arguments(shards, tmp_path / "whole", stage=stage), threads=1)
@@ -94,9 +97,10 @@ def test_a_stopped_training_of_two_processes_goes_on_where_it_was(shards, tmp_pa
     assert content(tmp_path / "dictionary") == content(tmp_path / "whole" / "dictionary")
 
 
-def test_the_failure_of_a_process_is_the_trainings(shards, tmp_path, caplog):
+@pytest.mark.long
+def test_the_failure_of_a_process_is_the_trainings(shards, tmp_path):
     settings = arguments(shards, tmp_path, stage={**TWO, "learning_rate": 1e30, "warmup": 0.0})
-    with pytest.raises(TrainingFailedError, match="TrainingDivergedError: the loss is .* lower learning_rate"):
+    with pytest.raises(TrainingFailedError, match="DivergedError: the loss is .* lower learning_rate"):
         train_in_processes(settings, threads=1)
     assert not (tmp_path / "work.json").exists() and not (tmp_path / "dictionary").exists()
 

@@ -177,8 +177,8 @@ class Config(Section):
             if self.extraction.store == "stream" and stage.processes > 1:
                 raise ValueError(
                     f"dictionaries.{name}: found {stage.processes} processes and `store: stream`, but "
-                    "several train from stored activations alone; set `extraction.store` to temporary, or devices "
-                    "and nodes to 1"
+                    "several train from stored activations alone; set `extraction.store` to temporary, or "
+                    "devices and nodes to 1"
                 )
         return self
 
