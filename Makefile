@@ -40,8 +40,8 @@ test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow and not long"
 	$(BIN)/pytest -m "workflow and not long"
 
-# What `make test` leaves out to stay below half an hour on two cores: the other published layout, damage in a
-# whole run, kills of trainings of other kinds.
+# What `make test` leaves out, so that it takes less than half an hour on two slow cores: what the default
+# workflow finds, experiments in published layouts, damage in a whole run, most kills of trainings.
 long: .venv/peers
 	$(BIN)/pytest -m long
 
@@ -70,6 +70,7 @@ slurm: .venv-slurm/installed
 
 # Debian's Slurm and munge, which `make slurm` needs; no service is configured. Needs root.
 slurm-packages:
+	apt-get update --quiet
 	apt-get install --yes --no-install-recommends munge slurmctld slurmd slurm-client
 
 lint: .venv/installed

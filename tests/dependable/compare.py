@@ -49,8 +49,10 @@ def same_content(name: str, one: Path, other: Path) -> bool:
 
 
 def timeless(path: Path) -> dict[str, object]:
-    """Return a record without its times."""
-    return {key: value for key, value in json.loads(path.read_text()).items() if key not in TIME_KEYS}
+    """Return a record without its times, and without the number of the Slurm job that made its files."""
+    record = {key: value for key, value in json.loads(path.read_text()).items() if key not in TIME_KEYS}
+    record.get("machine", {}).pop("slurm_job", None)
+    return record
 
 
 def shard_content(path: Path) -> dict[str, object]:

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,10 +33,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[SlurmCluster]:
-    """A Slurm of one node with four processors, in a folder with a short name (sockets need one)."""
+@contextmanager
+def started(**size: int) -> Iterator[SlurmCluster]:
+    """Start a Slurm, in a folder with a short name (sockets need one)."""
     folder = Path(tempfile.mkdtemp(prefix="slurm_"))
-    with SlurmCluster(folder, cpus=4, memory_mb=12000) as running:
+    with SlurmCluster(folder, memory_mb=12000, **size) as running:
         yield running
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[SlurmCluster]:
+    """A Slurm of one node with four processors."""
+    with started(cpus=4) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[SlurmCluster]:
+    """A Slurm of two nodes with two processors each."""
+    with started(cpus=2, nodes=2) as running:
+        yield running

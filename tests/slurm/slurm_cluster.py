@@ -1,4 +1,4 @@
-"""A real Slurm of one node, in a folder of its own: munged, slurmctld and slurmd, started by hand.
+"""A real Slurm in a folder of its own: munged, slurmctld and a slurmd for each node, started by hand.
 
 It needs Debian's packages `munge slurmctld slurmd slurm-client`, but no service, cgroup or database.
 `python tests/slurm/slurm_cluster.py FOLDER` starts one for use by hand and stops it at Ctrl-C.
@@ -28,16 +28,15 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser={user}
 SlurmdUser={user}
 SlurmctldPort={controller_port}
-SlurmdPort={node_port}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool_%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd_%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd_%n.log
 # Without cgroups: a job is its process groups; memory is read from /proc, its limit enforced by slurmd.
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
@@ -54,10 +53,15 @@ KillWait=10
 MinJobAge=3600
 ReturnToService=2
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} Gres=gpu:1 State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=1-00:00:00 State=UP
-PartitionName=gpu Nodes={host} MaxTime=1-00:00:00 State=UP
+{nodes}
+PartitionName=cpu Nodes={names} Default=YES MaxTime=1-00:00:00 State=UP
+PartitionName=gpu Nodes={names} MaxTime=1-00:00:00 State=UP
 """
+# All nodes are this machine, each with a port of its own.
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
+    "CPUs={cpus} RealMemory={memory_mb} Gres=gpu:1 State=UNKNOWN"
+)
 
 
 class SlurmError(RuntimeError):
@@ -77,21 +81,25 @@ def free_port() -> int:
 
 
 class SlurmCluster:
-    """One node, two partitions (`cpu`, `gpu`), one declared GPU that does not exist, no accounting.
+    """Two partitions (`cpu`, `gpu`), a declared GPU a node that does not exist, no accounting.
 
     Args:
         folder: receives key, configuration, state and logs; its path must be shorter than 80 characters.
-        cpus: processors that the node offers, whatever the machine has.
-        memory_mb: memory that the node offers; jobs that use more than they asked for are killed.
+        cpus: processors that a node offers, whatever the machine has.
+        memory_mb: memory that a node offers; jobs that use more than they asked for are killed.
+        nodes: how many; tests that lose or drain one need a single node.
     """
 
-    def __init__(self, folder: Path, cpus: int = 2, memory_mb: int = 8000):
+    def __init__(self, folder: Path, cpus: int = 2, memory_mb: int = 8000, nodes: int = 1):
         self.folder = Path(folder)
         self.host = socket.gethostname().partition(".")[0]
+        self.nodes = [self.host, *(f"{self.host}-{number}" for number in range(2, nodes + 1))]
         self.cpus, self.memory_mb = cpus, memory_mb
         self.daemons: list[subprocess.Popen[bytes]] = []
         self.environment = {
             **os.environ,
+            # Names of nodes that are this machine have no address.
+            "MASTER_ADDR": "127.0.0.1",
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "PATH": f"{self.folder / 'bin'}{os.pathsep}{SEARCH}",
         }
@@ -107,8 +115,9 @@ class SlurmCluster:
             self.wait_for("munge to listen", lambda: (self.folder / "munge.socket").exists())
             self.launch("slurmctld", "-D")
             self.wait_for("the controller to answer", lambda: self.ask("scontrol", "ping").returncode == 0)
-            self.launch("slurmd", "-D")
-            self.wait_for("the node to be idle", lambda: self.node_state().startswith("idle"))
+            for name in self.nodes:
+                self.launch("slurmd", "-D", "-N", name)
+            self.wait_for("the nodes to be idle", lambda: self.node_state() == "idle")
         except BaseException:
             self.stop()
             raise
@@ -125,14 +134,16 @@ class SlurmCluster:
 
     def write_files(self) -> None:
         """Write the key that all daemons share and the configuration."""
-        for name in ("state", "spool"):
+        for name in ("state", *(f"spool_{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        values = {"folder": self.folder, "host": self.host, "user": getpass.getuser(), "cpus": self.cpus}
-        ports = {"controller_port": free_port(), "node_port": free_port()}
-        text = CONFIG.format(**values, **ports, memory_mb=self.memory_mb)
+        values = {"folder": self.folder, "host": self.host, "user": getpass.getuser()}
+        size = {"host": self.host, "cpus": self.cpus, "memory_mb": self.memory_mb}
+        lines = [NODE.format(name=name, port=free_port(), **size) for name in self.nodes]
+        values |= {"nodes": "\n".join(lines), "names": ",".join(self.nodes)}
+        text = CONFIG.format(**values, controller_port=free_port())
         (self.folder / "slurm.conf").write_text(text)
         self.write_srun()
         (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\n")
@@ -213,7 +224,7 @@ class SlurmCluster:
         return done.stdout.strip()
 
     def node_state(self) -> str:
-        """Return the node's state as `sinfo` names it: idle, mixed, drained …"""
+        """Return the state of the node (of all, if they agree) as `sinfo` names it: idle, mixed, drained …"""
         return self.ask("sinfo", "--noheader", "-p", "cpu", "-o", "%T").stdout.strip()
 
     def drain(self, reason: str = "a test") -> None:

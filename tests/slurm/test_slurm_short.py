@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dependable.compare import differences
-from disturbances import Disturbance, cancel, disturb
+from disturbances import Disturbance, cancel, disturb, terminate
 from workflow_runs import CONFIG, RESULTS, ROOT, WorkflowRun
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -83,3 +83,22 @@ def test_a_cancelled_job_is_tried_again_and_the_dictionary_is_that_of_a_local_ru
     assert [part.name for part in done] == ["train_dictionary"]
     assert cluster.job(done[0].jobs[0])["JobState"] == "CANCELLED"
     assert differences(tmp_path / "slurm" / RESULTS, tmp_path / "local" / RESULTS) == []
+
+
+def test_two_nodes_train_one_dictionary_and_stop_together(two_nodes, tmp_path):
+    values = yaml.safe_load(CONFIG.read_text())
+    values["dictionaries"]["base"] |= {"nodes": 2, "steps": 2000}
+    values["resources"] = {"train_dictionary": {"runtime": 30}}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    target = "results/dependable/dictionaries/base/seed_0/layer_0/sae_weights.safetensors"
+    WorkflowRun(tmp_path / "whole", target, cluster=two_nodes, config=config).succeed()
+    run = WorkflowRun(tmp_path / "cut", target, cluster=two_nodes, config=config)
+    done = disturb(two_nodes, run, [Disturbance("train_dictionary", terminate, (14.0, 18.0))], seed=0)
+    run.succeed()
+    jobs = [two_nodes.job(number) for number in run.submitted()][-2:]
+    assert [(job["NumNodes"], job["NumTasks"]) for job in jobs] == [("2", "2")] * 2
+    assert [part.name for part in done] == ["train_dictionary"]
+    said = Path(two_nodes.job(done[0].jobs[0])["StdOut"]).read_text()
+    assert "TrainingStoppedError: stopped by SIGTERM after step" in said
+    assert differences(tmp_path / "cut" / RESULTS, tmp_path / "whole" / RESULTS) == []

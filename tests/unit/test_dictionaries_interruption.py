@@ -68,6 +68,7 @@ def step_of(point: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_many_kills_change_no_byte(kind, trainers, tmp_path):
     activations, values, kills = kind
     whole = content(train(activations, tmp_path / "whole", tmp_path / "whole_work", **values))

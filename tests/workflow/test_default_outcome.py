@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "builtin"
 TARGET, CONTROL = "spatial_test", "general_test"
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,11 +18,10 @@ KINDS = {
     "paligemma2": (experiments.paligemma2, experiments.write_paligemma2),
 }
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
 
 
-# The second takes as long as the first; `make long` runs it too.
-@pytest.fixture(scope="module", params=["paligemma2", pytest.param("llava_more", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["paligemma2", "llava_more"])
 def experiment(request, tmp_path_factory):
     """Name, results and a function that runs Snakemake on one experiment, which is run once from nothing."""
     root = tmp_path_factory.mktemp(request.param)

@@ -29,7 +29,8 @@ def train_in_processes(arguments: Mapping[str, Any], threads: int) -> None:
     """Call `train_dictionary` in `devices` processes on each of `nodes` nodes, and wait for them.
 
     On one node torchrun starts them. On several srun does, within the nodes that Slurm has given to this job.
-    Their logs become this process's; SIGTERM is passed on to them, and all save and stop after the same step.
+    Their logs become this process's; they get SIGTERM if this one does, and all save and stop after the same
+    step.
 
     Args:
         arguments: of `train_dictionary`, plain values and paths.
@@ -45,7 +46,7 @@ def train_in_processes(arguments: Mapping[str, Any], threads: int) -> None:
         temporary.write_text(json.dumps(arguments, default=str))
     try:
         command = [*launcher(stage["devices"], stage["nodes"]), "-m", worker.__name__, str(settings)]
-        run(command, environment(threads))
+        run(command, environment(threads, stage["nodes"]), pass_on=stage["nodes"] == 1)
     finally:
         settings.unlink(missing_ok=True)
 
@@ -69,17 +70,35 @@ def launcher(devices: int, nodes: int) -> list[str]:
     return ["srun", "--overlap", "--kill-on-bad-exit=1", *tasks, sys.executable]
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of the processes: the library's path, their threads."""
+def environment(threads: int, nodes: int) -> dict[str, str]:
+    """Return the environment of the processes: the library's path, their threads.
+
+    What Slurm tells of the step of this very process, which has one node, is left out for srun: it knows
+    the nodes of the whole job.
+    """
+    kept = ("SLURM_JOB_ID", "SLURM_CONF")
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if nodes == 1 or not name.startswith("SLURM_") or name in kept
+    }
     path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), **dict.fromkeys(counts, str(threads))}
+    return {**ours, "PYTHONPATH": os.pathsep.join(path), **dict.fromkeys(counts, str(threads))}
 
 
-def run(command: list[str], variables: Mapping[str, str]) -> None:
-    """Run the processes, log what they say, and raise if one of them fails."""
+def run(command: list[str], variables: Mapping[str, str], pass_on: bool) -> None:
+    """Run the processes, log what they say, and raise if one of them fails.
+
+    Args:
+        command: what starts them.
+        variables: their environment.
+        pass_on: pass SIGTERM on to the command. Slurm tells all processes of a job itself, and srun would
+            kill what it has started.
+    """
     log.info("starting %s", " ".join(command))
     reasons: list[str] = []
+    last = "nothing"
     with (
         subprocess.Popen(
             command,
@@ -88,29 +107,32 @@ def run(command: list[str], variables: Mapping[str, str]) -> None:
             errors="replace",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=not pass_on,
         ) as child,
-        passing_on(child) as stopped,
+        told_to_stop(child if pass_on else None) as stopped,
     ):
         for line in child.stdout:
             log.info("%s", line.rstrip())
+            last = line.strip() or last
             reasons += [line.partition(worker.FAILED)[2].strip()] if worker.FAILED in line else []
         child.wait()
     if child.returncode == 0:
         return
-    reason = reasons[0] if reasons else f"the launcher ended with {child.returncode}; see the log"
+    reason = reasons[0] if reasons else f"the launcher ended with {child.returncode} and said: {last}"
     if stopped:
         raise TrainingStoppedError(reason)
     raise TrainingFailedError(reason)
 
 
 @contextmanager
-def passing_on(child: subprocess.Popen) -> Iterator[list[int]]:
-    """Pass SIGTERM on to a child while the context is open; yield the list of those that came."""
+def told_to_stop(child: subprocess.Popen | None) -> Iterator[list[int]]:
+    """Outlive SIGTERM while the context is open; yield the list of those that came, also for the child."""
     received: list[int] = []
 
     def handle(number: int, _: Any) -> None:
         received.append(number)
-        child.send_signal(number)
+        if child is not None:
+            child.send_signal(number)
 
     former = signal.signal(signal.SIGTERM, handle)
     try:
