@@ -17,7 +17,6 @@ from vlmdiff.activations.format import (
     TOKEN_DTYPES,
     ShardError,
     ShardHeader,
-    array_bytes,
     checksum,
     header_checksum,
     layer_name,
@@ -60,15 +59,18 @@ class Shard:
         missing = [layer for layer in layers if layer not in self.header.layers]
         if missing:
             raise remake(self.path, f"layers {missing} are missing, found {list(self.header.layers)}")
-        step = rows_per_chunk(self.header.d_model)  # a chunk stays in the cache while it is digested
-        buffer = np.empty((min(step, self.n_tokens), self.header.d_model), STORED[self.header.dtype])
+        step = rows_per_chunk(self.header.d_model)
+        row_bytes = self.header.d_model * STORED[self.header.dtype].itemsize
+        chunk = bytearray(step * row_bytes)
         with reading(self.path) as file:
             for layer in layers:
                 dataset, digest = file[layer_name(layer)], new_checksum()
+                left = self.n_tokens * row_bytes
                 for start in range(0, self.n_tokens, step):
-                    rows = buffer[: self.n_tokens - start]
-                    dataset.read_direct(rows, np.s_[start : start + len(rows)])
-                    digest.update(array_bytes(rows))
+                    # Whole, as it lies in the file; it stays in the cache while it is digested.
+                    dataset.id.read_direct_chunk((start, 0), out=chunk)
+                    digest.update(memoryview(chunk)[:left])
+                    left -= len(chunk)
                 if digest.hexdigest() != plain(dataset.attrs["checksum"]):
                     raise remake(self.path, f"layer {layer} was altered (its checksum differs)")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,19 @@ class ShardWriter:
         self.group.extend(content.group)
 
     def _extend(self, name: str, values: np.ndarray) -> None:
-        dataset = self.file[name]
-        start = dataset.shape[0]
-        dataset.resize(start + len(values), axis=0)
-        dataset[start:] = values
-        self.digests[name].update(array_bytes(values))
+        """Add rows chunk by chunk; whole ones without HDF5's selections, which take as long as copying."""
+        dataset, size = self.file[name], rows_per_chunk(self.header.d_model)
+        first = dataset.shape[0]
+        last = first + len(values)
+        dataset.resize(last, axis=0)
+        cuts = [first, *range(first - first % size + size, last, size), last]
+        for start, stop in pairwise(cuts):
+            part = values[start - first : stop - first]
+            if len(part) == size:
+                dataset.id.write_direct_chunk((start, 0), array_bytes(part))
+            else:
+                dataset[start:stop] = part
+            self.digests[name].update(array_bytes(part))
 
     def finish(self) -> None:
         """Write what is known only at the end: offsets, names, checksums, header."""

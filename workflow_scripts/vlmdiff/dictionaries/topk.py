@@ -31,7 +31,7 @@ def chunk_rows(width: int, device: torch.device) -> int:
 
     On a CPU a chunk stays in the cache; an accelerator is better off with large ones.
     """
-    return max(256, (2**18 if device.type == "cpu" else 2**26) // width)
+    return max(512, (2**18 if device.type == "cpu" else 2**26) // width)
 
 
 def encode_topk(
