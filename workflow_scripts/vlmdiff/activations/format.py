@@ -73,6 +73,11 @@ def rows_per_chunk(d_model: int) -> int:
     return max(1, CHUNK_BYTES // (2 * d_model))
 
 
+def chunk_cuts(start: int, stop: int, size: int) -> list[int]:
+    """Return where rows `start:stop` are cut by chunks of `size` rows, both ends included."""
+    return [start, *range(start - start % size + size, stop, size), stop]
+
+
 def array_bytes(values: np.ndarray) -> memoryview:
     """Return an array's bytes, row by row, little-endian, without a copy where it is so already."""
     ordered = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))

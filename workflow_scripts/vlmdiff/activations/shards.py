@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from vlmdiff.activations.format import (
     ShardError,
     ShardHeader,
     checksum,
+    chunk_cuts,
     header_checksum,
     layer_name,
     new_checksum,
@@ -44,10 +47,19 @@ class Shard:
         """Stored tokens."""
         return len(self.token_id)
 
-    def read(self, layer: int, start: int, stop: int) -> np.ndarray:
-        """Return residuals (stop - start, d_model) as stored: float16, or bfloat16 bits in uint16."""
+    @contextmanager
+    def rows(self, layer: int) -> Iterator[Callable[[int, int], np.ndarray]]:
+        """Open the file and yield a function of `start` and `stop`.
+
+        It returns residuals (stop - start, d_model) as stored: float16, or bfloat16 bits in uint16.
+        """
         with reading(self.path) as file:
-            return file[layer_name(layer)][start:stop]
+            yield partial(read_rows, file[layer_name(layer)])
+
+    def read(self, layer: int, start: int, stop: int) -> np.ndarray:
+        """Return residuals (stop - start, d_model) as `rows` does."""
+        with self.rows(layer) as read:
+            return read(start, stop)
 
     def verify(self, layers: tuple[int, ...] | None = None) -> None:
         """Compare the checksums of `layers` (all if None), reading each once from start to end.
@@ -73,6 +85,19 @@ class Shard:
                     left -= len(chunk)
                 if digest.hexdigest() != plain(dataset.attrs["checksum"]):
                     raise remake(self.path, f"layer {layer} was altered (its checksum differs)")
+
+
+def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    """Return rows `start:stop`; whole chunks as they lie in the file, without HDF5's selections."""
+    size = dataset.chunks[0]
+    values = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
+    for first, last in pairwise(chunk_cuts(start, stop, size)):
+        part = values[first - start : last - start]
+        if len(part) == size:
+            dataset.id.read_direct_chunk((first, 0), out=part.reshape(-1).view(np.uint8))
+        else:
+            dataset.read_direct(part, np.s_[first:last])
+    return values
 
 
 @contextmanager

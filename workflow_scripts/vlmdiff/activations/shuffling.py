@@ -74,13 +74,17 @@ class ShuffledStream:
     """
 
     def __init__(
-        self, slabs: Sequence[Slab], read: Callable[[Slab], np.ndarray], seed: int, keep: bool
+        self,
+        slabs: Sequence[Slab],
+        read: Callable[[Sequence[Slab]], list[np.ndarray]],
+        seed: int,
+        keep: bool,
     ) -> None:
         """Plan a stream.
 
         Args:
             slabs: the pieces to draw from.
-            read: returns the selected rows of a piece.
+            read: returns the selected rows of each of some pieces.
             seed: determines the order.
             keep: hold every piece in memory once it has been read.
         """
@@ -115,15 +119,15 @@ class ShuffledStream:
                     continue
                 rng = np.random.default_rng(derive_seed(self.seed, "rows", epoch, first))
                 shuffled = rng.permutation(size)
-                yield np.concatenate([self.rows(int(member)) for member in members])[shuffled[skip:]]
+                yield np.concatenate(self.rows(members.tolist()))[shuffled[skip:]]
                 skip = 0
             epoch += 1
 
-    def rows(self, index: int) -> np.ndarray:
-        """Return the selected rows of a slab."""
-        if index in self.kept:
-            return self.kept[index]
-        rows = self.read(self.slabs[index])
+    def rows(self, members: Sequence[int]) -> list[np.ndarray]:
+        """Return the selected rows of each of some slabs."""
+        unread = [index for index in members if index not in self.kept]
+        found = dict(zip(unread, self.read([self.slabs[index] for index in unread]), strict=True))
+        rows = [found[index] if index in found else self.kept[index] for index in members]
         if self.keep:
-            self.kept[index] = rows
+            self.kept.update(found)
         return rows

@@ -97,7 +97,7 @@ class ActivationStore:
                 for (shard, rows), first in zip(places, firsts, strict=True)
             ]
             yield Chunk(
-                from_storage(joined([self._stored(slab) for slab in slabs])),
+                from_storage(joined(self._stored(slabs))),
                 *(
                     torch.from_numpy(joined([getattr(shard, name)[rows] for shard, rows in places]))
                     for name in ("token_type", "token_id", "position")
@@ -146,9 +146,16 @@ class ActivationStore:
             )
         return type_codes(token_types)
 
-    def _stored(self, slab: Slab) -> np.ndarray:
-        values = self.shards[slab.shard].read(self.layer, slab.start, slab.stop)
-        return values if len(slab.rows) == len(values) else values[slab.rows]
+    def _stored(self, slabs: Sequence[Slab]) -> list[np.ndarray]:
+        """Return the selected rows of pieces; every shard is opened once."""
+        found: dict[int, np.ndarray] = {}
+        for shard in {slab.shard for slab in slabs}:
+            with self.shards[shard].rows(self.layer) as read:
+                for place, slab in enumerate(slabs):
+                    if slab.shard == shard:
+                        values = read(slab.start, slab.stop)
+                        found[place] = values if len(slab.rows) == len(values) else values[slab.rows]
+        return [found[place] for place in range(len(slabs))]
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -22,6 +22,7 @@ from vlmdiff.activations.format import (
     array_bytes,
     check_finite,
     checksum,
+    chunk_cuts,
     header_checksum,
     layer_name,
     new_checksum,
@@ -74,8 +75,7 @@ class ShardWriter:
         first = dataset.shape[0]
         last = first + len(values)
         dataset.resize(last, axis=0)
-        cuts = [first, *range(first - first % size + size, last, size), last]
-        for start, stop in pairwise(cuts):
+        for start, stop in pairwise(chunk_cuts(first, last, size)):
             part = values[start - first : stop - first]
             if len(part) == size:
                 dataset.id.write_direct_chunk((start, 0), array_bytes(part))

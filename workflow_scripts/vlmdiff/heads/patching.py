@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.heads.activity import feature_metric, head_slice, head_values
+from vlmdiff.heads.activity import feature_metric, head_slice, recorded_heads
 from vlmdiff.heads.corruption import Run
 from vlmdiff.interventions.restart import restart
-from vlmdiff.models.hooks import edit_input
+from vlmdiff.models.hooks import edit_input, record_inputs
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 
@@ -106,18 +106,16 @@ def add_run(
     heads: Sequence[Head],
 ) -> None:
     """Add one batch's sums over samples to the totals."""
-    read = sorted({layer for layer, _ in directions})
-    clean, corrupt = (
-        metrics(run, subject.residuals(batch, read, embeds=embeds), directions)
-        for batch, embeds in ((run.batch, run.clean), (run.corrupt_batch, run.corrupt))
-    )
+    read, layers = sorted({layer for layer, _ in directions}), sorted({layer for layer, _ in heads})
+    with recorded_heads(subject, layers) as source:
+        residuals = subject.residuals(run.corrupt_batch, read, embeds=run.corrupt)
+        corrupt = metrics(run, residuals, directions)
+    # Block 0 is given embeddings, which some models still scale.
+    with record_inputs({layer: subject.block(layer) for layer in layers}) as streams:
+        clean = metrics(run, subject.residuals(run.batch, read, embeds=run.clean), directions)
     for feature, total in totals.items():
         total.metric_clean += float(clean[feature].sum())
         total.metric_corrupt += float(corrupt[feature].sum())
-    layers = sorted({layer for layer, _ in heads})
-    source = head_values(subject, run.corrupt_batch, layers, run.corrupt)
-    # Block 0 is given embeddings, which some models still scale.
-    streams = subject.entering(run.batch, layers, embeds=run.clean)
     for layer, head in heads:
         patched = patched_metrics(subject, run, streams[layer], source[layer], (layer, head), directions)
         for feature, values in patched.items():

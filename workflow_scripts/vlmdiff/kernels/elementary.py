@@ -38,9 +38,8 @@ def from_bits(typing_context: Any, bits: Any) -> Any:
 
 
 @compiled
-def log_one_plus(u):
-    """Return log(1 + u) = 2 atanh(u / (2 + u)), for -2/5 <= u <= 2/3."""
-    s = u / (2 + u)
+def log_ratio(s):
+    """Return log((1 + s) / (1 - s)) = 2 atanh(s), for -1/4 <= s <= 1/4; log(1 + u) is that of u / (2 + u)."""
     square, total = s * s, ATANH[12]
     for k in range(11, -1, -1):
         total = ATANH[k] + square * total

@@ -30,7 +30,7 @@ DEVIANCE = tuple(1 / (power * (power - 1)) for power in range(2, 18))
 @compiled
 def stirling(n):
     """Return Stirling's error of log n!, its root aside: log n! - n log n + n - log(root(n)) / 2."""
-    return SMALL[int(n)] if n < EXACT else stirling_tail(n)
+    return SMALL[int(n)] if n < EXACT else stirling_tail(1 / n)
 
 
 @compiled

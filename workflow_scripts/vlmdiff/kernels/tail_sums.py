@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from vlmdiff.kernels.compiled import compiled
-from vlmdiff.kernels.elementary import exponential, log_one_plus
+from vlmdiff.kernels.elementary import exponential, log_ratio
 
 PRECISION = 1e-14  # relative size of the rest of a series at which it ends
 NEGLIGIBLE = 32.0  # fall of the log pmf after which the rest of a tail does not count
@@ -75,19 +75,31 @@ def series(a, b, c, d):
 
 
 @compiled
-def stirling_tail(n):
-    """Return Stirling's error of log n!: 1/(12 n) - 1/(360 n^3) + …"""
-    inverse = 1 / n
+def stirling_tail(inverse):
+    """Return Stirling's error of log n!, 1/(12 n) - 1/(360 n^3) + …, from 1 / n."""
     square = inverse * inverse
-    inner = 1 / 1260 - square * (1 / 1680 - square / 1188)
+    inner = 1 / 1260 - square * (1 / 1680 - square * (1 / 1188))
     return (1 / 12 - square * (1 / 360 - square * inner)) * inverse
 
 
 @compiled
-def moved_fall(cell, step):
-    """Return what one cell that moves by `step` takes from the log pmf, its slope at 0 aside."""
-    moved = cell + step
-    return (moved + 0.5) * log_one_plus(step / cell) + stirling_tail(moved)
+def quotients(one, other, step):
+    """Return `step / (cell + moved)` and `1 / moved` of two moved cells, which share divisions."""
+    moved_one, moved_other = one + step, other + step
+    sum_one, sum_other = one + moved_one, other + moved_other
+    part, inverse = step / (sum_one * sum_other), 1 / (moved_one * moved_other)
+    return part * sum_other, part * sum_one, inverse * moved_other, inverse * moved_one
+
+
+@compiled
+def moved_fall(moved, ratio, inverse):
+    """Return what one moved cell takes from the log pmf, its slope at 0 aside.
+
+    Args:
+        moved: the cell.
+        ratio, inverse: as `quotients` returns them.
+    """
+    return (moved + 0.5) * log_ratio(ratio) + stirling_tail(inverse)
 
 
 @compiled
@@ -95,15 +107,19 @@ def quadrature(a, b, c, d, slope, nodes, weights):
     """Sum as many terms as a rule covers by their values at its nodes.
 
     Args:
-        a, b, c, d: counts; no node moves one by more than the range of `log_one_plus`.
+        a, b, c, d: counts; no node moves one by more than the range of `log_ratio`.
         slope: log of ad / bc.
         nodes, weights: one rule (`gram_rule`).
     """
-    terms, start = np.empty(NODES), stirling_tail(a) + stirling_tail(b) + stirling_tail(c) + stirling_tail(d)
+    start = stirling_tail(1 / a) + stirling_tail(1 / b) + stirling_tail(1 / c) + stirling_tail(1 / d)
+    terms = np.empty(NODES)
     for i in range(NODES):
         step = nodes[i]
-        falls = moved_fall(a, step) + moved_fall(d, step) + moved_fall(b, -step) + moved_fall(c, -step)
-        terms[i] = weights[i] * exponential(start - step * slope - falls)
+        ratio_a, ratio_d, inverse_a, inverse_d = quotients(a, d, step)
+        ratio_b, ratio_c, inverse_b, inverse_c = quotients(b, c, -step)
+        rising = moved_fall(a + step, ratio_a, inverse_a) + moved_fall(d + step, ratio_d, inverse_d)
+        falling = moved_fall(b - step, ratio_b, inverse_b) + moved_fall(c - step, ratio_c, inverse_c)
+        terms[i] = weights[i] * exponential(start - step * slope - rising - falling)
     return terms.sum()
 
 
