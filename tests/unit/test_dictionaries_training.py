@@ -17,13 +17,13 @@ from sparse_activations import write_sparse_shards
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.initial import estimate_scale, sample_tokens, start
+from vlmdiff.dictionaries.loss import fraction_unexplained
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import (
     DEAD_AFTER_TOKENS,
     DictionaryTask,
     ShuffledBatches,
-    fraction_unexplained,
     learning_rate_factor,
 )
 from vlmdiff.dictionaries.training import train_dictionary

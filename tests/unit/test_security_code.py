@@ -6,6 +6,7 @@ import ast
 import json
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import h5py
@@ -23,6 +24,7 @@ from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import DataError
 from vlmdiff.dictionaries.callbacks import ResumePoint
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary
+from vlmdiff.dictionaries.processes import launcher
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.registry import load_subject
 
@@ -240,12 +242,25 @@ def test_no_library_for_pickles_is_imported():
     assert [path for path in sorted(LIBRARY.rglob("*.py")) if names.search(path.read_text())] == []
 
 
-def test_git_is_the_only_program_that_is_started_and_without_a_shell():
+def test_git_and_launchers_of_trainings_are_all_that_is_started_and_without_a_shell():
     users = [path.name for path in sorted(LIBRARY.rglob("*.py")) if "subprocess" in path.read_text()]
-    assert users == ["origin.py"]
-    started = [call for path, call in calls("run") if ast.unparse(call.func) == "subprocess.run"]
-    assert len(started) == 1 and "shell" not in constants(started[0])
+    assert users == ["processes.py", "origin.py"]
+    started = [
+        call
+        for name in ("run", "Popen")
+        for _, call in calls(name)
+        if ast.unparse(call.func).startswith("subprocess.")
+    ]
+    assert len(started) == 2 and not any("shell" in constants(call) for call in started)
     assert 'command = ["git", ' in next(LIBRARY.rglob("origin.py")).read_text()
+    assert {launcher(devices, 1)[0] for devices in (2, 8)} == {sys.executable}
+
+
+def test_several_nodes_are_reached_by_srun_alone(monkeypatch, tmp_path):
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert [word for word in launcher(4, 2) if not word.startswith("--")] == ["srun", sys.executable]
 
 
 def test_everything_from_a_folder_is_loaded_without_its_code():
