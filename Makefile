@@ -41,7 +41,7 @@ test: .venv/peers
 	$(BIN)/pytest -m "workflow and not long"
 
 # What `make test` leaves out, so that it takes less than half an hour on two slow cores: what the default
-# workflow finds, experiments in published layouts, damage in a whole run, most kills of trainings.
+# workflow finds, experiments in published layouts, kills and damage in a whole run, most kills of trainings.
 long: .venv/peers
 	$(BIN)/pytest -m long
 

@@ -16,7 +16,7 @@ from dependable.compare import compared_files, differences, leftovers
 
 KILLS = 5
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
 
 
 def test_a_killed_run_ends_as_one_on_another_number_of_cores_in_another_order(small_run, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +40,23 @@ def open_table(source: str, split: str, seed: int, config: str | None = None) ->
     return table.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER), origin
 
 
+def loader() -> Callable[..., IterableDataset]:
+    """Return `datasets.load_dataset`, told not to report every reading, of local files too, to a server."""
+    import datasets
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+    return datasets.load_dataset
+
+
 def hub_table(source: str, split: str, config: str | None) -> tuple[IterableDataset, str]:
     """Open a data set of the hub at a pinned commit."""
-    from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
     parsed = HubSource.parse(source)
     commit = resolve_commit(parsed, "dataset")
     try:
         with explained(parsed, "dataset"):
-            table = load_dataset(parsed.repository, config, revision=commit, split=split, streaming=True)
+            table = loader()(parsed.repository, config, revision=commit, split=split, streaming=True)
     except DatasetNotFoundError as error:
         raise HubError(
             f"{source}: {redacted(str(error))}; check the name, and log in with `hf auth login` if it is "
@@ -62,8 +69,6 @@ def hub_table(source: str, split: str, config: str | None) -> tuple[IterableData
 
 def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
     """Open local files in the layout in which the hub has them."""
-    from datasets import load_dataset
-
     files = [path] if path.is_file() else split_files(path, split)
     kinds = {READERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
@@ -73,7 +78,7 @@ def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
         )
     names = [str(file) for file in files]
     try:
-        table = load_dataset(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
+        table = loader()(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
         return undecoded(table), ", ".join(file.name for file in files)
     except Exception as error:  # damaged files make readers fail in many ways
         raise unreadable(str(path), error) from error
