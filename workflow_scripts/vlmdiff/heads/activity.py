@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vlmdiff.models.hooks import edit_input
+from vlmdiff.models.hooks import edit_input, stop_after
 from vlmdiff.models.subject import Subject
 
 
@@ -64,7 +64,7 @@ def head_slice(subject: Subject, head: int) -> slice:
 def head_values(
     subject: Subject, batch: object, layers: Sequence[int], embeds: Tensor
 ) -> dict[int, Float[Tensor, "samples tokens heads_d_head"]]:
-    """Return the input of `o_proj` of each of `layers` in a plain run."""
-    with recorded_heads(subject, layers) as recorded:
-        subject.residuals(batch, [max(layers)], embeds=embeds)
+    """Return the input of `o_proj` of each of `layers` in a plain run, which ends with the last of these."""
+    with recorded_heads(subject, layers) as recorded, stop_after(subject.attention(max(layers))):
+        subject.run_decoder(batch, embeds)
     return recorded
