@@ -11,8 +11,8 @@ from tiny_models import build_tiny_dataset, build_tiny_vlm
 from benchmarks.harness import Goal, measure, ratio_row
 
 SAMPLES, BATCH_TOKENS = 32, 2_048
-# Narrow, where the graph's own cost shows; and wide, where products count. Exact patching costs (L + 1) / 2 L of
-# whole passes in L blocks, so that its goal is meant for many.
+# Narrow, where the graph's own cost shows; and wide, where products count. Exact patching costs (L + 1) / 2 L
+# of whole passes in L blocks, so that its goal is meant for many.
 NARROW = {
     "hidden_size": 256,
     "intermediate_size": 704,
