@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +13,8 @@ import pytest
 from feature_tables import write
 
 from vlmdiff.features.descriptions import Cache, Request, announce, describe_features
-from vlmdiff.hub.completions import Endpoint, EndpointError
+from vlmdiff.hub.answers import EndpointError
+from vlmdiff.hub.completions import Endpoint
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
 
@@ -27,6 +29,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(
             (self.path, self.headers.get("Authorization"), json.loads(self.rfile.read(length)))
         )
+        time.sleep(self.server.pause_s)
         status = self.server.script.pop(0) if self.server.script else 200
         body = self.server.body
         if body is None:
@@ -36,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
                 {"choices": [answer], "model": "m-1", "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
             )
         self.send_response(status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body.encode())
 
@@ -47,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 def server() -> Iterator[ThreadingHTTPServer]:
     found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     found.requests, found.script, found.body = [], [], None
+    found.pause_s, found.headers = 0.0, {}
     thread = threading.Thread(target=found.serve_forever, daemon=True)
     thread.start()
     yield found
@@ -129,6 +135,100 @@ def test_something_else_than_a_completion_is_an_error(server, tables, tmp_path, 
     server.body = body
     with pytest.raises(EndpointError, match="not a chat completion"):
         describe(tables, tmp_path, request(server))
+
+
+def completion(message: dict, finish_reason: str | None = "stop", **more) -> str:
+    return json.dumps({"choices": [{"message": message, "finish_reason": finish_reason}], **more})
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (completion({"content": None}, "length"), "labelling.max_tokens = 9 cut it off; raise it"),
+        (completion({"content": "a place on the"}, "length"), "'a place on the': labelling.max_tokens = 9"),
+        (completion({"content": "a place"}, "MAX_TOKENS"), "max_tokens = 9 cut it off"),
+        (completion({"content": None, "reasoning_content": "Hm"}, "length"), "max_tokens = 9 cut it off"),
+        (completion({"content": None, "reasoning_content": "Hm"}), "the model said nothing"),
+        (completion({"content": "<think>Hm, left"}, "stop"), "the model said nothing"),
+        (completion({"content": ""}), "the model said nothing"),
+        (completion({"content": " \n\t"}, None), "the model said nothing"),
+        (completion({}), "the model said nothing"),
+        (completion({"content": []}), "the model said nothing"),
+        (completion({"content": "a pl"}, "content_filter"), "a content filter stopped it"),
+        (completion({"content": None, "tool_calls": [{}]}, "tool_calls"), "called a tool"),
+        (completion({"content": None, "refusal": "I can't."}), "the model refuses: 'I can't.'"),
+        (completion({"content": [{"type": "refusal", "refusal": "No."}]}), "the model refuses: 'No.'"),
+        ('{"error": {"message": "model\\n is loading"}}', "reports an error: 'model is loading'"),
+        ('{"error": "overloaded", "choices": []}', "reports an error: 'overloaded'"),
+        ('{"choices": null}', "not a chat completion"),
+        (completion({"content": 7}), "not a chat completion"),
+        ("<html>Please log in</html>", "not even JSON: '<html>Please log in</html>'"),
+        ("", "not even JSON"),
+    ],
+)
+def test_what_is_no_whole_answer_is_an_error_that_says_why_and_is_not_kept(
+    server, tables, tmp_path, body, words
+):
+    server.body = body
+    with pytest.raises(EndpointError) as error:
+        describe(tables, tmp_path, request(server))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "descriptions.csv").exists()
+    cache = tmp_path / "cache" / "answers.jsonl"
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": [{"type": "text", "text": "left "}, {"type": "text", "text": "of"}]}, "left of"),
+        ({"content": [{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "left"}]}, "left"),
+        ({"content": "<think>right?</think>\nleft"}, "left"),
+        ({"content": "left \ud800", "refusal": None}, "left ?"),
+    ],
+)
+def test_an_answer_is_its_text_alone(server, tables, tmp_path, message, expected):
+    server.body = completion(message, None, model=None, usage={"prompt_tokens": None})
+    found = describe(tables, tmp_path, request(server))
+    assert set(found["description"]) == {expected}
+    assert set(found["finish_reason"].fillna("")) == {""}
+    assert set(found["model"].fillna("")) == {""}
+    assert set(found["prompt_tokens"]) == {-1}
+
+
+def test_answers_of_old_versions_that_are_none_are_asked_for_again(server, tables, tmp_path):
+    """They kept the text "None" where an endpoint sent null, and answers that were cut off."""
+    describe(tables, tmp_path, request(server))
+    cache = tmp_path / "cache" / "answers.jsonl"
+    old = [json.loads(line) for line in cache.read_text().splitlines()]
+    old[0]["answer"] |= {"text": "None", "finish_reason": "stop"}
+    old[1]["answer"] |= {"text": "about a", "finish_reason": "length"}
+    cache.write_text("".join(json.dumps(entry) + "\n" for entry in old))
+    found = describe(tables, tmp_path, request(server))
+    assert len(server.requests) == 3 + 2
+    assert (found["description"].str.startswith("about ")).all()
+
+
+@pytest.mark.parametrize("retry_after", ["1", "nonsense", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_pause_that_the_endpoint_asks_for_is_kept_if_it_can_be_read(server, retry_after):
+    server.script, server.headers = [429], {"Retry-After": retry_after}
+    started = time.monotonic()
+    answer = Endpoint(url(server), None, 5.0, 1, 0.0).ask("m", "hello", 0.0, 5)
+    assert answer.text == "about 5"
+    assert (time.monotonic() - started >= 1) == (retry_after == "1")
+
+
+def test_a_slow_endpoint_is_told_from_an_absent_one(server):
+    server.pause_s = 0.5
+    with pytest.raises(EndpointError, match=r"longer than labelling.timeout_s = 0.1 s; raise it"):
+        Endpoint(url(server), None, 0.1, 0, 0.0).ask("m", "hello", 0.0, 5)
+
+
+def test_a_complaint_that_repeats_the_key_does_not_show_it(server):
+    server.script, server.body = [401], json.dumps({"error": {"message": f"bad key {KEY}"}})
+    with pytest.raises(EndpointError, match=r"says 'bad key \*\*\*'"):
+        Endpoint(url(server), KEY, 5.0, 0, 0.0).ask("m", "hello", 0.0, 5)
 
 
 def test_no_endpoint_is_an_error(tables, tmp_path, server):

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.hub.completions import Answer, Endpoint, read_key
+from vlmdiff.hub.answers import Answer
+from vlmdiff.hub.completions import Endpoint, read_key
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
@@ -69,19 +70,30 @@ def digest(prompt: str, request: Request) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
+def is_whole(answer: Answer) -> bool:
+    """Tell whether a kept answer is a description; "None" is what older versions kept where nothing came."""
+    return answer.fault(0) is None and answer.text != "None"
+
+
 class Cache:
     """Answers that were obtained already, one JSON object a line, so that nothing is asked twice."""
 
     def __init__(self, path: str | Path) -> None:
-        """Read what is there; a last line that was cut off by a crash is ignored."""
+        """Read what is there; damaged lines, as a crash leaves, and answers that are none are ignored."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.known: dict[str, Answer] = {}
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
             try:
                 entry = json.loads(line)
-                self.known[entry["key"]] = Answer(**entry["answer"])
-            except (ValueError, KeyError, TypeError):
+                key, answer = entry["key"], Answer(**entry["answer"])
+                if is_whole(answer):
+                    self.known[key] = answer
+                else:
+                    log.warning(
+                        "%s: an answer that is not whole is ignored; it is asked for again", self.path
+                    )
+            except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s: a damaged line is ignored; its question is asked again", self.path)
 
     def add(self, key: str, answer: Answer) -> None:
@@ -123,7 +135,7 @@ def describe_features(
         output: path of the table.
 
     Raises:
-        EndpointError: no key, no connection, a refusal, or a malformed answer.
+        EndpointError: no key, no connection, a refusal, or an answer that is malformed or not whole.
     """
     key = read_key(request.api_key_env)
     labels = read_table(tables[0], LABELS).head(features)

@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
+from vlmdiff.hub.answers import Answer, EndpointError, error_message, read_answer, shown
+from vlmdiff.runtime.secrets import HIDDEN
+
 RETRIED = (408, 429, 500, 502, 503, 504)
-
-
-class EndpointError(RuntimeError):
-    """The endpoint cannot be used; the message says why and what to do, and never holds the key."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back.
-
-    Attributes:
-        text: the answer.
-        finish_reason: why it ended.
-        model: the model that the endpoint says it used.
-        prompt_tokens, completion_tokens: as the endpoint counts; -1 if it does not.
-    """
-
-    text: str
-    finish_reason: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
+# An endpoint that asks for a longer pause is asked again after this one.
+LONGEST_PAUSE_S = 600
+KEPT = "Answers so far are kept; run the same command again"
+log = logging.getLogger(__name__)
 
 
 def read_key(variable: str | None) -> str | None:
@@ -50,6 +34,19 @@ def read_key(variable: str | None) -> str | None:
             "run, or leave api_key_env out for an endpoint without a key"
         )
     return os.environ[variable]
+
+
+class PatientRetry(Retry):
+    """Waits as `Retry-After` says, tells of long pauses, and takes an unreadable date for none."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Return seconds to wait; 0 leaves the pause to the back-off."""
+        try:
+            seconds = super().parse_retry_after(retry_after)
+        except (InvalidHeader, ValueError, OverflowError):
+            return 0.0
+        log.info("the endpoint is busy; it is asked again after %.0f s", seconds)
+        return seconds
 
 
 class Endpoint:
@@ -69,17 +66,19 @@ class Endpoint:
                 `Retry-After` of the endpoint goes first.
         """
         self.url, self.timeout_s = f"{base_url.rstrip('/')}/chat/completions", timeout_s
+        self.key = key
         self.session = requests.Session()
         # Credentials of a netrc file or proxies' cookies have no business here.
         self.session.trust_env = False
         if key is not None:
             self.session.headers["Authorization"] = f"Bearer {key}"
-        retry = Retry(
+        retry = PatientRetry(
             total=retries,
             status_forcelist=RETRIED,
             allowed_methods=["POST"],
             backoff_factor=backoff_s,
             raise_on_status=False,
+            retry_after_max=LONGEST_PAUSE_S,
         )
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(max_retries=retry))
@@ -99,44 +98,51 @@ class Endpoint:
         try:
             response = self.session.post(self.url, json=body, timeout=self.timeout_s, allow_redirects=False)
         except requests.RequestException as error:
-            raise EndpointError(
-                f"{self.url}: no answer ({type(error).__name__}); check labelling.base_url and that the "
-                "endpoint runs. Answers so far are kept; run the same command again"
-            ) from error
-        if response.status_code != requests.codes.ok:
-            raise EndpointError(refusal(self.url, response.status_code))
-        return parse(self.url, response)
+            raise EndpointError(f"{self.url}: no answer: {self.silence(error)}. {KEPT}") from error
+        try:
+            if response.status_code != requests.codes.ok:
+                raise EndpointError(refusal(response))
+            return read_answer(parsed(response), max_tokens)
+        except EndpointError as error:
+            # Some endpoints repeat the key when they complain about it.
+            text = str(error).replace(self.key, HIDDEN) if self.key else str(error)
+            raise EndpointError(f"{self.url}: {text}. {KEPT}") from None
+
+    def silence(self, error: requests.RequestException) -> str:
+        """Say why nothing came back."""
+        if isinstance(error, requests.Timeout) or "timed out" in str(error):
+            return f"it took longer than labelling.timeout_s = {self.timeout_s:g} s; raise it"
+        return f"{type(error).__name__}; check labelling.base_url and that the endpoint runs"
 
 
-def refusal(url: str, status: int) -> str:
-    """Say what a status means and what to do."""
+def refusal(response: requests.Response) -> str:
+    """Say what a status means, what the endpoint says of it, and what to do."""
     advice = {
+        400: "check labelling.model, max_tokens and temperature",
         401: "the key is missing or wrong: check labelling.api_key_env",
         403: "the key may not use this model: check labelling.model",
         404: "no such model or path: check labelling.base_url and labelling.model",
-        429: "too many requests: wait, then run the same command again",
+        429: "too many requests: wait",
     }
-    what = advice.get(status, "the endpoint is broken or busy: run the same command again later")
-    return f"{url}: status {status}; {what}. Answers so far are kept"
+    status = response.status_code
+    what = advice.get(status, "the endpoint is broken or busy: wait")
+    try:
+        said = f" (it says {shown(error_message(response.json()))})"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        said = ""
+    return f"status {status}{said}; {what}"
 
 
-def parse(url: str, response: requests.Response) -> Answer:
-    """Read a chat completion.
+def parsed(response: requests.Response) -> object:
+    """Return the body of a response.
 
     Raises:
-        EndpointError: the body is not one.
+        EndpointError: it is not JSON.
     """
     try:
-        body: Mapping[str, Any] = response.json()
-        choice = body["choices"][0]
-        text = choice["message"]["content"]
-        usage = body.get("usage") or {}
-        counts = [int(usage.get(name, -1)) for name in ("prompt_tokens", "completion_tokens")]
-        return Answer(
-            str(text).strip(), str(choice.get("finish_reason", "")), str(body.get("model", "")), *counts
-        )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        return response.json()
+    except (ValueError, RecursionError):
         raise EndpointError(
-            f"{url}: the answer is not a chat completion ({type(error).__name__}: {error}); expected JSON "
-            "with choices[0].message.content. Check labelling.base_url"
-        ) from error
+            f"the answer is not a chat completion, it is not even JSON: {shown(response.text)}. Check "
+            "labelling.base_url"
+        ) from None

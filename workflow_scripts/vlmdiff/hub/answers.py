@@ -1,0 +1,161 @@
+"""What a chat endpoint sent back: an answer, or the reason why it is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from vlmdiff.runtime.text import visible
+
+# Why an answer ended before it was whole, by what endpoints call it, and what a user can do about it.
+BROKEN_OFF = MappingProxyType(
+    dict.fromkeys(
+        ("length", "max_tokens", "model_length", "max_output_tokens"),
+        "labelling.max_tokens = {max_tokens} cut it off; raise it (models that reason spend tokens first)",
+    )
+    | dict.fromkeys(
+        ("content_filter", "safety", "recitation", "blocklist", "prohibited_content"),
+        "a content filter stopped it; ask another labelling.model, or change labelling.template",
+    )
+    | dict.fromkeys(
+        ("tool_calls", "function_call"),
+        "the model called a tool, though none was offered; ask another labelling.model",
+    )
+    | {"error": "the endpoint broke off; run the same command again"}
+)
+NOTHING_SAID = "the model said nothing; ask another labelling.model, or change labelling.template"
+# Some servers leave the reasoning in the text. It ends with its tag, or with the answer's tokens.
+REASONING = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+SHOWN = 200
+
+
+class EndpointError(RuntimeError):
+    """The endpoint cannot be used; the message says why and what to do, and never holds the key."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        text: the answer.
+        finish_reason: why it ended; empty if the endpoint does not say.
+        model: the model that the endpoint says it used; empty if it does not say.
+        prompt_tokens, completion_tokens: as the endpoint counts; -1 if it does not.
+    """
+
+    text: str
+    finish_reason: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    def fault(self, max_tokens: int) -> str | None:
+        """Say why this is no whole answer, and what to do; None if it is one.
+
+        Args:
+            max_tokens: how long it was allowed to be.
+        """
+        advice = BROKEN_OFF.get(self.finish_reason.lower())
+        if advice is None and self.text:
+            return None
+        why = (advice or NOTHING_SAID).format(max_tokens=max_tokens)
+        return f"finish_reason is '{self.finish_reason}' and the text {shown(self.text)}: {why}"
+
+
+def shown(text: str) -> str:
+    """Quote a text from elsewhere shortly, in one line."""
+    line = visible(" ".join(text.split()))
+    return f"'{line if len(line) <= SHOWN else line[:SHOWN] + '…'}'"
+
+
+def read_answer(body: Any, max_tokens: int) -> Answer:
+    """Read the parsed body of a chat completion.
+
+    Args:
+        body: what the endpoint sent, parsed from JSON.
+        max_tokens: how long the answer was allowed to be.
+
+    Raises:
+        EndpointError: it is no chat completion, a refusal, or an answer that is not whole.
+    """
+    if isinstance(body, Mapping) and body.get("error"):
+        raise EndpointError(f"the endpoint reports an error: {shown(error_message(body))}")
+    choice = first_choice(body)
+    message = choice["message"]
+    parts = text_parts(message.get("content"))
+    refused = message.get("refusal") or "".join(parts["refusal"])
+    if refused:
+        raise EndpointError(
+            f"the model refuses: {shown(str(refused))}; ask another labelling.model, or change "
+            "labelling.template"
+        )
+    usage = body.get("usage") or {}
+    answer = Answer(
+        clean("".join(parts["text"])),
+        str(choice.get("finish_reason") or ""),
+        str(body.get("model") or ""),
+        count(usage, "prompt_tokens"),
+        count(usage, "completion_tokens"),
+    )
+    if (fault := answer.fault(max_tokens)) is not None:
+        raise EndpointError(f"no description came back: {fault}")
+    return answer
+
+
+def error_message(body: Mapping[str, Any]) -> str:
+    """Return the words of an error object, which endpoints nest differently."""
+    error = body["error"]
+    return str(error.get("message") or error) if isinstance(error, Mapping) else str(error)
+
+
+def first_choice(body: Any) -> Mapping[str, Any]:
+    """Return the first choice of a chat completion.
+
+    Raises:
+        EndpointError: there is none, or it has no message.
+    """
+    choices = body.get("choices") if isinstance(body, Mapping) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, Mapping) or not isinstance(choice.get("message"), Mapping):
+        raise EndpointError(
+            f"the answer is not a chat completion; found {shown(str(body))}, expected JSON with "
+            "choices[0].message.content. Check labelling.base_url"
+        )
+    return choice
+
+
+def text_parts(content: Any) -> dict[str, list[str]]:
+    """Return the texts of a message's content by kind, `text` and `refusal`; reasoning is neither.
+
+    Args:
+        content: None, a text, or a list of texts and parts `{"type": …, "text": …}`.
+
+    Raises:
+        EndpointError: it is something else.
+    """
+    found: dict[str, list[str]] = {"text": [], "refusal": []}
+    for part in [] if content is None else content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            found["text"].append(part)
+        elif isinstance(part, Mapping):
+            kind = {"output_text": "text"}.get(part.get("type"), part.get("type"))
+            if kind in found:
+                found[kind].append(str(part.get(kind) or ""))
+        else:
+            raise EndpointError(f"the answer is not a chat completion; content is {shown(repr(content))}")
+    return found
+
+
+def clean(text: str) -> str:
+    """Return an answer without reasoning in its text, blanks around it and halves of characters."""
+    return REASONING.sub("", text).encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def count(usage: Any, name: str) -> int:
+    """Return a count of tokens; -1 if the endpoint does not count."""
+    value = usage.get(name) if isinstance(usage, Mapping) else None
+    return int(value) if isinstance(value, (int, float)) else -1
