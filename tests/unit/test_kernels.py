@@ -79,6 +79,26 @@ def test_selection_is_exact_with_ties(seed, width, data):
     assert np.array_equal(np.take_along_axis(pre, columns, 1), values)
 
 
+SPECIAL = (np.nan, np.inf, -np.inf, 0.0, -0.0, 3e38, -3e38, 1e-45)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.data())
+def test_selection_writes_every_slot_whatever_the_row_holds(seed, width, data):
+    """NaN first, then numbers in falling order, infinities among them; no column twice."""
+    k = data.draw(st.one_of(st.just(width), st.integers(1, width)))
+    rng = np.random.default_rng(seed)
+    pre = rng.choice(np.float32(data.draw(st.lists(st.sampled_from(SPECIAL), min_size=1))), (3, width))
+    ordinary = rng.random(pre.shape) < data.draw(st.sampled_from([0, 0.1, 0.9]))
+    pre[ordinary] = rng.standard_normal(ordinary.sum())
+    values, columns = np.full((3, k), 7, np.float32), np.full((3, k), -1, np.int64)
+    select_largest(pre.copy(), np.zeros(width, np.float32), values, columns)
+    assert all(len(set(row)) == k for row in columns.tolist())
+    assert np.array_equal(np.take_along_axis(pre, columns, 1), values, equal_nan=True)
+    expected = [sorted(row, key=lambda value: (np.isnan(value), value))[width - k :] for row in pre]
+    assert np.array_equal(np.sort(values), np.array(expected), equal_nan=True)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=60), st.data())
 def test_kth_largest(values, data):
@@ -112,6 +132,29 @@ def test_masked_bits_are_counted(size):
     bits = np.random.default_rng(size).integers(0, 2**16, size).astype(np.uint16)
     mask = np.uint16(0x7C00)
     assert count_masked(bits, mask) == ((bits & mask) == mask).sum()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([(1, 1), (5, 5), (40, 3), (700, 7)]), st.integers(0, 2**32 - 1), st.data())
+def test_no_input_breaks_a_step(shape, seed, data):
+    """Whatever inputs and weights hold, a step ends; a pre-activation of NaN shows in the reconstruction."""
+    d_sae, k = shape
+    rng, dictionary = np.random.default_rng(seed), TopKDictionary(3, d_sae, k)
+    places = [*dictionary.parameters(), x := torch.zeros(data.draw(st.integers(0, 4)), 3)]
+    odd = np.float32(data.draw(st.lists(st.sampled_from(SPECIAL), min_size=1)))
+    with torch.no_grad():
+        for place in places:
+            values = np.where(rng.random(place.shape) < 0.2, rng.choice(odd, place.shape), 1)
+            place.copy_(torch.from_numpy(values))
+    missing = dictionary.pre_activations(x).isnan().any(dim=1)
+    adam = DictionaryAdam(dictionary, 1e-3)
+    result = dictionary.reconstruct(x)
+    fraction_unexplained(x, result.x_hat).backward()
+    adam.step()
+    pairs = dictionary.active_pairs(x)
+    assert not result.x_hat[missing].isfinite().any()
+    assert result.firings.min() >= 0 and result.firings.max() <= len(x)
+    assert len(pairs.columns) == len(x) * k and set(pairs.columns.tolist()) <= set(range(d_sae))
 
 
 def test_loss_and_its_gradient_equal_torchs_own():
@@ -186,6 +229,14 @@ def test_pairs_above_and_near_thresholds(seed, width):
         assert np.array_equal(pairs.begins.diff(), expected.sum(1))
         assert np.array_equal(pairs.columns, np.nonzero(expected)[1])
     assert np.array_equal(found.active.values, pre[pre > threshold])
+
+
+def test_no_threshold_hides_a_pre_activation_that_is_no_number():
+    pre, threshold = np.full((2, 130), -1, np.float32), np.ones(130, np.float32)
+    pre[0, 70] = pre[1, 129] = np.nan
+    found = chunk_pairs(pre, threshold, np.float32(0.5))
+    assert found.active.columns.tolist() == [70, 129] and found.active.begins.tolist() == [0, 1, 2]
+    assert found.active.values.isnan().all() and not len(found.near.columns)
 
 
 @pytest.mark.parametrize("subtract", [True, False])

@@ -40,8 +40,13 @@ def encode_topk(
     """Return values and columns of the `k` largest pre-activations of each token.
 
     Works through chunks of tokens, so that no `(n, d_sae)` matrix goes through main memory.
+
+    Raises:
+        ValueError: there are fewer features than `k`.
     """
     n, width = len(x), W_enc.shape[1]
+    if not 1 <= k <= width:
+        raise ValueError(f"k must lie between 1 and the number of features, {width}; found {k}")
     rows = chunk_rows(width, x.device)
     if not compiles(x, W_enc):
         parts = [

@@ -5,6 +5,8 @@ maxima of k families reach is a lower bound of the k-th largest value, and a goo
 15 % more than k values reach it. So only groups whose maximum reaches the bound are looked at again. Members
 of a group (and groups of a family) lie as far apart as there are groups (families), so that all maxima of a
 row are found by comparing vectors.
+
+NaN counts as larger than any number, as in `torch.topk`: so it shows in the result.
 """
 
 from __future__ import annotations
@@ -135,9 +137,32 @@ def keep_largest(row, found, count, values, columns, scratch):
 
 
 @compiled
-def select_row(row, values, columns, maxima, families, groups, found, scratch):
+def keep_missing(row, values, columns, found):
+    """Write the first NaN of a row, at most k; list the columns of all numbers.
+
+    Returns:
+        how many were written, and how many columns are listed.
+    """
+    kept, count = 0, 0
+    for column in range(len(row)):
+        if row[column] == row[column]:
+            found[count] = column
+            count += 1
+        elif kept < len(values):
+            values[kept], columns[kept] = row[column], column
+            kept += 1
+    return kept, count
+
+
+@compiled
+def select_row(row, missing, values, columns, maxima, families, groups, found, scratch):
     """Write the k largest values of a row and where they stand; the last arguments are buffers."""
     k = len(values)
+    if missing > 0:
+        kept, count = keep_missing(row, values, columns, found)
+        if kept < k:
+            keep_largest(row, found, count, values[kept:], columns[kept:], scratch)
+        return
     if len(families) < 2 * k:
         # Too few families for a bound: all values are sorted out.
         for column in range(len(row)):
@@ -154,9 +179,13 @@ def select_row(row, values, columns, maxima, families, groups, found, scratch):
 
 @compiled
 def add(row, bias):
-    """Add a vector to another one."""
+    """Add a vector to another one; return how many values are NaN then."""
+    missing = np.int32(0)
     for c in range(len(row)):
-        row[c] += bias[c]
+        total = row[c] + bias[c]
+        row[c] = total
+        missing += np.int32(total != total)
+    return missing
 
 
 @parallel
@@ -164,10 +193,10 @@ def select_largest(pre, bias, values, columns):
     """Write the k largest values of each row of `pre + bias` and where they stand, in no order.
 
     Args:
-        pre: (n, width) float32 without NaN; the bias is added to it.
+        pre: (n, width) float32; the bias is added to it.
         bias: (width,) float32.
-        values: (n, k) float32, written.
-        columns: (n, k) int64, written.
+        values: (n, k) float32, all written; k at most the width.
+        columns: (n, k) int64, all written; those of a row differ.
     """
     n, width = pre.shape
     n_groups = (width + GROUP - 1) // GROUP
@@ -178,5 +207,5 @@ def select_largest(pre, bias, values, columns):
         groups, found = np.empty(n_groups + 1, np.int32), np.empty(width + 1, np.int32)
         scratch = np.empty(width, np.float32)
         for i in range(block * ROWS, min(n, block * ROWS + ROWS)):
-            add(pre[i], bias)
-            select_row(pre[i], values[i], columns[i], maxima, families, groups, found, scratch)
+            missing = add(pre[i], bias)
+            select_row(pre[i], missing, values[i], columns[i], maxima, families, groups, found, scratch)

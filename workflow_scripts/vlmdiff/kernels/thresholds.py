@@ -1,4 +1,7 @@
-"""Which pre-activations exceed their feature's threshold, and which lie near it."""
+"""Which pre-activations exceed their feature's threshold, and which lie near it.
+
+NaN counts as above every threshold, so that it shows in what is reconstructed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,12 @@ from numba import prange
 from vlmdiff.kernels.compiled import compiled, parallel
 
 BLOCK = 64  # columns that are looked at one by one only if one of them reaches its threshold's window
+
+
+@compiled
+def exceeds(value, threshold):
+    """Tell whether a value is above its threshold, or NaN."""
+    return (value > threshold) | (value != value)
 
 
 @parallel
@@ -23,7 +32,7 @@ def count_above(pre, threshold, half, above, near):
     for i in prange(len(pre)):
         row, one, two = pre[i], np.int32(0), np.int32(0)
         for c in range(len(row)):
-            one += np.int32(row[c] > threshold[c])
+            one += np.int32(exceeds(row[c], threshold[c]))
             two += np.int32(abs(row[c] - threshold[c]) < half)
         above[i], near[i] = one, two
 
@@ -33,7 +42,7 @@ def reaches(row, threshold, half, start, stop):
     """Tell whether a stretch of columns holds a value above the threshold or in its window."""
     count = np.int32(0)
     for c in range(start, stop):
-        count += np.int32(row[c] > threshold[c]) | np.int32(abs(row[c] - threshold[c]) < half)
+        count += np.int32(exceeds(row[c], threshold[c])) | np.int32(abs(row[c] - threshold[c]) < half)
     return count > 0
 
 
@@ -53,7 +62,7 @@ def list_above(pre, threshold, half, begins, columns, values, near_begins, near_
             if not reaches(row, threshold, half, start, stop):
                 continue
             for c in range(start, stop):
-                if row[c] > threshold[c]:
+                if exceeds(row[c], threshold[c]):
                     columns[at], values[at] = c, row[c]
                     at += 1
                 if abs(row[c] - threshold[c]) < half:
