@@ -51,7 +51,8 @@ rule plot_training_dynamics:
     resources:
         **rule_resources("plot_training_dynamics", mem_mb=1000, runtime=5),
     params:
-        model=CFG.diff.model,
+        checkpoints=checkpoints(CFG),
+        snapshots=snapshots(CFG),
         code=code_digest("plot_training_dynamics"),
     script:
         "../workflow_scripts/plot_training_dynamics.py"
@@ -79,7 +80,8 @@ rule plot_model_accuracy:
     resources:
         **rule_resources("plot_model_accuracy", mem_mb=1000, runtime=5),
     params:
-        models=studied_models(),
+        checkpoints=checkpoints(CFG),
+        model=CFG.diff.model,
         code=code_digest("plot_model_accuracy"),
     script:
         "../workflow_scripts/plot_model_accuracy.py"

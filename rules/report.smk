@@ -53,6 +53,7 @@ rule write_summary:
             "ablation_data": [CFG.ablation.report_on.target, CFG.ablation.report_on.control],
             "heads_data": [CFG.heads.report_on.target, CFG.heads.report_on.control],
             "steering_data": steering_data(),
+            "checkpoints": checkpoints(CFG),
         },
         code=code_digest("write_summary"),
     script:
@@ -86,6 +87,7 @@ rule write_comparisons:
         **rule_resources("write_comparisons", mem_mb=1000, runtime=5),
     params:
         experiment=CFG.experiment,
+        checkpoints=checkpoints(CFG, controls=True),
         code=code_digest("write_comparisons"),
     script:
         "../workflow_scripts/write_comparisons.py"

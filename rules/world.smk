@@ -75,8 +75,8 @@ rule train_world_vlm:
         aligned=f"{WORLD_MODELS}/vlm_0/config.json",
         weights=f"{WORLD_MODELS}/vlm_0/model.safetensors",
     output:
-        models=[f"{WORLD_MODELS}/{name}/config.json" for name in WORLD_SNAPSHOTS.values()],
-        weights=[f"{WORLD_MODELS}/{name}/model.safetensors" for name in WORLD_SNAPSHOTS.values()],
+        models=[f"{WORLD_MODELS}/{name}/config.json" for name in SNAPSHOTS.values()],
+        weights=[f"{WORLD_MODELS}/{name}/model.safetensors" for name in SNAPSHOTS.values()],
         table=f"{WORLD}/training_logs/vlm.csv",
     log:
         f"{RESULTS}/logs/train_world_vlm/vlm.log",
@@ -89,7 +89,7 @@ rule train_world_vlm:
         **rule_resources("train_world_vlm", mem_mb=2000, runtime=120),
     params:
         world=lambda wildcards: CFG.world.stage_settings("tuning"),
-        percentages=list(WORLD_SNAPSHOTS),
+        percentages=list(SNAPSHOTS),
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
         checkpoints=f"{WORLD}/checkpoints/vlm",
         code=code_digest("train_world_vlm"),
@@ -175,5 +175,5 @@ rule world_models:
     """Train all models of the built-in world from nothing and measure them."""
     input:
         f"{WORLD}/accuracy_trained.csv",
-        [f"{WORLD_MODELS}/{name}/config.json" for name in ["base_lm", "vlm_0", *WORLD_SNAPSHOTS.values()]],
+        [f"{WORLD_MODELS}/{name}/config.json" for name in ["base_lm", "vlm_0", *SNAPSHOTS.values()]],
         [f"{WORLD}/training_logs/{name}.csv" for name in ["base_lm", "vision", "vlm"]],

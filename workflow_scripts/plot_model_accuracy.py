@@ -5,11 +5,11 @@ from vlmdiff.runtime.job import job
 with job(snakemake):
     from vlmdiff.figures.models import model_accuracy
     from vlmdiff.figures.save import save_figure
-    from vlmdiff.figures.values import read_some
+    from vlmdiff.figures.values import of_models, read_some
     from vlmdiff.tables.models import ACCURACY
 
     figure = model_accuracy(
-        read_some(snakemake.input.accuracy, ACCURACY),
-        snakemake.params.models,
+        of_models(read_some(snakemake.input.accuracy, ACCURACY), snakemake.params.checkpoints),
+        snakemake.params.model,
     )
     save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

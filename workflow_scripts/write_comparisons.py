@@ -8,6 +8,7 @@ with job(snakemake):
     write_comparisons(
         snakemake.input.comparisons,
         snakemake.input.accuracy,
+        snakemake.params.checkpoints,
         snakemake.wildcards.target,
         snakemake.params.experiment,
         snakemake.output[0],

@@ -1,7 +1,5 @@
 """Which files figures and summary read, and which figures an experiment has."""
 
-import re
-
 FIGURES = f"{RESULTS}/figures"
 CONCEPT_FIGURES = f"{FIGURES}/seed_{{seed}}/{{concept}}"
 # Rows and columns of the figure of top-activating samples; five of each fill a page.
@@ -10,14 +8,8 @@ GALLERY_SAMPLES = 5
 
 
 def accuracy_tables():
-    """Return the accuracies of the models; none where no rule measures them."""
-    return [world_accuracy()] if CFG.world else []
-
-
-def studied_models():
-    """Return the models of the configuration, without the snapshots `<model>_<percent>` of the fine-tuned one."""
-    snapshot = re.compile(rf"{CFG.diff.model}_\d+")
-    return [name for name in CFG.models if not snapshot.fullmatch(name)]
+    """Return the accuracies of the world's checkpoints; none where no model of the config is one of them."""
+    return [world_accuracy()] if checkpoints(CFG) else []
 
 
 def dictionary_metrics():
@@ -60,7 +52,7 @@ def all_figures():
         "adapted_by_layer",
         "threshold_robustness",
     ]
-    general += ["model_accuracy"] if accuracy_tables() else []
+    general += ["model_accuracy"] if CFG.diff.model in checkpoints(CFG) else []
     by_concept = {
         "energy_vs_cosine": CFG.concepts,
         "contrast_volcano": CFG.concepts,

@@ -1,10 +1,10 @@
 """Where the built-in world keeps its models, data sets and accuracies."""
 
+from vlmdiff.config.checkpoints import SNAPSHOTS, checkpoints, snapshots
 from vlmdiff.config.world import scenes_up_to
 
 WORLD = f"{RESULTS}/world"
 WORLD_MODELS = f"{WORLD}/models"
-WORLD_SNAPSHOTS = {25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"}
 WORLD_ORIGINS = {"shipped": "resources/world", "trained": WORLD_MODELS, "controls": WORLD_MODELS}
 
 
@@ -17,7 +17,7 @@ def world_dataset_params(wildcards):
 
 def world_test_datasets():
     """Data sets of closed questions about scenes that no model has seen."""
-    entries = CFG.world.datasets.items() if CFG.world else []
+    entries = CFG.world_datasets().items()
     return [name for name, entry in entries if entry.scenes == "test" and entry.kind != "text"]
 
 
@@ -50,13 +50,13 @@ def world_controls():
 
 def named_controls():
     """Names of the control models that this experiment uses."""
-    paths = {model.path for model in CFG.models.values()}
-    return [name for name in world_controls() if f"world:{name}" in paths]
+    used = set(checkpoints(CFG, controls=True).values())
+    return [name for name in world_controls() if name in used]
 
 
 def measured_models(origin):
     """The models whose accuracy is measured together: the real one with its snapshots, or the controls."""
-    return named_controls() if origin == "controls" else ["base_lm", *WORLD_SNAPSHOTS.values()]
+    return named_controls() if origin == "controls" else ["base_lm", *SNAPSHOTS.values()]
 
 
 def control_accuracies(target):

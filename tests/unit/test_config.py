@@ -8,7 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlmdiff.config.checkpoints import checkpoints, snapshots
 from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.storage import ground_truth_datasets
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -150,3 +152,33 @@ def test_bad_published_dictionary_is_explained(changes, words):
         load_config(with_published(**changes))
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_model_is_what_its_path_names_and_not_what_it_is_called():
+    values = copy.deepcopy(DEFAULT)
+    values["models"]["early"] = values["models"].pop("vlm_25")
+    values["models"]["vlm_50"]["path"] = "/data/mine"
+    values["models"]["blind"] = {"family": "causal_lm", "path": "world:vlm", "text_only": True}
+    for section in ("dictionaries", "comparisons"):
+        for entry in values[section].values():
+            if entry.get("model") == "vlm_25":
+                entry["model"] = "early"
+    values["stages"]["models"].remove("vlm_25")
+    values["steering"]["model"] = "early"
+    config = load_config(values)
+    known = {"base_lm": "base_lm", "vlm": "vlm", "vlm_75": "vlm_75", "early": "vlm_25"}
+    assert checkpoints(config) == known
+    controls = {name: name for name in ("vlm_shuffled", "vlm_no_spatial", "lm_continued")}
+    assert checkpoints(config, controls=True) == controls
+    assert snapshots(config) == {"vlm": 100, "vlm_75": 75, "early": 25}
+    values["models"]["vlm"]["path"] = "/data/tuned"
+    assert snapshots(load_config(values)) == {}
+
+
+def test_a_data_set_of_ones_own_has_no_scene_graphs_of_the_worlds_of_the_same_name():
+    values = copy.deepcopy(DEFAULT)
+    assert ground_truth_datasets(load_config(values)) == ["spatial_test", "general_test"]
+    values["datasets"] = {"spatial_test": {"kind": "folder", "path": "mine", "samples": 40}}
+    config = load_config(values)
+    assert ground_truth_datasets(config) == ["general_test"]
+    assert config.dataset("spatial_test").path == "mine"

@@ -43,9 +43,9 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
     "training_dynamics": (
         dictionaries.training_dynamics,
         lambda s, _: [tables.dictionary_metrics(s), tables.accuracy(s)],
-        ("vlm",),
+        ({"vlm_25": 25, "vlm_50": 50, "vlm_75": 75, "vlm": 100},),
     ),
-    "model_accuracy": (models.model_accuracy, lambda s, _: [tables.accuracy(s)], (["base_lm", "vlm"],)),
+    "model_accuracy": (models.model_accuracy, lambda s, _: [tables.accuracy(s)], ("vlm",)),
     "energy_vs_cosine": (
         adapted.energy_vs_cosine,
         lambda s, _: [tables.adapted(s), tables.thresholds(s), tables.final_features(s)],

@@ -24,7 +24,7 @@ from vlmdiff.figures.gallery import Grid, attention_grid, percent
 from vlmdiff.figures.gallery_table import best_features, load_tokenizer, locate_tokens, strongest
 from vlmdiff.figures.heads import head_table
 from vlmdiff.figures.prompts import wrapped
-from vlmdiff.figures.values import read_some, spearman
+from vlmdiff.figures.values import of_models, read_some, spearman
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.tables.features import FUNNEL
 
@@ -92,11 +92,13 @@ def test_volcano_puts_infinite_ratios_at_the_edge_and_drops_undefined_ones():
     assert 10 ** -one["y"] == pytest.approx(np.exp(one["log_p"]))
 
 
-def test_snapshots_of_the_model_are_found_by_name():
-    table = tables.accuracy(tables.STRONG)
-    extra = table.head(1).assign(model="vlm_lora", condition="image")
-    rows = model_snapshots(pd.concat([table, extra]), "vlm")
-    assert sorted(rows["snapshot"].unique()) == [25, 50, 75, 100]
+def test_snapshots_of_the_model_are_the_checkpoints_behind_the_names_of_the_config():
+    """The config calls the world's `vlm_50` `early`, and something else `vlm_50`."""
+    table = of_models(tables.accuracy(tables.STRONG), {"vlm": "vlm", "early": "vlm_50"})
+    rows = model_snapshots(table, {"vlm": 100, "early": 50})
+    whole = rows[(rows["group"] == "all") & (rows["dataset"] == tables.TARGET)]
+    assert list(zip(whole["model"], whole["snapshot"])) == [("early", 50), ("vlm", 100)]
+    assert list(whole["accuracy"]) == pytest.approx([0.5 + (0.99 - 0.5) * 50 / 100, 0.99])
     assert set(rows["condition"]) == {"image"}
 
 

@@ -87,9 +87,11 @@ def test_the_page_of_controls_judges_each(story, failures, tmp_path):
     answers = tmp_path / "accuracy.csv"
     write_table(confidence.comparisons(story), COMPARISONS, path)
     write_table(tables.accuracy(story), ACCURACY, answers)
-    write_comparisons([path], [answers], "controls", "world_*", tmp_path / "controls.md")
+    checkpoints = {"shuffled": "vlm_50"}
+    write_comparisons([path], [answers], checkpoints, "controls", "world_*", tmp_path / "controls.md")
     text = (tmp_path / "controls.md").read_text()
     assert "What the control models answer" in text
+    assert "| shuffled | image |" in text and "| vlm |" not in text
     assert "nothing to ablate" in text
     assert text.count("**not next to nothing**") == 2 * failures
     assert "world\\_\\*" in text
@@ -99,5 +101,5 @@ def test_the_page_of_controls_judges_each(story, failures, tmp_path):
 def test_other_targets_make_no_claim(tmp_path):
     path = tmp_path / "spatial.csv"
     write_table(confidence.comparisons(tables.NONE), COMPARISONS, path)
-    write_comparisons([path], [], "stages", "w", tmp_path / "stages.md")
+    write_comparisons([path], [], {}, "stages", "w", tmp_path / "stages.md")
     assert "next to nothing" not in (tmp_path / "stages.md").read_text()

@@ -105,9 +105,14 @@ class Config(Section):
         """Return a data set's entry, wherever it is declared."""
         return self.all_datasets()[name]
 
+    def world_datasets(self) -> dict[str, WorldDataset]:
+        """Return the built-in world's data sets, without those in whose place the user put others."""
+        entries = self.world.datasets.items() if self.world else []
+        return {name: entry for name, entry in entries if name not in self.datasets}
+
     def all_datasets(self) -> dict[str, Dataset | WorldDataset]:
         """Return the built-in world's data sets and the user's own."""
-        return {**(self.world.datasets if self.world else {}), **self.datasets}
+        return {**self.world_datasets(), **self.datasets}
 
     @model_validator(mode="after")
     def names_exist(self) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -84,16 +84,12 @@ def fvu_by_layer(metrics: pd.DataFrame) -> Figure:
     return figure
 
 
-def model_snapshots(accuracy: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Return a model's accuracies with images and those of its snapshots `<model>_<percent>`."""
-    pattern = re.compile(rf"{re.escape(model)}_(\d+)")
-    percent = {
-        name: FINAL if name == model else int(match.group(1))
-        for name in accuracy["model"].unique()
-        if (match := pattern.fullmatch(name)) or name == model
-    }
-    rows = accuracy[accuracy["model"].isin(percent) & (accuracy["condition"] == "image")]
-    return rows.assign(snapshot=rows["model"].map(percent)).sort_values(["snapshot", "group"], kind="stable")
+def model_snapshots(accuracy: pd.DataFrame, snapshots: Mapping[str, int]) -> pd.DataFrame:
+    """Return the accuracies with images of a model's snapshots, the last of which is the model itself."""
+    rows = accuracy[accuracy["model"].isin(snapshots) & (accuracy["condition"] == "image")]
+    return rows.assign(snapshot=rows["model"].map(snapshots)).sort_values(
+        ["snapshot", "group"], kind="stable"
+    )
 
 
 def draw_accuracy_over_snapshots(axis: Axes, rows: pd.DataFrame) -> None:
@@ -108,13 +104,13 @@ def draw_accuracy_over_snapshots(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 @styled
-def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, model: str) -> Figure:
+def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, snapshots: Mapping[str, int]) -> Figure:
     """Draw FVU and rotation over the snapshots of dictionaries, accuracy over those of the model.
 
     Args:
         metrics: DICTIONARY_METRICS with all snapshots; averaged over layers and evaluation sets.
-        accuracy: ACCURACY of the model and its snapshots `<model>_<percent>`.
-        model: the fine-tuned model.
+        accuracy: ACCURACY, under the names of the config.
+        snapshots: per cent of fine-tuning done, by the names of the fine-tuned model and its snapshots.
     """
     several = metrics.groupby("dictionary")["snapshot"].transform("nunique") > 1
     rows = metrics[several & (metrics["tokens"] == "text")]
@@ -135,7 +131,7 @@ def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, model: str)
         axis.set(xlabel="Training of the dictionary (%)", ylabel=label)
         axis.set_xticks(sorted(rows["snapshot"].unique()))
     legend_above(top, axes, columns=6)
-    models = model_snapshots(accuracy, model)
+    models = model_snapshots(accuracy, snapshots)
     datasets = list(dict.fromkeys(models["dataset"])) if models["snapshot"].nunique() > 1 else []
     panels = bottom.subplots(1, max(1, len(datasets)), squeeze=False, sharey=True)[0]
     if not datasets:

@@ -39,14 +39,15 @@ def draw_group_rows(axis: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, 
 
 
 @styled
-def model_accuracy(accuracy: pd.DataFrame, models: list[str]) -> Figure:
-    """Draw the accuracy of each model and condition against chance.
+def model_accuracy(accuracy: pd.DataFrame, model: str) -> Figure:
+    """Draw the accuracy of the fine-tuned model and of those that see no images against chance.
 
     Args:
-        accuracy: ACCURACY.
-        models: models to show, e.g. without the snapshots of fine-tuning.
+        accuracy: ACCURACY, under the names of the config.
+        model: the fine-tuned model; others that see, such as its snapshots, are left out.
     """
-    rows = accuracy[accuracy["model"].isin(models) & (accuracy["n"] > 0)]
+    others = set(accuracy.loc[accuracy["condition"] == "image", "model"]) - {model}
+    rows = accuracy[~accuracy["model"].isin(others) & (accuracy["n"] > 0)]
     if rows.empty:
         return message_figure("No model was evaluated.")
     rows = rows.assign(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,19 @@ def spearman(first: pd.Series, second: pd.Series) -> float:
     if len(pairs) < 3 or (pairs.nunique() < 2).any():
         return float("nan")
     return float(np.corrcoef(pairs["first"], pairs["second"])[0, 1])
+
+
+def of_models(accuracy: pd.DataFrame, checkpoints: Mapping[str, str]) -> pd.DataFrame:
+    """Return the accuracies of the config's models, under the names that the config gives them.
+
+    Args:
+        accuracy: ACCURACY, whose models are checkpoints of the built-in world.
+        checkpoints: the checkpoint of each model of the config that has one. A model of the same name as
+            a checkpoint may be another one.
+    """
+    names = pd.DataFrame({"model": checkpoints.values(), "name": checkpoints.keys()}, dtype=object)
+    found = accuracy.merge(names, on="model", how="inner")
+    return found.assign(model=found["name"])[accuracy.columns]
 
 
 def read_some(paths: Iterable[str | Path], schema: pa.Schema) -> pd.DataFrame:

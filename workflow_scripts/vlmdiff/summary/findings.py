@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from vlmdiff.summary.causal import Intervention, interventions
-from vlmdiff.summary.text import change, escape, interval, number, percent
+from vlmdiff.summary.text import change, escape, interval, number
 
 NAMED_HEADS = 3
 
@@ -15,18 +15,6 @@ NAMED_HEADS = 3
 def mean_of(values: pd.Series) -> str:
     """Write a count, or its mean over seeds."""
     return f"{values.mean():.0f}"
-
-
-def say_models(accuracy: pd.DataFrame, model: str, datasets: Iterable[str]) -> str:
-    """Say how well the model answers with and without its images; nothing if it was not evaluated."""
-    whole = accuracy[accuracy["group"].eq("all") & accuracy["model"].eq(model)]
-    parts = []
-    for dataset in datasets:
-        found = whole[whole["dataset"] == dataset].groupby("condition")["accuracy"].mean()
-        if "image" in found.index:
-            without = f" ({percent(found['no_image'])} without image)" if "no_image" in found.index else ""
-            parts.append(f"{percent(found['image'])} of {escape(dataset)}{without}")
-    return f"With its images {escape(model)} answers {' and '.join(parts)}." if parts else ""
 
 
 def say_features(thresholds: pd.DataFrame, funnel: pd.DataFrame, rule: str) -> str:

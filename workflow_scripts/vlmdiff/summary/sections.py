@@ -1,16 +1,14 @@
-"""The sections on models, dictionaries, adapted features and concepts."""
+"""The sections on dictionaries, adapted features and concepts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import pandas as pd
 
-from vlmdiff.summary.criteria import ACCURACY_GOAL, NULL_SHARE, at_chance
-from vlmdiff.summary.text import bracketed, escape, number, percent, table
+from vlmdiff.summary.criteria import NULL_SHARE
+from vlmdiff.summary.text import escape, number, percent, table
 
-CONDITIONS = MappingProxyType({"image": "", "no_image": ", no image", "shuffled_image": ", shuffled image"})
 STAGES = ("all", "visual", "adapted", "contrast", "adapted_and_contrast", "final")
 
 
@@ -40,70 +38,6 @@ class Section:
             self.lines.append(f"- {text}")
         if not holds:
             self.failed.append(failure)
-
-
-def accuracy_table(accuracy: pd.DataFrame) -> list[str]:
-    """Return a table with a line per data set and group, a column per model and condition."""
-    conditions = accuracy["condition"].map(CONDITIONS).fillna(accuracy["condition"])
-    rows = accuracy.assign(
-        who=[escape(f"{model}{how}") for model, how in zip(accuracy["model"], conditions)],
-        cell=[f"{100 * value:.1f}" for value in accuracy["accuracy"]],
-    )
-    wide = rows.pivot_table(
-        index=["dataset", "group"], columns="who", values="cell", aggfunc="first", sort=False
-    )
-    chance = rows.groupby(["dataset", "group"])["chance"].mean()
-    lines = [
-        [*map(escape, key), f"{100 * chance[key]:.1f}", *cells]
-        for key, cells in zip(wide.index, wide.fillna("").to_numpy())
-    ]
-    return table(("data", "group", "chance", *wide.columns), lines)
-
-
-def judge_model(section: Section, accuracy: pd.DataFrame, row: pd.Series, model: str) -> None:
-    """Hold one accuracy against the goal, or a control against chance; snapshots are only listed."""
-    how = CONDITIONS.get(row["condition"], row["condition"])
-    who = f"{escape(row['model'] + how)} on {escape(row['dataset'])}"
-    found = f"{bracketed(row['accuracy'], row['ci_low'], row['ci_high'])} %"
-    if row["model"] == model and row["condition"] == "image":
-        same = [row[key] for key in ("model", "condition", "dataset")]
-        kinds = accuracy[
-            accuracy["group"].ne("all") & accuracy[["model", "condition", "dataset"]].eq(same).all(axis=1)
-        ]
-        reached = int((kinds["accuracy"] >= ACCURACY_GOAL).sum())
-        goal = f"{100 * ACCURACY_GOAL:.0f} %"
-        holds = row["accuracy"] >= ACCURACY_GOAL
-        verdict = f"{'reaches' if holds else '**misses**'} the goal of {goal}"
-        text = f"{who}: {found} ({reached} of {len(kinds)} groups at {goal} or more): {verdict}."
-        section.claim(holds, text, f"{who}: {percent(row['accuracy'])}, {verdict}.")
-    elif not row["model"].startswith(f"{model}_"):
-        holds = at_chance(row["accuracy"], row["chance"])
-        verdict = "at chance" if holds else "**not at chance**"
-        text = f"Control {who}: {found}, chance {percent(row['chance'])}: {verdict}."
-        section.claim(holds, text, f"Control {who}: {percent(row['accuracy'])}, {verdict}.")
-
-
-def describe_models(accuracy: pd.DataFrame, model: str, datasets: list[str]) -> Section:
-    """Say whether the model answers with its images, and only with them.
-
-    Args:
-        accuracy: ACCURACY.
-        model: the fine-tuned model.
-        datasets: test data on which the claims are made.
-    """
-    section = Section("Models")
-    whole = accuracy[accuracy["group"].eq("all") & accuracy["dataset"].isin(datasets)]
-    if whole.empty:
-        text = f"No model was evaluated on {escape(', '.join(datasets))}."
-        section.claim(False, text, text)
-        return section
-    for _, row in whole.iterrows():
-        judge_model(section, accuracy, row, model)
-    # Other data sets, and snapshots without their images, are in the table file only.
-    snapshot_control = accuracy["model"].str.startswith(f"{model}_") & accuracy["condition"].ne("image")
-    rows = accuracy[~snapshot_control & accuracy["dataset"].isin(datasets)]
-    section.say("", "Accuracies in per cent:", "", *accuracy_table(rows))
-    return section
 
 
 def describe_dictionaries(metrics: pd.DataFrame, warm: str) -> Section:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from vlmdiff.figures.values import read_some
+from vlmdiff.figures.values import of_models, read_some
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import describe_ablation, describe_heads
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
-from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads, say_models
+from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads
+from vlmdiff.summary.models import CLEAN_RUN, describe_models, measured, say_models
 from vlmdiff.summary.sections import (
     Section,
     describe_adapted,
     describe_concepts,
     describe_dictionaries,
-    describe_models,
 )
 from vlmdiff.summary.text import escape
 from vlmdiff.tables.causal import (
@@ -46,7 +46,11 @@ QUESTION = (
 
 @dataclass(frozen=True)
 class Names:
-    """What the configuration calls things."""
+    """What the configuration calls things.
+
+    Attributes:
+        checkpoints: the built-in world's checkpoints behind models of the config, by the model's name.
+    """
 
     experiment: str
     model: str
@@ -56,6 +60,7 @@ class Names:
     ablation_data: tuple[str, str]
     heads_data: tuple[str, str]
     steering_data: tuple[str, str] = ("", "")
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
 
 
 def pattern(paths: Sequence[str | Path]) -> str:
@@ -137,12 +142,14 @@ PLAIN = {
 }
 
 
-def read_all(files: Mapping[str, Sequence[str | Path]]) -> dict[str, pd.DataFrame]:
-    """Read every kind of table; a kind without files is an empty table."""
+def read_all(files: Mapping[str, Sequence[str | Path]], names: Names) -> dict[str, pd.DataFrame]:
+    """Read every kind of table, of accuracies those of the config's models; one without files is empty."""
     found = {name: read_some(files.get(name, []), schema) for name, schema in PLAIN.items()}
     for name, schema in SEED_IN_PATH.items():
         paths = files.get(name, [])
         found[name] = read_seeds(paths, schema) if paths else schema.empty_table().to_pandas().assign(seed=0)
+    effects = (found["ablation"], found["head_ablation"])
+    found["accuracy"] = measured(of_models(found["accuracy"], names.checkpoints), effects, names.model)
     return found
 
 
@@ -152,10 +159,11 @@ def chapters_of(
     """Write all sections, each with its tables."""
     data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
     traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
+    asked = ("ablation", "head_ablation") if tables["accuracy"]["condition"].eq(CLEAN_RUN).any() else ()
     heads = ("scores", "agreement", "head_ablation")
     sure = ("recurrence", "check", "quality", "steering", "labels", "selection")
     chapters = [
-        (describe_models(tables["accuracy"], names.model, data), ("accuracy",)),
+        (describe_models(tables["accuracy"], names.model, data), ("accuracy", *asked)),
         (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
         (describe_adapted(tables["thresholds"], names.rule), ("thresholds",)),
         (describe_concepts(tables["funnel"]), ("funnel",)),
@@ -176,7 +184,7 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
         names: what the configuration calls things.
         files: paths of the tables by kind, the keys of `PLAIN` and `SEED_IN_PATH`; any may be missing.
     """
-    tables = read_all(files)
+    tables = read_all(files, names)
     data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
     traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
     findings = [
@@ -192,6 +200,7 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
 def write_comparisons(
     paths: Sequence[str | Path],
     accuracy: Sequence[str | Path],
+    checkpoints: Mapping[str, str],
     target: str,
     experiment: str,
     output: str | Path,
@@ -201,12 +210,13 @@ def write_comparisons(
     Args:
         paths: COMPARISONS of each concept.
         accuracy: ACCURACY of the control models; may be no file.
+        checkpoints: see `Names`.
         target: controls, stages or sensitivity.
         experiment: name of the experiment.
         output: where the page goes.
     """
     section = describe_comparisons([read_table(path, COMPARISONS) for path in paths], target)
-    describe_control_models(section, read_some(accuracy, ACCURACY))
+    describe_control_models(section, of_models(read_some(accuracy, ACCURACY), checkpoints))
     lines = [f"# {section.title} of experiment {escape(experiment)}", "", *section.lines, ""]
     if section.claims:
         lines += ["## Weak or negative results", "", *weak_results([section]), ""]

@@ -4,7 +4,7 @@ from vlmdiff.tables.columns import contract
 
 ACCURACY = contract(
     "Held-out accuracy of a model under a condition, by data set and group ('all' for the whole set).",
-    ("model", "str", "name of the model in the config"),
+    ("model", "str", "checkpoint of the built-in world, as `world:NAME` names it"),
     ("condition", "str", "image, no_image or shuffled_image"),
     ("dataset", "str", "name of the data set"),
     ("group", "str", "relation or kind of question; 'all' for the whole data set"),
