@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
 
 Work = Callable[[], object]
 COLUMNS = ["what", "size", "ratio", "median", "low", "high", "goal", "aim", "holds"]
@@ -83,6 +81,9 @@ def ratio_row(
 
 def show(rows: list[dict[str, object]]) -> None:
     """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*COLUMNS, title="Medians of ratios within rounds")
     for row in rows:
         numbers = [f"{row[name]:.3g}" for name in ("median", "low", "high")]

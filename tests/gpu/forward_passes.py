@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rows import Row, Setting
+from outcome import Row, Setting
 from tiny_models import write_samples
 from tiny_tokenizers import byte_tokenizer
 

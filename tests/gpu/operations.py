@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from rows import Row, Setting, at_most
+from outcome import Row, Setting, at_most
 from torch import Tensor
 
 from vlmdiff.dictionaries.evaluation import Score
@@ -15,42 +15,45 @@ from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDic
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 
 NAME = "operations"
-D_MODEL, D_SAE, K, N = 512, 4096, 32, 2048
-STEPS, RATE, BANDWIDTH = 20, 1e-3, 0.02
-# Float32 sums of 4,096 products; TF32 or 16-bit sums would miss it by far.
+K, STEPS, RATE, BANDWIDTH = 16, 20, 1e-3, 0.02
+# Float32 sums of thousands of products; TF32 or 16-bit sums would miss it by far.
 ROUNDING = 1e-4
+Shape = tuple[int, int, int]  # tokens, d_model, d_sae
+SHAPE, SMALL = (2048, 512, 4096), (160, 32, 256)
 
 
 def rows(setting: Setting) -> list[Row]:
     """Compare TopK and JumpReLU, with and without `b_dec` subtracted from the encoder's input."""
-    found = []
+    found, shape = [], SMALL if setting.small else SHAPE
     for subtract in (True, False):
         for kind in ("topk", "jumprelu"):
             size = f"{kind}, b_dec {'subtracted' if subtract else 'not subtracted'}"
-            dictionary, x = start(kind, subtract, setting.device)
+            dictionary, x = start(kind, subtract, shape, setting.device)
             found += [at_most(NAME, size, *one) for one in differences(dictionary, x)]
-            found.append(at_most(NAME, size, "weights after 20 steps", trajectory(kind, subtract, x), 1e-3))
+            found.append(
+                at_most(NAME, size, "weights after 20 steps", trajectory(kind, subtract, shape, x), 1e-3)
+            )
     return found
 
 
-def start(kind: str, subtract: bool, device: str) -> tuple[Dictionary, Tensor]:
-    """Return a dictionary with random weights and tokens `(N, D_MODEL)`, the same on every device."""
-    generator = torch.Generator().manual_seed(0)
+def start(kind: str, subtract: bool, shape: Shape, device: str) -> tuple[Dictionary, Tensor]:
+    """Return a dictionary with random weights and tokens `(n, d_model)`, the same on every device."""
+    generator, (n, d_model, d_sae) = torch.Generator().manual_seed(0), shape
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    x = normal(N, D_MODEL)
+    x = normal(n, d_model)
     if kind == "topk":
-        dictionary: Dictionary = TopKDictionary(D_MODEL, D_SAE, K, subtract)
+        dictionary: Dictionary = TopKDictionary(d_model, d_sae, K, subtract)
     else:
-        dictionary = JumpReLUDictionary(D_MODEL, D_SAE, BANDWIDTH, subtract)
+        dictionary = JumpReLUDictionary(d_model, d_sae, BANDWIDTH, subtract)
     with torch.no_grad():
-        dictionary.W_dec.copy_(normal(D_SAE, D_MODEL))
+        dictionary.W_dec.copy_(normal(d_sae, d_model))
         dictionary.normalise_decoder()
-        dictionary.W_enc.copy_(dictionary.W_dec.T + 0.1 * normal(D_MODEL, D_SAE) / D_MODEL**0.5)
-        dictionary.b_enc.copy_(0.1 * normal(D_SAE))
-        dictionary.b_dec.copy_(0.1 * normal(D_MODEL))
+        dictionary.W_enc.copy_(dictionary.W_dec.T + 0.1 * normal(d_model, d_sae) / d_model**0.5)
+        dictionary.b_enc.copy_(0.1 * normal(d_sae))
+        dictionary.b_dec.copy_(0.1 * normal(d_model))
         if kind == "jumprelu":
             dictionary.log_threshold.fill_(common_threshold(dictionary, x, K).log())
     return dictionary.to(device), x.to(device)
@@ -58,7 +61,8 @@ def start(kind: str, subtract: bool, device: str) -> tuple[Dictionary, Tensor]:
 
 def error(found: Tensor, expected: Tensor) -> float:
     """Return the largest difference as a fraction of the largest expected value."""
-    return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def differences(dictionary: Dictionary, x: Tensor) -> Iterator[tuple[str, float, float]]:
@@ -132,14 +136,14 @@ class Expected:
         return float(wrong.sum())
 
 
-def trajectory(kind: str, subtract: bool, x: Tensor) -> float:
+def trajectory(kind: str, subtract: bool, shape: Shape, x: Tensor) -> float:
     """Return the error of all weights after some steps of Adam, against float64 and dense autograd.
 
     Directions whose gradient is nearly nothing are as good as random under Adam, so weights are compared
     by their root mean squared difference.
     """
-    fast, _ = start(kind, subtract, x.device.type)
-    slow = start(kind, subtract, x.device.type)[0].double()
+    fast, _ = start(kind, subtract, shape, x.device.type)
+    slow = start(kind, subtract, shape, x.device.type)[0].double()
     adam = DictionaryAdam(fast, RATE)
     plain = torch.optim.Adam(slow.parameters(), lr=RATE)
     for part in x.split(len(x) // STEPS)[:STEPS]:

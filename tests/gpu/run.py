@@ -4,8 +4,9 @@
     python tests/gpu/run.py --small          # the same checks at toy sizes, on a CPU too
     python tests/gpu/run.py --only step_times --out results/gpu.csv
 
-It runs without an installation of this project: torch, triton, lightning, transformers, h5py, numba and pandas
-are enough for most of it. What else it wants is printed first, and a section that lacks it is left out.
+Nothing of this project need be installed: torch, triton, lightning, transformers, h5py, numba and pandas are
+enough for most of it. What else it wants is printed first, and a section that lacks it is left out; wheels
+that are unpacked into a folder on PYTHONPATH will do.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ TESTS = Path(__file__).resolve().parents[1]
 for folder in (TESTS, TESTS.parent / "workflow_scripts", TESTS / "gpu"):
     sys.path.insert(0, str(folder))
 
-from rows import Row, Setting, shown  # noqa: E402
+from outcome import Row, Setting, shown  # noqa: E402
 
 SECTIONS = ("operations", "trainings", "step_times", "forward_passes")
 NEEDED = ("torch", "pytorch_lightning", "transformers", "h5py", "numba", "pandas")

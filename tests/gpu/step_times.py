@@ -1,4 +1,4 @@
-"""A training step beside dense PyTorch and beside the encoder's product alone; memory; the fused pieces."""
+"""A training step beside dense PyTorch and beside the encoder's product alone, with peak memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from benchmarks.harness import measure
 from benchmarks.jumprelu_step import our_jumprelu
 from benchmarks.peers import our_step, plain_step
-from rows import Row, Setting
+from outcome import Row, Setting
 from torch import Tensor
 
 NAME = "step_times"
@@ -43,7 +43,7 @@ def one_size(kind: str, size: tuple[int, int, int, int], setting: Setting) -> li
     found = []
     for name in steps:
         found.append(Row(NAME, label, f"{name}: ms a step", float(times[name].median()) / STEPS * 1e3))
-        found.append(Row(NAME, label, f"{name}: peak GiB", peaks[name], "weights of all contestants included"))
+        found.append(Row(NAME, label, f"{name}: peak GiB", peaks[name], "all contestants' weights included"))
         if name != "ours":
             ratio = float((times[name] / times["ours"]).median())
             found.append(Row(NAME, label, f"{name} / ours", ratio, "median of ratios within rounds"))

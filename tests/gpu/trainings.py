@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from rows import Row, Setting
+from outcome import Row, Setting
 from safetensors.torch import load_file
 from small_trainings import JUMPRELU, TOPK, train
 from sparse_activations import write_sparse_shards
@@ -74,7 +74,5 @@ def same(one: Path, two: Path) -> bool:
 def agreement(size: str, what: str, one: Path, two: Path) -> Row:
     """Return the largest difference of weights; sums of a device may come in another order."""
     first, second = weights(one), weights(two)
-    largest = max(
-        float((first[name] - second[name]).abs().max() / first[name].abs().max()) for name in first
-    )
+    largest = max(float((first[name] - second[name]).abs().max() / first[name].abs().max()) for name in first)
     return Row(NAME, size, what, largest, "at most 0.001 of the largest weight", largest <= 1e-3)

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
-from vlmdiff.extraction.stream import ActivationStream
+
+if TYPE_CHECKING:
+    from vlmdiff.activations.store import ActivationStore
+    from vlmdiff.extraction.stream import ActivationStream
 
 log = logging.getLogger(__name__)
 SAMPLE_TOKENS = 16_384

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.together import counted_over_all, fraction_of_all, process_count
-from vlmdiff.extraction.stream import ActivationStream
 
-Activations = ActivationStore | ActivationStream
+if TYPE_CHECKING:
+    from vlmdiff.activations.store import ActivationStore
+    from vlmdiff.extraction.stream import ActivationStream
+
+    Activations = ActivationStore | ActivationStream
+
 DEAD_AFTER_TOKENS = 100_000
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -28,11 +28,13 @@ from vlmdiff.dictionaries.interruption import PlainCheckpoints, TrainingStoppedE
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import ActivationDataModule, DictionaryTask
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS
-from vlmdiff.extraction.stream import ActivationStream
 from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import TRAINING_LOG
+
+if TYPE_CHECKING:
+    from vlmdiff.extraction.stream import ActivationStream
 
 CHECKPOINT_EVERY_S = 60.0
 
@@ -77,8 +79,7 @@ def train_dictionary(
     folder, work = Path(folder), Path(checkpoints)
     recipe = Recipe.from_params(architecture, stage)
     settings = settings_digest(activations, layer, initial, seed, architecture, stage, provenance, code)
-    streamed = isinstance(activations, ActivationStream)
-    store = activations if streamed else ActivationStore(activations, layer)
+    store = ActivationStore(activations, layer) if isinstance(activations, Sequence) else activations
     dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"))
     facts = {**provenance, "layer": layer, "seed": seed, "input_scale": scale, "tokens": list(recipe.tokens)}
     task = DictionaryTask(dictionary, recipe, scale)
@@ -165,7 +166,7 @@ def settings_digest(
     Activations are represented by the checksums that their shards carry, or by what a stream makes them of.
     """
     total = hashlib.sha256(json.dumps([layer, seed, *values], sort_keys=True, default=dict).encode())
-    if isinstance(activations, ActivationStream):
+    if not isinstance(activations, Sequence):
         total.update(activations.fingerprint().encode())
         activations = []
     for path in activations:
