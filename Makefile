@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test long kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
+.PHONY: reproduce test long real kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -32,6 +32,13 @@ export OMP_WAIT_POLICY := PASSIVE
 	.venv-slurm/bin/pip check
 	touch $@
 
+# Real weights, tokenizers and English text, which packages ship (docs/real_lm.md); nothing of it runs elsewhere.
+.venv-real/installed: envs/requirements.txt envs/real.txt
+	$(PYTHON) -m venv .venv-real
+	.venv-real/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
+	.venv-real/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/real.txt
+	touch $@
+
 reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
@@ -42,8 +49,12 @@ test: .venv/peers
 
 # What `make test` leaves out, so that it takes less than half an hour on two slow cores: what the default
 # workflow finds, experiments in published layouts, kills and damage in a whole run, most kills of trainings.
-long: .venv/peers
+long: .venv/peers real
 	$(BIN)/pytest -m long
+
+# The whole method on real language models and real English text, from packages (docs/real_lm.md); `make real ARGS="-k tokenizers"`.
+real: .venv-real/installed
+	.venv-real/bin/pytest tests/real $(ARGS)
 
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
 # (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
@@ -88,4 +99,4 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv .venv-bench .venv-slurm results .snakemake
+	rm -rf .venv .venv-bench .venv-slurm .venv-real results .snakemake
