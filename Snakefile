@@ -44,7 +44,7 @@ onstart:
 
 
 onerror:
-    logger.error(failure_summary(f"{RESULTS}/logs", STARTED))
+    logger.error(failure_summary(f"{RESULTS}/logs", STARTED, log))
 
 
 rule all:

@@ -23,6 +23,7 @@ from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.digest import script_digest
 from vlmdiff.runtime.failures import failure_summary
+from vlmdiff.runtime.job import TOLD_AT_THE_END
 
 try:
     CFG = load_config(config)
@@ -30,6 +31,9 @@ except ConfigError as error:
     raise WorkflowError(str(error))
 
 STARTED = time.time()
+# Of several workflows Snakemake calls the main one's `onerror` alone.
+if workflow.modifier.is_main_snakefile():
+    os.environ[TOLD_AT_THE_END] = "1"
 RESULTS = f"results/{CFG.experiment}"
 LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)

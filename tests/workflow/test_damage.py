@@ -36,7 +36,7 @@ def fails(checkout: Path, *targets: str) -> str:
 
 def one_line(text: str) -> str:
     """Return the line in which a job says why it failed; there is one, with the log and the next step."""
-    found = set(re.findall(r"^.* ERROR vlmdiff: (\w+\[?.* failed: .*)$", text, re.MULTILINE))
+    found = set(re.findall(r"^(\w+\[?.* failed: .*)$", text, re.MULTILINE))
     assert len(found) == 1, text[-4000:]
     (line,) = found
     assert ".log" in line

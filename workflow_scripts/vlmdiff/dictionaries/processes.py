@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from vlmdiff.dictionaries.interruption import TrainingStoppedError
 from vlmdiff.runtime.files import replacing
 
 log = logging.getLogger(__name__)
+# How torchrun tells of a process that the system ended.
+SIGNAL = re.compile(r"Signal \d+ \((SIG\w+)\) received by PID")
+# What processes say that were left alone, which is a consequence.
+LOST_ANOTHER = re.compile(r"DistBackendError|DistNetworkError|Connection (closed|reset)|Broken pipe", re.I)
 
 
 class TrainingFailedError(RuntimeError):
@@ -97,8 +102,7 @@ def run(command: list[str], variables: Mapping[str, str], pass_on: bool) -> None
             kill what it has started.
     """
     log.info("starting %s", " ".join(command))
-    reasons: list[str] = []
-    last = "nothing"
+    said: list[str] = []
     with (
         subprocess.Popen(
             command,
@@ -113,15 +117,30 @@ def run(command: list[str], variables: Mapping[str, str], pass_on: bool) -> None
     ):
         for line in child.stdout:
             log.info("%s", line.rstrip())
-            last = line.strip() or last
-            reasons += [line.partition(worker.FAILED)[2].strip()] if worker.FAILED in line else []
+            said += [line.strip()] if line.strip() else []
         child.wait()
     if child.returncode == 0:
         return
-    reason = reasons[0] if reasons else f"the launcher ended with {child.returncode} and said: {last}"
+    reason = first_reason(said) or f"the launcher ended with {child.returncode} and said: {said[-1:]}"
     if stopped:
         raise TrainingStoppedError(reason)
     raise TrainingFailedError(reason)
+
+
+def first_reason(said: Iterable[str]) -> str | None:
+    """Return why the processes ended, as the first of them said that did not only lose another one.
+
+    A process that the system ended says nothing; its launcher names the signal.
+
+    Args:
+        said: what processes and launcher wrote, line by line.
+    """
+    reasons, ended = [], []
+    for line in said:
+        reasons += [line.partition(worker.FAILED)[2].strip()] if worker.FAILED in line else []
+        ended += [f"a process was ended by {match[1]}" for match in SIGNAL.finditer(line)]
+    causes = [reason for reason in reasons if not LOST_ANOTHER.search(reason)]
+    return next(iter([*causes, *ended, *reasons]), None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from vlmdiff.dictionaries.training import train_dictionary
+from vlmdiff.runtime.causes import cause
 
 log = logging.getLogger("vlmdiff")
 # How a process says in its last line why it ended.
@@ -30,7 +31,7 @@ def main(settings: str) -> None:
     except BaseException as error:
         if isinstance(error, Exception):
             log.exception("traceback")
-        log.error("%s%s: %s", FAILED, type(error).__name__, error)
+        log.error("%s%s", FAILED, cause(error))
         raise SystemExit(1) from None
 
 

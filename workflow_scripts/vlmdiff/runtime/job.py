@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.runtime.causes import cause
 from vlmdiff.runtime.locks import claim
-from vlmdiff.runtime.origin import origin
-from vlmdiff.runtime.records import check_inputs, write_records
 from vlmdiff.runtime.secrets import RedactingFormatter
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# Set by the workflow where it tells at the end of a run why jobs failed (`vlmdiff.runtime.failures`).
+TOLD_AT_THE_END = "VLMDIFF_FAILURES_TOLD_AT_THE_END"
 
 
 def limit_threads(threads: int) -> None:
@@ -38,10 +39,16 @@ def limit_threads(threads: int) -> None:
         os.environ[variable] = str(threads)
 
 
+def is_for_all(record: logging.LogRecord) -> bool:
+    """Tell whether a record goes to stderr too, and not into the log alone."""
+    return not getattr(record, "log_only", False)
+
+
 def start_logging(log_file: str | Path | None) -> None:
     """Send log records to the rule's log file and, from INFO on, to stderr, without secrets."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file:
+        handlers[0].addFilter(is_for_all)
         Path(log_file).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="w"))
         # A crash of native code, of which Python sees nothing, leaves its stack in the log as well.
@@ -66,9 +73,24 @@ def next_step(error: BaseException) -> str:
         return "give the rule more memory (`resources:` in the config) or lower its batch size"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "free disk space, then run snakemake again: finished jobs are kept"
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+    if isinstance(error, KeyboardInterrupt):
         return "run snakemake again: finished jobs are kept, trainings resume"
-    return "mend the cause, then run snakemake again: finished jobs are kept"
+    return "fix the cause, then run snakemake again: finished jobs are kept"
+
+
+def tell_failure(log: logging.Logger, name: str, error: BaseException, log_file: str | None) -> None:
+    """Write traceback and cause of a failure into the log, the cause last, in one line.
+
+    The run repeats that line at its end. Where nothing does, it goes to stderr too.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        log.error("%s failed", name, exc_info=error, extra={"log_only": True})
+    # A message may end its sentence by itself.
+    text = cause(error).rstrip(".")
+    log.error(
+        "%s failed: %s. Log: %s. Next: %s", name, text, log_file, next_step(error),
+        extra={"log_only": TOLD_AT_THE_END in os.environ},
+    )  # fmt: skip
 
 
 @contextmanager
@@ -88,6 +110,10 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
     name, started, clock = describe(snakemake), datetime.now(UTC), time.monotonic()
     log.info("%s started with %d thread(s)", name, snakemake.threads)
     try:
+        # Here, so that a package that is missing is told of like every other failure.
+        from vlmdiff.runtime.origin import origin
+        from vlmdiff.runtime.records import check_inputs, write_records
+
         # A job of a killed run may still make the same files, perhaps with other settings.
         with claim(f"{log_file}.lock") if log_file else nullcontext():
             check_inputs(snakemake.input)
@@ -95,11 +121,6 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
             facts = origin(snakemake, name, started.isoformat(timespec="seconds"), time.monotonic() - clock)
             write_records(snakemake.output, facts)
     except BaseException as error:
-        if isinstance(error, Exception):
-            log.exception("%s failed", name)
-        log.error(
-            "%s failed: %s: %s. Log: %s. Next: %s",
-            name, type(error).__name__, error, log_file, next_step(error),
-        )  # fmt: skip
+        tell_failure(log, name, error, log_file)
         raise SystemExit(1) from None
     log.info("%s finished after %.1f s", name, time.monotonic() - clock)
