@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from benchmarks.harness import Goal, measure, ratio_row
 
 # Text tokens of questions: (samples, tokens, d_model).
 SIZES = ((10_000, 12, 256), (2_000, 12, 4_096))
-BATCH, BATCHES = 2_048, 8
+BATCH = 2_048
 
 
 class Layouts:
@@ -29,8 +30,9 @@ class Layouts:
         self.values = rng.standard_normal((samples * tokens, d_model), dtype=np.float32)
         self.stored = self.values.astype(np.float16)
         self.shard, self.per_sample, self.npy = (folder / name for name in ("a.h5", "b.h5", "c.npy"))
-        # Rows of the batches for the layouts that have no order of their own.
-        self.rows = [rng.choice(len(self.values), BATCH, replace=False) for _ in range(BATCHES)]
+        # The batches of an epoch for the layouts that have no order of their own.
+        whole = len(self.values) // BATCH
+        self.rows = np.split(rng.permutation(len(self.values))[: whole * BATCH], whole)
 
     def write_shard(self) -> None:
         """Write our shard, checksums and the check of what was written included."""
@@ -82,17 +84,12 @@ class Layouts:
             values[start : start + 8192].astype(np.float32).sum()
 
     def shuffle_shard(self) -> None:
-        """Read shuffled batches, from disk."""
-        from vlmdiff.activations.shuffling import BUFFER_SLABS
-
-        batches = self.store.batches(["text"], BATCH, seed=0)
-        # A buffer of slabs is read at once: read as many batches as it holds.
-        assert BUFFER_SLABS * 4096 >= BATCH * BATCHES
-        for _ in range(BATCHES):
-            next(batches).sum()
+        """Read an epoch of shuffled batches, from disk."""
+        for batch in islice(self.store.batches(["text"], BATCH, seed=0), len(self.rows)):
+            batch.sum()
 
     def shuffle_per_sample(self) -> None:
-        """Read as many shuffled batches, row by row: the layout offers nothing else."""
+        """Read a single shuffled batch, row by row: the layout offers nothing else."""
         with h5py.File(self.per_sample) as file:
             for rows in self.rows[:1]:
                 np.stack([file[f"sample_{row // self.tokens}"][row % self.tokens] for row in rows]).sum()
@@ -103,11 +100,11 @@ class Layouts:
         for rows in self.rows:
             values[rows].astype(np.float32).sum()
 
-    def open_store(self, memory_bytes: int = 0) -> None:
+    def open_store(self) -> None:
         """Open the shard, checksums compared."""
         from vlmdiff.activations.store import ActivationStore
 
-        self.store = ActivationStore([self.shard], 0, memory_bytes=memory_bytes)
+        self.store = ActivationStore([self.shard], 0)
 
 
 def rows(rounds: int) -> list[dict[str, object]]:
@@ -137,7 +134,7 @@ def compare(layouts: Layouts, size: str, rounds: int) -> Iterator[dict[str, obje
         }
         times = measure(contestants, rounds)
         # One batch of the row-by-row layout stands for all: it takes too long.
-        scale = BATCHES if task == "shuffle" else 1
+        scale = len(layouts.rows) if task == "shuffle" else 1
         authors_time = times["per_sample"] * scale
         yield ratio_row(
             "shards", size, f"{task}: a dataset a sample / ours", authors_time / times["shard"], authors

@@ -18,7 +18,8 @@ import vlmdiff.activations.store as store_module
 from vlmdiff.activations import shards
 from vlmdiff.activations.format import ShardContent, ShardError, ShardHeader
 from vlmdiff.activations.precision import from_storage, to_storage
-from vlmdiff.activations.shuffling import cut_slabs
+from vlmdiff.activations.shuffling import ShuffledStream
+from vlmdiff.activations.slabs import Windows
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.activations.tokens import IMAGE, TEXT, type_codes
 from vlmdiff.activations.writer import write_shard
@@ -61,10 +62,14 @@ def store(paths) -> ActivationStore:
     return ActivationStore(paths, LAYER)
 
 
+# Two bytes a value: a buffer of 20 tokens.
+BUFFER = 2 * D_MODEL * 20
+
+
 @pytest.fixture
-def small_slabs(monkeypatch) -> None:
-    """Make several buffers out of the few tokens that there are."""
-    monkeypatch.setattr(store_module, "SLAB_TOKENS", 3)
+def small_windows(monkeypatch) -> None:
+    """Make several windows out of the few tokens that there are."""
+    monkeypatch.setattr(store_module, "rows_per_chunk", lambda d_model: 3 * store_module.WINDOWS_PER_CHUNK)
 
 
 def ids(batches: list[torch.Tensor]) -> list[int]:
@@ -100,9 +105,11 @@ def test_chunks_give_all_selected_tokens_in_order(store, token_types, max_tokens
     assert store.n_tokens(token_types) == len(expected)
 
 
-@pytest.mark.usefixtures("small_slabs")
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("buffer_bytes", [1, BUFFER, 2**30])
 @pytest.mark.parametrize("token_types", [["text"], ["image", "text"]])
-def test_every_token_comes_once_an_epoch_in_another_order_each(store, token_types):
+def test_every_token_comes_once_an_epoch_in_another_order_each(paths, token_types, buffer_bytes):
+    store = ActivationStore(paths, LAYER, buffer_bytes)
     tokens = store.n_tokens(token_types)
     # Batches of one token end with the epoch whatever its length.
     stream = store.batches(token_types, 1, seed=3)
@@ -112,32 +119,38 @@ def test_every_token_comes_once_an_epoch_in_another_order_each(store, token_type
     assert len({tuple(first), tuple(second), tuple(expected)}) == 3
 
 
-@pytest.mark.usefixtures("small_slabs")
-@given(start=st.integers(0, 40), size=st.integers(1, 70), seed=st.integers(0, 3))
+@pytest.mark.usefixtures("small_windows")
+@given(
+    start=st.integers(0, 40),
+    size=st.integers(1, 70),
+    seed=st.integers(0, 3),
+    buffer_bytes=st.sampled_from([1, BUFFER, 2**30]),
+)
 @settings(max_examples=40, deadline=None)
-def test_batches_continue_identically_at_any_step(paths, start, size, seed):
-    store = ActivationStore(paths, LAYER)
+def test_batches_continue_identically_at_any_step(paths, start, size, seed, buffer_bytes):
+    store = ActivationStore(paths, LAYER, buffer_bytes)
     whole = list(islice(store.batches(["text", "image"], size, seed), start + 3))
     continued = list(islice(store.batches(["text", "image"], size, seed, start_step=start), 3))
     assert all(batch.shape == (size, D_MODEL) and batch.dtype == torch.float32 for batch in continued)
     assert ids(continued) == ids(whole[start:])
 
 
-@pytest.mark.usefixtures("small_slabs")
-def test_order_does_not_depend_on_memory_or_batch_size(paths):
-    roomy = ActivationStore(paths, LAYER).batches(["text"], 4, seed=1)
-    frugal = ActivationStore(paths, LAYER, memory_bytes=0).batches(["text"], 8, seed=1)
-    assert ids(list(islice(roomy, 40))) == ids(list(islice(frugal, 20)))
+@pytest.mark.usefixtures("small_windows")
+def test_order_does_not_depend_on_batch_size(paths):
+    narrow = ActivationStore(paths, LAYER, BUFFER).batches(["text"], 4, seed=1)
+    wide = ActivationStore(paths, LAYER, BUFFER).batches(["text"], 8, seed=1)
+    assert ids(list(islice(narrow, 40))) == ids(list(islice(wide, 20)))
 
 
-@pytest.mark.usefixtures("small_slabs")
+@pytest.mark.usefixtures("small_windows")
 def test_order_depends_on_the_seed(store):
     one, other = (ids(list(islice(store.batches(["text"], 8, seed), 3))) for seed in (0, 1))
     assert one != other
 
 
-@pytest.mark.usefixtures("small_slabs")
-def test_rows_are_mixed_across_slabs(store):
+@pytest.mark.usefixtures("small_windows")
+def test_rows_are_mixed_across_windows(paths):
+    store = ActivationStore(paths, LAYER, BUFFER)
     first = ids(list(islice(store.batches(["text", "image"], 8, seed=0), 1)))
     assert len({token // 3 for token in first}) > 3
 
@@ -146,31 +159,68 @@ def count_reads(monkeypatch) -> list:
     """Record the rows that are read of residuals."""
     selections, original = [], shards.read_rows
 
-    def recording(dataset, start, stop):
+    def recording(dataset, start, stop, out=None):
         selections.append((start, stop))
-        return original(dataset, start, stop)
+        return original(dataset, start, stop, out)
 
     monkeypatch.setattr(shards, "read_rows", recording)
     return selections
 
 
-@pytest.mark.usefixtures("small_slabs")
-def test_only_slabs_are_read_and_only_once_if_memory_allows(paths, monkeypatch):
-    store, frugal = ActivationStore(paths, LAYER), ActivationStore(paths, LAYER, memory_bytes=0)
+@pytest.mark.usefixtures("small_windows")
+def test_a_selection_that_fits_is_read_once_and_others_once_an_epoch(paths, monkeypatch):
+    tokens = ActivationStore(paths, LAYER).n_tokens(["image", "text"])
+    for buffer_bytes, times in ((2**30, 1), (BUFFER, 3)):
+        store = ActivationStore(paths, LAYER, buffer_bytes)
+        with monkeypatch.context() as patched:
+            selections = count_reads(patched)
+            list(islice(store.batches(["image", "text"], tokens, seed=0), 3))
+        assert sum(stop - start for start, stop in selections) == times * tokens
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_windows_without_a_wanted_token_are_not_read(paths, monkeypatch):
+    store = ActivationStore(paths, LAYER)
+    rows = np.concatenate([shard.token_type for shard in store.shards]) == TEXT
+    wanted = set((np.flatnonzero(rows) // 3).tolist())
     selections = count_reads(monkeypatch)
-    slabs = sum(len(list(cut_slabs(0, s.token_type == TEXT, 3))) for s in store.shards)
-    list(islice(store.batches(["text"], 16, seed=0), 12))
-    assert len(selections) == slabs
-    list(islice(frugal.batches(["text"], 16, seed=0), 12))
-    assert len(selections) > 2 * slabs
+    next(store.batches(["text"], 4, seed=0))
+    read = sum(stop - start for start, stop in selections)
+    assert read == sum(row // 3 in wanted for row in range(len(rows))) < len(rows)
 
 
-@pytest.mark.usefixtures("small_slabs")
+@pytest.mark.usefixtures("small_windows")
 def test_restarting_late_skips_without_reading(paths, monkeypatch):
-    store = ActivationStore(paths, LAYER, memory_bytes=0)
+    store = ActivationStore(paths, LAYER, BUFFER)
     selections = count_reads(monkeypatch)
     next(store.batches(["text"], 4, seed=0, start_step=10_000))
-    assert len(selections) <= 16
+    assert sum(stop - start for start, stop in selections) < 64
+
+
+PICTURES, EACH = 4_000, 576
+
+
+def pictures_in_a_batch(seed: int) -> int:
+    """Count pictures in a batch of 4,096 image tokens, rows being read as their picture's number."""
+    mask = np.tile(np.arange(EACH + 20) < EACH, PICTURES)
+    windows = Windows([mask], 64)
+
+    def fill(members: np.ndarray) -> np.ndarray:
+        return np.concatenate([slab.rows // (EACH + 20) for slab in windows.slabs(members)])
+
+    rows = 2**30 // (2 * 4096)
+    stream = ShuffledStream(windows.sizes, fill, seed, -(-int(windows.sizes.sum()) // rows))
+    return len(set(next(stream.batches(4096, 0)).tolist()))
+
+
+def test_a_batch_of_image_tokens_sees_many_pictures():
+    """At a width of 4,096 a buffer of 1 GiB takes one window of 64 rows in 18.
+
+    A picture touches 1 + 575 / 64 windows, so that a share 1 - (17 / 18)^9.98 of the pictures, 1,739, lies in
+    a buffer. 4,096 draws find fewer of them: those with n tokens there with probability 1 - e^(-n / 32).
+    A buffer of eight slabs of 4,096 rows, as there was before, has at most 64 pictures.
+    """
+    assert all(1_400 < pictures_in_a_batch(seed) < 1_550 for seed in range(3))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from vlmdiff.activations.format import (
     remake,
     rows_per_chunk,
 )
+from vlmdiff.runtime.hdf5 import open_hdf5
+from vlmdiff.runtime.storage import not_read
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class Shard:
                     raise remake(self.path, f"layer {layer} was altered (its checksum differs)")
 
 
-def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
-    """Return rows `start:stop`; whole chunks as they lie in the file, without HDF5's selections."""
+def read_rows(dataset: h5py.Dataset, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Return rows `start:stop`, in `out` if given; whole chunks as they lie, without HDF5's selections."""
     size = dataset.chunks[0]
-    values = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype)
+    values = np.empty((stop - start, *dataset.shape[1:]), dataset.dtype) if out is None else out
     for first, last in pairwise(chunk_cuts(start, stop, size)):
         part = values[first - start : last - start]
         if len(part) == size:
@@ -102,16 +104,23 @@ def read_rows(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
 
 @contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
-    """Open an HDF5 file to read, with errors that name the file and the remedy."""
+    """Open an HDF5 file to read, with errors that name the file and the remedy.
+
+    Raises:
+        ShardError: the file is missing or damaged.
+        StorageError: the system does not let us read it; the file may be whole.
+    """
     if not path.is_file():
         raise ShardError(f"{path}: no such file; run snakemake, which makes it")
     try:
-        with h5py.File(path, "r") as file:
+        # Without a cache of chunks a part of a chunk is read as such, not with the whole chunk around it.
+        with open_hdf5(path, rdcc_nbytes=0) as file:
             yield file
     except ShardError:
         raise
     except Exception as error:  # damaged files make HDF5 fail in many ways
-        raise remake(path, f"not a whole activation shard ({type(error).__name__}: {error})") from error
+        damaged = remake(path, f"not a whole activation shard ({type(error).__name__}: {error})")
+        raise not_read(path, error) or damaged from error
 
 
 def open_shard(path: str | Path) -> Shard:

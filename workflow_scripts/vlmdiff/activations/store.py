@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import torch
 from jaxtyping import Float32, Int32, Int64, UInt8
 from torch import Tensor
 
-from vlmdiff.activations.format import ShardError, remake
+from vlmdiff.activations.format import STORED, ShardError, remake, rows_per_chunk
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shards import Shard, open_shard
-from vlmdiff.activations.shuffling import ShuffledStream, Slab, cut_slabs, group_slabs
+from vlmdiff.activations.shuffling import ShuffledStream
+from vlmdiff.activations.slabs import Slab, Windows, group_slabs
 from vlmdiff.activations.tokens import type_codes
 
-MEMORY_BYTES = 2**30
-SLAB_TOKENS = 4096
+BUFFER_BYTES = 2**30
+# Small enough that a buffer holds windows of many samples, large enough to be read at the speed of the disk.
+WINDOWS_PER_CHUNK = 4
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,19 @@ class ActivationStore:
         token_types: types of the tokens that are stored.
     """
 
-    def __init__(self, paths: Sequence[str | Path], layer: int, memory_bytes: int = MEMORY_BYTES) -> None:
+    def __init__(self, paths: Sequence[str | Path], layer: int, buffer_bytes: int = BUFFER_BYTES) -> None:
         """Open and check all shards; reads the layer once to compare checksums.
 
         Args:
             paths: all shards of one model and data set.
             layer: decoder block.
-            memory_bytes: a selection of at most this size is kept in memory after the first epoch.
+            buffer_bytes: tokens of about this size are shuffled together; a selection that fits stays in
+                memory.
 
         Raises:
             ShardError: no shards, shards that do not belong together, or a shard that is damaged.
         """
-        self.layer, self.memory_bytes = layer, memory_bytes
+        self.layer, self.buffer_bytes = layer, buffer_bytes
         self.shards = sorted((open_shard(path) for path in paths), key=lambda shard: shard.header.block)
         check_together(self.shards)
         for shard in self.shards:
@@ -90,14 +94,14 @@ class ActivationStore:
         first_sample = np.cumsum([0, *(len(shard.sample_id) for shard in self.shards)])
         masks = (np.isin(shard.token_type, codes) for shard in self.shards)
         for slabs in group_slabs(masks, max_tokens):
-            places = [(self.shards[slab.shard], slab.start + slab.rows) for slab in slabs]
+            places = [(self.shards[slab.shard], slab.rows) for slab in slabs]
             firsts = first_sample[[slab.shard for slab in slabs]]
             sample = [
                 np.searchsorted(shard.offsets, rows, side="right") - 1 + first
                 for (shard, rows), first in zip(places, firsts, strict=True)
             ]
             yield Chunk(
-                from_storage(joined(self._stored(slabs))),
+                from_storage(self._stored(slabs, sum(len(rows) for _, rows in places))),
                 *(
                     torch.from_numpy(joined([getattr(shard, name)[rows] for shard, rows in places]))
                     for name in ("token_type", "token_id", "position")
@@ -110,8 +114,8 @@ class ActivationStore:
     ) -> Iterator[Float32[Tensor, "batch_tokens d_model"]]:
         """Yield full batches of shuffled tokens without end, each token once an epoch.
 
-        Batch `i` is the same whatever `start_step` and `memory_bytes` are; it depends on `seed` and
-        on how samples are cut into shards. Batches run over the ends of epochs.
+        Batch `i` is the same whatever `start_step` is and wherever samples are cut into shards; it
+        depends on `seed` and `buffer_bytes`. Batches run over the ends of epochs.
 
         Args:
             token_types: which tokens.
@@ -123,14 +127,18 @@ class ActivationStore:
             ShardError: there is no token of these types.
         """
         codes = self._codes(token_types)
-        masks = [np.isin(shard.token_type, codes) for shard in self.shards]
-        slabs = [slab for index, mask in enumerate(masks) for slab in cut_slabs(index, mask, SLAB_TOKENS)]
-        if not slabs:
+        length = max(1, rows_per_chunk(self.d_model) // WINDOWS_PER_CHUNK)
+        windows = Windows([np.isin(shard.token_type, codes) for shard in self.shards], length)
+        if not (total := int(windows.sizes.sum())):
             raise ShardError(
                 f"{self.shards[0].path} and its neighbours hold no tokens of the types {list(token_types)}"
             )
-        fits = 2 * self.d_model * sum(len(slab.rows) for slab in slabs) <= self.memory_bytes
-        stream = ShuffledStream(slabs, self._stored, seed, keep=fits)
+
+        def fill(members: np.ndarray) -> np.ndarray:
+            return self._stored(windows.slabs(members), int(windows.sizes[members].sum()))
+
+        buffers = -(-total * 2 * self.d_model // self.buffer_bytes)
+        stream = ShuffledStream(windows.sizes, fill, seed, buffers)
         return (from_storage(rows) for rows in stream.batches(batch_tokens, start_step * batch_tokens))
 
     def _codes(self, token_types: Sequence[str]) -> np.ndarray:
@@ -146,16 +154,17 @@ class ActivationStore:
             )
         return type_codes(token_types)
 
-    def _stored(self, slabs: Sequence[Slab]) -> list[np.ndarray]:
-        """Return the selected rows of pieces; every shard is opened once."""
-        found: dict[int, np.ndarray] = {}
-        for shard in {slab.shard for slab in slabs}:
+    def _stored(self, slabs: Sequence[Slab], total: int) -> np.ndarray:
+        """Return the `total` selected rows of slabs in the order of shards; every shard is opened once."""
+        header, done = self.shards[0].header, 0
+        values = np.empty((total, self.d_model), STORED[header.dtype])
+        for shard, members in groupby(slabs, key=lambda slab: slab.shard):
             with self.shards[shard].rows(self.layer) as read:
-                for place, slab in enumerate(slabs):
-                    if slab.shard == shard:
-                        values = read(slab.start, slab.stop)
-                        found[place] = values if len(slab.rows) == len(values) else values[slab.rows]
-        return [found[place] for place in range(len(slabs))]
+                for slab in members:
+                    size = int(np.count_nonzero(slab.chosen))
+                    slab.read(read, rows_per_chunk(self.d_model), values[done : done + size])
+                    done += size
+        return values
 
 
 def joined(parts: Sequence[np.ndarray]) -> np.ndarray:

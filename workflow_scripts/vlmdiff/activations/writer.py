@@ -30,6 +30,7 @@ from vlmdiff.activations.format import (
 )
 from vlmdiff.activations.shards import open_shard
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.hdf5 import open_hdf5
 
 
 class ShardWriter:
@@ -157,7 +158,7 @@ def shard_writer(path: str | Path, header: ShardHeader) -> Iterator[ShardWriter]
         # The latest layout has checksums on HDF5's own structures: readers crash on damage in the older one.
         # Without a cache of chunks every write goes to the disk at once: HDF5 crashes with one that it cannot
         # write out, on a full disk.
-        with h5py.File(temporary, "w", libver="latest", rdcc_nbytes=0) as file:
+        with open_hdf5(temporary, "w", libver="latest", rdcc_nbytes=0) as file:
             writer = ShardWriter(file, header, Path(path))
             yield writer
             writer.finish()

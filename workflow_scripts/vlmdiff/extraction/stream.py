@@ -5,34 +5,38 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from vlmdiff.activations.format import ShardError, Storage, check_finite
+from vlmdiff.activations.format import STORED, ShardError, Storage, check_finite
 from vlmdiff.activations.precision import from_storage
-from vlmdiff.activations.tokens import TOKEN_TYPES
-from vlmdiff.data.batching import alike
+from vlmdiff.activations.shuffling import ShuffledStream
+from vlmdiff.activations.tokens import type_codes
+from vlmdiff.data.batching import alike, prepare_batches
 from vlmdiff.data.samples import Sample, dataset_fingerprint
-from vlmdiff.extraction.blocks import capture_samples, first_samples
+from vlmdiff.extraction.blocks import capture_batch, first_samples
 from vlmdiff.models.registry import load_subject
 
 if TYPE_CHECKING:
     from vlmdiff.models.subject import Subject
 
-POOL_SAMPLES = 512
+POOL_SAMPLES = 1024
+BUFFER_BYTES = 2**32
+# Samples whose token ids are held at once, to count them.
+COUNTED_SAMPLES = 1024
 log = logging.getLogger(__name__)
 
 
 class ActivationStream:
     """One layer's residuals of a model shown a data set, made when they are needed.
 
-    Samples come in a new random order every epoch. Those of a pool are run together and their tokens
-    shuffled; pools follow one another. Values are rounded to 16 bits, as in a store.
+    Samples come in a new random order every epoch. The tokens of a pool of samples are shuffled together;
+    pools follow one another. Values are rounded to 16 bits, as in a store.
 
     Attributes:
         d_model: residual width.
@@ -57,7 +61,8 @@ class ActivationStream:
             layer: decoder block; later ones do not run.
             storage: 16-bit type to which values are rounded.
             batch_tokens: most tokens of a forward pass, padding included.
-            pool_samples: samples whose tokens are shuffled together.
+            pool_samples: samples whose tokens are shuffled together; fewer where their values would take
+                more than 4 GiB.
 
         Raises:
             SubjectError: the model does not have the layer.
@@ -73,15 +78,17 @@ class ActivationStream:
         parts = [self.subject.fingerprint, dataset_fingerprint(self.samples), self.layer, self.storage]
         return hashlib.sha256(repr([*parts, self.pool_samples]).encode()).hexdigest()
 
-    def token_counts(self, token_types: Sequence[str]) -> list[int]:
+    def token_counts(self, token_types: Sequence[str]) -> Int64[np.ndarray, " samples"]:
         """Return how many tokens of the given types each sample has, without running the model."""
-        codes = {TOKEN_TYPES[name] for name in token_types}
-        counts = [0] * self.n_samples
+        codes = type_codes(token_types)
+        counts = np.zeros(self.n_samples, np.int64)
         for (_, chat), members in alike(self.samples).items():
-            prompts = [self.samples[i].prompt for i in members]
-            sizes = [self.samples[i].image_size() for i in members]
-            for index, types in zip(members, self.subject.types(prompts, sizes, chat), strict=True):
-                counts[index] = sum(one in codes for one in types)
+            for first in range(0, len(members), COUNTED_SAMPLES):
+                some = members[first : first + COUNTED_SAMPLES]
+                shown = [self.samples[i] for i in some]
+                prompts, sizes = [one.prompt for one in shown], [one.image_size() for one in shown]
+                for index, types in zip(some, self.subject.types(prompts, sizes, chat), strict=True):
+                    counts[index] = np.isin(types, codes).sum()
         return counts
 
     def batches(
@@ -101,40 +108,37 @@ class ActivationStream:
             ShardError: there is no token of these types, or a value does not fit into 16 bits.
         """
         counts = self.token_counts(token_types)
-        if not sum(counts):
+        if not (total := int(counts.sum())):
             raise ShardError(f"the data set has no tokens of the types {list(token_types)}")
-        rows, waiting = [], 0
-        for pool in self.pools(token_types, counts, seed, start_step * batch_tokens):
-            rows.append(pool)
-            waiting += len(pool)
-            while waiting >= batch_tokens:
-                joined = np.concatenate(rows)
-                yield from_storage(joined[:batch_tokens])
-                rows, waiting = [joined[batch_tokens:]], waiting - batch_tokens
 
-    def pools(
-        self, token_types: Sequence[str], counts: Sequence[int], seed: int, skipped: int
-    ) -> Iterator[np.ndarray]:
-        """Yield the shuffled tokens of one pool after the other, without the first `skipped` tokens."""
-        epoch, skipped = divmod(skipped, sum(counts))
-        while True:
-            order = np.random.default_rng([seed, epoch]).permutation(self.n_samples)
-            cuts = [order[i : i + self.pool_samples] for i in range(0, len(order), self.pool_samples)]
-            ends = list(accumulate(sum(counts[i] for i in cut) for cut in cuts))
-            for number, (cut, end) in enumerate(zip(cuts, ends, strict=True)):
-                start = ends[number - 1] if number else 0
-                if end > skipped:
-                    rows = self.run([self.samples[i] for i in cut], token_types)
-                    turn = np.random.default_rng([seed, epoch, number]).permutation(len(rows))
-                    yield rows[turn][max(0, skipped - start) :]
-            epoch, skipped = epoch + 1, 0
+        def fill(members: np.ndarray) -> np.ndarray:
+            return self.run(members, counts[members], token_types)
 
-    def run(self, samples: Sequence[Sample], token_types: Sequence[str]) -> np.ndarray:
-        """Return the 16-bit residuals (tokens, d_model) of samples, in their order."""
-        captured = capture_samples(
-            self.subject, samples, [self.layer], self.storage, self.batch_tokens, token_types
-        )
-        values = np.concatenate([one.residual[self.layer] for one in captured])
+        pools = max(-(-self.n_samples // self.pool_samples), -(-total * 2 * self.d_model // BUFFER_BYTES))
+        stream = ShuffledStream(counts, fill, seed, pools)
+        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_step * batch_tokens))
+
+    def run(
+        self,
+        members: Int64[np.ndarray, " members"],
+        counts: Int64[np.ndarray, " members"],
+        token_types: Sequence[str],
+    ) -> np.ndarray:
+        """Return the 16-bit residuals (tokens, d_model) of some samples, in their order.
+
+        Args:
+            members: which samples.
+            counts: how many tokens of the given types each of them has.
+            token_types: which tokens.
+        """
+        ends = np.cumsum(counts)
+        values = np.empty((int(ends[-1]), self.d_model), STORED[self.storage])
+        batches = prepare_batches(self.subject, [self.samples[i] for i in members], self.batch_tokens)
+        with torch.inference_mode():
+            for indices, batch in batches:
+                found = capture_batch(self.subject, batch, [self.layer], self.storage, token_types)
+                for index, one in zip(indices, found, strict=True):
+                    values[ends[index] - counts[index] : ends[index]] = one.residual[self.layer]
         check_finite(values, self.layer, self.storage, f"model '{self.subject.name}'")
         return values
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vlmdiff.models.batch import Batch, make_batch
+from vlmdiff.models.batch import Batch, token_types
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.hooks import Edit, record_inputs, record_outputs, stop_after, whole
 from vlmdiff.models.logits import precise_logits
@@ -114,10 +114,14 @@ class Subject(ABC):
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
     ) -> list[list[int]]:
         """Return the types of the tokens that each prompt will have; arguments as for `rows`."""
-        rows = self.rows(prompts, sizes, as_chat)
         image_id = getattr(self, "image_id", None)
-        batch = make_batch(rows, self.pad_id, self.bos_id, image_id)
-        return [types[: len(row)] for types, row in zip(batch.token_type.tolist(), rows, strict=True)]
+
+        def typed(row: list[int]) -> list[int]:
+            ids = torch.tensor([row])
+            return token_types(ids, torch.ones_like(ids), self.bos_id, image_id)[0].tolist()
+
+        # One by one: beside the longest of a data set, every prompt would be as long.
+        return [typed(row) for row in self.rows(prompts, sizes, as_chat)]
 
     @abstractmethod
     def embed(self, batch: Batch) -> Float[Tensor, "samples sequence d_model"]:

@@ -16,6 +16,8 @@ from typing import Any
 import xxhash
 
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.hdf5 import open_hdf5
+from vlmdiff.runtime.storage import not_read
 
 FOLDER = "provenance"
 READ_BYTES = 2**22
@@ -79,15 +81,13 @@ def stated_checksum(path: Path) -> str:
     Raises:
         Exception: of HDF5's, of any kind, if the file is damaged or none of its own.
     """
-    import h5py
-
     digest = xxhash.xxh3_128()
 
     def add(name: str, item: Any) -> None:
         for key in sorted(item.attrs):
             digest.update(f"{name} {key} {item.attrs[key]!r}\n".encode())
 
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         add("", file)
         file.visititems(add)
     return digest.hexdigest()
@@ -131,10 +131,16 @@ def write_records(outputs: Iterable[str | Path], origin: dict[str, Any]) -> None
 
 
 def read_record(record: Path) -> dict[str, Any] | None:
-    """Return a record; None if there is none or it cannot be read."""
+    """Return a record; None if there is none or it is damaged.
+
+    Raises:
+        StorageError: the system does not let us read it.
+    """
     try:
         found = json.loads(record.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if problem := not_read(record, error):
+            raise problem from error
         return None
     return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
 
@@ -161,12 +167,18 @@ def problems_of(path: Path, record: dict[str, Any], whole: bool) -> Iterator[Pro
 
 
 def same_content(file: Path, expected: dict[str, Any], whole: bool) -> bool:
-    """Compare a file with its recorded checksum."""
+    """Compare a file with its recorded checksum.
+
+    Raises:
+        OSError: the system does not let us read it.
+    """
     if whole or "attributes" not in expected:
         return bytes_checksum(file) == expected["xxh3_128"]
     try:
         return stated_checksum(file) == expected["attributes"]
-    except Exception:  # damaged files make HDF5 fail in many ways
+    except Exception as error:  # damaged files make HDF5 fail in many ways
+        if problem := not_read(file, error):
+            raise problem from error
         return False
 
 

@@ -1,9 +1,10 @@
-"""A disk that is full or read-only, said in one line."""
+"""A disk that refuses to write or to read, said in one line."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,26 @@ CLOSED = {
     errno.EACCES: "writing is not permitted",
     errno.EPERM: "writing is not permitted",
 }
+# A file of wrong content makes its reader ask for impossible places; such answers say nothing of the disk.
+OF_CONTENT = {errno.EINVAL, errno.EOVERFLOW, errno.EFBIG, errno.ENOENT}
+# How libraries in other languages write an error's number: HDF5, Arrow, Rust.
+NUMBERED = re.compile(r"(?:errno(?: =)? |os error )(\d+)")
+REMEDIES = {
+    errno.EACCES: "make it readable for you",
+    errno.EPERM: "make it readable for you",
+    errno.EMFILE: "allow more open files (`ulimit -n`)",
+    errno.ENFILE: "allow more open files on this machine",
+    errno.ENOMEM: "give the job more memory (`resources:` in the config)",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a file",
+}
+FAILING = "see whether the disk or the network file system works"
 # Of writers that do not say why they failed: fewer free bytes than this are none.
 NOTHING_FREE = 2**16
 
 
 class StorageError(OSError):
-    """An output cannot be written; the message names it, the cause and what to do."""
+    """A file cannot be written or read; the message names it, the cause and what to do."""
 
 
 @contextmanager
@@ -67,6 +82,40 @@ def refusal(error: BaseException, causes: dict[int, str], folder: Path) -> int |
         one = one.__cause__ or one.__context__
     if type(error) in (OSError, RuntimeError) and free_bytes(folder) < NOTHING_FREE:
         return errno.ENOSPC
+    return None
+
+
+def not_read(path: str | Path, error: BaseException) -> StorageError | None:
+    """Return the error for a file that the system did not let us read; None if the cause is its content.
+
+    Only a file whose content is wrong may be called damaged. For use where damage is reported:
+    `raise not_read(path, error) or DamagedError(…) from error`.
+
+    Args:
+        path: the file.
+        error: what its reader raised.
+    """
+    number = system_error(error)
+    if number is None or number in OF_CONTENT:
+        return None
+    refused = StorageError(
+        f"{path}: cannot be read ({os.strerror(number)}). The file itself may be whole, do not delete it: "
+        f"{REMEDIES.get(number, FAILING)}, then run snakemake again"
+    )
+    refused.errno = number
+    return refused
+
+
+def system_error(error: BaseException) -> int | None:
+    """Return the number of the system's error that an exception, or what led to it, tells of."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(number := getattr(one, "errno", None), int):
+            return number
+        # A ValueError's text quotes what was read.
+        if not isinstance(one, ValueError) and (found := NUMBERED.search(str(one))):
+            return int(found[1])
+        one = one.__cause__ or one.__context__
     return None
 
 
