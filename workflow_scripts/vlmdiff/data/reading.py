@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vlmdiff.data.errors import DataError
+from vlmdiff.runtime.storage import not_read
 
 LONGEST_NAME, LONGEST_PATH = 200, 1000
 # What ends a line or a text for some reader, and halves of characters.
@@ -32,7 +33,8 @@ def read_text(file: Path, remedy: str) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error}); {remedy}") from error
+        damaged = DataError(f"{file}: cannot be read as UTF-8 text ({error}); {remedy}")
+        raise not_read(file, error) or damaged from error
 
 
 def parse_json(text: str) -> Any:

@@ -10,6 +10,7 @@ from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.samples import DataError
 from vlmdiff.hub.fetch import HubError, explained, resolve_commit
 from vlmdiff.runtime.secrets import redacted
+from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -81,7 +82,7 @@ def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
         table = loader()(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
         return undecoded(table), ", ".join(file.name for file in files)
     except Exception as error:  # damaged files make readers fail in many ways
-        raise unreadable(str(path), error) from error
+        raise not_read(path, error) or unreadable(str(path), error) from error
 
 
 def read_rows(table: IterableDataset, source: str) -> Iterator[Mapping[str, Any]]:
@@ -95,7 +96,7 @@ def read_rows(table: IterableDataset, source: str) -> Iterator[Mapping[str, Any]
     except (DataError, HubError):
         raise
     except Exception as error:  # damaged files make readers fail in many ways
-        raise unreadable(source, error) from error
+        raise not_read(source, error) or unreadable(source, error) from error
 
 
 def with_columns(table: IterableDataset, names: Sequence[str], source: str) -> Iterator[Mapping[str, Any]]:

@@ -20,6 +20,7 @@ from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.task import DictionaryTask, learning_rate_factor
 from vlmdiff.dictionaries.together import largest
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.storage import not_read
 
 log = logging.getLogger(__name__)
 LOG_ROWS = 100
@@ -170,6 +171,8 @@ class ResumePoint(pl.Callback):
         try:
             found = torch.load(self.path, map_location="cpu", weights_only=True).get("vlmdiff_settings")
         except Exception as error:  # a damaged file fails in many ways, and none may stop a new start
+            if problem := not_read(self.path, error):
+                raise problem from error
             log.warning("%s cannot be read (%s); training starts anew", self.path, error)
             return None
         if found != self.settings:

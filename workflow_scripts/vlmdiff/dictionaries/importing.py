@@ -28,6 +28,7 @@ from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 from vlmdiff.hub.fetch import commit_of, fetch_repository
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.storage import not_read
 
 log = logging.getLogger(__name__)
 SAME = 1e-5
@@ -128,7 +129,7 @@ def read_sources(sources: str | Path, layer: int) -> dict[str, Any]:
             raise TypeError("a path is no text")
         return {"commit": None, **noted}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DictionaryError(
+        raise not_read(sources, error) or DictionaryError(
             f"{sources}: does not say where the dictionary of layer {layer} is ({type(error).__name__}: "
             f"{error}); delete the file and run snakemake again, which remakes it"
         ) from error
@@ -214,7 +215,7 @@ def model_width(config: str | Path) -> int | None:
         values = json.loads(Path(config).read_text())
         sections = [values.get("text_config"), values.get("llm_config"), values]
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise DictionaryError(
+        raise not_read(config, error) or DictionaryError(
             f"{config}: not a model's configuration ({type(error).__name__}: {error}); fetch or copy the "
             "checkpoint again"
         ) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmdiff.dictionaries.weights import WEIGHTS, DictionaryError, load_config_file, remedy
+from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +81,8 @@ def feature_rows(folder: str | Path) -> Iterator[FeatureRows]:
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
     except (SafetensorError, OSError) as error:
-        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}") from error
+        damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}")
+        raise not_read(path, error) or damaged from error
 
 
 def count_features(folders: Sequence[str | Path]) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from vlmdiff.runtime.storage import not_read
+
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 ARCHITECTURES = ("topk", "jumprelu")
 # More features, or dimensions, than any dictionary has.
@@ -44,7 +46,8 @@ def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
     except UNREADABLE as error:
-        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}") from error
+        damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}")
+        raise not_read(path, error) or damaged from error
     check_weights(weights, config, path)
     return weights
 
@@ -62,7 +65,8 @@ def load_config_file(folder: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found, expected SAELens' layout. {remedy(path)}") from None
     except (ValueError, RecursionError, OSError) as error:
-        raise DictionaryError(f"{path}: not valid JSON ({error}). {remedy(path)}") from error
+        damaged = DictionaryError(f"{path}: not valid JSON ({error}). {remedy(path)}")
+        raise not_read(path, error) or damaged from error
     if not isinstance(config, dict):
         raise DictionaryError(
             f"{path}: expected a JSON object, found {type(config).__name__}. {remedy(path)}"

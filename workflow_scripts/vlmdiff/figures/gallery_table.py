@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.models.errors import SubjectError
+from vlmdiff.runtime.storage import not_read
 from vlmdiff.tables.causal import RANKING
 from vlmdiff.tables.features import FINAL_FEATURES, GALLERY, TOP_SAMPLES
 from vlmdiff.tables.io import read_table, read_tables, write_table
@@ -41,7 +42,8 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library has no class of its own for damaged files
-        raise SubjectError(f"{file}: no tokenizer ({error}); fetch or copy the checkpoint again") from error
+        damaged = SubjectError(f"{file}: no tokenizer ({error}); fetch or copy the checkpoint again")
+        raise not_read(file, error) or damaged from error
 
 
 def prompt_spans(tokenizer: Tokenizer, prompt: str) -> list[Span]:

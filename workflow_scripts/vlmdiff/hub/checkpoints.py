@@ -10,6 +10,7 @@ from pathlib import Path
 from vlmdiff.config.sources import HubSource
 from vlmdiff.hub.fetch import HubError, commit_of, fetch_repository, page
 from vlmdiff.runtime.files import replacing_folder
+from vlmdiff.runtime.storage import not_read
 
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 # Older repositories have no safetensors; these are unpickled with `weights_only`, which runs no code.
@@ -65,6 +66,8 @@ def recorded_commit(folder: Path, wanted: HubSource) -> str | None:
         same = (found["repository"], found["revision"]) == (wanted.repository, wanted.revision)
         return str(found["commit"]) if same else None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if problem := not_read(file, error):
+            raise problem from error
         log.warning("%s is damaged (%s); %s is fetched anew", file, error, wanted.repository)
         return None
 

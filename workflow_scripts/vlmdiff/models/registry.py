@@ -17,6 +17,7 @@ from vlmdiff.models.loading import Loading
 from vlmdiff.models.paligemma import PaliGemma
 from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
+from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -54,7 +55,7 @@ def load_subject(
     try:
         subject = FAMILIES[family].load(name, folder, loading)
     except Exception as error:  # damaged checkpoints make loaders fail in many ways
-        raise SubjectError(
+        raise not_read(folder, error) or SubjectError(
             f"model '{name}': {folder} cannot be loaded as family '{family}': {error}; {remedy(error)}"
         ) from error
     if loading.device_map is None:
@@ -91,7 +92,7 @@ def read_description(name: str, file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise SubjectError(
+        raise not_read(file, error) or SubjectError(
             f"model '{name}': {file} is not JSON ({error}); fetch or copy the checkpoint again"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("model_type"), str | None):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlmdiff.runtime.storage import not_read
 from vlmdiff.tables.costs import COSTS
 from vlmdiff.tables.io import TableError, write_table
 
@@ -24,7 +25,8 @@ def read_benchmark(path: Path, folder: Path) -> pd.DataFrame:
     try:
         row = pd.read_csv(path, sep="\t", usecols=MEASURED, na_values="-").tail(1).astype(float)
     except (OSError, ValueError) as error:
-        raise TableError(f"{path}: no measurement of Snakemake's ({error}); delete the file") from error
+        damaged = TableError(f"{path}: no measurement of Snakemake's ({error}); delete the file")
+        raise not_read(path, error) or damaged from error
     return row.assign(rule=path.relative_to(folder).parts[0].removesuffix(".tsv"))
 
 

@@ -12,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.storage import not_read
 
 # What Arrow raises for a file that is damaged or of another kind.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError)
@@ -130,7 +131,8 @@ def read_table(
     except FileNotFoundError:
         raise TableError(f"{path}: no such file; run snakemake, which makes it") from None
     except UNREADABLE as error:
-        raise TableError(f"{path}: cannot be read as a table ({error}); {REMEDY}") from error
+        damaged = TableError(f"{path}: cannot be read as a table ({error}); {REMEDY}")
+        raise not_read(path, error) or damaged from error
 
 
 def read_csv(path: str | Path, schema: pa.Schema, columns: list[str], rows: pc.Expression | None) -> pa.Table:

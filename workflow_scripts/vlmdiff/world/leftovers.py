@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from vlmdiff.runtime.files import sweep_once
+from vlmdiff.runtime.storage import not_read
 
 STATE = "latest.pt"
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def unusable(folder: Path, fingerprint: str, every: int) -> str | None:
         state = torch.load(folder / STATE, weights_only=True)
         attempt, step = state["progress"]["attempt"], state["progress"]["step"]
     except Exception as error:  # a damaged file fails in many ways, and none may stop a new start
+        if problem := not_read(folder / STATE, error):
+            raise problem from error
         return f"{STATE} cannot be read ({error})"
     if state["fingerprint"] != fingerprint:
         return "other code or settings wrote it"

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.dictionaries.weights import LARGEST, UNREADABLE, DictionaryError
+from vlmdiff.runtime.storage import not_read
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -51,7 +52,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found. {remedy()}") from None
     except (ValueError, RecursionError, OSError) as error:
-        raise DictionaryError(f"{path}: not valid JSON ({error}). {remedy()}") from error
+        damaged = DictionaryError(f"{path}: not valid JSON ({error}). {remedy()}")
+        raise not_read(path, error) or damaged from error
     if not isinstance(values, dict):
         raise DictionaryError(f"{path}: expected a JSON object, found {type(values).__name__}. {remedy()}")
     return values
@@ -70,7 +72,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found. {remedy()}") from None
     except UNREADABLE as error:
-        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy()}") from error
+        damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy()}")
+        raise not_read(path, error) or damaged from error
 
 
 def needed(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vlmdiff.dictionaries.published.content import NAMES, Found, needed, remedy, widened
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
+from vlmdiff.runtime.storage import not_read
 
 WEIGHTS = "params.npz"
 
@@ -46,4 +47,5 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise DictionaryError(f"{path}: not found. {remedy()}") from None
     except Exception as error:  # a damaged file fails in many ways
-        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy()}") from error
+        damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy()}")
+        raise not_read(path, error) or damaged from error

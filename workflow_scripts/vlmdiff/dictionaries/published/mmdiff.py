@@ -12,6 +12,7 @@ from torch import Tensor
 from vlmdiff.dictionaries.published.content import FLOATS, NAMES, Found, count, needed, remedy, widened
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
+from vlmdiff.runtime.storage import not_read
 
 
 def read(source: PublishedSource) -> Found:
@@ -64,7 +65,8 @@ def read_pickle(path: Path) -> Any:
             f"could run code ({str(error).splitlines()[0]}). {remedy()}"
         ) from error
     except Exception as error:  # a damaged file fails in many ways
-        raise DictionaryError(f"{path}: cannot be read ({error}). {remedy()}") from error
+        damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy()}")
+        raise not_read(path, error) or damaged from error
 
 
 def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
