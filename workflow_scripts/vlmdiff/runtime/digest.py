@@ -22,8 +22,8 @@ LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
 # through its params alone; neither may make results stale. How a source's text is read does.
 FRAME = (
-    "__init__", "causes", "digest", "failures", "files", "hdf5", "job", "locks", "origin", "progress", "records",
-    "secrets", "storage", "verification",
+    "__init__", "causes", "digest", "failures", "files", "hdf5", "job", "locks", "origin", "progress",
+    "records", "secrets", "storage", "verification",
 )  # fmt: skip
 WITHOUT_RESULT = (
     *(file for file in (LIBRARY / "config").glob("*.py") if file.name != "sources.py"),
