@@ -36,9 +36,6 @@ include: "rules/report.smk"
 include: "rules/staleness.smk"
 
 
-check_resources()
-
-
 onstart:
     logger.info(plan(CFG))
 
@@ -74,3 +71,9 @@ rule stages:
 rule sensitivity:
     input:
         comparison_outputs("sensitivity"),
+
+
+# Last, because it reads all rules.
+check_resources()
+check_files()
+check_targets()

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from difflib import get_close_matches
 from math import ceil
 from pathlib import Path
 
@@ -39,16 +38,21 @@ LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)
 
 
+def one_of(names):
+    """Return a wildcard constraint that matches exactly these names."""
+    return "|".join(map(str, names)) or "(?!)"
+
+
 wildcard_constraints:
-    comparison="|".join([MAIN, *CFG.comparisons]),
-    model="[A-Za-z][A-Za-z0-9_]*",
-    dataset="[A-Za-z][A-Za-z0-9_]*",
-    dictionary="[A-Za-z][A-Za-z0-9_]*",
-    concept="[A-Za-z][A-Za-z0-9_]*",
+    comparison=one_of([MAIN, *CFG.comparisons]),
+    model=one_of(CFG.models),
+    dataset=one_of(CFG.all_datasets()),
+    dictionary=one_of(CFG.dictionaries),
+    concept=one_of(CFG.concepts),
     scope="own_layer|all_layers",
     block=r"\d+",
     seed=r"\d+",
-    layer=r"\d+",
+    layer=one_of(LAYERS),
 
 
 def code_digest(rule_name):
@@ -182,19 +186,6 @@ def rule_resources(rule_name, **defaults):
     }
 
 
-def check_resources():
-    """Refuse resources of rules that do not exist; call it when all rules do.
-
-    Raises:
-        WorkflowError: a rule's name is mistyped.
-    """
-    names = {rule.name for rule in workflow.rules}
-    if unknown := sorted(CFG.resources.keys() - names):
-        near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
-        hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
-        raise WorkflowError(f"resources: found {unknown}, which are no rules of this workflow; {hint}")
-
-
 include: "common/models.smk"
 include: "common/data.smk"
 include: "common/activations.smk"
@@ -207,3 +198,4 @@ include: "common/heads.smk"
 include: "common/figures.smk"
 include: "common/comparisons.smk"
 include: "common/ground_truth.smk"
+include: "common/checks.smk"

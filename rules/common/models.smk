@@ -8,8 +8,3 @@ def hub_sources():
         f"{name}_vision_tower": model.vision_tower for name, model in CFG.models.items() if model.vision_tower
     }
     return {name: source for name, source in found.items() if is_hub(source)}
-
-
-def one_of(names):
-    """Return a wildcard constraint that matches exactly these names."""
-    return "|".join(names) or "(?!)"

@@ -1,7 +1,7 @@
 """Where the built-in world keeps its models, data sets and accuracies."""
 
-from vlmdiff.config.checkpoints import SNAPSHOTS, checkpoints, snapshots
-from vlmdiff.config.world import scenes_up_to
+from vlmdiff.config.checkpoints import checkpoints, snapshots
+from vlmdiff.config.world import SNAPSHOTS, scenes_up_to
 
 WORLD = f"{RESULTS}/world"
 WORLD_MODELS = f"{WORLD}/models"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import MappingProxyType
 
 from vlmdiff.config.schema import Config
+from vlmdiff.config.world import SNAPSHOTS, WORLD
 
-WORLD = "world:"
-# The tuned model and its snapshots, by per cent of fine-tuning done.
-SNAPSHOTS = MappingProxyType({25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"})
 TUNED = SNAPSHOTS[100]
 
 

@@ -20,7 +20,10 @@ from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet, Stage
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
-from vlmdiff.config.world import WorldConfig, WorldDataset
+from vlmdiff.config.world import SNAPSHOTS, WORLD, WorldConfig, WorldDataset
+
+# What is shipped or trained before any control model.
+WORLD_MODELS = ("base_lm", *SNAPSHOTS.values())
 
 
 class Config(Section):
@@ -126,6 +129,19 @@ class Config(Section):
         for kind, key, name in references(self):
             if name not in known[kind]:
                 raise ValueError(f"{key}: unknown {kind} '{name}'; declared are {sorted(known[kind])}")
+        return self
+
+    @model_validator(mode="after")
+    def world_models_exist(self) -> Config:
+        """A path `world:NAME` names a model of the built-in world, which the experiment uses."""
+        for name, model in self.models.items():
+            for key, source in (("path", model.path), ("vision_tower", model.vision_tower)):
+                if source is None or not source.startswith(WORLD):
+                    continue
+                if self.world is None:
+                    raise ValueError(f"models.{name}.{key}: '{source}' needs the section `world`")
+                if source.removeprefix(WORLD) not in (known := [*WORLD_MODELS, *self.world.controls]):
+                    raise ValueError(f"models.{name}.{key}: found '{source}'; the world has {known}")
         return self
 
     @model_validator(mode="after")

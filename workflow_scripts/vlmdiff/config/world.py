@@ -1,11 +1,15 @@
 """The `world:` section of the configuration: the built-in world and the models trained in it."""
 
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from vlmdiff.config.base import Name, Section
 
+WORLD = "world:"
+# The tuned model and its snapshots, by per cent of fine-tuning done.
+SNAPSHOTS = MappingProxyType({25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"})
 SceneSplit = Literal["train", "validation", "test"]
 TrainingStage = Literal["language_model", "vision", "tuning"]
 ControlKind = Literal["continued_text", "shuffled_images", "no_spatial"]

@@ -1,0 +1,83 @@
+"""What is refused before anything runs: resources of no rule, files that are not there, targets nobody makes."""
+
+from contextlib import redirect_stderr
+from difflib import get_close_matches
+from io import StringIO
+
+from vlmdiff.config.local_files import missing_files
+from vlmdiff.config.targets import explain_target
+
+
+def check_resources():
+    """Refuse resources of rules that do not exist; call it when all rules do.
+
+    Raises:
+        WorkflowError: a rule's name is mistyped.
+    """
+    names = {rule.name for rule in workflow.rules}
+    if unknown := sorted(CFG.resources.keys() - names):
+        near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
+        hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
+        raise WorkflowError(f"resources: found {unknown}, which are no rules of this workflow; {hint}")
+
+
+def asked_for():
+    """Return what the command line asks for: targets, then whatever else it names a rule or file for.
+
+    Snakemake knows it only after it has read the rules, and then answers without a hint.
+    """
+    from snakemake.cli import parse_args
+
+    if not (workflow.is_main_process and Path(sys.argv[0]).stem in ("snakemake", "__main__")):
+        return [], []
+    with redirect_stderr(StringIO()):
+        _, given = parse_args(sys.argv[1:])
+    further = (given.forcerun, given.until, given.omit_from, given.prioritize)
+    return list(given.targets), [name for names in further for name in names or []]
+
+
+def is_made(file):
+    """Tell whether a rule makes a file."""
+    return any(rule.is_producer(file) for rule in workflow.rules)
+
+
+def no_such_shard(target):
+    """Say which block of a data set a target names that it does not have; None if none."""
+    for rule in (one for one in workflow.rules if one.is_producer(target)):
+        values = rule.get_wildcards(target)
+        if "block" in values and int(values["block"]) not in blocks(values["dataset"]):
+            return f"{target}: found block {values['block']}, expected 0 to {max(blocks(values['dataset']))}"
+    return None
+
+
+def check_targets():
+    """Refuse targets that nothing makes; call it when all rules are known.
+
+    Raises:
+        WorkflowError: naming each, what is wrong with it, and what is near.
+    """
+    outputs = {rule.name: [str(file) for file in rule.output] for rule in workflow.rules}
+    many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
+    targets, further = asked_for()
+    wrong = [name for name in targets if name in many]
+    wrong += [
+        name for name in (*targets, *further) if not (name in outputs or Path(name).exists() or is_made(name))
+    ]
+    files = [*experiment_outputs(), *(file for target in TARGETS for file in comparison_outputs(target))]
+    lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong]
+    lines += filter(None, map(no_such_shard, targets))
+    if lines:
+        raise WorkflowError("\n".join(lines))
+
+
+def check_files():
+    """Refuse paths of the configuration that lead nowhere and that no rule makes; call it when all rules are known.
+
+    Jobs do not check it: other nodes may see other folders.
+
+    Raises:
+        WorkflowError: naming each key, what was found and what to do.
+    """
+    lines = missing_files(CFG, is_made) if workflow.is_main_process else []
+    if lines:
+        raise WorkflowError("The configuration names files that are not there:\n  " + "\n  ".join(lines))

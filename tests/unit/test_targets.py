@@ -1,0 +1,172 @@
+"""Targets that nothing makes and files that are not there are refused at once, with what is near."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.local_files import missing_files
+from vlmdiff.config.targets import explain_target
+
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+OUTPUTS = {
+    "all": [],
+    "controls": [],
+    "train": [
+        "results/tiny/{dictionary,base|adapted}/seed_{seed,\\d+}/layer_{layer,0|1}/weights.safetensors"
+    ],
+    "data": ["results/tiny/data/{dataset,(?!)}/samples.jsonl"],
+    "twice": ["results/tiny/{concept,a{1}|b}/{concept}.csv"],
+    "write_summary": ["results/tiny/summary.md"],
+}
+WEIGHTS = "results/tiny/{}/seed_{}/layer_{}/weights.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("controlls", "did you mean controls?"),
+        ("results/tiny/sumary.md", "did you mean results/tiny/summary.md?"),
+        ("entirely-else", "`snakemake --list-target-rules`"),
+        ("results/huge/summary.md", "of experiment 'huge', but this configuration describes 'tiny'"),
+        (WEIGHTS.format("base", 0, 99), "layer: found '99', expected one of 0, 1"),
+        (
+            WEIGHTS.format("bse", 0, 1),
+            "dictionary: found 'bse', expected one of base, adapted; did you mean base?",
+        ),
+        (WEIGHTS.format("base", "x", 1), "seed: found 'x', expected a whole number"),
+        (WEIGHTS.format("bse", 0, 7), "adapted; did you mean base?; layer: found '7'"),
+        ("results/tiny/data/mine/samples.jsonl", "dataset: found 'mine', expected nothing of this kind"),
+        ("train", f"such as {WEIGHTS.format('{dictionary}', '{seed}', '{layer}')} with values"),
+        ("results/tiny/aa/aa.csv", "concept: found 'aa', expected something else"),
+    ],
+)
+def test_a_target_is_explained_by_what_is_near(target, words):
+    said = explain_target(target, OUTPUTS, ["results/tiny/summary.md"], "tiny")
+    assert said.startswith(target)
+    assert words in said
+    assert "\n" not in said
+
+
+def changed(**entries) -> dict:
+    values = copy.deepcopy(DEFAULT)
+    for section, named in entries.items():
+        for name, entry in named.items():
+            values.setdefault(section, {}).setdefault(name, {}).update(entry)
+    return values
+
+
+def problems(tmp_path, monkeypatch, **entries) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    return missing_files(load_config(changed(**entries)))
+
+
+def test_the_default_configuration_names_no_file_of_the_user(tmp_path, monkeypatch):
+    assert problems(tmp_path, monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        (
+            "models/tuned",
+            "found 'models/tuned', but there is no models/tuned/config.json; did you mean models/tuned-7b?",
+        ),
+        ("models/empty", "there is no models/empty/config.json"),
+        ("~/tuned", "write the whole path"),
+        ("owner/name", "is written hub:owner/name@REVISION"),
+        ("/nowhere/at/all", "put the files there"),
+    ],
+)
+def test_a_missing_checkpoint_names_its_key(tmp_path, monkeypatch, path, words):
+    for name in ("tuned-7b", "empty"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    (line,) = problems(tmp_path, monkeypatch, models={"vlm": {"path": path}})
+    assert line.startswith("models.vlm.path: ")
+    assert words in line
+
+
+def test_what_is_there_what_a_rule_makes_and_what_nobody_uses_is_not_missing(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "config.json").write_text("{}")
+    values = changed(models={"vlm": {"path": "there"}, "base_lm": {"path": "made"}})
+    values["models"]["unused"] = {"family": "llava", "path": "nowhere"}
+    monkeypatch.chdir(tmp_path)
+    assert missing_files(load_config(values), lambda file: file == "made/config.json") == []
+
+
+def test_data_sets_and_dictionaries_name_their_keys_too(tmp_path, monkeypatch):
+    (tmp_path / "saes").mkdir()
+    values = changed(
+        datasets={
+            "text_train": {"kind": "folder", "path": "mine", "samples": 3},
+            "vqa_train": {"kind": "vqav2", "source": "vqa", "images": "coco", "samples": 3},
+        }
+    )
+    published = {"format": "vlmdiff", "initial": "random", "file": "layer_{layer}"}
+    values["dictionaries"]["base"] = {"source": "saes", **published}
+    values["dictionaries"]["scratch"] = {"source": "other", **published}
+    monkeypatch.chdir(tmp_path)
+    lines = missing_files(load_config(values))
+    found = {line.partition(":")[0]: line for line in lines}
+    assert set(found) == {
+        "datasets.text_train.path", "datasets.vqa_train.source", "datasets.vqa_train.images",
+        "dictionaries.base.file", "dictionaries.scratch.source",
+    }  # fmt: skip
+    assert "there is no mine/samples.jsonl" in found["datasets.text_train.path"]
+    assert "there is no saes/layer_0" in found["dictionaries.base.file"]
+
+
+def test_a_model_of_the_world_has_to_be_one(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"models.vlm.path: found 'world:vlmm'; the world has \['base_lm'"):
+        load_config(changed(models={"vlm": {"path": "world:vlmm"}}))
+    values = changed()
+    del values["world"]
+    values["datasets"] = {
+        name: {"path": name, "samples": 8}
+        for name in ("text_train", "text_null", "text_null_check", "text_val", "vqa_train", "general_val",
+                     "spatial_val", "truth_val", "spatial_test", "general_test")
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match=r"models.base_lm.path: 'world:base_lm' needs the section `world`"):
+        load_config(values)
+
+
+def refused(*arguments: str) -> str:
+    """Run Snakemake as a user would; return what it says of why it refuses."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ), text=True, capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    for raw in ("MissingRuleException", "MissingInputException", "WildcardError", "Traceback", "wildcards."):
+        assert raw not in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_snakemake_refuses_targets_that_nothing_makes():
+    layer = "results/builtin/dictionaries/base/seed_0/layer_99/sae_weights.safetensors"
+    shard = "results/builtin/activations/vlm/vqa_train/layers_0_3/shard_9.h5"
+    said = refused("controlz", "train_dictionary", layer, shard, "--forcerun", "train_dictionry")
+    for words in (
+        "controlz: nothing of this name can be made; did you mean controls",
+        "train_dictionary makes one set of files for each of many cases",
+        f"{layer}: layer: found '99', expected one of 0, 1, 2, 3",
+        f"{shard}: found block 9, expected 0 to 2",
+        "train_dictionry: nothing of this name can be made; did you mean train_dictionary",
+    ):
+        assert said.count(words) == 1
+
+
+def test_snakemake_refuses_files_that_are_not_there(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(changed(models={"vlm": {"path": "nowhere/vlm"}})))
+    said = refused("--configfile", str(config))
+    assert said.count("models.vlm.path: found 'nowhere/vlm', but there is no nowhere/vlm/config.json") == 1
