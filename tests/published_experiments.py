@@ -249,7 +249,7 @@ def llava_more(root: Path) -> dict[str, Any]:
                 "learning_rate": 1.0e-3,
                 "snapshots": [50],
             },
-            "null_text": {**train, "model": "base_lm", "dataset": "text_null", "learning_rate": 1.0e-4},
+            "null_text": {**train, "model": "base_lm", "dataset": "text_null", "learning_rate": 1.0e-3},
         },
         **analysis(),
     }
@@ -258,6 +258,7 @@ def llava_more(root: Path) -> dict[str, Any]:
 def paligemma2(root: Path) -> dict[str, Any]:
     """Return a tiny experiment on PaliGemma 2: Gemma Scope, the published adapted dictionary, bf16 shards."""
     scope = {"source": "hub:google/gemma-scope-2b-pt-res@main", "format": "gemma_scope"}
+    budget = {"steps": 30, "batch_tokens": 128, "learning_rate": 1.0e-4}
     adapted = {"source": "hub:OX-PIXL/MMDiff_SAEs@main", "format": "mmdiff", "initial": "base"}
     return {
         "experiment": "tiny_paligemma2",
@@ -285,14 +286,16 @@ def paligemma2(root: Path) -> dict[str, Any]:
                 "file": "layer_{layer}/width_16k/average_l0_{l0}",
                 "by_layer": {"l0": {layer: 100 + layer for layer in LAYERS}},
             },
-            "adapted": {**adapted, "file": "paligemma2/jumprelu_text_only/text-only_layer_{layer}.pt"},
+            "adapted": {
+                **adapted,
+                "file": "paligemma2/jumprelu_text_only/text-only_layer_{layer}.pt",
+                "budget": budget,
+            },
             "null_text": {
                 "initial": "base",
                 "model": "base_lm",
                 "dataset": "text_null",
-                "steps": 30,
-                "batch_tokens": 128,
-                "learning_rate": 1.0e-4,
+                **budget,
             },
         },
         **analysis(),

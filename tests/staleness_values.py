@@ -15,10 +15,23 @@ NO_OTHER = {
     "comparisons.*.base": "its null starts from it",
     "comparisons.scratch.rule": "only `energy` allows a dictionary that does not start from the base",
     "stages.grid.*": "its dictionaries start where its edges do",
-    "dictionaries.data_first.initial": "a corner of the stage grid",
-    "dictionaries.model_first.initial": "a corner of the stage grid",
-    "dictionaries.data_then_model.initial": "a corner of the stage grid",
-    "dictionaries.model_then_data.initial": "a corner of the stage grid",
+    **dict.fromkeys(
+        (
+            f"dictionaries.[!bs]*.{key}"
+            for key in (
+                "initial",
+                "steps",
+                "batch_tokens",
+                "learning_rate",
+                "schedule",
+                "warmup",
+                "gradient_clip_norm",
+                "architecture",
+            )
+        ),
+        "dictionaries that are compared have one budget: the keys of `base` and `scratch` stand for theirs",
+    ),
+    "dictionaries.*.sparsity_warmup": "only JumpReLU has a sparsity penalty",
     "world.models": "shipped models are other files: a case of its own",
 }
 # The first pattern that fits a key gives its other value: one value, or by the value that the key has.
@@ -39,12 +52,13 @@ OTHER: dict[str, Any] = {
     "extraction.storage": "bfloat16",
     "architecture.kind": "jumprelu",
     "dictionaries.*.architecture.kind": "jumprelu",
+    "*architecture.reconstruction": "mse",
+    "dictionaries.*.schedule": "constant",
+    "dictionaries.*.gradient_clip_norm": 1.0,
     "architecture.d_sae": 128,
     "dictionaries.scratch.architecture.d_sae": 128,
     "dictionaries.base.initial": "scratch",
     "dictionaries.scratch.initial": "base",
-    "dictionaries.null_text.initial": "null_check",
-    "dictionaries.*.initial": "null_text",
     "dictionaries.*.model": {"base_lm": "vlm", "vlm": "vlm_50", "vlm_50": "vlm", "vlm_shuffled": "vlm"},
     "dictionaries.*.dataset": "text_val",
     "dictionaries.*.tokens": ["text", "image"],

@@ -21,6 +21,7 @@ with job(snakemake):
         "folder": Path(snakemake.output.weights).parent,
         "checkpoints": params.checkpoints,
         "code": params.code,
+        "checkpoint_every_s": snakemake.resources.get("checkpoint_every_s"),
     }
     if stage["devices"] * stage["nodes"] > 1:
         train_in_processes({"activations": list(given.shards), **settings}, snakemake.threads)

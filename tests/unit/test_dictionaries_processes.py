@@ -65,11 +65,21 @@ def wait_for_checkpoint(point: Path, child: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
+CLIPPED = {"gradient_clip_norm": 0.2, "schedule": "constant"}
+PENALISED = {**CLIPPED, "sparsity_warmup": 6.0}
+
+
 @pytest.mark.parametrize(
-    "architecture", [TOPK, pytest.param(JUMPRELU, marks=pytest.mark.long)], ids=["topk", "jumprelu"]
+    ("architecture", "changes"),
+    [
+        (TOPK, CLIPPED),
+        pytest.param(JUMPRELU, {}, marks=pytest.mark.long),
+        pytest.param({**JUMPRELU, "reconstruction": "mse"}, PENALISED, marks=pytest.mark.long),
+    ],
+    ids=["topk", "jumprelu", "jumprelu mse"],
 )
-def test_two_processes_take_the_steps_of_one(shards, tmp_path, architecture):
-    few = {**TWO, "steps": 12}
+def test_two_processes_take_the_steps_of_one(shards, tmp_path, architecture, changes):
+    few = {**TWO, "steps": 12, **changes}
     one = train(shards, tmp_path / "one", tmp_path / "work", architecture=architecture, stage=few | ALONE)
     train_in_processes(arguments(shards, tmp_path, architecture=architecture, stage=few), threads=1)
     two = tmp_path / "dictionary"

@@ -20,11 +20,11 @@ from vlmdiff.dictionaries.initial import estimate_scale, sample_tokens, start
 from vlmdiff.dictionaries.loss import fraction_unexplained
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.schedules import learning_rate_factor
 from vlmdiff.dictionaries.task import (
     DEAD_AFTER_TOKENS,
     DictionaryTask,
     ShuffledBatches,
-    learning_rate_factor,
 )
 from vlmdiff.dictionaries.training import train_dictionary
 from vlmdiff.dictionaries.weights import DictionaryError
@@ -364,4 +364,4 @@ def test_dead_features_are_those_silent_for_long(shards):
 
 def test_snapshots_fall_on_the_step_that_completes_a_part():
     recipe = Recipe.from_params(TOPK, {**STAGE, "steps": 10, "snapshots": [1, 25, 50, 100]})
-    assert recipe.snapshot_steps() == {1: 1, 3: 25, 5: 50, 10: 100}
+    assert recipe.snapshot_steps() == {1: [1], 3: [25], 5: [50], 10: [100]}

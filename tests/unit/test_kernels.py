@@ -1,6 +1,7 @@
 """Compiled loops against plain twins: selection, sums over pairs, and whole training trajectories."""
 
 import copy
+import math
 import os
 import subprocess
 import sys
@@ -273,31 +274,46 @@ def batches(steps: int) -> list[torch.Tensor]:
     return [torch.randn(N, D_MODEL, generator=generator) for _ in range(steps)]
 
 
-def train_plainly(dictionary: TopKDictionary, steps: int, rate: float) -> TopKDictionary:
+def train_plainly(
+    dictionary: TopKDictionary, steps: int, rate: float, clip_norm: float = math.inf
+) -> TopKDictionary:
     """Dense reconstruction, autograd, and torch's Adam in float64: the slow twin."""
     dictionary = dictionary.double()
     adam = torch.optim.Adam(dictionary.parameters(), lr=rate)
     for x in batches(steps):
         x = x.double()
         adam.zero_grad()
-        fraction_unexplained(x, dictionary(x)).backward()
+        loss_of(x, dictionary(x)).backward()
         dictionary.project_decoder_gradient()
+        norm = math.sqrt(sum(float(one.grad.square().sum()) for one in dictionary.parameters()))
+        for one in dictionary.parameters():
+            one.grad *= min(1.0, clip_norm / norm)
         adam.step()
         dictionary.normalise_decoder()
     return dictionary
 
 
+def loss_of(x: torch.Tensor, x_hat: torch.Tensor) -> torch.Tensor:
+    """A loss whose gradients differ in length from batch to batch, which Adam does not undo."""
+    return fraction_unexplained(x, x_hat) * (1 + 30 * (x[0, 0] > 0))
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["pairs", "written out"])
+@pytest.mark.parametrize("clip_norm", [math.inf, 0.05], ids=["whole", "clipped"])
 @pytest.mark.parametrize("subtract", [True, False])
-def test_a_trajectory_equals_the_dense_twin(subtract):
+def test_a_trajectory_equals_the_dense_twin(subtract, clip_norm, alone):
     fast, steps, rate = start(1, subtract), 12, 3e-3
-    slow = train_plainly(start(1, subtract), steps, rate)
-    adam = DictionaryAdam(fast, rate)
-    assert fast.defers
+    slow = train_plainly(start(1, subtract), steps, rate, clip_norm)
+    adam = DictionaryAdam(fast, rate, alone=alone, clip_norm=None if clip_norm == math.inf else clip_norm)
+    assert fast.defers == alone
     for x in batches(steps):
         adam.zero_grad()
-        fraction_unexplained(x, fast.reconstruct(x).x_hat).backward()
-        assert fast.W_enc.grad is None and fast.W_dec.grad is None
+        loss_of(x, fast.reconstruct(x).x_hat).backward()
+        assert (fast.W_enc.grad is None and fast.W_dec.grad is None) == alone
         adam.step()
+    if clip_norm < math.inf:
+        unclipped = train_plainly(start(1, subtract), steps, rate)
+        assert (slow.W_dec - unclipped.W_dec).norm() > 0.05 * (slow.W_dec - start(1, subtract).W_dec).norm()
     for name, expected in slow.named_parameters():
         moved = getattr(fast, name).double() - getattr(start(1, subtract), name).double()
         whole = expected - getattr(start(1, subtract), name).double()
@@ -317,6 +333,33 @@ def test_gradients_of_pairs_equal_the_dense_ones_to_1e_5():
         assert (found - parameter.grad).abs().max() <= 1e-5 * parameter.grad.abs().max(), name
 
 
+@pytest.mark.parametrize("clip_norm", [1e-3, 1e3], ids=["longer", "shorter"])
+def test_the_gradient_of_a_step_has_the_length_that_it_is_cut_to(clip_norm):
+    """JumpReLU's thresholds, whose gradients are written out, belong to the norm and are scaled too."""
+    torch.manual_seed(0)
+    fast = JumpReLUDictionary(D_MODEL, D_SAE, bandwidth=0.5)
+    for parameter in fast.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        fast.log_threshold.fill_(np.log(3.2))
+        fast.normalise_decoder()
+    slow, x = copy.deepcopy(fast).double(), batches(1)[0]
+    adam = DictionaryAdam(fast, 1e-3, betas=(0.0, 0.999), clip_norm=clip_norm)
+    for dictionary, values in ((fast, x), (slow, x.double())):
+        result = dictionary.reconstruct(values)
+        (fraction_unexplained(values, result.x_hat) + 0.3 * result.l0.square()).backward()
+    slow.project_decoder_gradient()
+    assert fast.W_enc.grad is None and fast.log_threshold.grad is not None
+    adam.step()
+    norm = math.sqrt(sum(float(one.grad.square().sum()) for one in slow.parameters()))
+    assert 1e-3 < norm < 1e3 and slow.log_threshold.grad.norm() > 0.01 * norm
+    for name, parameter in slow.named_parameters():
+        # With beta1 = 0 the first moment is the gradient itself.
+        found = adam.state[getattr(fast, name)]["exp_avg"].double()
+        expected = parameter.grad * min(1.0, clip_norm / norm)
+        assert (found - expected).abs().max() <= 2e-5 * expected.abs().max(), name
+
+
 STEPS = """
 import hashlib, torch
 from vlmdiff.dictionaries.loss import fraction_unexplained
@@ -329,7 +372,7 @@ dictionary = TopKDictionary(80, 300, 6)
 for parameter in dictionary.parameters():
     torch.nn.init.normal_(parameter)
 dictionary.normalise_decoder()
-adam = DictionaryAdam(dictionary, 1e-3)
+adam = DictionaryAdam(dictionary, 1e-3, clip_norm=0.01)
 # Products of matrices are torch's own; here they are exact.
 with torch.no_grad():
     dictionary.W_enc.copy_((dictionary.W_enc * 4).round())

@@ -38,7 +38,7 @@ def test_a_dry_run_needs_no_network_and_plans_few_jobs(name):
     assert run.returncode == 0, output[-3000:]
     jobs = int(re.search(r"^total\s+(\d+)", output, re.MULTILINE).group(1))
     assert 50 < jobs <= 2000
-    assert re.search(r"at most [\d.]+ [GT]B at once", output)
+    assert re.search(r"at most [\d.]+ [MGT]B at once", output)
 
 
 @pytest.mark.parametrize("name", READY)
@@ -60,6 +60,43 @@ def test_the_papers_settings(name):
     assert config.dictionaries["adapted"].snapshots == [25, 50, 75]
     rate = 2e-4 / (32768 / 2**14) ** 0.5 if name == "llava_more" else 7e-5
     assert config.dictionaries["adapted"].learning_rate == pytest.approx(rate, rel=1e-3)
+
+
+# By layer the L0 of the dictionary from which the authors started: the nearest to 50, not the canonical one.
+L0_OF_THE_AUTHORS = [46, 40, 53, 59, 60, 34, 36, 36, 37, 37, 39, 41, 41]
+L0_OF_THE_AUTHORS += [43, 43, 41, 42, 42, 40, 40, 38, 38, 38, 38, 38, 55]
+
+
+@pytest.mark.parametrize("name", [name for name in READY if name.startswith("paligemma2")])
+def test_the_base_is_the_one_that_the_authors_adapted(name):
+    base = config_of(name).dictionaries["base"]
+    assert [base.path(layer) for layer in range(26)] == [
+        f"layer_{layer}/width_16k/average_l0_{l0}" for layer, l0 in enumerate(L0_OF_THE_AUTHORS)
+    ]
+
+
+@pytest.mark.parametrize("name", READY)
+def test_the_authors_budgets(name):
+    """Adapted and null have it, also where the adapted dictionary is the published one."""
+    config, llava = config_of(name), name.startswith("llava")
+    names = [name for name in ("adapted", "adapted_pt", "null_text") if name in config.dictionaries]
+    assert len(names) == 3 if name.endswith("stages") else 2
+    for budget in map(config.budget, names):
+        samples = 32 if llava else 8
+        assert budget.batch_tokens == samples * (75 + 8 if llava else 1 + 10)
+        assert budget.steps == pytest.approx(50_000 / samples, rel=2e-3)
+        rising = 0 if llava else 1000
+        sum_of_rates = budget.learning_rate * (
+            sum(i / 1001 for i in range(1, rising + 1)) + budget.steps - rising
+        )
+        assert sum_of_rates == pytest.approx(0.22 if llava else 0.40, abs=0.005)
+        assert (budget.schedule, budget.warmup) == ("constant", rising)
+        assert (budget.sparsity_warmup, budget.gradient_clip_norm) == ((0, None) if llava else (2000, 1.0))
+    loss = ("topk", "fvu") if llava else ("jumprelu", "mse")
+    assert (config.architecture.kind, config.architecture.reconstruction) == loss
+    null = config.dictionaries["null_text"]
+    texts = config.datasets[null.dataset]
+    assert texts.samples * texts.text_tokens >= null.steps * null.batch_tokens, "the null repeats its texts"
 
 
 @pytest.mark.parametrize("name", READY)

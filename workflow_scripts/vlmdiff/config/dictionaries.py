@@ -9,37 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from vlmdiff.config.base import Count, Name, Section, TokenType
+from vlmdiff.config.budgets import Budget
 from vlmdiff.config.sources import Source
 
 
-class ArchitectureConfig(Section):
-    """The shape of every dictionary of an experiment (docs/method.md section 4)."""
-
-    kind: Literal["topk", "jumprelu"] = Field("topk", description="Activation function.")
-    d_sae: Count = Field(1024, description="Number of features of one dictionary.")
-    k: Count = Field(8, description="TopK: active features a token. JumpReLU: the target L0.")
-    bandwidth: float = Field(0.001, gt=0, description="JumpReLU: width of the straight-through rectangle.")
-    l0_coefficient: float = Field(1.0, ge=0, description="JumpReLU: weight c of c (L0/target - 1)^2.")
-    subtract_decoder_bias: bool = Field(
-        True,
-        description="Subtract b_dec from the input of the encoder; a warm start keeps what it starts from.",
-    )
-
-
-class DictionaryStage(Section):
+class DictionaryStage(Budget):
     """One stage of a dictionary: where it starts, what it sees, how long it trains."""
 
     initial: str = Field("random", description="`random`, or the dictionary whose weights it starts from.")
     model: Name = Field(description="The model whose residual stream it reconstructs.")
     dataset: Name = Field(description="The data set that the model is shown.")
     tokens: list[TokenType] = Field(["text"], min_length=1, description="Token types that the loss sees.")
-    steps: Count = Field(description="Optimiser steps.")
-    architecture: ArchitectureConfig | None = Field(
-        None, description="Its own shape; left out: `architecture` of the experiment."
-    )
-    batch_tokens: Count = Field(1024, description="Tokens in one step.")
-    learning_rate: float = Field(gt=0, description="Peak learning rate of Adam.")
-    warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of steps with a rising learning rate.")
     snapshots: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [], description="Percentages of training after which a copy is kept, beside the final one."
     )
@@ -99,6 +79,10 @@ class PublishedDictionary(Section):
     initial: str = Field(
         "random", description="The dictionary whose feature indices it keeps; `random` if none."
     )
+    budget: Budget | None = Field(
+        None,
+        description="How its authors trained it; needed where it is compared with dictionaries trained here.",
+    )
 
     @model_validator(mode="after")
     def files_are_named(self) -> PublishedDictionary:
@@ -133,6 +117,11 @@ class PublishedDictionary(Section):
         for name in ("k", "subtract_decoder_bias"):
             if getattr(self, name) is not None and self.format != "mmdiff":
                 raise ValueError(f"{name}: only for format mmdiff; the files of '{self.format}' tell it")
+        shape = self.budget.architecture if self.budget else None
+        if self.k is not None and shape is not None and (shape.kind, shape.k) != ("topk", self.k):
+            raise ValueError(
+                f"budget.architecture: found {shape.kind} with k {shape.k}, but it is topk with k {self.k}"
+            )
         if self.source.startswith("saelens:") and self.format != "saelens":
             raise ValueError(f"format: a release of SAELens has format saelens, found '{self.format}'")
         return self

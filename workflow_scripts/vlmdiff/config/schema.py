@@ -15,9 +15,11 @@ from vlmdiff.config.analysis import (
     SteeringConfig,
 )
 from vlmdiff.config.base import Count, Name, Section
+from vlmdiff.config.budgets import ArchitectureConfig, Budget
+from vlmdiff.config.comparable import check_budgets
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
-from vlmdiff.config.dictionaries import ArchitectureConfig, DictionaryStage, EvaluationSet, Stage
+from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, Stage
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.world import SNAPSHOTS, WORLD, WorldConfig, WorldDataset
@@ -79,6 +81,11 @@ class Config(Section):
     def shape(self, dictionary: str) -> ArchitectureConfig:
         """Return the architecture of a dictionary that is trained here."""
         return self.trained()[dictionary].architecture or self.architecture
+
+    def budget(self, dictionary: str) -> Budget | None:
+        """Return how a dictionary is trained, or how its authors did; None if that is not declared."""
+        stage = self.dictionaries[dictionary]
+        return stage if isinstance(stage, DictionaryStage) else stage.budget
 
     def trained(self) -> dict[str, DictionaryStage]:
         """Return the dictionaries that are trained here, as opposed to published ones."""
@@ -232,6 +239,23 @@ class Config(Section):
                 raise ValueError(
                     f"stages.grid.{key}: dictionary '{getattr(self.stages.grid, key)}' starts from "
                     f"'{found}', but must start from '{start}'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def budgets_are_equal(self) -> Config:
+        """Dictionaries whose cosines are compared were trained alike."""
+        check_budgets(self)
+        return self
+
+    @model_validator(mode="after")
+    def penalties_warm_up(self) -> Config:
+        """TopK has no sparsity penalty that could warm up."""
+        for name, stage in self.trained().items():
+            if stage.sparsity_warmup and self.shape(name).kind == "topk":
+                raise ValueError(
+                    f"dictionaries.{name}.sparsity_warmup: found {stage.sparsity_warmup:g}, but only "
+                    "JumpReLU has a sparsity penalty; leave it out"
                 )
         return self
 

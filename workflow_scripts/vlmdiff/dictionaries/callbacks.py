@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.task import DictionaryTask, learning_rate_factor
+from vlmdiff.dictionaries.task import DictionaryTask
 from vlmdiff.dictionaries.together import largest
 from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.storage import not_read
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 LOG_ROWS = 100
 PROGRESS_EVERY_S = 10.0
 NOTHING, SAVE, STOP = range(3)
+# Between two checkpoints, unless the user says otherwise.
+SHORTEST_PAUSE_S = 60.0
+LARGEST_SHARE = 0.02
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -65,7 +68,7 @@ class TrainingLog(pl.Callback):
                 f"the loss is {values['loss']} at step {step}, expected a finite number; lower learning_rate"
             )
         recipe = task.recipe
-        rate = recipe.learning_rate * learning_rate_factor(step - 1, recipe.steps, recipe.warmup)
+        rate = recipe.learning_rate * recipe.rate_factor(step - 1)
         self.rows.append({"step": step, **values, "dead": task.dead_features(), "learning_rate": rate})
         self.tell(step)
 
@@ -91,21 +94,27 @@ class TrainingLog(pl.Callback):
 class Snapshots(pl.Callback):
     """Saves the dictionary at parts of the training, to `folder/<percent>/`."""
 
-    def __init__(self, folder: Path, at_step: dict[int, int], provenance: dict[str, Any]):
+    def __init__(self, folder: Path, at_step: dict[int, list[int]], provenance: dict[str, Any]):
         self.folder, self.at_step, self.provenance = folder, at_step, provenance
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save a copy if this step completes a part."""
-        percent = self.at_step.get(trainer.global_step)
-        if percent is not None and trainer.is_global_zero:
+        """Save a copy for each part that this step completes."""
+        percentages = self.at_step.get(trainer.global_step, [])
+        if not percentages or not trainer.is_global_zero:
+            return
+        dictionary = in_raw_units(task)
+        for percent in percentages:
             facts = {**self.provenance, "percent": percent, "step": trainer.global_step}
-            save_dictionary(in_raw_units(task), self.folder / str(percent), facts)
+            save_dictionary(dictionary, self.folder / str(percent), facts)
 
 
 class ResumePoint(pl.Callback):
     """Saves the whole state of the training every so often, marked with the settings that made it.
+
+    By default a minute or more lies between two checkpoints: so long that writing takes at most a fiftieth of
+    the time. A checkpoint of a dictionary at real size has three gigabytes.
 
     On SIGTERM, which clusters send some seconds before they kill, it saves after the step that runs. Of
     several processes that train together all stop after the same step, whichever got the signal.
@@ -115,12 +124,12 @@ class ResumePoint(pl.Callback):
     Args:
         path: file that is replaced each time.
         settings: digest of everything that the result depends on.
-        every_s: seconds between two checkpoints.
+        every_s: seconds between two checkpoints; None: as above.
     """
 
-    def __init__(self, path: Path, settings: str, every_s: float):
+    def __init__(self, path: Path, settings: str, every_s: float | None = None):
         self.path, self.settings, self.every_s = path, settings, every_s
-        self.saved = time.monotonic()
+        self.saved, self.cost_s = time.monotonic(), 0.0
         self.stopping = False
 
     def on_train_start(self, trainer: pl.Trainer, task: DictionaryTask) -> None:
@@ -140,18 +149,25 @@ class ResumePoint(pl.Callback):
         Raises:
             SIGTERMException: a process of several got the signal.
         """
-        due = time.monotonic() - self.saved >= self.every_s
+        # The first process writes, and alone knows how long that takes.
+        due = trainer.is_global_zero and time.monotonic() - self.saved >= self.pause_s()
         wanted = largest(STOP if self.stopping else SAVE if due else NOTHING, task.device)
         if wanted == STOP:
             raise SIGTERMException
         if wanted == SAVE:
             self.save(trainer)
 
+    def pause_s(self) -> float:
+        """Return how many seconds of training lie between the last checkpoint and the next."""
+        return max(SHORTEST_PAUSE_S, self.cost_s / LARGEST_SHARE) if self.every_s is None else self.every_s
+
     def save(self, trainer: pl.Trainer) -> None:
         """Replace the checkpoint by one of this step; of several processes the first one writes."""
+        began = time.monotonic()
         with replacing(self.path) if trainer.is_global_zero else nullcontext(self.path) as temporary:
             trainer.save_checkpoint(temporary)
         self.saved = time.monotonic()
+        self.cost_s = self.saved - began
 
     def on_exception(self, trainer: pl.Trainer, task: DictionaryTask, exception: BaseException) -> None:
         """Save if the trainer stops for a SIGTERM, which it does between two steps."""
@@ -165,11 +181,15 @@ class ResumePoint(pl.Callback):
         checkpoint["vlmdiff_settings"] = self.settings
 
     def usable(self) -> Path | None:
-        """Return the checkpoint if there is one that the same settings made."""
+        """Return the checkpoint if there is one that the same settings made.
+
+        Weights and moments stay on disk: only where they lie in the file is read, and the settings.
+        """
         if not self.path.is_file():
             return None
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True).get("vlmdiff_settings")
+            content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)
+            found = content.get("vlmdiff_settings")
         except Exception as error:  # a damaged file fails in many ways, and none may stop a new start
             if problem := not_read(self.path, error):
                 raise problem from error

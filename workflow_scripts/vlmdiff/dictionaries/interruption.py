@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,8 +28,11 @@ class PlainCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """See `CheckpointIO`."""
-        torch.save(checkpoint, path)
+        """See `CheckpointIO`. The content is on the disk before the file gets its name."""
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def cluster_environment(devices: int = 1, nodes: int = 1) -> ClusterEnvironment:

@@ -13,7 +13,11 @@ from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.pairs import PairGradients, arrays, compiles
 from vlmdiff.kernels.adam import BLOCK, update_features, update_offset
 from vlmdiff.kernels.compiled import torch_threads
+from vlmdiff.kernels.norms import square_norms
 from vlmdiff.kernels.pairs import group_by_feature
+
+# As in torch.nn.utils.clip_grad_norm_.
+CLIP_EPS = 1e-6
 
 
 class DictionaryAdam(torch.optim.Adam):
@@ -29,6 +33,8 @@ class DictionaryAdam(torch.optim.Adam):
         lr: learning rate.
         betas: decay of the two moments.
         alone: no other process has a share in the gradients, so that they need not be written out.
+        clip_norm: largest norm of the gradient of all parameters together, after the projection; a longer
+            one is shortened to it. None: any.
     """
 
     def __init__(
@@ -37,9 +43,10 @@ class DictionaryAdam(torch.optim.Adam):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         alone: bool = True,
+        clip_norm: float | None = None,
     ) -> None:
         super().__init__(dictionary.parameters(), lr=lr, betas=betas, fused=True)
-        self.dictionary = dictionary
+        self.dictionary, self.clip_norm = dictionary, clip_norm
         four = {dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec}
         self.has_others = any(one not in four for one in dictionary.parameters())
         dictionary.defers = alone and compiles(*dictionary.parameters())
@@ -56,6 +63,8 @@ class DictionaryAdam(torch.optim.Adam):
         found = self.dictionary.take_pairs()
         if found is None:
             self.dictionary.project_decoder_gradient()
+            if self.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.dictionary.parameters(), self.clip_norm)
             super().step()
             self.dictionary.normalise_decoder()
         else:
@@ -75,11 +84,42 @@ class DictionaryAdam(torch.optim.Adam):
         settings = tuple(np.float32(one) for one in scaled)
         offsets = np.empty((-(-dictionary.d_sae // BLOCK), dictionary.d_model), np.float32)
         begins, columns, values = arrays(found.pairs.begins, found.pairs.columns, found.pairs.values)
-        products, x, gradient = arrays(found.products, found.x, found.gradient)
         with torch_threads():
             grouping = group_by_feature(begins, columns, values, dictionary.d_sae)
+            products, x, gradient = arrays(*self._clipped(found, grouping))
             update_features(grouping, products, values, x, gradient, *matrices, b_enc, settings, offsets)
         update_offset(gradient, offsets, dictionary.subtract_decoder_bias, b_dec, settings)
+
+    def _clipped(
+        self, found: PairGradients, grouping: tuple[np.ndarray, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a batch's products, inputs and gradients, scaled so that the whole gradient is not too long.
+
+        All gradients are linear in products and gradients of the reconstruction, so that scaling these scales
+        them. Gradients that are written out are scaled in place.
+        """
+        if self.clip_norm is None:
+            return found.products, found.x, found.gradient
+        others = [one.grad for one in self.dictionary.parameters() if one.grad is not None]
+        squares = self._squared_norm(found, grouping) + sum(
+            float(one.double().square().sum()) for one in others
+        )
+        factor = min(1.0, self.clip_norm / (squares**0.5 + CLIP_EPS))
+        for one in others:
+            one.mul_(factor)
+        return found.products * factor, found.x, found.gradient * factor
+
+    def _squared_norm(self, found: PairGradients, grouping: tuple[np.ndarray, ...]) -> float:
+        """Return the squared norm of the gradients of both matrices and biases, which are not written out."""
+        dictionary = self.dictionary
+        biases = torch.zeros(dictionary.d_sae)
+        squares = np.empty(-(-dictionary.d_sae // BLOCK))
+        given = arrays(found.products, found.pairs.values, found.x, found.gradient, dictionary.W_dec, biases)
+        square_norms(grouping, *given, squares)
+        offset = found.gradient.sum(dim=0, dtype=torch.float64)
+        if dictionary.subtract_decoder_bias:
+            offset -= dictionary.W_enc @ biases
+        return float(squares.sum() + offset.square().sum())
 
     def _moved(self, weights: Tensor, by_column: bool = False) -> tuple[np.ndarray, ...]:
         """Count a step of a parameter; return it and its moments as arrays, a matrix as (d_sae, d_model)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
+from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Recipe:
     learning_rate: float
     warmup: float
     snapshots: Sequence[int]
+    schedule: str = "cosine"
+    gradient_clip_norm: float | None = None
+    sparsity_warmup: float = 0.0
+    reconstruction: str = "fvu"
     devices: int = 1
     nodes: int = 1
 
@@ -48,6 +53,20 @@ class Recipe:
             return TopKDictionary(d_model, self.d_sae, self.k, self.subtract_decoder_bias)
         return JumpReLUDictionary(d_model, self.d_sae, self.bandwidth, self.subtract_decoder_bias)
 
-    def snapshot_steps(self) -> dict[int, int]:
-        """Return after which step each percentage of the training is reached."""
-        return {-(-self.steps * percent // 100): percent for percent in self.snapshots}
+    def rate_factor(self, step: int) -> float:
+        """Return the fraction of the peak learning rate at a step, counted from 0."""
+        return learning_rate_factor(step, self.steps, self.warmup, self.schedule)
+
+    def penalty_weight(self, step: int) -> float:
+        """Return the weight of JumpReLU's penalty at a step, counted from 0."""
+        return self.l0_coefficient * sparsity_factor(step, self.steps, self.sparsity_warmup)
+
+    def snapshot_steps(self) -> dict[int, list[int]]:
+        """Return the percentages of the training that each step completes, by step, counted from 1.
+
+        In a short training several percentages are reached by one step.
+        """
+        found: dict[int, list[int]] = {}
+        for percent in self.snapshots:
+            found.setdefault(-(-self.steps * percent // 100), []).append(percent)
+        return found

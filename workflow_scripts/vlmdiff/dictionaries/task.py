@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,12 @@ from torch.utils.data import DataLoader, IterableDataset
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
-from vlmdiff.dictionaries.together import counted_over_all, fraction_of_all, process_count
+from vlmdiff.dictionaries.together import (
+    counted_over_all,
+    fraction_of_all,
+    process_count,
+    squared_error_of_all,
+)
 
 if TYPE_CHECKING:
     from vlmdiff.activations.store import ActivationStore
@@ -23,14 +27,6 @@ if TYPE_CHECKING:
     Activations = ActivationStore | ActivationStream
 
 DEAD_AFTER_TOKENS = 100_000
-
-
-def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Return the fraction of the peak learning rate: linear warm-up, then a cosine down to zero."""
-    rising = math.ceil(warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 class DictionaryTask(pl.LightningModule):
@@ -52,9 +48,11 @@ class DictionaryTask(pl.LightningModule):
         x = batch * self.input_scale
         result = counted_over_all(self.dictionary.reconstruct(x))
         fvu = fraction_of_all(x, result.x_hat)
-        loss = fvu
+        loss = fvu if self.recipe.reconstruction == "fvu" else squared_error_of_all(x, result.x_hat)
         if self.dictionary.kind == "jumprelu":
-            loss = loss + self.recipe.l0_coefficient * (result.l0 / self.recipe.k - 1).square()
+            loss = (
+                loss + self.recipe.penalty_weight(self.global_step) * (result.l0 / self.recipe.k - 1).square()
+            )
         self.silent_tokens.add_(len(x) * process_count()).masked_fill_(result.firings > 0, 0)
         return {"loss": loss, "fvu": fvu.detach(), "l0": result.l0.detach()}
 
@@ -66,10 +64,11 @@ class DictionaryTask(pl.LightningModule):
         """Return Adam, and the schedule that is stepped with it."""
         betas = (0.0, 0.999) if self.dictionary.kind == "jumprelu" else (0.9, 0.999)
         recipe = self.recipe
-        optimizer = DictionaryAdam(self.dictionary, recipe.learning_rate, betas, recipe.processes == 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, recipe.steps, recipe.warmup)
+        optimizer = DictionaryAdam(
+            self.dictionary, recipe.learning_rate, betas, recipe.processes == 1, recipe.gradient_clip_norm
         )
+        # A bound method would go into checkpoints, with the recipe; a function does not.
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate_factor(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -54,6 +54,15 @@ def fraction_of_all(x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_mod
     return shown_as(own, summed(own) / count)
 
 
+def squared_error_of_all(
+    x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]
+) -> Float[Tensor, ""]:
+    """Return the mean over all processes' tokens of `||x - x_hat||^2`, summed over dimensions."""
+    own = (x - x_hat).square().sum(dim=1).mean()
+    count = process_count()
+    return own if count == 1 else shown_as(own, summed(own) / count)
+
+
 def counted_over_all(found: Reconstruction) -> Reconstruction:
     """Return a reconstruction with the L0 and the firings of all processes' tokens."""
     count = process_count()

@@ -36,8 +36,6 @@ from vlmdiff.tables.models import TRAINING_LOG
 if TYPE_CHECKING:
     from vlmdiff.extraction.stream import ActivationStream
 
-CHECKPOINT_EVERY_S = 60.0
-
 
 def train_dictionary(
     activations: Sequence[str | Path] | ActivationStream,
@@ -50,7 +48,7 @@ def train_dictionary(
     folder: str | Path,
     checkpoints: str | Path,
     code: str = "",
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    checkpoint_every_s: float | None = None,
 ) -> None:
     """Train a dictionary and write weights, configuration, progress and snapshots.
 
@@ -68,7 +66,7 @@ def train_dictionary(
         folder: receives `sae_weights.safetensors`, `cfg.json`, `training.csv`, `snapshots/<percent>/`.
         checkpoints: folder for interrupted work, outside of the declared outputs; emptied at success.
         code: digest of the code; a checkpoint of other code is not resumed.
-        checkpoint_every_s: seconds between two checkpoints.
+        checkpoint_every_s: seconds between two checkpoints; None: as `ResumePoint` chooses.
 
     Raises:
         ShardError: a shard is missing, damaged or lacks the layer or token type.

@@ -1,0 +1,88 @@
+"""How long and how a dictionary is trained, and which trainings can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from vlmdiff.config.base import Count, Section
+
+
+class ArchitectureConfig(Section):
+    """The shape of every dictionary of an experiment (docs/method.md section 4)."""
+
+    kind: Literal["topk", "jumprelu"] = Field("topk", description="Activation function.")
+    d_sae: Count = Field(1024, description="Number of features of one dictionary.")
+    k: Count = Field(8, description="TopK: active features a token. JumpReLU: the target L0.")
+    bandwidth: float = Field(0.001, gt=0, description="JumpReLU: width of the straight-through rectangle.")
+    l0_coefficient: float = Field(1.0, ge=0, description="JumpReLU: weight c of c (L0/target - 1)^2.")
+    reconstruction: Literal["fvu", "mse"] = Field(
+        "fvu",
+        description="Reconstruction term of the loss: the fraction of variance unexplained, or the squared "
+        "error summed over dimensions and averaged over tokens.",
+    )
+    subtract_decoder_bias: bool = Field(
+        True,
+        description="Subtract b_dec from the input of the encoder; a warm start keeps what it starts from.",
+    )
+
+
+class Budget(Section):
+    """How a dictionary was trained; cosines are compared between equal budgets alone."""
+
+    steps: Count = Field(description="Optimiser steps.")
+    batch_tokens: Count = Field(1024, description="Tokens in one step.")
+    learning_rate: float = Field(gt=0, description="Peak learning rate of Adam.")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="Learning rate after the warm-up: a cosine to zero, or the peak."
+    )
+    warmup: float = Field(
+        0.05, ge=0, description="Warm-up of the learning rate: below 1 a fraction of `steps`, else steps."
+    )
+    sparsity_warmup: float = Field(
+        0.0, ge=0, description="JumpReLU: the penalty's weight rises over this fraction or number of steps."
+    )
+    gradient_clip_norm: PositiveFloat | None = Field(
+        None, description="A gradient of a larger norm, over all parameters, is scaled down to it."
+    )
+    architecture: ArchitectureConfig | None = Field(
+        None, description="Its own shape; left out: `architecture` of the experiment."
+    )
+
+    @model_validator(mode="after")
+    def warmups_end(self) -> Budget:
+        """Refuse a warm-up that is no number of steps, or that the training does not outlast."""
+        for name in ("warmup", "sparsity_warmup"):
+            value = getattr(self, name)
+            if value >= 1 and (value != int(value) or value >= self.steps):
+                raise ValueError(
+                    f"{name}: found {value:g}, expected a fraction below 1 or a whole number of steps below "
+                    f"steps = {self.steps}"
+                )
+        return self
+
+    def compared(self, experiment: ArchitectureConfig) -> dict[str, Any]:
+        """Return by name what must agree: settings, warm-ups in steps, and the shape.
+
+        Args:
+            experiment: the shape where it names none of its own.
+        """
+        values = {name: getattr(self, name) for name in Budget.model_fields if name != "architecture"}
+        for name in ("warmup", "sparsity_warmup"):
+            values[name] = math.ceil(values[name] * self.steps) if values[name] < 1 else int(values[name])
+        return values | (self.architecture or experiment).model_dump(exclude={"subtract_decoder_bias"})
+
+
+def differences(one: Sequence[dict[str, Any]], two: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield in words how two ways of being trained differ, each a list of trainings in order."""
+    if len(one) != len(two):
+        yield f"{len(one)} against {len(two)} trainings"
+        return
+    for number, (first, second) in enumerate(zip(one, two, strict=True), 1):
+        stage = f" of training {number}" if len(one) > 1 else ""
+        for name in first:
+            if first[name] != second[name]:
+                yield f"{name}{stage} {first[name]} against {second[name]}"

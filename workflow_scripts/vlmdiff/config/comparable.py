@@ -1,0 +1,64 @@
+"""Which dictionaries are held against one another: they must have been trained alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from vlmdiff.config.budgets import differences
+from vlmdiff.config.comparisons import MAIN
+
+if TYPE_CHECKING:
+    from vlmdiff.config.schema import Config
+
+
+def check_budgets(config: Config) -> None:
+    """Check that dictionaries which are compared had equal budgets.
+
+    How far a feature turns grows with steps and rates. A null of a shorter training than the adapted
+    dictionary would call everything adapted, one of a longer training nothing.
+
+    Raises:
+        ValueError: two differ, or a published one does not tell.
+    """
+    for key, name, reference, base in compared_pairs(config):
+        found = [trainings(config, one, base) for one in (name, reference)]
+        if told := ", ".join(differences(*found)):
+            raise ValueError(
+                f"{key}: dictionary '{name}' is not trained as '{reference}' is, and their cosines cannot be "
+                f"compared: {told}; make them equal (docs/train_dictionary.md#equal-budgets)"
+            )
+
+
+def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (key, dictionary, the one that it is held against, where both start from)."""
+    for label, diff in config.all_comparisons().items():
+        section = "diff" if label == MAIN else f"comparisons.{label}"
+        # A dictionary that does not come from the base has no cosines that mean anything.
+        if diff.base in config.ancestors(diff.adapted):
+            yield f"{section}.null", diff.null, diff.adapted, diff.base
+        if diff.null_check is not None:
+            yield f"{section}.null_check", diff.null_check, diff.null, diff.base
+    if (grid := config.stages.grid) is not None:
+        yield "stages.grid.model", grid.model, grid.data, config.diff.base
+        yield "stages.grid.model_then_data", grid.model_then_data, grid.data_then_model, config.diff.base
+
+
+def trainings(config: Config, dictionary: str, base: str) -> list[dict[str, Any]]:
+    """Return the budgets of all trainings that lead from `base` to a dictionary, in order.
+
+    Raises:
+        ValueError: a published dictionary's budget is not declared.
+    """
+    names = [dictionary, *config.ancestors(dictionary)]
+    found = []
+    for name in reversed(names[: names.index(base)] if base in names else names[:1]):
+        budget = config.budget(name)
+        if budget is None:
+            raise ValueError(
+                f"dictionaries.{name}.budget: missing. '{name}' is published and is compared with other "
+                "dictionaries, which must be trained alike: declare its steps, batch_tokens, learning_rate "
+                "and so on, as its authors tell them (docs/import_dictionary.md#budget)"
+            )
+        found.append(budget.compared(config.architecture))
+    return found
