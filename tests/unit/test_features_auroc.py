@@ -53,5 +53,22 @@ def test_delongs_interval_is_the_bootstraps():
     assert low < auroc(activation[:, None], label[:, None])[0, 0] < high
 
 
+def test_delongs_interval_pair_by_pair():
+    above, below = np.array([0.0, 2.0, 3.0, 3.0, 5.0]), np.array([0.0, 0.0, 1.0, 3.0])
+    wins = (above[:, None] > below).astype(float) + 0.5 * (above[:, None] == below)
+    variance = wins.mean(1).var(ddof=1) / 5 + wins.mean(0).var(ddof=1) / 4
+    label = np.array([True] * 5 + [False] * 4)
+    low, high = delong_interval(np.concatenate([above, below]), label, level=0.8)
+    half = 1.2815515655446004 * np.sqrt(variance)
+    assert (low, high) == pytest.approx((wins.mean() - half, wins.mean() + half))
+
+
+def test_an_interval_ends_at_zero_and_one():
+    label = np.array([True] * 4 + [False] * 4)
+    activation = np.array([1.5, 3.0, 4.0, 5.0, 0.0, 0.5, 1.0, 2.0])
+    assert delong_interval(activation, label)[1] == 1.0
+    assert delong_interval(-activation, label)[0] == 0.0
+
+
 def test_too_few_samples_have_no_interval():
     assert np.isnan(delong_interval(np.array([1.0, 2.0]), np.array([True, False]))).all()

@@ -13,6 +13,7 @@ from feature_tables import write_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, fisher_exact
+from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from vlmdiff.features.contrast import (
@@ -22,6 +23,7 @@ from vlmdiff.features.contrast import (
     contrast_unit,
     fisher_log_p,
     odds_ratios,
+    significant,
 )
 from vlmdiff.features.sums import SampleSet, SampleSetError
 from vlmdiff.tables.features import CONTRAST
@@ -175,6 +177,92 @@ def test_every_criterion_counts():
     assert contrast_unit(counts, "token", 4, Criteria(2.0, 0.01, 0.05))["selected"][1]
     assert contrast_unit(counts, "token", 4, Criteria(3.0, 0.005, 0.05))["selected"][2]
     assert contrast_unit(counts, "token", 4, Criteria(3.0, 0.005, 0.1))["selected"][3]
+
+
+def test_what_lies_on_a_limit_is_selected():
+    # Odds of 3 against odds of 1, three in four against one in two; Fisher's p is .018.
+    counts = pd.DataFrame({"layer": [0], "feature": 0, "fires_target": 30, "n_target": 40})
+    counts = counts.assign(fires_baseline=20, n_baseline=40)
+    assert contrast_unit(counts, "token", 1, Criteria(3.0, 0.25, 0.05))["selected"][0]
+    assert not contrast_unit(counts, "token", 1, Criteria(3.001, 0.25, 0.05))["selected"][0]
+    assert not contrast_unit(counts, "token", 1, Criteria(3.0, 0.251, 0.05))["selected"][0]
+    assert not contrast_unit(counts, "token", 4, Criteria(3.0, 0.25, 0.05))["selected"][0]
+    assert list(significant(pd.Series([0.0, np.log(0.5)]), Criteria(1.0, 0.0, 1.0))) == [True, True]
+
+
+def random_side(folder: Path, seed: int, samples: int, rates: dict[int, list[float]]):
+    """Samples of unequal length in two groups: files, and by layer each sample's length and firings."""
+    rng, files, truth = np.random.default_rng(seed), ([], []), {}
+    for layer, of_features in rates.items():
+        length = rng.integers(1, 30, samples)
+        group = np.where(np.arange(samples) % 3 == 0, "above", "below")
+        burst = rng.random((samples, len(of_features))) < np.sqrt(of_features)
+        fires = burst * rng.binomial(length[:, None], np.sqrt(of_features))
+        rows, totals = [], []
+        for name in ("above", "below"):
+            own, n = fires[group == name], length[group == name]
+            totals += [{"layer": layer, "group": name, "token_type": "text", "n_tokens": n.sum()}]
+            totals[-1] |= {"n_samples": len(n), "sum_tokens_squares": (n**2).sum()}
+            for feature, x in enumerate(own.T):
+                row = {"layer": layer, "feature": feature, "group": name, "token_type": "text"}
+                row |= {"fires": x.sum(), "samples_fired": (x > 0).sum()}
+                rows.append(row | {"sum_fires_squares": (x**2).sum(), "sum_fires_tokens": (x * n).sum()})
+        for kept, path in zip(files, write_statistics(folder / f"layer_{layer}", rows, totals)):
+            kept.append(path)
+        truth[layer] = (length, fires)
+    return files, truth
+
+
+def clustered_by_hand(target, baseline) -> tuple[float, float]:
+    """Log p and design effect of one feature from each sample's firings x among n units."""
+    p, variance, binomial, fired = [], [], [], 0
+    for x, n in (target, baseline):
+        share, m = x.sum() / n.sum(), len(x)
+        p.append(share)
+        variance.append(m / (m - 1) * ((x - share * n) ** 2).sum() / n.sum() ** 2)
+        binomial.append(share * (1 - share) / n.sum())
+        fired += int((x > 0).sum())
+    return student.logsf((p[0] - p[1]) / np.sqrt(sum(variance)), fired - 1), sum(variance) / sum(binomial)
+
+
+def test_the_clustered_test_is_that_of_the_samples(tmp_path):
+    """Two data sets with groups of the same names, two layers of other lengths, samples of unequal size."""
+    rates = {0: [0.3, 0.2, 0.12, 0.02], 3: [0.1, 0.4, 0.25, 0.15]}
+    one, mine = random_side(tmp_path / "one", 0, 60, rates)
+    two, theirs = random_side(tmp_path / "two", 1, 90, {0: [0.1, 0.1, 0.1, 0.02], 3: [0.02, 0.3, 0.02, 0.15]})
+    sets = ({"dataset": "vsr", "groups": None}, {"dataset": "vqa", "groups": ["above", "below"]})
+    criteria = {"min_odds_ratio": 1.5, "min_frequency_difference": 0.1, "fdr": 0.05}
+    contrast_concept("space", *sets, one, two, 20, criteria, tmp_path / "c.parquet")
+    found = read_table(tmp_path / "c.parquet", CONTRAST)
+    for unit, part in found.groupby("unit"):
+        log_p = []
+        for row in part.itertuples():
+            sides = []
+            for length, fires in (mine[row.layer], theirs[row.layer]):
+                x = fires[:, row.feature]
+                sides.append((x, length) if unit == "token" else ((x > 0) * 1, np.ones_like(length)))
+            expected, effect = clustered_by_hand(*sides)
+            assert row.log_p_clustered == pytest.approx(expected, rel=1e-9)
+            assert row.design_effect == pytest.approx(effect, rel=1e-9)
+            assert (row.n_target, row.n_baseline) == tuple(n.sum() for _, n in sides)
+            log_p.append(expected)
+        adjusted = false_discovery_control(np.exp([*log_p, *[0.0] * (20 - len(log_p))]))[: len(log_p)]
+        np.testing.assert_allclose(np.exp(part["log_p_clustered_adjusted"]), adjusted, rtol=1e-9)
+        large = (part["odds_ratio"] >= 1.5) & (part["freq_difference"] >= 0.1)
+        assert (part["selected_clustered"] == (large & (adjusted <= 0.05))).all()
+    # Each condition matters: some are large but not sure, some sure but not large.
+    sure = found["log_p_clustered_adjusted"] <= np.log(0.05)
+    large = (found["odds_ratio"] >= 1.5) & (found["freq_difference"] >= 0.1)
+    assert (sure & ~large).any() and (large & ~sure).any() and (large & sure).any()
+
+
+def test_a_set_without_text_is_refused(tmp_path):
+    units = [{"group": "above", "token_type": "image", "n_tokens": 100, "n_samples": 10}]
+    rows = [{"feature": 1, "group": "above", "token_type": "image", "fires": 9, "samples_fired": 1}]
+    files = tuple([path] for path in write_statistics(tmp_path / "layer_0", rows, units))
+    sets = ({"dataset": name, "groups": ["above"]} for name in ("one", "two"))
+    with pytest.raises(SampleSetError, match=r"data set 'one', groups \['above'\]: no text tokens"):
+        contrast_concept("space", *sets, files, files, 8, CRITERIA, tmp_path / "contrast.parquet")
 
 
 def test_overlapping_sets_are_refused(tmp_path):

@@ -75,7 +75,7 @@ def inputs(tmp_path):
         "texts": [(3, "text", 7, 21.0)],
     }
     files = {
-        name: [statistics(tmp_path / name, layer, rows[name], tokens) for layer in (0, 1)]
+        name: [statistics(tmp_path / name, layer, rows[name], tokens * (2 - layer)) for layer in (0, 1)]
         for name, tokens in (("first", 10), ("second", 30), ("texts", 70))
     }
     visual = [*files["first"], *files["second"]]
@@ -103,6 +103,8 @@ def test_diff_table(inputs):
     assert layer.loc[0, "visual_rate"] == pytest.approx(6 / 40)
     assert layer.loc[5, "visual_energy"] == pytest.approx(2 / 40)
     assert layer.loc[3, "text_energy"] == pytest.approx(21 / 70)
+    # The other layer has twice as many tokens.
+    assert found[found["layer"] == 0].set_index("feature").loc[0, "visual_energy"] == pytest.approx(12 / 80)
     assert layer.loc[3, "visual_energy"] == 0
     assert not found.drop(columns="check_cos_decoder").isna().any().any()
     assert found["check_cos_decoder"].isna().all()

@@ -10,16 +10,21 @@ from vlmdiff.features.funnel import STAGES, select_features
 from vlmdiff.tables.features import CONTRAST_CHECK, FINAL_FEATURES, FUNNEL
 from vlmdiff.tables.io import read_table
 
-# (layer, feature): visual energy, adapted, selected per token, per sample, invariant, log p.
+EPS, FDR = 0.01, 0.001
+# (layer, feature): visual energy, adapted, selected per token, per sample, invariant, log of adjusted p.
+# Energies lie on both sides of eps and on it; rotation alone keeps (0, 1) back, the contrast per token (0, 2).
 FEATURES = {
-    (0, 0): (0.0, False, True, True, None, -9),
-    (0, 1): (1.0, False, True, False, None, -8),
-    (0, 2): (1.0, True, False, True, None, -1),
-    (2, 0): (1.0, True, True, True, True, -30),
+    (0, 0): (0.005, False, True, True, None, -9),
+    (0, 1): (0.011, False, True, False, True, -8),
+    (0, 2): (1.0, True, False, True, True, -1),
+    (2, 0): (0.3, True, True, True, True, -20),
     (2, 1): (1.0, True, True, True, True, -2000),
-    (2, 2): (1.0, True, True, False, False, -70),
-    (2, 3): (1.0, False, None, None, None, 0),
+    (2, 2): (0.02, True, True, False, False, -70),
+    (2, 3): (0.01, False, None, None, None, 0),
+    (2, 4): (0.5, True, True, False, True, -20),
 }
+# p that are not adjusted are smaller by this factor (logarithm).
+TESTS = 4.0
 
 
 def run(tmp_path, unit="token", features=FEATURES):
@@ -29,15 +34,17 @@ def run(tmp_path, unit="token", features=FEATURES):
         adapted.append({**key, "visual_energy": energy, "adapted": is_adapted, "seed": 5, "cos_decoder": 0.5})
         for name, selected in (("token", token), ("sample", sample)):
             if selected is not None:
-                row = {"unit": name, "selected": selected, "log_p_adjusted": log_p / (1 + (name == "sample"))}
-                row |= {"log_p": log_p, "log_p_clustered": log_p / 2, "log_p_clustered_adjusted": log_p / 2}
-                row |= {"selected_clustered": selected and log_p <= -30, "design_effect": 2.0}
+                adjusted = log_p / (1 + (name == "sample"))
+                row = {"unit": name, "selected": selected, "log_p_adjusted": adjusted}
+                row |= {"log_p": adjusted - TESTS, "log_p_clustered": adjusted / 2 - TESTS}
+                row |= {"log_p_clustered_adjusted": adjusted / 2, "design_effect": float(-log_p)}
+                row |= {"selected_clustered": selected and log_p <= -30, "freq_difference": 0.1 * feature}
                 contrast.append({**key, **row, "odds_ratio": 4.0 + (name == "sample")})
         if invariant is not None:
             lexical.append({**key, "invariant": invariant, "activation_neutral": 0.25})
     tables = write_decisions(tmp_path, adapted, contrast, lexical)
     outputs = tuple(tmp_path / name for name in ("funnel.csv", "final_features.csv", "contrast_check.csv"))
-    select_features("space", 5, unit, 0.01, 0.05, tables, outputs)
+    select_features("space", 5, unit, EPS, FDR, tables, outputs)
     return read_table(outputs[0], FUNNEL), read_table(outputs[1], FINAL_FEATURES)
 
 
@@ -50,8 +57,8 @@ def counts(funnel, layer):
 def test_funnel_counts(tmp_path):
     funnel, _ = run(tmp_path)
     assert counts(funnel, 0) == [3, 2, 1, 2, 0, 0]
-    assert counts(funnel, 2) == [4, 4, 3, 3, 3, 2]
-    assert counts(funnel, -1) == [7, 6, 4, 5, 3, 2]
+    assert counts(funnel, 2) == [5, 4, 4, 4, 4, 3]
+    assert counts(funnel, -1) == [8, 6, 5, 6, 4, 3]
     assert set(funnel["concept"]) == {"space"}
     assert set(funnel["seed"]) == {5}
 
@@ -59,22 +66,24 @@ def test_funnel_counts(tmp_path):
 def test_the_two_tests_are_compared(tmp_path):
     run(tmp_path)
     found = read_table(tmp_path / "contrast_check.csv", CONTRAST_CHECK).set_index("unit").loc["token"]
-    assert (found["tested"], found["selected"], found["selected_clustered"]) == (6, 5, 3)
-    # log p of -9 and -8 stay below log 0.05 when they are halved.
-    assert (found["significant"], found["significant_clustered"]) == (5, 5)
-    assert (found["final"], found["final_clustered"]) == (2, 2)
-    assert found["median_design_effect"] == 2.0
-    assert found["median_log10_overstatement"] == pytest.approx(15 / np.log(10))
+    assert (found["tested"], found["selected"], found["selected_clustered"]) == (7, 6, 2)
+    # The limit is log 0.001 = -6.9. Of -9, -8, -1, -20, -2000, -70, -20 six are below it; halved, four are.
+    assert (found["significant"], found["significant_clustered"]) == (6, 4)
+    assert (found["final"], found["final_clustered"]) == (3, 1)
+    # Of the selected: 8, 9, 20, 20, 70, 2000.
+    assert found["median_design_effect"] == 20.0
+    assert found["median_log10_overstatement"] == pytest.approx(10 / np.log(10))
 
 
 def test_the_unit_decides(tmp_path):
     funnel, _ = run(tmp_path, unit="sample")
-    assert counts(funnel, -1) == [7, 6, 4, 4, 3, 2]
+    assert counts(funnel, -1) == [8, 6, 5, 4, 3, 3]
 
 
 def test_final_features_strongest_first(tmp_path):
     _, final = run(tmp_path)
-    assert list(final["name"]) == ["L2F1", "L2F0"]
+    # Of equal p the larger difference of frequencies comes first.
+    assert list(final["name"]) == ["L2F1", "L2F4", "L2F0"]
     first = final.iloc[0]
     assert first["log_p_adjusted"] == -2000
     assert first["sample_log_p_adjusted"] == -1000
@@ -87,4 +96,4 @@ def test_nothing_left_gives_empty_tables(tmp_path):
     none = dict.fromkeys(FEATURES, (0.0, False, None, None, None, 0))
     funnel, final = run(tmp_path, features=none)
     assert final.empty
-    assert counts(funnel, -1) == [7, 0, 0, 0, 0, 0]
+    assert counts(funnel, -1) == [8, 0, 0, 0, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from feature_tables import write
 from scipy.stats import fisher_exact
 
+from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
@@ -22,6 +24,7 @@ from vlmdiff.features.labels import (
     best_first,
     compose,
     label_features,
+    layer_evidence,
     lens_evidence,
     trait_evidence,
     word_evidence,
@@ -56,6 +59,7 @@ def test_traits_are_tested_by_fisher():
     has = np.zeros((10, 1), bool)
     has[[0, 1, 2]] = True
     row = trait_evidence(strongest, ["left"], has, 0.2).iloc[0]
+    assert row["log_odds"] == pytest.approx(np.log(2.5 * 7.5 / (0.5 * 1.5)))
     expected = fisher_exact([[2, 0], [1, 7]], alternative="greater").pvalue
     assert np.exp(row["log_p"]) == pytest.approx(expected, rel=1e-9)
     assert row["effect"] == pytest.approx(1.0 - 1 / 8)
@@ -134,6 +138,7 @@ def evidence_of(effects: dict[str, tuple[float, float]]) -> pd.DataFrame:
         ({"word": (0.9, -50), "trait": (0.4, -9)}, "on 'WORD', TRAIT; promotes promoted0", "strong"),
         ({"word": (0.2, -50), "trait": (0.4, -9)}, "TRAIT; promotes promoted0", "moderate"),
         ({"word": (0.9, -1.0), "trait": (0.1, -9)}, NO_LABEL, "none"),
+        ({"word": (0.3, -9), "trait": (0.2, -9)}, "on 'WORD'; promotes promoted0", "moderate"),
     ],
 )
 def test_the_recipe(effects, label, confidence):
@@ -153,11 +158,12 @@ def test_the_best_is_significant_before_it_is_large():
         }
     )
     assert list(best_first(frame, "word", 10, 2)["what"]) == ["real", "rare"]
+    assert list(best_first(frame, "word", 10, 1)["what"]) == ["real"]
 
 
 @pytest.fixture(scope="module")
 def labelled(subject, tiny_dataset, tmp_path_factory) -> dict[int, pd.Series]:
-    """Feature 0 reads the word "left" off the embedding; feature 1 is noise."""
+    """Feature 2 reads the word "left" off the embedding; feature 3 is noise."""
     folder = tmp_path_factory.mktemp("labels")
     samples = load_samples(tiny_dataset / "samples.jsonl")
     extract_block(subject, samples, folder / "s.h5", dataset="d", block=0, shard_samples=40, layers=[0])
@@ -166,20 +172,19 @@ def labelled(subject, tiny_dataset, tmp_path_factory) -> dict[int, pd.Series]:
         residual = subject.residuals(batch, [0])[0]
     left = batch.input_ids == subject.tokenizer.convert_tokens_to_ids("left")
     real = batch.attention_mask.bool() & (batch.token_type == 2)
-    mean, rest = residual[left].mean(0), residual[real & ~left]
+    rest = residual[real & ~left]
     direction = torch.linalg.lstsq(
         torch.cat([residual[left], rest]), torch.cat([torch.ones(int(left.sum())), torch.zeros(len(rest))])
     ).solution
     dictionary = TopKDictionary(subject.d_model, 4, k=4, subtract_decoder_bias=False)
     with torch.no_grad():
         dictionary.W_enc.zero_()
-        dictionary.W_enc[:, 0] = direction
-        dictionary.W_enc[:, 1] = torch.randn(subject.d_model, generator=torch.Generator().manual_seed(0))
-        dictionary.b_enc.copy_(torch.tensor([-0.5, 0.0, -1.0, -1.0]))
+        dictionary.W_enc[:, 2] = direction
+        dictionary.W_enc[:, 3] = torch.randn(subject.d_model, generator=torch.Generator().manual_seed(0))
+        dictionary.b_enc.copy_(torch.tensor([-1.0, -1.0, -0.5, 0.0]))
         dictionary.W_dec.copy_(torch.nn.functional.normalize(dictionary.W_enc.T + 1e-3, dim=1))
-    assert mean.isfinite().all()
     save_dictionary(dictionary, folder / "layer_0", {})
-    final = [{"layer": 0, "feature": f, "name": f"L0F{f}"} for f in (0, 1)]
+    final = [{"layer": 0, "feature": f, "name": f"L0F{f}"} for f in (2, 3)]
     outputs = folder / "labels.csv", folder / "evidence.csv"
     label_features(
         "space", 0, write(folder / "final.csv", FINAL_FEATURES, final), [tiny_dataset / "samples.jsonl"],
@@ -187,11 +192,53 @@ def labelled(subject, tiny_dataset, tmp_path_factory) -> dict[int, pd.Series]:
     )  # fmt: skip
     evidence = read_table(outputs[1], LABEL_EVIDENCE)
     assert set(evidence["kind"]) == {"word", "trait", "promoted", "suppressed"}
+    best = evidence[(evidence["kind"] == "word") & (evidence["rank"] == 0)].set_index("feature")
+    check_p_of_left(subject, dictionary, batch, residual, best.loc[2])
     return read_table(outputs[0], LABELS).set_index("feature")
 
 
+def check_p_of_left(subject, dictionary, batch, residual, word):
+    """Fisher's p of "left", the least of all tests: one a kind of text token and labelled feature."""
+    text = batch.attention_mask.bool() & (batch.token_type == TEXT)
+    # Shards hold 16-bit values.
+    with torch.no_grad():
+        on = dictionary.encode(residual[text].half().float())[:, 2] > 0
+    is_left = batch.input_ids[text] == subject.tokenizer.convert_tokens_to_ids("left")
+    hit, other = int((on & is_left).sum()), int((on & ~is_left).sum())
+    counts = [[hit, int(is_left.sum()) - hit], [other, int((~is_left).sum()) - other]]
+    tests = 2 * len(batch.input_ids[text].unique())
+    expected = fisher_exact(counts, alternative="greater").pvalue * tests
+    assert word["log_p_adjusted"] == pytest.approx(np.log(expected), rel=1e-6)
+
+
+def test_evidence_does_not_depend_on_the_order_of_shards(subject, tiny_dataset, tmp_path):
+    samples = load_samples(tiny_dataset / "samples.jsonl")
+    for name, some in (("first", samples[:25]), ("second", samples[25:])):
+        extract_block(
+            subject, some, tmp_path / f"{name}.h5", dataset=name, block=0, shard_samples=25, layers=[0]
+        )
+    extract_block(subject, samples, tmp_path / "all.h5", dataset="d", block=0, shard_samples=40, layers=[0])
+    torch.manual_seed(0)
+    dictionary = TopKDictionary(subject.d_model, 12, k=3)
+    with torch.no_grad():
+        dictionary.W_enc.normal_()
+        dictionary.W_dec.copy_(torch.nn.functional.normalize(dictionary.W_enc.T, dim=1))
+    save_dictionary(dictionary, tmp_path / "layer_0", {})
+    many = replace(CRITERIA, tokens=50)
+    whole, parts = (
+        layer_evidence(0, np.array([7, 2]), shards, tmp_path / "layer_0", subject, samples, many)
+        for shards in ([[tmp_path / "all.h5"]], [[tmp_path / "second.h5"], [tmp_path / "first.h5"]])
+    )
+    pd.testing.assert_frame_equal(whole, parts)
+    assert set(whole["feature"]) == {2, 7}
+    # Features come in their own order: what 7 promotes is what its row promotes.
+    (promoted, _) = lens_evidence(subject, dictionary.W_dec[[7]].detach().numpy(), 50)
+    mine = whole[(whole["feature"] == 7) & (whole["kind"] == "promoted")]
+    assert list(mine["what"]) == list(promoted["what"])
+
+
 def test_a_word_feature_is_called_by_its_word(labelled):
-    row = labelled.loc[0]
+    row = labelled.loc[2]
     assert row["word"] == "left"
     assert row["label"].startswith("on 'left'")
     assert row["confidence"] == "strong"
@@ -199,7 +246,7 @@ def test_a_word_feature_is_called_by_its_word(labelled):
 
 
 def test_noise_has_no_word(labelled):
-    assert labelled.loc[1, "word"] == ""
+    assert labelled.loc[3, "word"] == ""
 
 
 def test_no_final_feature_is_an_empty_table(subject, tiny_dataset, tmp_path: Path):

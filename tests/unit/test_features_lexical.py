@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,8 +15,8 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.features.candidates import find_candidates, strongest_samples
-from vlmdiff.features.lexical import LexicalCriteria, NeutralRuns, judge, lexical_filter
-from vlmdiff.features.neutral import measure, with_prompts
+from vlmdiff.features.lexical import LexicalCriteria, NeutralRuns, judge, lexical_filter, look_up
+from vlmdiff.features.neutral import OwnWords, measure, with_prompts
 from vlmdiff.features.sums import SampleSet, SampleSetError
 from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.features import LEXICAL
@@ -66,7 +68,8 @@ def test_measure_equals_one_by_one(subject, samples):
 
 
 def test_candidates_pass_both_filters(tmp_path):
-    adapted = [{"layer": 1, "feature": f, "visual_energy": 0.5 * (f != 3)} for f in (5, 4, 3)]
+    energies = {5: 0.5, 4: 0.11, 3: 0.1, 2: 0.05}
+    adapted = [{"layer": 1, "feature": f, "visual_energy": energy} for f, energy in energies.items()]
     contrast = [
         {"layer": 1, "feature": f, "unit": unit, "selected": selected}
         for f, unit, selected in (
@@ -74,6 +77,7 @@ def test_candidates_pass_both_filters(tmp_path):
             (4, "token", False),
             (4, "sample", True),
             (3, "token", True),
+            (2, "token", True),
             (5, "sample", True),
         )
     ]
@@ -103,9 +107,9 @@ def test_strongest_samples_merge_groups(tmp_path):
             (0, 2, "above", 0, "e", 9.0),
         ],
     )
-    candidates = pd.DataFrame({"layer": [0], "feature": [1]})
+    candidates = pd.DataFrame({"layer": [0, 0], "feature": [1, 2]})
     found = strongest_samples(*files, candidates, SampleSet.of(TARGET), 2)
-    assert list(found["sample_id"]) == ["a", "c"]
+    assert list(zip(found["feature"], found["sample_id"])) == [(1, "a"), (1, "c"), (2, "e")]
     missing = pd.DataFrame({"layer": [0, 0], "feature": [1, 7]})
     with pytest.raises(SampleSetError, match="1 candidates have no sample"):
         strongest_samples(*files, missing, SampleSet.of(TARGET), 2)
@@ -139,9 +143,32 @@ def test_variants_differ():
     assert not judged(one_sample)["invariant"]
     assert judged(one_sample, "loose", 0.5)["invariant"]
     assert not judged(one_sample, "loose", 0.6)["invariant"]
+    # Half of the samples fire, a quarter of the pairs.
+    assert not judged([[0.5, 0.0], [0.0, 0.0]], "loose", 0.5)["invariant"]
+    assert judged([[0.5, 0.0], [0.0, 0.0]], "loose", 0.25)["invariant"]
     # At the threshold is not above it; a fraction of 0 turns the filter off.
     assert not judged([[0.01]], "strict")["invariant"]
     assert judged([[0.0]], "loose", 0.0)["invariant"]
+
+
+def test_each_feature_is_looked_up_at_its_layer_sample_and_prompt():
+    """Two layers with other features, samples in an order of their own; the value says where it stands."""
+    tried = pd.DataFrame(
+        [(0, 7, "b"), (0, 7, "a"), (0, 9, "c"), (4, 2, "a"), (4, 9, "c")],
+        columns=["layer", "feature", "sample_id"],
+    )
+    wanted, features = ["a", "b", "c"], {0: [7, 9], 4: [2, 5, 9]}
+    found = {
+        layer: np.array(
+            [[1000 * layer + 100 * s + 10 * p + f for f in own] for s in range(3) for p in range(2)]
+        )
+        for layer, own in features.items()
+    }
+    table = look_up(tried, wanted, features, found, 2)
+    assert len(table) == 10
+    for row in table.itertuples():
+        place = 100 * wanted.index(row.sample_id) + 10 * row.prompt
+        assert row.neutral == 1000 * row.layer + place + row.feature
 
 
 @pytest.fixture
@@ -198,6 +225,18 @@ def test_a_concept_without_the_filter_keeps_all_candidates_and_runs_nothing(worl
     found = run_filter(world, runs=missing, criteria=LexicalCriteria(0.01, 0.01, "none"))
     assert found[["layer", "feature"]].to_numpy().tolist() == [[1, 3], [1, 5]]
     assert found["invariant"].all() and not found[["samples", "pairs"]].any(axis=None)
+
+
+def test_the_model_goes_on_in_its_own_words(world, subject, samples):
+    found = run_filter({**world, "runs": replace(world["runs"], describe_tokens=4, concept_words=("left",))})
+    stop = {subject.tokenizer.convert_tokens_to_ids("left")}
+    shown = with_prompts([samples[0], samples[5]], PROMPTS)
+    said, silent = (
+        measure(subject, shown, {1: make_dictionary(1)}, {1: [3, 5]}, 200, words)[1].mean(0)
+        for words in (OwnWords(4, stop), OwnWords())
+    )
+    np.testing.assert_allclose(found["activation_neutral"], said, rtol=1e-4)
+    assert not np.allclose(said, silent)
 
 
 def test_no_candidates_give_an_empty_table(world, tmp_path):

@@ -29,8 +29,10 @@ SETTINGS = {
 
 
 def make_diff(seed=0, n=400) -> pd.DataFrame:
-    """Two layers; a quarter of the features rotated beyond anything in the null, half are visual."""
+    """Two layers; a quarter of the features rotated beyond the null; energies all around eps, two on it."""
     rng = np.random.default_rng(seed)
+    energy = rng.exponential(0.15, n)
+    energy[[0, 4]] = SETTINGS["eps"]
     cosines = np.where(np.arange(n) % 4 == 0, rng.uniform(0.2, 0.6, n), rng.uniform(0.95, 1, n))
     return pd.DataFrame(
         {
@@ -38,12 +40,12 @@ def make_diff(seed=0, n=400) -> pd.DataFrame:
             "feature": np.arange(n) % (n // 2),
             "seed": 1,
             "cos_decoder": cosines,
-            "cos_encoder": cosines,
+            "cos_encoder": rng.permutation(cosines),
             "null_cos_decoder": rng.uniform(0.94, 1, n),
             "null_cos_encoder": 1.0,
             "check_cos_decoder": rng.uniform(0.94, 1, n),
-            "visual_energy": np.where(rng.random(n) < 0.5, rng.uniform(0.2, 2, n), 0.0),
-            "text_energy": 0.0,
+            "visual_energy": energy,
+            "text_energy": rng.permutation(energy),
             "visual_rate": 0.0,
         }
     )
@@ -100,6 +102,10 @@ def test_unknown_cosines_are_neither_counted_nor_selected():
     assert list(rotated(cosines, np.ones(3), 0.5, 0.1)) == [False, True, False]
 
 
+def test_a_cosine_on_the_threshold_is_rotated_and_an_energy_on_it_is_none():
+    assert list(rotated(np.array([0.5, 0.5]), np.array([0.11, 0.1]), 0.5, 0.1)) == [True, False]
+
+
 def test_nothing_visual_selects_nothing(tmp_path, caplog):
     adapted, thresholds, found = run(tmp_path, make_diff().assign(visual_energy=0.0))
     assert not adapted["adapted"].any()
@@ -116,6 +122,9 @@ def test_sweep_is_one_at_the_chosen_point(tmp_path):
     assert tuple(at[["jaccard", "retention", "precision", "layer_correlation"]]) == pytest.approx(
         (1, 1, 1, 1)
     )
+    for (eps, percentile), row in found.set_index(["eps", "percentile"]).iterrows():
+        tau = np.percentile(diff["cos_decoder"], percentile)
+        assert row["adapted"] == ((diff["visual_energy"] > eps) & (diff["cos_decoder"] <= tau)).sum()
     wide = sweep(diff, 0.1, 25.0, [0.1], [50.0]).iloc[0]
     assert wide["retention"] == 1
     assert wide["precision"] == wide["jaccard"] < 1
@@ -150,7 +159,11 @@ def test_the_second_null_counts_false_positives(tmp_path):
         visual = diff["visual_energy"] > row.eps
         wrong = int((visual & (diff["check_cos_decoder"] <= row.tau)).sum())
         assert row.check_adapted == wrong
-        assert row.check_low <= row.check_false_positive_rate <= row.check_high
+        n, z = visual.sum(), 1.959964
+        share = wrong / n
+        middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))  # Wilson, 1927
+        assert (row.check_low, row.check_high) == pytest.approx((middle - half, middle + half), abs=1e-6)
         assert row.check_false_positive_rate == wrong / visual.sum()
 
 

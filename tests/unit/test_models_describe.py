@@ -52,6 +52,15 @@ def test_a_word_that_must_not_be_said_ends_the_continuation(subject, batch):
     assert rows_of(describe(subject, batch, 4, {first}))[0] == rows_of(batch)[0]
 
 
+def test_a_placeholder_of_an_image_is_no_word(subject, batch, monkeypatch):
+    """An untuned model may well say it; there is no image for it."""
+    logits = torch.zeros(len(PROMPTS), len(subject.tokenizer))
+    logits[0, subject.image_id] = logits[1, subject.tokenizer.convert_tokens_to_ids("red")] = 1.0
+    monkeypatch.setattr(subject, "final_logits", lambda batch: logits)
+    longer = rows_of(describe(subject, batch, 2, ()))
+    assert [len(row) - len(prompt) for row, prompt in zip(longer, rows_of(batch))] == [0, 2]
+
+
 def test_own_words_are_text_tokens(subject, batch):
     longer = describe(subject, batch, 3, ())
     added = longer.last - batch.last

@@ -33,8 +33,8 @@ def rows_of(batch: Batch) -> list[list[int]]:
 def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) -> Batch:
     """Append the model's own greedy continuation to each prompt.
 
-    A sample's continuation ends before the first token of `stop` or the end-of-sequence token. The
-    whole sequence is run anew at each step: correct for every family, prefix attention included,
+    A sample's continuation ends before the first token of `stop`, the end-of-sequence token, or a placeholder
+    of an image, which would ask for an image that is not there. The whole sequence is run anew at each step: correct for every family, prefix attention included,
     and cheap for the few words that are asked for.
 
     Args:
@@ -46,11 +46,11 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
     Returns:
         The longer batch; appended tokens are text.
     """
-    stop = {*stop, subject.tokenizer.eos_token_id}
+    image_id = getattr(subject, "image_id", None)
+    stop = {*stop, subject.tokenizer.eos_token_id, image_id}
     rows = rows_of(batch)
     # A document is read as if it were the model's own words; they stay so.
     prompts = (batch.last + 1 - batch.generated).tolist()
-    image_id = getattr(subject, "image_id", None)
     unfinished = set(range(len(rows)))
     for _ in range(steps):
         spoken = subject.final_logits(batch).argmax(-1).tolist()

@@ -1,0 +1,102 @@
+"""Runs of pytest in children of one warm process: heavy libraries are imported once."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mutation.calls import Calls
+
+TIMEOUT = -1
+HERE = Path(__file__).parents[1]
+
+
+def run_tests(
+    checkout: Path, tests: Sequence[str], log: Path, limit: float, stop_early: bool = True
+) -> tuple[int, float]:
+    """Run tests of a copied checkout in a child.
+
+    Returns:
+        pytest's exit status, or TIMEOUT, and seconds.
+    """
+    options = ["-x"] if stop_early else []
+    return in_child(lambda: pytest.main([*COMMON, *options, *tests]), checkout, log, limit)
+
+
+COMMON = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not long", "--no-header", "--tb=short")
+
+
+def note_calls(checkout: Path, tests: Sequence[str], log: Path, output: Path, state: str) -> None:
+    """Run tests of a copied checkout in a child; write what functions each one calls, and libraries used."""
+
+    def run() -> int:
+        calls = Calls(checkout / "workflow_scripts")
+        status = pytest.main([*COMMON, *tests], plugins=[calls])
+        modules = sorted(name for name, module in sys.modules.items() if is_library(module))
+        output.write_text(json.dumps({"state": state, "modules": modules, "tests": calls.table()}))
+        return int(status)
+
+    status, _ = in_child(run, checkout, log, 3600.0)
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"the run without a fault ended with {status}: {log}")
+
+
+def is_library(module: object) -> bool:
+    """Tell whether a module comes from an installed package."""
+    return "site-packages" in (getattr(module, "__file__", None) or "")
+
+
+def warm_up(modules: Sequence[str]) -> None:
+    """Import libraries, so that children need not."""
+    for name in modules:
+        # What a test put in place of a module, or what needs a certain order.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def in_child(work, checkout: Path, log: Path, limit: float) -> tuple[int, float]:
+    """Fork, work in the folder of a checkout, and wait; after `limit` seconds end the child and its own."""
+    started = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            status = int(prepared(work, checkout, log))
+        finally:
+            os._exit(status)
+    while time.monotonic() - started < limit:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            kill_group(child)
+            return os.waitstatus_to_exitcode(status), time.monotonic() - started
+        time.sleep(0.02)
+    kill_group(child)
+    os.waitpid(child, 0)
+    return TIMEOUT, time.monotonic() - started
+
+
+def kill_group(child: int) -> None:
+    """End a child and what it started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+
+
+def prepared(work, checkout: Path, log: Path) -> int:
+    """Work with the output in a file, modules from the copy, and byte code of unchanged modules only."""
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(checkout)
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
+    os.environ.pop("PYTHONPATH", None)
+    return work()
