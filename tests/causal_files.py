@@ -13,6 +13,7 @@ from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES
 from vlmdiff.tables.io import write_table
 
 D_SAE = 48
+SELECTED, DEAD = range(20, 30), 47
 DEFAULTS = {"string": "token", "int64": 0, "double": 0.0, "bool": False}
 
 
@@ -40,11 +41,20 @@ def write_dictionaries(folder: Path) -> list[str]:
 
 
 def write_tables(folder: Path, final: list[tuple[int, int]]) -> dict[str, str]:
-    """Write final_features, contrast and adapted tables in which `final` are the final features."""
+    """Write final_features, contrast and adapted tables in which `final` are the final features.
+
+    The contrast selects `SELECTED` of each layer too, `DEAD` never fires, and no table is sorted by p.
+    """
     rates = np.random.default_rng(0).uniform(0.01, 0.5, size=(N_LAYERS, D_SAE))
+    rates[:, DEAD] = 0.0
     keys = [(layer, feature) for layer in range(N_LAYERS) for feature in range(D_SAE)]
     rows = [
-        {"layer": at, "feature": i, "visual_rate": rates[at, i], "selected": (at, i) in final}
+        {
+            "layer": at,
+            "feature": i,
+            "visual_rate": rates[at, i],
+            "selected": (at, i) in final or (i in SELECTED and bool(final)),
+        }
         for at, i in keys
     ]
     best = [
@@ -56,7 +66,7 @@ def write_tables(folder: Path, final: list[tuple[int, int]]) -> dict[str, str]:
     files = {
         name: str(folder / name) for name in ("final_features.csv", "contrast.parquet", "adapted.parquet")
     }
-    write_table(filled(FINAL_FEATURES, best), FINAL_FEATURES, files["final_features.csv"])
+    write_table(filled(FINAL_FEATURES, best[::-1]), FINAL_FEATURES, files["final_features.csv"])
     write_table(filled(CONTRAST, tests), CONTRAST, files["contrast.parquet"])
     write_table(filled(ADAPTED, diff), ADAPTED, files["adapted.parquet"])
     return {Path(name).stem: path for name, path in files.items()}

@@ -12,7 +12,7 @@ from vlmdiff.tables.io import read_table
 
 EPS, FDR = 0.01, 0.001
 # (layer, feature): visual energy, adapted, selected per token, per sample, invariant, log of adjusted p.
-# Energies lie on both sides of eps and on it; rotation alone keeps (0, 1) back, the contrast per token (0, 2).
+# Energies lie on both sides of eps and on it; rotation alone keeps (0, 1) back, the token contrast (0, 2).
 FEATURES = {
     (0, 0): (0.005, False, True, True, None, -9),
     (0, 1): (0.011, False, True, False, True, -8),

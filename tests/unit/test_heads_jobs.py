@@ -12,10 +12,20 @@ from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary
+from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.heads.ablation import HeadAblation, head_means
 from vlmdiff.heads.activity import head_values, recorded_heads
 from vlmdiff.heads.aggregate import aggregate_heads
-from vlmdiff.heads.attention import AttentionError, attention_of, map_attention, most_looking, patch_grid
+from vlmdiff.heads.attention import (
+    AttentionError,
+    attention_of,
+    batch_peaks,
+    map_attention,
+    most_looking,
+    patch_grid,
+    strongest_samples,
+    top_head,
+)
 from vlmdiff.heads.report import evaluate_head_ablation
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads
 from vlmdiff.interventions.evaluation import Evaluation
@@ -27,6 +37,7 @@ from vlmdiff.tables.causal import (
     HEAD_ATTENTION,
     HEAD_ATTRIBUTION,
     HEAD_PATCHING,
+    HEAD_SCORES,
     RANKING,
 )
 from vlmdiff.tables.io import read_table, write_table
@@ -108,6 +119,33 @@ def test_the_token_that_looks_most_is_text_after_the_image(subject, samples):
     assert most_looking(weights, batch) == after + 2
 
 
+def test_the_top_head_is_the_features_own():
+    rows = [
+        {"feature_layer": 1, "feature": feature, "layer": 0, "head": head, "method_a": a, "method_b": a}
+        for feature, values in ((3, (0.1, 0.2, 0.3)), (8, (0.6, 0.3, 0.0)))
+        for head, a in enumerate(values)
+    ]
+    table = filled(HEAD_ATTRIBUTION, rows)
+    assert (top_head(table, (1, 3)), top_head(table, (1, 8))) == ((0, 2), (0, 0))
+
+
+@torch.no_grad()
+def test_peaks_lie_on_text_after_the_image_and_silent_samples_have_none(subject, samples):
+    batch = next(prepare_batches(subject, samples[:2], 512))[1]
+    dictionary = TopKDictionary(d_model=32, d_sae=2, k=2, subtract_decoder_bias=False)
+    dictionary.W_enc.copy_(torch.eye(32)[:, :2])
+    dictionary.b_enc.copy_(torch.tensor([0.0, -1e9]))
+    residual = torch.zeros(*batch.token_type.shape, 32)
+    residual[:, :, 0] = torch.arange(residual.shape[1], 0, -1)
+    peaks = batch_peaks(residual, batch, dictionary, 0)
+    after = [int((kinds == IMAGE).nonzero().max()) + 1 for kinds in batch.token_type]
+    assert peaks.tolist() == [residual.shape[1] - place for place in after]
+    found = strongest_samples(subject, samples, dictionary, (1, 0), 3, 256)
+    assert [peak.activation for peak in found] == sorted((peak.activation for peak in found), reverse=True)
+    assert len(found) == 3
+    assert strongest_samples(subject, samples, dictionary, (1, 1), 3, 256) == []
+
+
 def test_patches_follow_the_grid_of_the_picture(subject, samples):
     batch = next(prepare_batches(subject, samples[:1], 1))[1]
     wide = replace(batch, seen=replace(batch.seen, grids=torch.tensor([[1, 9]])))
@@ -162,6 +200,26 @@ def test_traced_heads_are_those_that_can_influence_the_feature(job):
     agreement = read_table(job / "agreement.csv", HEAD_AGREEMENT)
     assert len(agreement) == 9
     assert agreement["spearman"].between(-1, 1).all()
+
+
+def test_head_ablation_says_what_a_run_by_hand_says(job, subject, tiny_dataset):
+    """The best head alone, over the first 20 samples; its mean over the first 20 of the mean's file."""
+    table = read_table(job / "head_ablation.csv", HEAD_ABLATION)
+    scores = read_table(job / "scores.csv", HEAD_SCORES)
+    best = [(int(row.layer), int(row.head)) for row in scores.sort_values("rank").itertuples()][:2]
+    samples = load_samples(tiny_dataset / "samples.jsonl", limit=20)
+    means = head_means(subject, samples, [0, 1, 2], 1024)
+    for size in (1, 2):
+        ablated = Evaluation(subject, samples, 1024).answers(HeadAblation(subject, best[:size], means))
+        clean = Evaluation(subject, samples, 1024).answers()
+        rows = table[(table["arm"] == "top") & (table["size"] == size) & (table["dataset"] == "spatial")]
+        assert set(rows["heads"]) == {";".join(f"L{layer}H{head}" for layer, head in best[:size])}
+        for row in rows.itertuples():
+            own = [row.group in ("all", sample.group) for sample in samples]
+            assert row.n == sum(own)
+            assert row.delta_margin == pytest.approx((ablated.margin - clean.margin)[own].mean(), abs=1e-5)
+            assert row.accuracy_clean == pytest.approx(clean.correct[own].mean())
+            assert row.accuracy == pytest.approx(ablated.correct[own].mean())
 
 
 def test_head_ablation_reports_both_arms(job):

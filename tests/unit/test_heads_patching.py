@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from vlmdiff.activations.tokens import IMAGE, TEXT
+from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.data.samples import load_samples
 from vlmdiff.heads.activity import feature_metric, head_values
-from vlmdiff.heads.attribution import attribute
+from vlmdiff.heads.attribution import attribute, change
 from vlmdiff.heads.corruption import (
     CorruptionError,
     Run,
     clean_and_corrupt,
+    influenced,
     mean_image,
     with_images,
 )
 from vlmdiff.heads.patching import patch_exactly
+from vlmdiff.heads.tracing import TracedSamples, attribution_rows, patching_rows
 from vlmdiff.models.hooks import edit_input
 from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.registry import load_subject
@@ -183,6 +185,70 @@ def test_batches_do_not_change_the_attribution(subject, samples, runs, direction
         np.testing.assert_allclose(getattr(many, name), getattr(one, name), rtol=1e-3, atol=1e-5)
 
 
+def test_rows_belong_to_their_features(subject, runs, directions):
+    """Two features of one layer, one of another: each row says what a run for its feature alone says."""
+    rows = {(r["name"], r["layer"], r["head"]): r for r in attribution_rows(subject, runs, directions)}
+    exact = {
+        (r["name"], r["layer"], r["head"]): r
+        for r in patching_rows(subject, runs, directions, [(1, 2), (2, 0)])
+    }
+    assert set(exact) == {
+        ("L1F0", 1, 2),
+        *((name, *head) for name in ("L2F4", "L2F7") for head in ((1, 2), (2, 0))),
+    }
+    for (layer, feature), direction in directions.items():
+        name = f"L{layer}F{feature}"
+        alone = attribute(subject, runs, layer, [direction])[0]
+        for method in ("method_a", "method_b", "signed"):
+            found = [[rows[name, at, head][method] for head in range(4)] for at in range(layer + 1)]
+            np.testing.assert_allclose(found, getattr(alone, method), rtol=1e-4, atol=1e-6)
+        clean, corrupt = (
+            sum(
+                float(metric_of(subject, run, batch, embeds, layer, direction).sum())
+                for run, batch, embeds in part
+            )
+            / sum(len(run.batch) for run in runs)
+            for part in (
+                [(run, run.batch, run.clean) for run in runs],
+                [(run, run.corrupt_batch, run.corrupt) for run in runs],
+            )
+        )
+        assert abs(clean - corrupt) > 1e-3
+        row = exact[name, 1, 2]
+        assert (row["metric_clean"], row["metric_corrupt"]) == pytest.approx((clean, corrupt), rel=1e-4)
+
+
+def metric_of(subject, run, batch, embeds, layer, direction):
+    """Sum the products with a direction over the text tokens after the image, sample by sample."""
+    with torch.no_grad():
+        products = subject.residuals(batch, [layer], embeds=embeds)[layer] @ direction
+    return torch.stack([row[mask].sum() for row, mask in zip(products, run.after_image)])
+
+
+def test_16_bit_values_are_subtracted_in_32():
+    """256 - 1.0078125 has no 16-bit value: the nearest is 255."""
+    corrupt, clean = (torch.full((1, 2, 1), x, dtype=torch.bfloat16) for x in (256.0, 1.0078125))
+    found = change(corrupt, clean, torch.tensor([[True, False]]))
+    assert found.flatten().tolist() == [254.9921875, 0.0]
+
+
+def test_image_text_and_a_later_bos_are_influenced(runs):
+    batch = runs[0].batch
+    kinds = torch.tensor([[BOS, IMAGE, TEXT, PADDING], [IMAGE, BOS, TEXT, TEXT]], dtype=torch.uint8)
+    marked = influenced(replace(batch, token_type=kinds))
+    assert marked.tolist() == [[False, True, True, False], [True] * 4]
+
+
+@pytest.mark.parametrize(("traced", "averaged"), [(3, 8), (8, 3)])
+def test_some_samples_are_traced_and_others_averaged(subject, samples, tiny_dataset, traced, averaged):
+    found = TracedSamples(str(tiny_dataset / "samples.jsonl"), traced, averaged, 256).runs(subject)
+    assert sum(len(run.batch) for run in found) == traced
+    mean = mean_image(subject, samples[:averaged], 256)
+    expected = clean_and_corrupt(subject, samples[:traced], mean, 256)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.corrupt, other.corrupt)
+
+
 def test_no_gradient_reaches_the_weights(subject, runs, directions):
     attribute(subject, runs[:1], 1, [directions[1, 0]])
     assert all(weight.grad is None for weight in subject.model.parameters())
@@ -192,4 +258,4 @@ def test_samples_without_images_are_refused(samples):
     blind = [sample.model_copy(update={"image": None}) for sample in samples]
     with pytest.raises(CorruptionError, match="heads.dataset"):
         with_images(blind, 5)
-    assert len(with_images([*blind[:2], *samples], 5)) == 5
+    assert with_images([*blind[:2], *samples], 5) == samples[:5]

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from causal_files import filled
 from scipy import stats
 
 from vlmdiff.heads.aggregate import aggregate_heads, head_scores
 from vlmdiff.heads.agreement import agreement, correlation
-from vlmdiff.heads.report import head_arms, random_sets
+from vlmdiff.heads.report import head_arms, random_sets, scored_heads
 from vlmdiff.tables.causal import HEAD_ATTRIBUTION, HEAD_SCORES
 from vlmdiff.tables.io import read_table, write_table
 
@@ -41,6 +42,34 @@ def test_scores_equal_a_naive_mean_of_shares():
     assert scores.loc[(1, 0), "score_a"] == pytest.approx(share(second, 1, 0))
     assert scores.loc[(1, 0), "features"] == 1
     assert scores.loc[(0, 0), "features"] == 2
+
+
+# Shares of A are 3/4, 1/4 and 1/8, 2/8, 4/8, 1/8; of B 1/4, 3/4 and 1/8, 4/8, 2/8, 1/8. Scales differ.
+BY_HAND = [
+    (0, 7, 0, 0, 3.0, 0.1),
+    (0, 7, 0, 1, 1.0, 0.3),
+    (2, 7, 0, 0, 10.0, 1.0),
+    (2, 7, 0, 1, 20.0, 4.0),
+    (2, 7, 1, 0, 40.0, 2.0),
+    (2, 7, 1, 1, 10.0, 1.0),
+]
+
+
+def test_the_score_is_the_mean_of_both_methods_by_hand():
+    keys = ["feature_layer", "feature", "layer", "head", "method_a", "method_b"]
+    found = head_scores(pd.DataFrame(BY_HAND, columns=keys))
+    # By A alone L1H0 would be first.
+    assert list(found["name"]) == ["L0H1", "L1H0", "L0H0", "L1H1"]
+    assert list(found["rank"]) == [0, 1, 2, 3]
+    np.testing.assert_allclose(found["score_a"], [2 / 8, 4 / 8, 7 / 16, 1 / 8])
+    np.testing.assert_allclose(found["score_b"], [5 / 8, 2 / 8, 3 / 16, 1 / 8])
+    np.testing.assert_allclose(found["score"], [7 / 16, 3 / 8, 5 / 16, 1 / 8])
+    assert list(found["features"]) == [2, 1, 2, 1]
+
+
+def test_equal_scores_rank_by_block_and_head():
+    found = head_scores(attribution().assign(method_a=0.0, method_b=0.0))
+    assert list(found["name"]) == ["L0H0", "L0H1", "L1H0", "L1H1"]
 
 
 def test_a_feature_of_larger_scale_counts_no_more():
@@ -87,6 +116,33 @@ def test_agreement_by_feature_and_pooled():
     # Each feature is put on one scale first: negation stays exact across features.
     assert pooled.loc["signed", "pearson"] == pytest.approx(-1)
     assert agreement(table.head(0), exact.head(0)) == []
+    # A head that was not patched takes no part.
+    assert [row["heads"] for row in agreement(table, exact.iloc[:-1])] == [2] * 3 + [3] * 3 + [5] * 3
+
+
+def test_each_method_is_held_against_its_own_reference():
+    table = pd.concat([attribution(seed=seed) for seed in (0, 1)]).drop_duplicates(["name", "layer", "head"])
+    exact = table[["concept", "feature_layer", "feature", "name", "layer", "head"]].assign(
+        exact=table["signed"] * 2, exact_abs=table["method_b"] ** 2, metric_clean=0.0, metric_corrupt=0.0
+    )
+    rows = pd.DataFrame(agreement(table, exact))
+    deep = rows[rows["name"] == "L1F3"].set_index("method")
+    assert list(deep["reference"]) == ["exact_abs", "exact_abs", "exact"]
+    assert deep.loc["signed", "pearson"] == pytest.approx(1)
+    assert deep.loc["method_b", "spearman"] == pytest.approx(1)
+    assert deep.loc["method_a", "spearman"] < 1
+    # Pooled: each column over its sum of absolute values within each feature.
+    scaled = (
+        [part["signed"] / part["signed"].abs().sum() for _, part in table.groupby("name")],
+        [part["method_b"] ** 2 / (part["method_b"] ** 2).sum() for _, part in table.groupby("name")],
+    )
+    pooled = rows[rows["name"] == "pooled"].set_index("method")
+    expected = np.corrcoef(
+        np.concatenate([part["method_b"] / part["method_b"].sum() for _, part in table.groupby("name")]),
+        np.concatenate(scaled[1]),
+    )[0, 1]
+    assert pooled.loc["method_b", "pearson"] == pytest.approx(expected)
+    assert pooled.loc["signed", "pearson"] == pytest.approx(1)
 
 
 def test_random_heads_are_in_no_top_set_and_differ():
@@ -99,3 +155,21 @@ def test_random_heads_are_in_no_top_set_and_differ():
         assert not {head for chosen in drawn for head in chosen} & set(heads[:3])
     assert arms == list(head_arms(heads, [1, 3], 20, 0))
     assert random_sets(heads[:2], 3, 20, 0) == []
+    # All heads at once are a set too; nothing is left to draw from.
+    assert [(arm.arm, arm.size) for arm in head_arms(heads, [16, 17], 20, 0)] == [("top", 16)]
+    # As many sets as are asked for, or fewer: all there are, in order.
+    assert random_sets(heads[:3][::-1], 2, 3, 0) == [
+        (heads[0], heads[1]),
+        (heads[0], heads[2]),
+        (heads[1], heads[2]),
+    ]
+
+
+def test_heads_are_read_by_rank(tmp_path):
+    scores = filled(HEAD_SCORES, [
+        {"layer": 2, "head": 1, "rank": 1, "score": 0.2, "name": "L2H1"},
+        {"layer": 0, "head": 3, "rank": 0, "score": 0.7, "name": "L0H3"},
+        {"layer": 1, "head": 0, "rank": 2, "score": 0.1, "name": "L1H0"},
+    ])  # fmt: skip
+    write_table(scores, HEAD_SCORES, tmp_path / "scores.csv")
+    assert scored_heads(str(tmp_path / "scores.csv")) == [(0, 3), (2, 1), (1, 0)]

@@ -159,6 +159,8 @@ def test_cached_evaluation_equals_a_plain_one(subject, samples, features, scope,
 def test_unknown_scope_and_missing_dictionary_say_what_is_allowed(subject, tmp_path):
     with pytest.raises(AblationError, match="own_layer"):
         plan_ablation(subject, {}, [], "everywhere")
+    with pytest.raises(AblationError, match="L1F0: its direction has 16 dimensions, .* 'vlm' has 32"):
+        plan_ablation(subject, {(1, 0): torch.ones(16)}, [(1, 0)], "own_layer")
     with pytest.raises(AblationError, match="layer 2 has no dictionary"):
         unit_directions({0: tmp_path}, [(2, 1)])
 
@@ -174,5 +176,7 @@ def test_directions_are_unit_decoder_rows(tmp_path):
     assert torch.equal(unit_directions({0: tmp_path}, [(0, 2)])[0, 2], torch.eye(8)[5])
     with pytest.raises(AblationError, match="L0F3"):
         unit_directions({0: tmp_path}, [(0, 3)])
+    with pytest.raises(AblationError, match="L0F-2"):
+        unit_directions({0: tmp_path}, [(0, -2)])
     with pytest.raises(AblationError, match="L0F9"):
         unit_directions({0: tmp_path}, [(0, 9)])

@@ -59,7 +59,7 @@ def test_unknown_and_clashing_choices_are_refused():
         choice_token_ids(tiny_tokenizer(), ["left of", "left"])
 
 
-@pytest.mark.parametrize("changes", [{"choices": None}, {"answer": None}])
+@pytest.mark.parametrize("changes", [{"choices": None}, {"answer": None}, {"choices": ["true"]}])
 def test_samples_without_choices_or_answer_are_refused(changes):
     wrong = sample().model_copy(update=changes)
     with pytest.raises(AnswerError, match="sample 's'"):

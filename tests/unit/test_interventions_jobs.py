@@ -4,17 +4,17 @@ import logging
 
 import numpy as np
 import pytest
-from causal_files import write_dictionaries, write_tables
+from causal_files import D_SAE, DEAD, SELECTED, filled, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.evaluation import evaluate
-from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
+from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
 from vlmdiff.interventions.ranking import rank_features
-from vlmdiff.interventions.report import evaluate_ablation
+from vlmdiff.interventions.report import controls, evaluate_ablation
 from vlmdiff.tables.causal import ABLATION, RANKING
-from vlmdiff.tables.io import read_table
+from vlmdiff.tables.io import read_table, write_table
 
 FINAL = [(0, 3), (2, 1), (1, 5), (1, 7)]
 
@@ -80,6 +80,41 @@ def test_ranking_reports_the_change_of_margin_and_accuracy(model, questions, dic
     assert best["specificity"] == pytest.approx(change["control"] - change["target"], abs=1e-6)
 
 
+def test_controls_are_live_neither_final_nor_selected(tables):
+    matched = controls(tables["adapted"], tables["contrast"], tables["final_features"])
+    for layer in range(3):
+        live = set(range(D_SAE)) - {DEAD} - {index for own, index in FINAL if own == layer}
+        assert set(matched.live[layer].feature) == live
+        assert set(matched.unselected[layer].feature) == live - set(SELECTED)
+
+
+def test_ranked_features_come_by_rank(tmp_path):
+    rows = [
+        {"concept": "c", "layer": 0, "feature": feature, "rank": rank}
+        for feature, rank in ((7, 2), (5, 0), (6, 1))
+    ]
+    write_table(filled(RANKING, rows), RANKING, tmp_path / "ranking.csv")
+    assert ranked_features(tmp_path / "ranking.csv", 2) == [(0, 5), (0, 6)]
+
+
+def test_ablation_says_what_a_run_by_hand_says(model, questions, dictionaries, tables, tmp_path):
+    table = ablate(model, questions, dictionaries, tables, tmp_path / "ablation.csv")
+    ranked = ranked_features(tables["ranking"], 3)
+    subject = model.load()
+    directions = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), ranked)
+    whole = table[(table["group"] == "all") & (table["arm"] == "selected")]
+    for features in (ranked[1:2], ranked):
+        plan = plan_ablation(subject, directions, features, "own_layer")
+        names = ";".join(f"L{layer}F{index}" for layer, index in features)
+        for name, file in (("spatial", questions.target), ("general", questions.control)):
+            samples = load_samples(file, limit=20)
+            clean, ablated = (evaluate(subject, samples, 1024, *editor) for editor in ((), (plan,)))
+            row = whole[(whole["features"] == names) & (whole["dataset"] == name)].iloc[0]
+            assert row["delta_margin"] == pytest.approx((ablated.margin - clean.margin).mean(), abs=1e-5)
+            assert row["accuracy_clean"] == pytest.approx(clean.correct.mean())
+            assert row["accuracy"] == pytest.approx(ablated.correct.mean())
+
+
 def test_ablation_table_is_complete_and_repeatable(model, questions, dictionaries, tables, tmp_path):
     table = ablate(model, questions, dictionaries, tables, tmp_path / "first.csv")
     rows_of_a_run = table.groupby(["arm", "size", "draw", "dataset"]).size()
@@ -92,6 +127,7 @@ def test_ablation_table_is_complete_and_repeatable(model, questions, dictionarie
     random = table[table["arm"] == "random"]
     drawn = {name for names in random["features"] for name in names.split(";")}
     assert not drawn & {f"L{layer}F{feature}" for layer, feature in FINAL}
+    assert not drawn & {f"L{layer}F{feature}" for layer in range(3) for feature in [*SELECTED, DEAD]}
     ablate(model, questions, dictionaries, tables, tmp_path / "second.csv")
     assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
 

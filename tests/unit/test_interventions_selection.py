@@ -9,22 +9,34 @@ from causal_files import write_dictionaries, write_tables
 from feature_tables import table, write
 from tiny_models import build_tiny_dataset, build_tiny_vlm
 
-from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
+from vlmdiff.data.samples import load_samples
+from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.evaluation import evaluate
+from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.ranking import rank_features
-from vlmdiff.interventions.selection import by_rule, decisions, evaluate_selection, selection_arms
-from vlmdiff.interventions.transfer import evaluate_transfer
+from vlmdiff.interventions.selection import (
+    by_rule,
+    decisions,
+    evaluate_selection,
+    random_arms,
+    selection_arms,
+)
+from vlmdiff.interventions.transfer import evaluate_transfer, transfer_ratios
 from vlmdiff.tables.causal import SELECTION, TRANSFER
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import read_table
 
-# (feature of layer 1): visual energy, adapted, invariant, log p; all selected by the contrast but 9.
+EPS = 0.5
+# (feature of layer 1): visual energy, adapted, invariant, log p; the contrast per token selects all but 9, that
+# per sample 9 alone. Energies lie around eps and on it.
 FEATURES = {
     0: (1.0, True, True, -50),
-    1: (1.0, True, False, -40),
-    2: (1.0, False, True, -30),
-    3: (0.0, False, None, -20),
-    4: (1.0, True, True, -10),
-    9: (1.0, True, None, 0),
+    1: (0.6, True, False, -40),
+    2: (0.9, False, True, -30),
+    3: (0.5, False, True, -20),
+    4: (0.51, True, True, -60),
+    5: (1.0, True, None, -5),
+    9: (1.0, True, True, 0),
 }
 
 
@@ -39,6 +51,7 @@ def tables(tmp_path_factory):
         adapted.append({**key, "visual_energy": energy, "adapted": is_adapted, "visual_rate": rates[feature]})
         selected = feature in FEATURES and feature != 9
         contrast.append({**key, "unit": "token", "selected": selected, "log_p_adjusted": log_p})
+        contrast.append({**key, "unit": "sample", "selected": feature == 9, "log_p_adjusted": -1.0})
         if invariant is not None:
             lexical.append({**key, "invariant": invariant})
     return {
@@ -49,26 +62,45 @@ def tables(tmp_path_factory):
 
 
 def test_each_rule_gives_what_its_filters_leave_strongest_first(tables):
-    given = by_rule(decisions(tables, "token", 0.5))
+    given = by_rule(decisions(tables, "token", EPS))
     assert {rule: list(part["feature"]) for rule, part in given.items()} == {
-        "contrast": [0, 1, 2, 3, 4],
-        "contrast_visual": [0, 1, 2, 4],
-        "contrast_lexical": [0, 2, 4],
-        "contrast_adapted": [0, 1, 4],
-        "full": [0, 4],
+        "contrast": [4, 0, 1, 2, 3, 5],
+        "contrast_visual": [4, 0, 1, 2, 5],
+        "contrast_lexical": [4, 0, 2],
+        "contrast_adapted": [4, 0, 1, 5],
+        "full": [4, 0],
     }
+    assert list(by_rule(decisions(tables, "sample", EPS))["full"]["feature"]) == [9]
 
 
 def test_arms_are_the_strongest_and_random_subsets(tables):
-    given = by_rule(decisions(tables, "token", 0.5))
+    given = by_rule(decisions(tables, "token", EPS))
     arms = {(arm.arm, arm.draw): arm for arm in selection_arms(given, [2], 3, seed=0)}
-    assert arms["contrast", 0].features == ((1, 0), (1, 1))
+    assert arms["contrast", 0].features == ((1, 4), (1, 0))
     assert {arm for arm, _ in arms} == set(given)
     # The full rule gives just two: there is one set.
     assert [draw for rule, draw in arms if rule == "full"] == [0]
     subsets = [set(arms["contrast", draw].features) for draw in (1, 2, 3)]
     assert all(len(subset) == 2 for subset in subsets)
     assert len({frozenset(subset) for subset in subsets}) > 1
+    # A rule that gives fewer than asked for has one set, all of them.
+    larger = [(arm.size, arm.draw) for arm in selection_arms(given, [3], 3, seed=0) if arm.arm == "full"]
+    assert larger == [(2, 0)]
+
+
+class Echo:
+    """Gives as a matched set the set itself."""
+
+    def draw(self, features, generator):
+        return list(features)
+
+
+def test_random_sets_match_the_last_rule(tables):
+    given = by_rule(decisions(tables, "token", EPS))
+    arms = selection_arms({rule: given[rule] for rule in ("contrast", "contrast_lexical")}, [2, 3], 2, seed=0)
+    drawn = random_arms(arms, Echo(), 4, seed=0)
+    assert [(arm.size, arm.draw) for arm in drawn] == [(size, draw) for size in (2, 3) for draw in range(4)]
+    assert {arm.features for arm in drawn} == {((1, 4), (1, 0)), ((1, 4), (1, 0), (1, 2))}
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +121,9 @@ def questions(tiny_dataset, tmp_path_factory):
 
 
 def select(model, questions, dictionaries, tables, output, **changes):
-    stage = {"layers": [0, 1, 2], "comparison": "main", "concept": "c", "unit": "token", "eps": 0.5}
+    stage = {"layers": [0, 1, 2], "comparison": "main", "concept": "c", "unit": "token", "eps": EPS}
     stage |= {"rules": ["contrast", "contrast_visual", "full"], "sizes": [2], "draws": 2}
-    stage |= {"random_draws": 3, "bootstrap": 50, "seed": 1, **changes}
+    stage |= {"random_draws": 10, "bootstrap": 50, "seed": 1, **changes}
     evaluate_selection(model, questions, dictionaries, tables, str(output), **stage)
     return read_table(output, SELECTION)
 
@@ -100,20 +132,23 @@ def test_selection_table(model, questions, dictionaries, tables, tmp_path):
     found = select(model, questions, dictionaries, tables, tmp_path / "s.csv")
     whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
     counts = whole.groupby("rule").size().to_dict()
-    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 3}
+    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 10}
     assert whole.set_index("rule")["available"].groupby(level=0).first().to_dict() == {
-        "contrast": 5,
-        "contrast_visual": 4,
+        "contrast": 6,
+        "contrast_visual": 5,
         "full": 2,
         "random": 0,
     }
     # Sets of the same features are measured once and agree to the last digit.
     first = whole[whole["draw"] == 0].set_index("rule")
-    assert first.loc["contrast", "features"] == first.loc["contrast_visual", "features"]
-    assert first.loc["contrast", "delta_margin"] == first.loc["contrast_visual", "delta_margin"]
-    assert first.loc["full", "delta_margin"] != first.loc["contrast", "delta_margin"]
+    assert set(first.loc[["contrast", "contrast_visual", "full"], "features"]) == {"L1F4;L1F0"}
+    assert first.loc[["contrast", "contrast_visual", "full"], "delta_margin"].nunique() == 1
+    assert whole.loc[whole["rule"] == "contrast", "delta_margin"].nunique() == 3
+    assert first.loc["contrast", "delta_margin"] == pytest.approx(
+        ablated_by_hand(model, questions.target, dictionaries, [(1, 4), (1, 0)], "all_layers"), abs=1e-5
+    )
     drawn = {name for row in whole.loc[whole["rule"] == "random", "features"] for name in row.split(";")}
-    assert not drawn & {f"L1F{i}" for i in (0, 1, 2, 3, 4)}
+    assert not drawn & {f"L1F{i}" for i in range(6)}
 
 
 def test_nothing_selected_is_an_empty_table(model, questions, dictionaries, tables, tmp_path):
@@ -121,6 +156,28 @@ def test_nothing_selected_is_an_empty_table(model, questions, dictionaries, tabl
     path = write(tmp_path / "contrast.parquet", CONTRAST, none.to_dict("records"))
     found = select(model, questions, dictionaries, {**tables, "contrast": str(path)}, tmp_path / "s.csv")
     assert found.empty
+
+
+def ablated_by_hand(model, file, dictionaries, features, scope, samples=20):
+    """Return the mean change of the margin over the first samples of a file."""
+    subject, some = model.load(), load_samples(file, limit=samples)
+    directions = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), features)
+    plan = plan_ablation(subject, directions, features, scope)
+    return (evaluate(subject, some, 1024, plan).margin - evaluate(subject, some, 1024).margin).mean()
+
+
+def test_ratios_are_to_the_last_model_set_by_set_and_group_by_group():
+    keys = ["order", "arm", "size", "draw", "dataset", "group", "delta_margin"]
+    rows = [
+        (0, "selected", 1, 0, "d", "all", -1.0),
+        (0, "selected", 1, 0, "d", "left", -3.0),
+        (0, "random", 1, 0, "d", "all", 0.5),
+        (2, "selected", 1, 0, "d", "all", -4.0),
+        (2, "selected", 1, 0, "d", "left", -2.0),
+        (2, "random", 1, 0, "d", "all", 0.0),
+    ]
+    found = transfer_ratios(pd.DataFrame(rows, columns=keys))
+    np.testing.assert_allclose(found, [0.25, 1.5, np.nan, 1.0, 1.0, np.nan])
 
 
 def test_transfer_of_the_same_directions(model, questions, dictionaries, tmp_path):
@@ -143,6 +200,11 @@ def test_transfer_of_the_same_directions(model, questions, dictionaries, tmp_pat
         for order in (0, 1)
         for arm, size, count in (("random", 3, 4), ("selected", 1, 3), ("selected", 3, 1))
     }
+    assert dict(zip(whole["order"], whole["model"])) == {0: "earlier", 1: "vlm"}
+    for one, order in zip(models, (0, 1)):
+        row = whole[(whole["order"] == order) & (whole["arm"] == "selected") & (whole["size"] == 3)].iloc[0]
+        expected = ablated_by_hand(one, questions.target, dictionaries, final, "all_layers")
+        assert row["delta_margin"] == pytest.approx(expected, abs=1e-5)
     last = whole[whole["order"] == 1]
     np.testing.assert_allclose(last["transfer_margin"], 1.0)
     keys = ["arm", "size", "draw"]

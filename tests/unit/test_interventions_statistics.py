@@ -14,6 +14,7 @@ from vlmdiff.interventions.bootstrap import interval, resample_counts
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.matching import MatchedFeatures, MatchingError
 from vlmdiff.interventions.report import random_arms, reported_sizes, selected_arms
+from vlmdiff.runtime.seeds import derive_seed
 
 
 @given(st.integers(1, 40), st.integers(0, 2**31 - 1))
@@ -49,7 +50,7 @@ def test_no_change_has_an_interval_of_zero():
 
 def test_effects_by_group_equal_a_naive_computation():
     rng = np.random.default_rng(0)
-    groups = np.array(["above", "below", "above", "below", "above"], dtype=object)
+    groups = np.array(["below", "above", "above", "below", "above"], dtype=object)
     clean, edited = Answers(rng.normal(size=5)), Answers(rng.normal(size=5))
     rows = {row["group"]: row for row in EffectTable("d", groups, clean, 200, 0).rows(edited)}
     assert list(rows) == ["all", "above", "below"]
@@ -57,10 +58,19 @@ def test_effects_by_group_equal_a_naive_computation():
         mask = np.ones(5, bool) if group == "all" else groups == group
         before, after = (one.margin[mask] > 0 for one in (clean, edited))
         assert row["n"] == mask.sum()
+        assert row["accuracy_clean"] == pytest.approx(before.mean())
         assert row["accuracy"] == pytest.approx(after.mean())
         assert row["delta_accuracy"] == pytest.approx(after.mean() - before.mean())
         assert row["delta_margin"] == pytest.approx((edited.margin - clean.margin)[mask].mean())
-        assert row["margin_low"] <= row["delta_margin"] <= row["margin_high"]
+        # Two and a half per cent of the resampled means lie below, as many above.
+        counts = resample_counts(int(mask.sum()), 200, derive_seed(0, "bootstrap", "d", group))
+        for name, change in (
+            ("delta", after * 1.0 - before),
+            ("margin", (edited.margin - clean.margin)[mask]),
+        ):
+            means = np.sort([np.repeat(change, count.astype(int)).mean() for count in counts])
+            expected = np.quantile(means, [0.025, 0.975])
+            assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(tuple(expected))
 
 
 def test_pairing_narrows_the_interval():
@@ -107,6 +117,22 @@ def test_too_few_controls_first_relax_the_contrast_then_refuse(caplog):
     assert "not selected" in caplog.text
     with pytest.raises(MatchingError, match="layer 0.*needs 3.*2 live"):
         matched.draw([(0, 0)] * 3, np.random.default_rng(0))
+
+
+class Echo:
+    """Gives as a matched set the set itself."""
+
+    def draw(self, features, generator):
+        return list(features)
+
+
+def test_random_singles_match_the_selected_in_turn():
+    selected = list(selected_arms([(0, 1), (0, 2), (1, 1)], 2, [3]))
+    drawn = list(random_arms(selected, Echo(), 3, 0))
+    assert [arm.features for arm in drawn if arm.size == 1] == [((0, 1),), ((0, 2),), ((0, 1),)]
+    assert [arm.features for arm in drawn if arm.size == 3] == [((0, 1), (0, 2), (1, 1))] * 3
+    # A set of all that are ranked is a set too.
+    assert reported_sizes([2, 3], 3) == [2, 3]
 
 
 def test_plan_holds_singles_sets_and_matched_draws(caplog):

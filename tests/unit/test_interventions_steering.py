@@ -5,23 +5,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from causal_files import write_dictionaries, write_tables
+from causal_files import filled, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
 from vlmdiff.activations.tokens import IMAGE, TEXT
-from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
+from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.ranking import rank_features
 from vlmdiff.interventions.steering import (
     Direction,
     Steering,
     best_strengths,
+    caa_directions,
     caa_vector,
     evaluate_steering,
+    feature_directions,
     pool_residuals,
     random_directions,
+    steered_tokens,
 )
-from vlmdiff.tables.causal import STEERING
-from vlmdiff.tables.io import read_table
+from vlmdiff.models.positions import text_after_image
+from vlmdiff.tables.causal import RANKING, STEERING
+from vlmdiff.tables.io import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +49,7 @@ def evaluation(model, questions):
 def test_residuals_are_pooled_over_text_after_the_image(evaluation):
     pooled, subject = pool_residuals(evaluation, [0, 2]), evaluation.subject
     norms = []
-    for index in (0, 7, 19):
-        sample = evaluation.samples[index]
+    for index, sample in enumerate(evaluation.samples):
         batch = subject.prepare([sample.prompt], [sample.open_image()])
         with torch.no_grad():
             residual = subject.residuals(batch, [2])[2][0]
@@ -53,7 +57,16 @@ def test_residuals_are_pooled_over_text_after_the_image(evaluation):
         after = [i for i, kind in enumerate(batch.token_type[0]) if kind == TEXT and i > last]
         torch.testing.assert_close(pooled.means[2][index], residual[after].mean(0), rtol=1e-4, atol=1e-5)
         norms.append(residual[after].norm(dim=-1))
-    assert pooled.norms[2] == pytest.approx(float(torch.cat(norms).mean()), rel=0.2)
+    assert pooled.norms[2] == pytest.approx(float(torch.cat(norms).mean()), rel=1e-4)
+
+
+def test_without_an_image_all_text_is_steered(evaluation):
+    subject, sample = evaluation.subject, evaluation.samples[0]
+    batch = subject.prepare([sample.prompt, "red circle"], [sample.open_image(), None])
+    found = steered_tokens(batch)
+    assert found[0].tolist() == text_after_image(batch)[0].tolist()
+    assert found[1].tolist() == (batch.token_type[1] == TEXT).tolist()
+    assert found[1].any()
 
 
 def test_the_vector_points_from_wrong_to_right():
@@ -112,6 +125,71 @@ def test_random_directions_are_units_of_their_own():
 def test_the_best_strength_is_the_most_accurate_then_the_surest():
     scores = {(0, 1.0): (0.1, 0.0), (0, 2.0): (0.1, 0.5), (0, -1.0): (0.0, 9.0), (1, 1.0): (-0.1, 0.0)}
     assert best_strengths(scores) == {0: 2.0, 1: 1.0}
+    # Of equal ones the first.
+    assert best_strengths({(0, -1.0): (0.1, 0.5), (0, 1.0): (0.1, 0.5)}) == {0: -1.0}
+
+
+def test_the_middle_layer_is_the_baseline_and_counts_once():
+    vectors = {layer: torch.full((4,), float(layer)) for layer in (0, 1, 2)}
+    found = [(one.arm, one.layer, float(one.vector[0])) for one in caa_directions(vectors, [0, 1, 2], 1)]
+    assert found == [("caa_middle", 1, 1.0), ("caa", 0, 0.0), ("caa", 2, 2.0)]
+    row = torch.arange(4.0)
+    feature, both = feature_directions({(2, 7): row}, vectors)
+    assert feature.vector.tolist() == row.tolist()
+    assert (both.arm, both.name, both.vector.tolist()) == ("caa_feature", "L2F7", (row + 2).tolist())
+    assert [one.arm for one in feature_directions({(2, 7): row}, {})] == ["feature"]
+
+
+def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
+    """Vectors, norms and strengths come from validation data, results from test data; each is its own."""
+    files = [
+        str(build_tiny_dataset(tmp_path / f"data_{seed}", samples=16, seed=seed) / "samples.jsonl")
+        for seed in (2, 3)
+    ]
+    test = QuestionSets(*files, ["spatial", "general"], samples=12, batch_tokens=1024)
+    dictionaries = write_dictionaries(tmp_path / "dictionaries")
+    ranked = [(0, 3), (2, 1)]
+    rows = [
+        {"concept": "c", "layer": layer, "feature": i, "rank": rank} for rank, (layer, i) in enumerate(ranked)
+    ]
+    write_table(filled(RANKING, rows), RANKING, tmp_path / "ranking.csv")
+    evaluate_steering(
+        model, questions, test, dictionaries, str(tmp_path / "ranking.csv"), str(tmp_path / "s.csv"),
+        layers=[0, 1, 2], concept="c", features=2, strengths=[-0.5, 1.0], random_draws=2, bootstrap=20, seed=0,
+    )  # fmt: skip
+    table = read_table(tmp_path / "s.csv", STEERING)
+    subject = model.load()
+    learned, tested = (sets.evaluations(subject) for sets in (questions, test))
+    pooled, correct = pool_residuals(learned["spatial"], [0, 1, 2]), learned["spatial"].answers().correct
+    rows = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), ranked)
+    vectors = {layer: caa_vector(pooled.means[layer], correct) for layer in (0, 1, 2)}
+    arms = {
+        ("caa_middle", "L1"): (1, vectors[1]),
+        ("caa", "L2"): (2, vectors[2]),
+        ("feature", "L0F3"): (0, rows[0, 3]),
+        ("caa_feature", "L2F1"): (2, vectors[2] + rows[2, 1]),
+    }
+    for (arm, name), (layer, vector) in arms.items():
+        scores = {}
+        for strength in (-0.5, 1.0):
+            steering = Steering(subject, Direction(arm, layer, -1, 0, vector), strength * pooled.norms[layer])
+            own = (table["arm"] == arm) & (table["name"] == name) & (table["strength"] == strength)
+            for dataset, sets in (("spatial", tested), ("general", tested), ("validation", learned)):
+                evaluation = sets["spatial" if dataset == "validation" else dataset]
+                after, before = evaluation.answers(steering, layer), evaluation.answers()
+                change = after.correct.mean() - before.correct.mean(), (after.margin - before.margin).mean()
+                part = table[own & (table["group"] == "all")].set_index("dataset")
+                row = part.loc["spatial" if dataset == "validation" else dataset]
+                kind = "validation_{}" if dataset == "validation" else "delta_{}"
+                assert tuple(row[[kind.format("accuracy"), kind.format("margin")]]) == pytest.approx(
+                    change, abs=1e-5
+                )
+                if dataset == "validation":
+                    scores[strength] = change
+            assert (table.loc[own, "chosen"] == table.loc[own, "chosen"].iloc[0]).all()
+        best = max(scores, key=lambda strength: scores[strength])
+        own = (table["arm"] == arm) & (table["name"] == name)
+        assert set(table.loc[own & table["chosen"], "strength"]) == {best}
 
 
 def test_the_table(model, questions, tmp_path):
