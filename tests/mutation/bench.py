@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,8 @@ from pathlib import Path
 from dependable.checkout import copy_checkout
 
 from mutation.catalogue import ROOT, Mutation, source_of
-from mutation.children import TIMEOUT, note_calls, run_tests, warm_up
+from mutation.children import TIMEOUT, collect, note_calls, run_tests, warm_up
+from mutation.swap import forget, put_in, swaps
 
 KEPT = ROOT / "results" / "mutants"
 # By the exit status of pytest; a module that cannot be imported any more (2) is noticed too.
@@ -67,6 +68,7 @@ class Bench:
         self.tests = self.noted(test_files, old_notes)
         # From here on byte code is read, not written: a changed module must not leave any behind.
         sys.dont_write_bytecode = True
+        collect(self.checkout, list(map(str, test_files)), self.log)
 
     def noted(self, test_files: Sequence[Path], old_notes: bool) -> dict[Path, dict[str, dict]]:
         """Return, for each test file, what its tests call; runs those whose notes are missing or too old."""
@@ -111,6 +113,13 @@ class Bench:
             chosen |= {name: note for name, note in tests.items() if name not in chosen}
         return sorted(chosen.items(), key=lambda item: item[1]["seconds"])
 
+    def preparation(self, mutation: Mutation) -> Callable[[], None]:
+        """Return what a child does before its tests: exchange functions, or forget all modules."""
+        file, source = self.checkout / mutation.file, source_of(mutation.file)
+        code = None if "kernels" in mutation.file.parts else swaps(source, mutation.applied(source), file)
+        loaded = any(getattr(one, "__file__", None) == str(file) for one in list(sys.modules.values()))
+        return (lambda: put_in(code, file)) if code and loaded else (lambda: forget(self.checkout))
+
     def attempt(self, mutation: Mutation, test_files: Sequence[Path]) -> Outcome:
         """Run the tests with one fault."""
         chosen = self.chosen(mutation, test_files)
@@ -118,7 +127,8 @@ class Bench:
             return Outcome(mutation, "broken", 0.0, len(chosen))
         limit = PATIENCE + 3 * sum(note["seconds"] for _, note in chosen)
         with self.fault(mutation):
-            status, seconds = run_tests(self.checkout, [name for name, _ in chosen], self.log, limit)
+            names = [name for name, _ in chosen]
+            status, seconds = run_tests(self.checkout, names, self.log, limit, self.preparation(mutation))
         if status not in KINDS:
             raise RuntimeError(f"{mutation.room}/{mutation.name}: pytest ended with {status}; see {self.log}")
         kind = KINDS[status]

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,15 +21,31 @@ HERE = Path(__file__).parents[1]
 
 
 def run_tests(
-    checkout: Path, tests: Sequence[str], log: Path, limit: float, stop_early: bool = True
+    checkout: Path, tests: Sequence[str], log: Path, limit: float, prepare: Callable[[], None]
 ) -> tuple[int, float]:
-    """Run tests of a copied checkout in a child.
+    """Run tests of a copied checkout in a child, up to the first that fails.
 
     Returns:
         pytest's exit status, or TIMEOUT, and seconds.
     """
-    options = ["-x"] if stop_early else []
-    return in_child(lambda: pytest.main([*COMMON, *options, *tests]), checkout, log, limit)
+
+    def run() -> int:
+        prepare()
+        return pytest.main([*COMMON, "-x", *tests])
+
+    return in_child(run, checkout, log, limit)
+
+
+def collect(checkout: Path, tests: Sequence[str], log: Path) -> None:
+    """Import tests and what they test into this process, for its children."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        enter(checkout, log)
+        pytest.main([*COMMON, "--collect-only", *tests])
+    finally:
+        for number, own in zip((1, 2), kept):
+            os.dup2(own, number)
+            os.close(own)
 
 
 COMMON = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not long", "--no-header", "--tb=short")
@@ -63,7 +79,7 @@ def warm_up(modules: Sequence[str]) -> None:
             importlib.import_module(name)
 
 
-def in_child(work, checkout: Path, log: Path, limit: float) -> tuple[int, float]:
+def in_child(work: Callable[[], int], checkout: Path, log: Path, limit: float) -> tuple[int, float]:
     """Fork, work in the folder of a checkout, and wait; after `limit` seconds end the child and its own."""
     started = time.monotonic()
     child = os.fork()
@@ -90,13 +106,19 @@ def kill_group(child: int) -> None:
         os.killpg(child, signal.SIGKILL)
 
 
-def prepared(work, checkout: Path, log: Path) -> int:
-    """Work with the output in a file, modules from the copy, and byte code of unchanged modules only."""
+def prepared(work: Callable[[], int], checkout: Path, log: Path) -> int:
+    """Work in a session of its own, in the folder of a checkout."""
     os.setsid()
+    enter(checkout, log)
+    return work()
+
+
+def enter(checkout: Path, log: Path) -> None:
+    """Go to a checkout, with the output in a file and modules from there."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    os.close(file)
     os.chdir(checkout)
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
     os.environ.pop("PYTHONPATH", None)
-    return work()

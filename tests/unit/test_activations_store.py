@@ -18,9 +18,10 @@ import vlmdiff.activations.store as store_module
 from vlmdiff.activations import shards
 from vlmdiff.activations.format import ShardContent, ShardError, ShardHeader
 from vlmdiff.activations.precision import from_storage, to_storage
+from vlmdiff.activations.shards import open_shard
 from vlmdiff.activations.shuffling import ShuffledStream
 from vlmdiff.activations.slabs import Windows
-from vlmdiff.activations.store import ActivationStore
+from vlmdiff.activations.store import ActivationStore, check_together
 from vlmdiff.activations.tokens import IMAGE, TEXT, type_codes
 from vlmdiff.activations.writer import write_shard
 
@@ -223,11 +224,29 @@ def test_a_batch_of_image_tokens_sees_many_pictures():
     assert all(1_400 < pictures_in_a_batch(seed) < 1_550 for seed in range(3))
 
 
+def test_the_shard_that_differs_may_stand_anywhere(tmp_path):
+    paths = write_series(tmp_path)
+    for place in (1, 2):
+        whole = open_shard(paths[place])
+        shard = replace(whole, header=replace(whole.header, dataset_fingerprint="other"))
+        with pytest.raises(ShardError, match=f"shard_{place}.h5.*differ from"):
+            check_together([shard if path == paths[place] else open_shard(path) for path in paths])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_fingerprint": "other"}, "model_fingerprint"),
-        ({"dataset": "other"}, "dataset"),
+        *(
+            ({key: value}, rf"\['{key}'\] differ from")
+            for key, value in (
+                ("model", "other"),
+                ("dataset", "other"),
+                ("model_fingerprint", "other"),
+                ("dataset_fingerprint", "other"),
+                ("dtype", "bfloat16"),
+                ("token_types", ("image", "other", "text")),
+            )
+        ),
         ({"block": 5}, r"found blocks \[0, 1, 5\]"),
         ({"block": 1}, r"found blocks \[0, 1, 1\]"),
     ],
@@ -235,8 +254,9 @@ def test_a_batch_of_image_tokens_sees_many_pictures():
 def test_shards_that_do_not_belong_together_are_refused(tmp_path, change, message):
     paths = write_series(tmp_path)
     shard = store_module.open_shard(paths[2])
+    values = shard.read(LAYER, 0, shard.n_tokens)
     content = ShardContent(
-        {LAYER: shard.read(LAYER, 0, shard.n_tokens)},
+        {LAYER: values.view(np.uint16) if "dtype" in change else values},
         shard.token_id,
         shard.position,
         shard.token_type,

@@ -14,6 +14,8 @@ from vlmdiff.config.storage import (
     peak_bytes,
     plan,
     planned_series,
+    planned_size,
+    readers,
     stored_tokens,
     training_only,
 )
@@ -123,6 +125,46 @@ def test_paper_sizes():
     stream = load_config(values | {"extraction": {**values["extraction"], "store": "stream"}})
     assert peak_bytes(stream) < peak_bytes(keep) / 3
     assert dictionary_bytes(stream) == dictionary_bytes(keep)
+
+
+def test_planned_bytes_by_hand():
+    """Two bytes a value, four a weight, encoder and decoder, every seed and snapshot, by the sizes given."""
+    size = {"d_model": 64, "image_tokens": 10, "template_tokens": 7}
+    models = {"vlm": {"family": "llava", "path": "elsewhere", "planned": size}}
+    evaluation = [{"dictionaries": ["base"], "model": "vlm", "dataset": "mine"}]
+    mine = {"mine": {"path": "mine", "samples": 30, "text_tokens": 23}}
+    config = changed(models=models, datasets=mine, evaluation=evaluation)
+    series = {(one.model, one.dataset): one for one in planned_series(config)}
+    assert series["vlm", "mine"].tokens == 23 + 7 + 10
+    assert series["vlm", "mine"].bytes == 30 * 40 * 64 * 2 * 4
+    # Only text of the target is read, and documents have no prompt format.
+    assert series["vlm", "spatial_val"].tokens == 20 + 7
+    assert series["vlm", "text_val"].tokens == 20
+    # Three seeds of base, of adapted with three snapshots and of the null; one of second null and scratch.
+    assert dictionary_bytes(config) == 2 * 64 * 4 * 4 * 1024 * (3 + 3 * 4 + 3 + 1 + 1)
+
+
+def test_groups_of_layers_do_not_overlap():
+    assert layer_groups(changed(extraction={"layers_at_once": 3})) == [(0, 1, 2), (3,)]
+    assert layer_groups(changed()) == [(0, 1, 2, 3)]
+
+
+def test_patches_are_counted_along_both_sides(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"text_config": {"hidden_size": 48}, "vision_config": {"image_size": 60, "patch_size": 12}}'
+    )
+    config = changed(models={"vlm": {"family": "llava", "path": str(tmp_path)}})
+    assert planned_size(config, "vlm") == PlannedSize(d_model=48, image_tokens=25)
+
+
+def test_what_is_read_of_every_side_is_stored():
+    config = changed()
+    for dataset in ("text_val", "spatial_val", "general_val", "truth_val"):
+        assert "text" in stored_tokens(config, "vlm", dataset)
+    other = {"target": {"dataset": "spatial_test"}, "baseline": {"dataset": "general_test"}}
+    mine = changed(concepts={"held": other}, world={"models": "shipped"})
+    for dataset in ("spatial_test", "general_test"):
+        assert ("statistics", "vlm", dataset, ("text",)) in list(readers(mine))
 
 
 def test_the_plan_says_what_it_does_not_know():

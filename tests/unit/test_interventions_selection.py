@@ -27,8 +27,8 @@ from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import read_table
 
 EPS = 0.5
-# (feature of layer 1): visual energy, adapted, invariant, log p; the contrast per token selects all but 9, that
-# per sample 9 alone. Energies lie around eps and on it.
+# (feature of layer 1): visual energy, adapted, invariant, log p. The contrast per token selects all but 9,
+# that per sample 9 alone. Energies lie around eps and on it.
 FEATURES = {
     0: (1.0, True, True, -50),
     1: (0.6, True, False, -40),

@@ -155,7 +155,8 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
     write_table(filled(RANKING, rows), RANKING, tmp_path / "ranking.csv")
     evaluate_steering(
         model, questions, test, dictionaries, str(tmp_path / "ranking.csv"), str(tmp_path / "s.csv"),
-        layers=[0, 1, 2], concept="c", features=2, strengths=[-0.5, 1.0], random_draws=2, bootstrap=20, seed=0,
+        layers=[0, 1, 2], concept="c", features=2, strengths=[-0.5, 1.0], random_draws=2, bootstrap=20,
+        seed=0,
     )  # fmt: skip
     table = read_table(tmp_path / "s.csv", STEERING)
     subject = model.load()

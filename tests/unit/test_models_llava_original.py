@@ -187,6 +187,18 @@ def test_a_device_map_spreads_the_weights(folders, subject):
     assert values.isfinite().all()
 
 
+@pytest.mark.parametrize(("size", "place"), [((5, 2), (0, 1)), ((2, 6), (2, 0)), ((3, 3), (0, 0))])
+def test_a_picture_is_padded_to_a_square_around_its_middle(size, place):
+    picture, grey = Image.new("RGB", size, "red"), (10, 20, 30)
+    square = padded_to_square(picture, grey)
+    side = max(size)
+    assert square.size == (side, side)
+    for x in range(side):
+        for y in range(side):
+            inside = place[0] <= x < place[0] + size[0] and place[1] <= y < place[1] + size[1]
+            assert square.getpixel((x, y)) == ((255, 0, 0) if inside else grey)
+
+
 def test_what_the_tower_sees_of_a_picture(subject):
     """Padded to a square: the patches reach beyond a wide picture above and below it."""
     assert subject.view_of((60, 40)) == pytest.approx((0.0, -0.25, 1.0, 1.25))

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from feature_tables import table, write
+from scipy.stats import mannwhitneyu
 from statsmodels.stats.proportion import proportion_confint
 
+from vlmdiff.activations.format import ShardContent, ShardHeader
+from vlmdiff.activations.tokens import IMAGE, TEXT
+from vlmdiff.activations.writer import write_shard
 from vlmdiff.config.world import WorldConfig, WorldDataset
 from vlmdiff.data.samples import load_samples
+from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.features.auroc import delong_interval
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import conform, read_table, write_table
 from vlmdiff.tables.world import GROUND_TRUTH, RULE_QUALITY
 from vlmdiff.world.datasets import write_dataset
-from vlmdiff.world.ground_truth import evaluate_rules, long_scores, score_layer, shuffled
-from vlmdiff.world.labels import CATEGORIES, SPATIAL, all_labels, named
+from vlmdiff.world.ground_truth import (
+    PERMUTATIONS,
+    areas,
+    chance_level,
+    evaluate_rules,
+    long_scores,
+    sample_activations,
+    score_layer,
+    shuffled,
+)
+from vlmdiff.world.labels import CATEGORIES, SPATIAL, Label, all_labels, named
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +100,7 @@ def features_of(labels, samples) -> np.ndarray:
 
 
 def test_a_feature_is_called_what_it_is(samples, labels, datasets):
-    frame, areas = score_layer(features_of(labels, samples), list(labels.values()), datasets, seed=0)
+    frame, scores = score_layer(features_of(labels, samples), list(labels.values()), datasets, seed=0)
     best = frame.set_index("feature")
     assert best.loc[0, ["label", "category"]].tolist() == ["first object in row top", "place"]
     assert best.loc[0, "auroc"] > 0.99
@@ -97,7 +114,7 @@ def test_a_feature_is_called_what_it_is(samples, labels, datasets):
     assert list(frame["live"]) == [True, True, True, False, True]
     assert (frame["auroc_low"] <= frame["auroc"] + 1e-12).all()
     conform(frame.assign(layer=0, seed=0), GROUND_TRUTH, "truth")
-    long = long_scores(areas, list(labels.values()), frame["live"].to_numpy(), 0)
+    long = long_scores(scores, list(labels.values()), frame["live"].to_numpy(), 0)
     assert len(long) == 4 * len(labels)
 
 
@@ -117,16 +134,19 @@ def test_shuffling_stays_within_data_sets(datasets):
 
 
 def test_precision_and_recall(tmp_path):
-    # Feature: (spatial, any spatial match, live, energy, adapted, contrast, invariant).
+    # Feature: (spatial, any spatial match, live, energy, adapted, contrast, invariant); energies around eps.
     rows = {
-        0: (True, True, True, 1.0, True, True, True),
-        1: (True, True, True, 1.0, True, True, False),
-        2: (False, True, True, 1.0, True, True, True),
-        3: (False, False, True, 1.0, False, True, None),
-        4: (True, True, True, 1.0, True, False, None),
-        5: (False, False, False, 0.0, False, False, None),
+        (0, 0): (True, True, True, 1.0, True, True, True),
+        (0, 1): (True, True, True, 0.6, True, True, False),
+        (0, 2): (False, True, True, 1.0, True, True, True),
+        (0, 3): (False, False, True, 1.0, False, True, None),
+        (0, 4): (True, True, True, 0.51, True, False, None),
+        (0, 5): (False, False, False, 0.0, False, False, None),
+        (2, 1): (False, False, True, 0.5, True, True, True),
+        (2, 2): (False, False, True, 0.9, False, True, True),
+        (2, 3): (False, False, True, 0.4, False, False, None),
     }
-    keys = [{"layer": 0, "feature": feature} for feature in rows]
+    keys = [{"layer": layer, "feature": feature} for layer, feature in rows]
     said = [
         {**key, "spatial": r[0], "spatial_match": r[1], "live": r[2]} for key, r in zip(keys, rows.values())
     ]
@@ -145,18 +165,116 @@ def test_precision_and_recall(tmp_path):
     found = read_table(tmp_path / "q.csv", RULE_QUALITY)
     best = found[(found["layer"] == -1) & (found["definition"] == "best match")].set_index("rule")
     assert best["selected"].to_dict() == {
-        "live": 5, "visual": 5, "adapted": 4, "contrast": 4, "contrast_visual": 4, "contrast_lexical": 2,
-        "contrast_adapted": 3, "full": 2,
+        "live": 8, "visual": 6, "adapted": 5, "contrast": 6, "contrast_visual": 5, "contrast_lexical": 3,
+        "contrast_adapted": 4, "full": 3,
     }  # fmt: skip
-    assert best.loc["full", ["hits", "precision"]].tolist() == [1, 0.5]
+    assert best.loc["full", ["hits", "precision"]].tolist() == [1, 1 / 3]
     assert best.loc["full", "recall"] == pytest.approx(1 / 3)
-    assert best.loc["contrast_adapted", "f1"] == pytest.approx(2 * 2 / (3 + 3))
-    low, high = proportion_confint(2, 3, method="wilson")
-    assert best.loc["contrast_adapted", ["precision_low", "precision_high"]].tolist() == pytest.approx(
-        [low, high]
+    # Features 0 and 1 of four that are given and of three that are real.
+    assert best.loc["contrast_adapted", ["precision", "recall"]].tolist() == pytest.approx([2 / 4, 2 / 3])
+    assert best.loc["contrast_adapted", "f1"] == pytest.approx(2 * 2 / (4 + 3))
+    for name, whole in (("precision", 4), ("recall", 3)):
+        ends = proportion_confint(2, whole, method="wilson")
+        found_ends = best.loc["contrast_adapted", [f"{name}_low", f"{name}_high"]].tolist()
+        assert found_ends == pytest.approx(list(ends))
+    by_layer = found[found["definition"] == "any match"].set_index(["layer", "rule"])
+    assert by_layer.loc[(0, "full"), ["selected", "precision"]].tolist() == [2, 1.0]
+    assert by_layer.loc[(2, "full"), ["selected", "precision"]].tolist() == [1, 0.0]
+
+
+def test_chance_is_a_quantile_of_what_live_features_reach_by_shuffling():
+    """Forty samples of two data sets; feature 1 is silent, and the kind of prompt is the data set itself."""
+    rng = np.random.default_rng(0)
+    datasets = np.repeat(["a", "b"], 20)
+    every = np.ones(40, bool)
+    tried = [
+        Label("x", "place", every, rng.random(40) < 0.5),
+        Label("y", "truth", every, rng.random(40) < 0.3),
+    ]
+    kind = Label("kind", "kind", every, datasets == "a")
+    activations = np.stack([rng.random(40) + 5 * (datasets == "a"), np.zeros(40), rng.random(40)], axis=1)
+    live = np.array([True, False, True])
+    found = chance_level(activations, [*tried, kind], datasets, live, seed=3)
+    again, reached = np.random.default_rng(3), []
+    for _ in range(PERMUTATIONS):
+        order = np.arange(40)
+        for rows in (np.arange(20), np.arange(20, 40)):
+            order[rows] = again.permutation(rows)
+        for feature in (0, 2):
+            values = activations[order, feature]
+            areas = [
+                mannwhitneyu(values[one.value], values[~one.value]).statistic
+                / one.value.sum()
+                / (~one.value).sum()
+                for one in tried
+            ]
+            reached.append(max(abs(area - 0.5) for area in areas))
+    assert found == pytest.approx(np.quantile(reached, 0.95))
+
+
+def test_labels_are_scored_among_their_own_samples():
+    among = np.array([True] * 6 + [False] * 4)
+    value = np.array([True, True, True, False, False, False] + [True] * 4)
+    activation = np.array([[3.0, 2.0, 0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0]]).T
+    # Of nine pairs the three true ones win 3 + 3 + 2.
+    assert areas(activation, [Label("x", "place", among, value)])[0, 0] == pytest.approx(8 / 9)
+
+
+def test_a_feature_that_tells_a_word_best_is_not_spatial_though_a_place_matches():
+    """Sixty samples: the word is told perfectly, the place well, a third label not at all."""
+    rng = np.random.default_rng(0)
+    word = np.arange(60) < 30
+    place = np.where(rng.random(60) < 0.9, word, ~word)
+    other = np.arange(60) % 2 == 0
+    among = np.ones(60, bool)
+    few = np.arange(60) % 3 > 0
+    labels = [
+        Label("word", "lexical", among, word),
+        Label("weak", "place", among, other),
+        Label("place", "place", few, place),
+    ]
+    activations = np.stack([word * (1 + rng.random(60)), rng.random(60), np.zeros(60)], axis=1)
+    frame, found = score_layer(activations, labels, np.array(["d"] * 60), seed=0)
+    first = frame.iloc[0]
+    assert (first["label"], first["spatial_label"], first["matches"], first["spatial"]) == (
+        "word",
+        "place",
+        True,
+        False,
     )
-    loose = found[(found["layer"] == 0) & (found["definition"] == "any match")].set_index("rule")
-    assert loose.loc["full", "precision"] == 1.0
+    assert first["spatial_match"]
+    assert first["best_place"] == pytest.approx(0.5 + abs(found[2, 0] - 0.5))
+    assert first["spatial_auroc"] == found[2, 0]
+    assert not frame.loc[2, ["live", "matches", "spatial_match"]].any()
+    # Intervals are of the label's own samples.
+    own = frame.iloc[1]
+    among_best = {label.name: label.among for label in labels}[own["label"]]
+    value = {label.name: label.value for label in labels}[own["label"]]
+    ends = delong_interval(activations[among_best, 1], value[among_best])
+    assert (own["auroc_low"], own["auroc_high"]) == pytest.approx(ends)
+    long = long_scores(found, labels, frame["live"].to_numpy(), 0).set_index(["feature", "label"])
+    assert long.loc[(1, "place"), "auroc"] == found[2, 1] and len(long) == 6
+
+
+def test_activations_are_the_largest_on_text(tmp_path):
+    """Two samples of two tokens: image then text; the larger value of the first stands on its image."""
+    content = ShardContent(
+        residual={1: np.array([[9, 0], [1, 0], [2, 3], [4, 1]], np.float16)},
+        token_id=np.zeros(4, np.int32),
+        position=np.array([1, 2, 1, 2], np.int32),
+        token_type=np.array([IMAGE, TEXT, TEXT, TEXT], np.uint8),
+        offsets=np.array([0, 2, 4], np.int64),
+        sample_id=["a", "b"],
+        group=["g", "g"],
+    )
+    write_shard(tmp_path / "s.h5", content, ShardHeader("m", "d", "f", "e", 0, 2, (1,), "float16"))
+    dictionary = TopKDictionary(2, 2, k=2, subtract_decoder_bias=False)
+    with torch.no_grad():
+        dictionary.W_enc.copy_(torch.eye(2))
+        dictionary.W_dec.copy_(torch.eye(2))
+    save_dictionary(dictionary, tmp_path / "layer_1", {})
+    found = sample_activations([tmp_path / "s.h5"], tmp_path / "layer_1", 1)
+    assert found.loc["a"].tolist() == [1, 0] and found.loc["b"].tolist() == [4, 3]
 
 
 def test_spatial_categories_are_the_ones_that_need_the_image():

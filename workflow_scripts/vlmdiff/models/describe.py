@@ -34,8 +34,8 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
     """Append the model's own greedy continuation to each prompt.
 
     A sample's continuation ends before the first token of `stop`, the end-of-sequence token, or a placeholder
-    of an image, which would ask for an image that is not there. The whole sequence is run anew at each step: correct for every family, prefix attention included,
-    and cheap for the few words that are asked for.
+    of an image, which would ask for an image that is not there. The whole sequence is run anew at each step:
+    correct for every family, prefix attention included, and cheap for the few words that are asked for.
 
     Args:
         subject: the model.
