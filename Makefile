@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test long real kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
+.PHONY: reproduce test long mutants real kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -55,6 +55,11 @@ long: .venv/peers real
 # The whole method on real language models and real English text, from packages (docs/real_lm.md); `make real ARGS="-k tokenizers"`.
 real: .venv-real/installed
 	.venv-real/bin/pytest tests/real $(ARGS)
+
+# Puts small faults into the core, one at a time, and counts how many the unit tests notice (docs/tests.md): the
+# reviewed list and a sample of faults made by rule. `make mutants ARGS="--room features --only funnel"` for some.
+mutants: .venv/peers
+	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
 # (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.

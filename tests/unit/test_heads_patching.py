@@ -20,6 +20,7 @@ from vlmdiff.heads.corruption import (
 )
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.heads.tracing import TracedSamples, attribution_rows, patching_rows
+from vlmdiff.models.batch import make_batch
 from vlmdiff.models.hooks import edit_input
 from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.registry import load_subject
@@ -232,11 +233,11 @@ def test_16_bit_values_are_subtracted_in_32():
     assert found.flatten().tolist() == [254.9921875, 0.0]
 
 
-def test_image_text_and_a_later_bos_are_influenced(runs):
-    batch = runs[0].batch
-    kinds = torch.tensor([[BOS, IMAGE, TEXT, PADDING], [IMAGE, BOS, TEXT, TEXT]], dtype=torch.uint8)
-    marked = influenced(replace(batch, token_type=kinds))
-    assert marked.tolist() == [[False, True, True, False], [True] * 4]
+def test_image_text_and_a_later_bos_are_influenced():
+    bos, image = 1, 9
+    batch = make_batch([[bos, image, 5], [image, bos, 5, 6]], 0, bos, image)
+    assert batch.token_type.tolist() == [[BOS, IMAGE, TEXT, PADDING], [IMAGE, BOS, TEXT, TEXT]]
+    assert influenced(batch).tolist() == [[False, True, True, False], [True] * 4]
 
 
 @pytest.mark.parametrize(("traced", "averaged"), [(3, 8), (8, 3)])
