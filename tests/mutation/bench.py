@@ -98,7 +98,7 @@ class Bench:
             os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def chosen(self, mutation: Mutation, test_files: Sequence[Path]) -> list[tuple[str, dict]]:
-        """Return the tests that call the changed function, short ones first; for other lines all tests."""
+        """Return the tests that call the changed function, for other lines the module; short ones first."""
         tests = {name: note for file in test_files for name, note in self.tests[file].items()}
         place = enclosing(mutation)
         module = str(mutation.file.relative_to("workflow_scripts"))
@@ -109,7 +109,7 @@ class Bench:
 
         chosen = {name: note for name, note in tests.items() if near(note)}
         # Compiled loops, fields of settings and child processes are not seen.
-        if not chosen or place is None or "kernels" in mutation.file.parts:
+        if not chosen or "kernels" in mutation.file.parts:
             chosen |= {name: note for name, note in tests.items() if name not in chosen}
         return sorted(chosen.items(), key=lambda item: item[1]["seconds"])
 
