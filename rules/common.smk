@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
+# Texts are UTF-8, whatever the user's locale.
+os.environ["PYTHONUTF8"] = "1"
 # Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Jobs keep freed memory for their next tensors instead of handing every one of them back to the system.
@@ -23,6 +25,14 @@ from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.digest import script_digest
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
+
+# Snakemake writes the interpreter's path into a command as it is.
+if any(mark in sys.executable for mark in " '\"$&;()<>|*?\t"):
+    raise WorkflowError(
+        f"The Python of this environment is {sys.executable!r}, and Snakemake cannot start scripts with blanks or quotes "
+        "in that path. Make the environment in another folder (`python3 -m venv ~/vlmdiff-env`, then its `pip install -r "
+        "envs/requirements.txt`) and run its `snakemake` here; the folder of the workflow itself may be called anything"
+    )
 
 try:
     CFG = load_config(config)

@@ -97,7 +97,7 @@ def test_names_of_groups_and_data_sets_are_drawn_as_they_are(tmp_path, texts):
     drawn(figure, tmp_path)
     named = accuracy(STRONG)
     datasets = by_turns(named["dataset"].unique(), texts)
-    drawn(models.model_accuracy(named.replace({"dataset": datasets}), ["base_lm", "vlm"]), tmp_path)
+    drawn(models.model_accuracy(named.replace({"dataset": datasets}), "vlm"), tmp_path)
 
 
 @pytest.mark.parametrize("texts", PARTS)
@@ -111,7 +111,7 @@ def test_captions_of_attention_are_drawn_as_they_are(tmp_path, texts):
 
 def test_a_dollar_in_a_figure_is_a_dollar(tmp_path):
     texts = by_turns(accuracy(STRONG)["dataset"].unique(), ("$x$", "$\\frac{1}{"))
-    figure = models.model_accuracy(accuracy(STRONG).replace({"dataset": texts}), ["base_lm", "vlm"])
+    figure = models.model_accuracy(accuracy(STRONG).replace({"dataset": texts}), "vlm")
     drawn(figure, tmp_path)
     assert not any(text.get_parse_math() for text in figure.findobj(Text) if text.get_text())
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
+import unicodedata
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation, Transform
 
@@ -23,6 +25,32 @@ def characters(width_mm: float) -> int:
     return max(8, int(width_mm / (SIZE_PT * ADVANCE_EM * MM_PER_POINT)))
 
 
+def cells(text: str) -> int:
+    """Return how many places of a fixed-width font a text takes: CJK two each, marks above others none."""
+    wide = {"W": 2, "F": 2}
+    return sum(
+        0
+        if unicodedata.category(one) in ("Mn", "Me", "Cf")
+        else wide.get(unicodedata.east_asian_width(one), 1)
+        for one in text
+    )
+
+
+def can_be_split(line: str) -> bool:
+    """Tell whether parts of a line may be written one by one: not from right to left, nor joined."""
+    turned = any(unicodedata.bidirectional(one) in ("R", "AL", "AN") for one in line)
+    return not turned and not any(unicodedata.category(one) in ("Mc", "Mn") for one in line)
+
+
+def broken(text: str, width: int) -> list[str]:
+    """Break a text into lines of so many places of a fixed-width font."""
+    lines = textwrap.wrap(text, width, break_on_hyphens=False)
+    if all(cells(line) <= width for line in lines):
+        return lines
+    # Wide characters have no blanks between words: at most half as many fit into a line.
+    return textwrap.wrap(text, max(4, width // 2), break_on_hyphens=False)
+
+
 def wrapped(text: str, width: int) -> list[tuple[int, str]]:
     """Break a text into lines, each with the place in the text at which it starts.
 
@@ -32,7 +60,7 @@ def wrapped(text: str, width: int) -> list[tuple[int, str]]:
     plain = "".join(" " if character.isspace() else character for character in text)
     plain = LONE_MARK.sub("\u00a0", plain)
     lines, start = [], 0
-    for line in textwrap.wrap(plain, width, break_on_hyphens=False):
+    for line in broken(plain, width):
         start = plain.index(line, start) if line in plain[start:] else start
         lines.append((start, line.replace("\u00a0", " ")))
         start += len(line)
@@ -43,7 +71,8 @@ def put(axis: Axes, text: str, row: float, column: int, colour: str, weight: str
     """Write below the axes, `row` lines down and `column` characters to the right."""
     axis.annotate(
         text, (0, 0), xycoords="axes fraction", xytext=place_pt(row, column), textcoords="offset points",
-        va="top", ha="left", color=colour, weight=weight, family=FONT, fontsize=SIZE_PT,
+        va="top", ha="left", color=colour, weight=weight, fontsize=SIZE_PT,
+        family=[FONT, *matplotlib.rcParams["font.family"]],
         annotation_clip=False, parse_math=False,
     )  # fmt: skip
 
@@ -73,6 +102,9 @@ def offset_from(axis: Axes, x: float, y: float) -> Transform:
 def write_prompt(axis: Axes, prompt: str, token: tuple[int, int], width_mm: float, max_lines: int) -> None:
     """Write a prompt under the axes and underline its characters `token[0]:token[1]`.
 
+    A line of Arabic, Hebrew or an Indic script is written in one piece, without the underline, because its
+    letters join and change their order.
+
     Args:
         axis: axes with the image.
         prompt: the question.
@@ -85,10 +117,11 @@ def write_prompt(axis: Axes, prompt: str, token: tuple[int, int], width_mm: floa
         cut = row == max_lines - 1 and len(lines) > max_lines
         shown = line[:-1] + "…" if cut else line
         first, last = max(token[0], start) - start, min(token[1], start + len(line)) - start
-        if not 0 <= first < last:
+        if not 0 <= first < last or not can_be_split(shown):
             put(axis, shown, row, 0, BLACK)
             continue
         put(axis, shown[:first], row, 0, BLACK)
-        put(axis, shown[first:last], row, first, VERMILION, "bold")
-        put(axis, shown[last:], row, last, BLACK)
-        underline(axis, row, first, last)
+        start_cell, end_cell = cells(shown[:first]), cells(shown[:last])
+        put(axis, shown[first:last], row, start_cell, VERMILION, "bold")
+        put(axis, shown[last:], row, end_cell, BLACK)
+        underline(axis, row, start_cell, end_cell)

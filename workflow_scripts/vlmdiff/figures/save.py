@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from matplotlib.figure import Figure
 
+from vlmdiff.figures.fonts import DEFAULT
 from vlmdiff.figures.style import style
 from vlmdiff.runtime.files import replacing
 
@@ -25,5 +26,5 @@ def save_figure(figure: Figure, paths: Iterable[str | Path]) -> None:
     for path in sorted(Path(item) for item in paths):
         if path.suffix not in METADATA:
             raise ValueError(f"{path}: unknown figure format '{path.suffix}'; use one of {sorted(METADATA)}")
-        with replacing(path) as temporary, style():
+        with replacing(path) as temporary, style(getattr(figure, "font_families", [DEFAULT])):
             figure.savefig(temporary, format=path.suffix[1:], dpi=DPI, metadata=METADATA[path.suffix])

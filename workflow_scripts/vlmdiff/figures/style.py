@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogFormatterSciNotation
 
+from vlmdiff.figures.fonts import DEFAULT, choose_fonts
 from vlmdiff.runtime.text import drawable
 
 Arguments = ParamSpec("Arguments")
@@ -38,7 +40,6 @@ POWER = re.compile(r"\^\{([^}]*)\}")
 
 SETTINGS = MappingProxyType(
     {
-        "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
         "font.size": 7.0,
         "axes.titlesize": 7.5,
         "axes.labelsize": 7.5,
@@ -71,9 +72,19 @@ SETTINGS = MappingProxyType(
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Apply the settings; ticks are made when a figure is saved, so saving needs them as well."""
-    with matplotlib.rc_context(dict(SETTINGS)):
+def style(families: Sequence[str] = (DEFAULT,)) -> Iterator[None]:
+    """Apply the settings to matplotlib's defaults, whatever the user's matplotlibrc says.
+
+    Ticks are made when a figure is saved, so saving needs them as well.
+
+    Args:
+        families: names of fonts; a character is drawn in the first that has it.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # `choose_fonts` has named what no font has, once.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({**SETTINGS, "font.family": list(families)})
         yield
 
 
@@ -98,9 +109,14 @@ def styled(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
     @wraps(draw)
     def inner(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
-        with style():
-            tables = {key: drawable_table(value) for key, value in kwargs.items()}
-            return draw(*map(drawable_table, args), **tables)
+        plain = [drawable_table(value) for value in args]
+        tables = {key: drawable_table(value) for key, value in kwargs.items()}
+        families = choose_fonts([*plain, *tables.values()])
+        with style(families):
+            figure = draw(*plain, **tables)
+        # Saving makes further texts, in the same fonts.
+        figure.font_families = families
+        return figure
 
     return inner
 

@@ -4,37 +4,72 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numba
 
-# No freedom in arithmetic (`fastmath`): a compiler uses it differently from one build to the next, and then
-# a run that resumes in a new process differs in the last bit. Sums that need vector instructions are written
-# in lanes.
-OPTIONS = MappingProxyType({"cache": True, "error_model": "numpy", "nogil": True})
 # A process of one thread loads plain loops, in a fraction of the time; the order of all sums is the same.
 THREADED = numba.config.NUMBA_NUM_THREADS > 1
 
 
-def cache_folder() -> Path:
-    """Return where compiled loops are kept: a folder for each state of their sources, and one for one thread.
+def state() -> str:
+    """Return the name of the folder for loops of this state of their sources, and of so many threads.
 
     Numba itself looks at the file of a loop alone, not at loops of other files that were compiled into it.
     """
     here, total = Path(__file__).parent, hashlib.sha256(numba.__version__.encode())
     for file in sorted(here.glob("*.py")):
         total.update(file.read_bytes())
-    beside, kind = here / "__pycache__", "threads" if THREADED else "one-thread"
-    writable = os.access(beside if beside.exists() else here, os.W_OK)
-    return (beside if writable else Path.home() / ".cache" / "vlmdiff") / f"{kind}-{total.hexdigest()[:16]}"
+    kind = "threads" if THREADED else "one-thread"
+    return f"{kind}-{total.hexdigest()[:16]}"
 
 
-# A folder that the user names in NUMBA_CACHE_DIR stays.
-numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder())
+def can_keep(folder: Path) -> bool:
+    """Tell whether this user can write files into a folder, which is made if need be, and others cannot.
+
+    Compiled loops are code: they are read from no folder in which others write.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            found = folder.stat()
+            owners = {found.st_uid, folder.lstat().st_uid}
+    except OSError:
+        return False
+    return owners == {os.getuid()} and not found.st_mode & stat.S_IWOTH
+
+
+def folders() -> Iterator[Path]:
+    """Yield where loops may be kept: as the user says, beside the sources, in other own folders."""
+    if numba.config.CACHE_DIR:
+        # A folder that the user names in NUMBA_CACHE_DIR has the loops of other programs, too.
+        yield Path(numba.config.CACHE_DIR)
+    yield Path(__file__).parent / "__pycache__" / state()
+    with suppress(RuntimeError):
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        yield Path(home) / "vlmdiff" / state()
+    yield Path(tempfile.gettempdir()) / f"vlmdiff-{os.getuid()}-{state()}"
+
+
+def cache_folder() -> Path | None:
+    """Return the first folder in which loops can be kept; None without one: then each process compiles."""
+    with suppress(OSError):
+        return next(filter(can_keep, folders()), None)
+    return None
+
+
+CACHE = cache_folder()
+numba.config.CACHE_DIR = str(CACHE or "")
+# No freedom in arithmetic (`fastmath`): a compiler uses it differently from one build to the next, and then
+# a run that resumes in a new process differs in the last bit. Sums that need vector instructions are written
+# in lanes.
+OPTIONS = MappingProxyType({"cache": CACHE is not None, "error_model": "numpy", "nogil": True})
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

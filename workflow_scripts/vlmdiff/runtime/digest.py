@@ -22,8 +22,8 @@ LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
 # through its params alone; neither may make results stale. How a source's text is read does.
 FRAME = (
-    "__init__", "causes", "digest", "failures", "files", "hdf5", "job", "locks", "origin", "progress",
-    "records", "secrets", "storage", "verification",
+    "__init__", "causes", "digest", "environment", "failures", "files", "hdf5", "job", "locks", "origin",
+    "progress", "records", "secrets", "storage", "verification",
 )  # fmt: skip
 WITHOUT_RESULT = (
     *(file for file in (LIBRARY / "config").glob("*.py") if file.name != "sources.py"),
@@ -55,7 +55,8 @@ def imported_names(tree: ast.AST) -> Iterator[str]:
 @cache
 def parse(file: Path) -> ast.Module:
     """Parse a source file once a process."""
-    return ast.parse(file.read_text())
+    # As bytes, which declare their encoding: a text would depend on the user's locale.
+    return ast.parse(file.read_bytes())
 
 
 @cache
@@ -123,7 +124,7 @@ def tree_facts(file: Path) -> dict:
 
 def tree_digest(file: Path) -> str:
     """Digest one file's syntax tree without docstrings (comments and layout are not in it)."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]

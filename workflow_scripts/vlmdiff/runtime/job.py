@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.runtime.causes import cause
+from vlmdiff.runtime.environment import neutralise
 from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.secrets import RedactingFormatter
 
@@ -104,6 +105,7 @@ def job(snakemake: Any) -> Iterator[logging.Logger]:
         snakemake: the object that Snakemake hands to a script.
     """
     log_file = snakemake.log[0] if snakemake.log else None
+    neutralise()
     limit_threads(snakemake.threads)
     start_logging(log_file)
     log = logging.getLogger("vlmdiff")
