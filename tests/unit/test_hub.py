@@ -146,6 +146,14 @@ def test_a_hub_that_does_not_answer(tmp_path):
     assert "cannot be reached" in output.strip().splitlines()[-1]
 
 
+def test_a_cache_that_cannot_be_written_is_named(server, tmp_path):
+    endpoint, _ = server
+    code = fetch("hub:who/model@main", tmp_path / "vlm")
+    status, output = python(code, "/proc/nothing", HF_ENDPOINT=endpoint)
+    assert status != 0
+    assert "HF_HOME (/proc/nothing) cannot be written: set HF_HOME to" in output.strip().splitlines()[-1]
+
+
 def test_offline_reads_the_cache_and_says_what_is_not_there(tmp_path):
     made = tmp_path / "made"
     made.mkdir()

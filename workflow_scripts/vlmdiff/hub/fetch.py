@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Literal
 
 from vlmdiff.config.sources import HubSource
 from vlmdiff.runtime.secrets import redacted
+from vlmdiff.runtime.storage import CLOSED
 
 RepositoryType = Literal["model", "dataset"]
 PAGES = {"model": "https://huggingface.co", "dataset": "https://huggingface.co/datasets"}
@@ -141,9 +143,17 @@ def explained(source: HubSource, repo_type: RepositoryType, path: str = "") -> I
     ) as error:
         raise HubError(f"{name}: {not_cached()}, {again}") from error
     except (errors.HfHubHTTPError, OSError) as error:
-        raise HubError(
-            f"{name}: {redacted(str(error))}; check network, disk space and HF_HOME, {again}"
-        ) from error
+        raise HubError(f"{name}: {redacted(str(error))}; {remedy(error)}, {again}") from error
+
+
+def remedy(error: OSError) -> str:
+    """Say what to do about an error of network or disk."""
+    from huggingface_hub import constants
+
+    if error.errno in (*CLOSED, errno.ENOENT):
+        home = constants.HF_HOME
+        return f"the cache HF_HOME ({home}) cannot be written: set HF_HOME to a folder of your own that can"
+    return "check network, disk space and HF_HOME"
 
 
 def not_cached() -> str:
