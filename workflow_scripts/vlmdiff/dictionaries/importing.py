@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.published.content import Found
 from vlmdiff.dictionaries.published.convert import (
     SAME_NORM_16_BITS,
     check_converted,
@@ -23,6 +21,7 @@ from vlmdiff.dictionaries.published.convert import (
     read_published,
     to_dictionary,
 )
+from vlmdiff.dictionaries.published.place import Place, check_place, place_in_path
 from vlmdiff.dictionaries.published.saelens import RELEASE, read_release
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
@@ -96,7 +95,7 @@ def import_dictionary(
     noted = read_sources(sources, layer)
     path = noted["paths"][str(layer)]
     found = read_published(PublishedSource(format, path, **options))
-    check_place(found, path, layer)
+    check_place(found.place | told_by_path(noted, layer), path, layer)
     dictionary = to_dictionary(found)
     check_converted(dictionary, path)
     check_shape(dictionary, path, shape)
@@ -111,7 +110,7 @@ def import_dictionary(
         "file": noted["files"][str(layer)],
         "sha256": {file.name: digest(file) for file in local_files(format, path)},
         "published_input_scale": found.input_scale,
-        "hook": found.hook,
+        "hook": next(iter(found.place.names.values()), None),
     }
     save_dictionary(dictionary, folder, provenance)
 
@@ -135,22 +134,20 @@ def read_sources(sources: str | Path, layer: int) -> dict[str, Any]:
         ) from error
 
 
+def told_by_path(noted: Mapping[str, Any], layer: int) -> Place:
+    """Return what the paths of a dictionary in its source, and of the source, tell of its place.
+
+    Args:
+        noted: what `fetch_dictionary` wrote.
+        layer: decoder block.
+    """
+    repository = noted["source"].rpartition("/")[2].partition("@")[0]
+    return place_in_path(noted["files"][str(layer)]) | Place(other=place_in_path(repository).other)
+
+
 def local_files(format: str, path: str) -> list[Path]:
     """Return a published dictionary's files; none for one that sae_lens finds by itself."""
     return [] if path.startswith(RELEASE) else [Path(file) for file in files_of(format, path)]
-
-
-def check_place(found: Found, path: str, layer: int) -> None:
-    """Refuse a dictionary of another place in the model, where its files tell the place.
-
-    Raises:
-        DictionaryError: it is not of the residual stream after this block.
-    """
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", found.hook or "")
-    if match and (int(match[1]), match[2]) != (layer, "hook_resid_post"):
-        raise DictionaryError(
-            f"{path}: was trained at {found.hook}, expected blocks.{layer}.hook_resid_post; correct `file`"
-        )
 
 
 def check_shape(dictionary: Dictionary, path: str, shape: tuple[int | None, int]) -> None:

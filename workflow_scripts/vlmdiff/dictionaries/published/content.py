@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vlmdiff.dictionaries.published.place import Place
 from vlmdiff.dictionaries.weights import LARGEST, UNREADABLE, DictionaryError
 from vlmdiff.runtime.storage import not_read
 
@@ -30,7 +31,7 @@ class Found:
         subtract_decoder_bias: `b_dec` is subtracted from `y`.
         input_scale: factor from the raw residual stream to `y`.
         by_norm: threshold or TopK look at a pre-activation times the norm of its decoder row.
-        hook: name of the place in the model, if the files give it.
+        place: what the files tell of the place in the model.
     """
 
     weights: dict[str, Tensor]
@@ -38,7 +39,7 @@ class Found:
     subtract_decoder_bias: bool
     input_scale: float = 1.0
     by_norm: bool = False
-    hook: str | None = None
+    place: Place = Place()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from vlmdiff.dictionaries.published.content import (
     remedy,
     widened,
 )
+from vlmdiff.dictionaries.published.place import place_in
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 
@@ -74,7 +75,7 @@ def read(source: PublishedSource) -> Found:
         flag(config, "apply_decoder_bias_to_pre_encoder", False, path),
         scale,
         flag(config, "sparsity_include_decoder_norm", False, path),
-        config.get("hook_point_in"),
+        place_in(config, path),
     )
 
 
@@ -90,8 +91,6 @@ def check_kind(config: Mapping[str, Any], path: Path) -> None:
     if flag(config, "use_glu_encoder", False, path):
         raise DictionaryError(f"{path}: use_glu_encoder is true; a gated encoder has no equal here")
     place = config.get("hook_point_in")
-    if not isinstance(place, str | None):
-        raise DictionaryError(f"{path}: hook_point_in is {place!r}, expected text. {remedy()}")
     if config.get("hook_point_out", place) != place:
         raise DictionaryError(
             f"{path}: reads {place} and writes {config['hook_point_out']}: a transcoder, not a dictionary"

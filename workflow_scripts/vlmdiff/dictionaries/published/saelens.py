@@ -21,6 +21,7 @@ from vlmdiff.dictionaries.published.content import (
     remedy,
     widened,
 )
+from vlmdiff.dictionaries.published.place import place_in
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError
 
@@ -58,11 +59,8 @@ def found(
         DictionaryError: what they describe has no equal here.
     """
     architecture = architecture_of(config, path)
-    place = {**config, **section(config, "metadata", path)}
-    hook = place.get("hook_name") or place.get("hook_point")
-    if not isinstance(hook, str | None):
-        raise DictionaryError(f"{path}: the name of its place is {hook!r}, expected text. {remedy()}")
-    reshaped = "hook_z" if "hook_z" in (hook or "") else "none"
+    place = place_in(config, path) | place_in(section(config, "metadata", path), path, "metadata.")
+    reshaped = "hook_z" if any("hook_z" in name for name in place.names.values()) else "none"
     if config.get("reshape_activations", reshaped) != "none":
         raise DictionaryError(f"{path}: acts on outputs of heads (hook_z), not on a residual stream")
     needed(tensors, NAMES, path)
@@ -81,7 +79,7 @@ def found(
         flag(config, "apply_b_dec_to_input", True, path),
         input_scale(config, source, path),
         flag(config, "rescale_acts_by_decoder_norm", False, path),
-        hook,
+        place,
     )
 
 

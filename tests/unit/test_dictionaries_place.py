@@ -1,0 +1,190 @@
+"""Where a dictionary was trained: every spelling is read, and what does not fit the layer is refused."""
+
+import json
+
+import pytest
+from published_dictionaries import (
+    D_MODEL,
+    D_SAE,
+    random_weights,
+    write_gemma_scope,
+    write_llama_scope,
+    write_mmdiff,
+    write_saelens,
+)
+
+from vlmdiff.dictionaries.importing import fetch_dictionary, import_dictionary
+from vlmdiff.dictionaries.published.place import block_after, check_place, place_in_path
+from vlmdiff.dictionaries.weights import DictionaryError
+
+# What each name stands for in its library: the output of this block, -1 the embeddings, None another place.
+SPELLINGS = {
+    "blocks.1.hook_resid_post": 1,
+    "blocks.2.hook_resid_pre": 1,
+    "blocks.0.hook_resid_pre": -1,
+    "blocks.12.hook_resid_post": 12,
+    "blocks.1.hook_out": 1,
+    "model.layers.1": 1,
+    "layers.1": 1,
+    "model.layers.7.output": 7,
+    "model.layers.7.input": 6,
+    "language_model.model.layers.1": 1,
+    "model.language_model.layers.21": 21,
+    "model.text_model.layers.3": 3,
+    "transformer.h.1": 1,
+    "h.11": 11,
+    "gpt_neox.layers.1": 1,
+    "model.decoder.layers.4": 4,
+    "resid_post_layer_8": 8,
+    "resid_pre_layer_8": 7,
+    "blocks.1.hook_resid_mid": None,
+    "blocks.1.hook_mlp_out": None,
+    "blocks.1.hook_attn_out": None,
+    "blocks.1.attn.hook_z": None,
+    "blocks.1.ln2.hook_normalized": None,
+    "hook_embed": None,
+    "layers.1.mlp": None,
+    "model.layers.1.self_attn": None,
+    "model.layers.1.mlp.output": None,
+    "vision_tower.vision_model.encoder.layers.1": None,
+    "attn_out_layer_8": None,
+    "model.layers.one": None,
+    "residual stream 1": None,
+}
+
+
+@pytest.mark.parametrize(("name", "block"), SPELLINGS.items())
+def test_spellings_of_a_place(name, block):
+    assert block_after(name) == block
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Import one folder of SAELens' layout with a configuration, as a layer of an experiment."""
+
+    def run(layer, config, file="sae"):
+        write_saelens(tmp_path / file, random_weights(), {"architecture": "jumprelu", **config})
+        return imported(tmp_path, "saelens", file, layer)
+
+    return run
+
+
+def imported(root, format, file, layer):
+    """Import one layer and return its configuration."""
+    options = {"k": None, "subtract_decoder_bias": None, "input_scale": None}
+    fetch_dictionary(str(root), format, {layer: file}, root / "sources.json")
+    import_dictionary(
+        root / "sources.json", layer, format, options, (D_MODEL, D_SAE), {"dictionary": "base"}, root / "out"
+    )
+    return json.loads((root / "out" / "cfg.json").read_text())
+
+
+V6 = {"sae_lens_version": "6.54.0"}
+POST = "blocks.1.hook_resid_post"
+
+
+@pytest.mark.parametrize(
+    ("layer", "config"),
+    [
+        (1, {**V6, "metadata": {"hook_name": "model.layers.1", "hook_head_index": None}}),
+        (1, {**V6, "metadata": {"hook_name": "blocks.2.hook_resid_pre", "hf_hook_name": "model.layers.1"}}),
+        (1, {"hook_name": "blocks.2.hook_resid_pre", "hook_layer": 2}),
+        (3, {"hook_point": "blocks.3.hook_resid_post", "hook_point_layer": 3, "hook_point_head_index": None}),
+        (3, {"hook_point": "transformer.h.3", "hook_name": ""}),
+        (3, {"metadata": {"layer": 3}}),
+        (3, {"metadata": {"hook_name": "layers.3", "hook_name_out": "blocks.3.hook_resid_post"}}),
+        (5, {}),
+    ],
+)
+def test_a_place_that_fits_is_taken(load, layer, config):
+    assert load(layer, config)["metadata"]["layer"] == layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "config", "words"),
+    [
+        (0, {"hook_name": "model.layers.1"}, "trained at model.layers.1, expected blocks.0.hook_resid_post"),
+        (0, {**V6, "metadata": {"hook_name": "model.layers.1"}}, "metadata.hook_name: was trained at"),
+        (2, {"hook_name": "blocks.2.hook_resid_pre"}, "trained at blocks.2.hook_resid_pre.*after block 1"),
+        (0, {"hook_name": "blocks.0.hook_resid_pre"}, "before all blocks"),
+        (1, {"hook_name": "blocks.1.hook_resid_mid"}, "not known as the output.*known are blocks.N"),
+        (1, {"hook_point": "blocks.1.hook_mlp_out"}, "hook_point is 'blocks.1.hook_mlp_out'.*not known"),
+        (1, {"hook_name": "model.layers.1.self_attn"}, "not known"),
+        (1, {"hook_name": "somewhere in block 1"}, "not known"),
+        (1, {"hook_name": POST, "hook_head_index": 3}, "hook_head_index is 3.*one head"),
+        (1, {"hook_name": POST, "hook_layer": 2}, r"hook_layer tells layer 2, expected \[1\]"),
+        (1, {"hook_point_layer": 2}, "hook_point_layer tells layer 2, expected 1"),
+        (1, {"hook_name": POST, "metadata": {"hook_name": "model.layers.2"}}, "metadata.hook_name"),
+        (1, {"hook_name": "model.layers.1", "hook_name_out": "blocks.1.hook_mlp_out"}, "hook_name_out is"),
+        (1, {"metadata": {"hook_name": "model.layers.1", "hf_hook_name": "model.layers.2"}}, "hf_hook_name"),
+        (1, {"metadata": {"layer": 4}}, "metadata.layer tells layer 4"),
+        (1, {"hook_layer": "1"}, "hook_layer is '1', expected a layer"),
+        (1, {"hook_name": 1}, "hook_name is 1, expected text"),
+    ],
+)  # fmt: skip
+def test_another_or_unknown_place_is_refused(load, tmp_path, layer, config, words):
+    with pytest.raises(DictionaryError, match=f"sae: .*{words}"):
+        load(layer, config)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "layer"),
+    [
+        ("layer_12/width_16k/average_l0_22", 12),
+        ("layer_2/width_16k/average_l0_105", 2),
+        ("Llama3_1-8B-Base-L12R-8x", 12),
+        ("l3r_8x", 3),
+        ("L7", 7),
+        ("llava_more/topk_text_only/text-only_layer_13.pt", 13),
+        ("sae/layers.4", 4),
+        ("blocks.5.hook_resid_pre", 4),
+        ("resid_post_layer_9/trainer_0", 9),
+        ("SAE-Res-Qwen3-1.7B-Base-W32K-L0_50/layer3.sae.pt", 3),
+        ("run_17/final", 5),
+    ],
+)
+def test_layers_in_paths(file, layer):
+    check_place(place_in_path(file), file, layer)
+    if "run" not in file:
+        with pytest.raises(DictionaryError, match=f"layer {layer + 1}; correct `file`"):
+            check_place(place_in_path(file), file, layer + 1)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["Llama3_1-8B-Base-L12M-8x", "l12tc_8x", "mlp_out/layer_12", "embedding/width_4k", "layers.12.mlp"],
+)
+def test_paths_of_other_places_are_refused(file):
+    with pytest.raises(DictionaryError, match="not the residual stream|not known as the output"):
+        check_place(place_in_path(file), file, 12)
+
+
+def test_a_folder_is_held_against_what_its_files_tell(load):
+    """A folder may count as its hook does: the input of block 12 is the output of block 11."""
+    assert load(11, {"hook_name": "blocks.12.hook_resid_pre"}, "layer_12")["metadata"]["layer"] == 11
+    with pytest.raises(DictionaryError, match=r"path 'layer_11' tells layer 11, expected \[12\]"):
+        load(11, {"hook_name": "blocks.12.hook_resid_pre"}, "layer_11")
+
+
+@pytest.mark.parametrize("format", ["gemma_scope", "mmdiff", "llama_scope"])
+def test_paths_of_every_format_are_held_against_the_layer(tmp_path, format):
+    if format == "gemma_scope":
+        file = write_gemma_scope(tmp_path / "layer_4/width_16k", random_weights())
+    elif format == "mmdiff":
+        file = write_mmdiff(tmp_path / "text-only_layer_4.pt", random_weights())
+    else:
+        point = "blocks.4.hook_resid_post"
+        changes = {"hook_point_in": point, "hook_point_out": point}
+        file = write_llama_scope(tmp_path / "L4R-8x", random_weights(), **changes)
+    name = str(file.relative_to(tmp_path))
+    assert imported(tmp_path, format, name, 4)["metadata"]["layer"] == 4
+    with pytest.raises(DictionaryError, match="layer 4|blocks.4"):
+        imported(tmp_path, format, name, 3)
+
+
+def test_repositories_of_other_places_are_refused(tmp_path):
+    root = tmp_path / "gemma-scope-2b-pt-mlp"
+    write_gemma_scope(root / "layer_4", random_weights())
+    with pytest.raises(DictionaryError, match="gemma-scope-2b-pt-mlp.*not the residual stream"):
+        imported(root, "gemma_scope", "layer_4", 4)
