@@ -116,6 +116,17 @@ def vision_tower_folder(name):
     return None if source is None else checkpoint_folder(f"{name}_vision_tower", source)
 
 
+def with_targets(files):
+    """Return files, and for each that lies behind a symbolic link the file that is meant.
+
+    Of a link Snakemake sees the time of what it leads to: one that leads elsewhere now may look older.
+    """
+    found = {str(file) for file in files}
+    meant = {file: str(Path(file).resolve()) for file in found}
+    linked = {target for file, target in meant.items() if target != os.path.abspath(file)}
+    return sorted(found | linked)
+
+
 def identity_files(folder, source):
     """Return what a checkpoint is known by, beside config.json, which other weights may have too."""
     if is_hub(source):
@@ -124,7 +135,7 @@ def identity_files(folder, source):
         return [f"{folder}/model.safetensors"]
     kinds = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.jinja")
     found = {file for kind in kinds for file in Path(folder).glob(kind) if file.name != "config.json"}
-    return sorted(map(str, found))
+    return with_targets(found)
 
 
 def weight_files(name):

@@ -8,6 +8,7 @@ rule train_dictionary:
         model=streamed(lambda stage: f"{model_path(stage.model)}/config.json"),
         model_weights=streamed(lambda stage: weight_files(stage.model)),
         initial=initial_weights,
+        scale=input_scale_file,
     output:
         weights=f"{DICTIONARY}/layer_{{layer}}/sae_weights.safetensors",
         config=f"{DICTIONARY}/layer_{{layer}}/cfg.json",
@@ -63,6 +64,7 @@ rule fetch_dictionary:
         dictionary=one_of(published_dictionaries()),
     conda:
         "../envs/vlmdiff.yaml"
+    priority: 50
     threads: 1
     resources:
         **rule_resources("fetch_dictionary", mem_mb=1000, runtime=240),
@@ -79,6 +81,7 @@ rule import_dictionary:
     input:
         sources=f"{RESULTS}/dictionaries/{{dictionary}}/sources.json",
         content=published_content,
+        initial=declared_initial,
         model=f"{model_path(CFG.diff.model)}/config.json",
     output:
         weights=f"{RESULTS}/dictionaries/{{dictionary}}/seed_0/layer_{{layer}}/sae_weights.safetensors",
@@ -91,6 +94,8 @@ rule import_dictionary:
         dictionary=one_of(published_dictionaries()),
     conda:
         "../envs/vlmdiff.yaml"
+    # What does not fit is refused before long work.
+    priority: 50
     threads: 1
     resources:
         **rule_resources("import_dictionary", mem_mb=4000, runtime=15),
@@ -98,6 +103,8 @@ rule import_dictionary:
         format=lambda wildcards: CFG.dictionaries[wildcards.dictionary].format,
         options=lambda wildcards: CFG.dictionaries[wildcards.dictionary].options(int(wildcards.layer)),
         d_sae=CFG.architecture.d_sae,
+        # For a warning: it changes no result.
+        models=not_compared(lambda: [model.path for model in CFG.models.values()]),
         facts=lambda wildcards: {
             "dictionary": wildcards.dictionary,
             "initial": CFG.dictionaries[wildcards.dictionary].initial,
@@ -105,6 +112,39 @@ rule import_dictionary:
         code=code_digest("import_dictionary"),
     script:
         "../workflow_scripts/import_dictionary.py"
+
+
+rule estimate_scale:
+    input:
+        shards=of_scale_stage(training_shards),
+        samples=of_scale_stage(streamed(lambda stage: samples_file(stage.dataset))),
+        model=of_scale_stage(streamed(lambda stage: f"{model_path(stage.model)}/config.json")),
+        model_weights=of_scale_stage(streamed(lambda stage: weight_files(stage.model))),
+    output:
+        scale=f"{RESULTS}/dictionaries/{{dictionary}}/input_scale/layer_{{layer}}.json",
+    log:
+        f"{RESULTS}/logs/estimate_scale/{{dictionary}}/layer_{{layer}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/estimate_scale/{{dictionary}}/layer_{{layer}}.tsv"
+    wildcard_constraints:
+        dictionary=one_of(published_dictionaries()),
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        **scale_resources(),
+    params:
+        seed=lambda wildcards: derive_seed(
+            CFG.seed, "estimate_scale", wildcards.dictionary, wildcards.layer
+        ),
+        tokens=of_scale_stage(lambda stage: CFG.dictionaries[stage.dictionary].tokens),
+        facts=of_scale_stage(
+            lambda stage: {key: getattr(CFG.dictionaries[stage.dictionary], key) for key in ("model", "dataset")}
+        ),
+        stream=of_scale_stage(stream_settings),
+        code=code_digest("estimate_scale"),
+    script:
+        "../workflow_scripts/estimate_scale.py"
 
 
 rule evaluate_dictionary:

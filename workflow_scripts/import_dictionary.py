@@ -7,7 +7,7 @@ with job(snakemake):
 
     from vlmdiff.dictionaries.importing import import_dictionary, model_width
 
-    params = snakemake.params
+    params, initial = snakemake.params, snakemake.input.get("initial")
     import_dictionary(
         snakemake.input.sources,
         layer=int(snakemake.wildcards.layer),
@@ -16,4 +16,6 @@ with job(snakemake):
         shape=(model_width(snakemake.input.model), params.d_sae),
         facts=params.facts,
         folder=Path(snakemake.output.weights).parent,
+        initial=Path(initial).parent if initial else None,
+        models=params.models,
     )

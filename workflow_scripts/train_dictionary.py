@@ -22,6 +22,7 @@ with job(snakemake):
         "checkpoints": params.checkpoints,
         "code": params.code,
         "checkpoint_every_s": snakemake.resources.get("checkpoint_every_s"),
+        "scale_file": given.get("scale") or None,
     }
     if stage["devices"] * stage["nodes"] > 1:
         train_in_processes({"activations": list(given.shards), **settings}, snakemake.threads)

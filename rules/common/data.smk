@@ -19,4 +19,4 @@ def source_files(wildcards):
     found = {
         file for kind in (f"{split}*", f"data/{split}*", f"*_{split}*.json") for file in source.glob(kind)
     }
-    return sorted(str(file) for file in found if file.is_file())
+    return with_targets(file for file in found if file.is_file())

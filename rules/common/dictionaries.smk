@@ -1,5 +1,8 @@
 """What dictionaries are trained and scored on."""
 
+from types import SimpleNamespace
+
+from vlmdiff.dictionaries.source import files_read
 from vlmdiff.runtime.seeds import derive_seed
 
 DICTIONARY = f"{RESULTS}/dictionaries/{{dictionary}}/seed_{{seed}}"
@@ -9,6 +12,24 @@ def initial_weights(wildcards):
     """Return the weights that a dictionary starts from at its layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial
     return [] if initial == "random" else dictionary_file(initial, wildcards.seed, wildcards.layer)
+
+
+def input_scale_file(wildcards):
+    """Return where the input scale stands that was estimated for a training; none if its initial weights tell it."""
+    root = CFG.scale_root(wildcards.dictionary)
+    if root is None or CFG.scale_stage(root) is None:
+        return []
+    return f"{RESULTS}/dictionaries/{root}/input_scale/layer_{wildcards.layer}.json"
+
+
+def of_scale_stage(function):
+    """Return a function of the dictionary on whose tokens an input scale is estimated."""
+
+    def asked(wildcards):
+        stage = CFG.scale_stage(wildcards.dictionary)
+        return function(SimpleNamespace(dictionary=stage, layer=wildcards.layer))
+
+    return asked
 
 
 def architecture_params(wildcards):
@@ -36,6 +57,12 @@ def training_resources():
     return chosen
 
 
+def scale_resources():
+    """Return the resources of estimating an input scale: those of a training by one process, its time aside."""
+    chosen = {name: value for name, value in CFG.resources.get("train_dictionary", {}).items() if name != "runtime"}
+    return rule_resources("estimate_scale", **({"mem_mb": 2000, "runtime": 30} | chosen))
+
+
 def all_initial_weights(wildcards):
     """Return the weights that a dictionary starts from at every layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial
@@ -53,11 +80,18 @@ def published_files(wildcards):
 
 
 def published_content(wildcards):
-    """Return the local files of a published dictionary at a layer; none for one of the hub or of sae_lens."""
+    """Return the files that the import of a dictionary reads from a local source; none for other sources."""
     entry = CFG.dictionaries[wildcards.dictionary]
-    path = Path(entry.source, entry.path(int(wildcards.layer)))
-    files = [path] if path.is_file() else path.glob("*")
-    return sorted(str(file) for file in files if file.is_file())
+    if is_hub(entry.source) or entry.source.startswith("saelens:"):
+        return []
+    files = files_read(entry.format, f"{entry.source}/{entry.path(int(wildcards.layer))}")
+    return with_targets(file for file in files if file.is_file())
+
+
+def declared_initial(wildcards):
+    """Return the weights of the dictionary whose feature indices an imported one keeps; none if of none."""
+    initial = CFG.dictionaries[wildcards.dictionary].initial
+    return [] if initial == "random" else dictionary_file(initial, 0, wildcards.layer)
 
 
 def snapshot_folders(wildcards):

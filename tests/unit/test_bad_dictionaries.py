@@ -60,6 +60,7 @@ def publish(kind: str, folder: Path) -> PublishedSource:
         return PublishedSource(kind, write_gemma_scope(folder / "layer_0", weights))
     if kind == "mmdiff":
         return PublishedSource(kind, write_mmdiff(folder / "layer_0.pt", weights))
+    del weights["threshold"]
     return PublishedSource(kind, write_saelens(folder / "sae", weights, SAELENS))
 
 

@@ -1,7 +1,7 @@
 """Published dictionaries: conventions against naive formulas, clear errors, import into an experiment."""
 
 import json
-import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.importing import fetch_dictionary, import_dictionary, model_width
 from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.dictionaries.source import files_read
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.hub.fetch import HubError
 
@@ -85,7 +86,11 @@ def test_llama_scope_that_was_folded_already(tmp_path):
         ({"dataset_average_activation_norm": {"in": 3.0, "out": 4.0}}, "expected one positive `in`"),
         ({"use_glu_encoder": True}, "gated encoder"),
         ({"act_fn": "gelu"}, "act_fn is 'gelu'; known are"),
-        ({"d_sae": D_SAE * 2}, f"asks for .*{D_SAE * 2}"),
+        ({"d_sae": D_SAE * 2}, "expansion_factor is 6, but d_sae / d_model = 192 / 16"),
+        ({"d_sae": D_SAE * 2, "expansion_factor": 12}, r"d_sae is 192, but the tensors are .*\(16, 96\)"),
+        ({"d_model": 8, "expansion_factor": None}, r"d_model is 8, but the tensors are .*\(16, 96\)"),
+        ({"use_decoder_bias": False}, "holds a decoder.bias, but use_decoder_bias is false"),
+        ({"norm_activation": "inference", "top_k": K, "act_fn": "topk", "d_model": "16"}, "d_model is '16'"),
     ],
 )
 def test_llama_scope_of_another_kind_is_refused(tmp_path, changes, words):
@@ -221,7 +226,10 @@ def test_damaged_mmdiff(tmp_path):
     ],
 )
 def test_saelens_folder_that_has_no_equal_here(tmp_path, config, words):
-    folder = write_saelens(tmp_path / "sae", random_weights(), {**SAELENS, **config})
+    whole, weights = {**SAELENS, **config}, random_weights()
+    if whole["architecture"] == "topk":
+        del weights["threshold"]
+    folder = write_saelens(tmp_path / "sae", weights, whole)
     with pytest.raises(DictionaryError, match=words):
         load_dictionary(folder)
 
@@ -301,7 +309,8 @@ def test_import_from_a_local_folder(tmp_path, experiment):
         "hyperparams.json",
         "final.safetensors",
     }
-    assert "input_scale" not in metadata and metadata["published_input_scale"] == pytest.approx(SCALE)
+    # The power of two nearest to 1 / 10.8125, the average norm.
+    assert metadata["input_scale"] == 0.125 and metadata["published_input_scale"] == pytest.approx(SCALE)
     x = tokens()
     published = load_dictionary(PublishedSource("llama_scope", folder))
     torch.testing.assert_close(load_dictionary(out)(x), published(x))
@@ -322,6 +331,56 @@ def test_import_from_the_hub_notes_the_commit(tmp_path, experiment, monkeypatch)
     metadata = json.loads((out / "cfg.json").read_text())["metadata"]
     assert metadata["source"] == f"hub:{repository}@main" and metadata["commit"] == commit
     assert (load_weights(out)["b_dec"] == random_weights(4)["b_dec"].numpy()).all()
+
+
+def scaled_saelens(folder, weights):
+    config = {**SAELENS, "normalize_activations": "expected_average_only_in"}
+    write_saelens(folder, weights, config)
+    (folder / "activation_scaler.json").write_text(json.dumps({"scaling_factor": 0.5}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("format", "write", "file"),
+    [
+        ("llama_scope", write_llama_scope, "L3R-8x"),
+        ("gemma_scope", write_gemma_scope, "layer_3/width_16k"),
+        ("mmdiff", write_mmdiff, "layer_3.pt"),
+        ("saelens", scaled_saelens, "sae"),
+    ],
+)
+def test_the_files_that_are_inputs_are_those_that_are_read(tmp_path, format, write, file):
+    """The rule's inputs alone make the same dictionary, and without any of them there is none."""
+    path = write(tmp_path / "source" / file, random_weights())
+    whole = load_dictionary(PublishedSource(format, path)).state_dict()
+    read = files_read(format, str(path))
+    assert len(read) == {"llama_scope": 2, "saelens": 3}.get(format, 1)
+    copies = {one: tmp_path / "copy" / one.relative_to(tmp_path / "source") for one in read}
+    for one, copy in copies.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(one, copy)
+    source = PublishedSource(format, tmp_path / "copy" / file)
+    assert all(
+        torch.equal(value, whole[name]) for name, value in load_dictionary(source).state_dict().items()
+    )
+    for one, copy in copies.items():
+        copy.unlink()
+        with pytest.raises(DictionaryError, match=one.name):
+            load_dictionary(source)
+        shutil.copy(one, copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"), [("google/gemma-2-2b", False), ("gpt2-small", True), (None, False)]
+)
+def test_a_dictionary_of_another_model_is_told(tmp_path, experiment, caplog, name, warned):
+    write_saelens(tmp_path / "sae", random_weights(), {**SAELENS, "metadata": {"model_name": name}})
+    experiment.fetch(tmp_path, "saelens", {3: "sae"})
+    models = ["hub:google/gemma-2-2b@main", "hub:google/paligemma2-3b-mix-448@main"]
+    arguments = (experiment.folder / "sources.json", 3, "saelens", {}, (D_MODEL, D_SAE), {}, tmp_path / "out")
+    import_dictionary(*arguments, models=models)
+    assert ("was trained on gpt2-small; the models of this experiment are" in caplog.text) is warned
+    assert json.loads((tmp_path / "out/cfg.json").read_text())["metadata"]["published_model"] == name
 
 
 def test_hub_that_does_not_have_it(tmp_path, experiment, monkeypatch):
@@ -347,26 +406,14 @@ def test_dictionary_of_another_size_or_place_is_refused(tmp_path, experiment):
         experiment.load("llama_scope")
 
 
-def test_import_of_a_topk_that_chose_regardless_of_norms(tmp_path, experiment, caplog):
+def test_import_of_a_topk_that_chose_regardless_of_norms(tmp_path, experiment):
     weights, x = topk_weights(8), tokens()
     write_mmdiff(tmp_path / "layer_3.pt", weights)
     experiment.fetch(tmp_path, "mmdiff", {3: "layer_3.pt"})
-    with caplog.at_level(logging.WARNING):
-        out = experiment.load("mmdiff", k=K)
-    assert "chooses by pre-activation times norm" in caplog.text
-    assert "times decoder norm" in json.loads((out / "cfg.json").read_text())["metadata"]["topk_choice"]
+    out = experiment.load("mmdiff", k=K)
     pre, norms = raw(weights, x), weights["W_dec"].norm(dim=1)
     with torch.no_grad():
-        close(load_dictionary(out).encode(x), topk(pre * norms, pre) * norms)
-
-
-def test_import_of_sixteen_bit_unit_rows_changes_no_rule(tmp_path, experiment, caplog):
-    weights = {name: tensor.half() for name, tensor in topk_weights(8, unit_rows=True).items()}
-    write_mmdiff(tmp_path / "layer_3.pt", weights)
-    experiment.fetch(tmp_path, "mmdiff", {3: "layer_3.pt"})
-    with caplog.at_level(logging.WARNING):
-        out = experiment.load("mmdiff", k=K)
-    assert not caplog.records
+        close(load_dictionary(out).encode(x), topk(pre, pre) * norms)
     assert np.allclose(np.linalg.norm(load_weights(out)["W_dec"], axis=1), 1, atol=1e-6)
 
 

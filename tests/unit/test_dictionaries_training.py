@@ -238,7 +238,7 @@ def test_warm_start_of_another_shape_is_refused(train):
 
 
 def saved_jumprelu(folder: Path, thresholds: torch.Tensor) -> Path:
-    """Save a JumpReLU dictionary as an imported one is: without b_dec on the input, and no input_scale."""
+    """Save a JumpReLU dictionary as an imported one is: without b_dec on the input."""
     dictionary = JumpReLUDictionary(16, 64, subtract_decoder_bias=False)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -246,7 +246,7 @@ def saved_jumprelu(folder: Path, thresholds: torch.Tensor) -> Path:
         dictionary.normalise_decoder()
         dictionary.W_enc.copy_(dictionary.W_dec.T)
         dictionary.log_threshold.copy_(thresholds.log())
-    save_dictionary(dictionary, folder, {"dictionary": "published"})
+    save_dictionary(dictionary, folder, {"dictionary": "published", "input_scale": 2.0**-6})
     return folder
 
 
@@ -257,7 +257,7 @@ def test_warm_start_from_jumprelu_to_topk_drops_the_thresholds(train, shards, tm
     assert recipe.subtract_decoder_bias
     dictionary, scale = start(store, recipe, folder, 5)
     assert dictionary.kind == "topk" and dictionary.k == 4 and not dictionary.subtract_decoder_bias
-    assert scale == estimate_scale(sample_tokens(store, recipe, 5))
+    assert scale == 2.0**-6
     initial, x = load_dictionary(folder), sample_tokens(store, recipe, 5)[:50]
     largest = torch.topk(initial.pre_activations(x), 4, dim=1)
     expected = torch.zeros(50, 64).scatter(1, largest.indices, largest.values.relu())
@@ -281,7 +281,7 @@ def test_thresholds_of_zero_can_be_trained(train, shards, tmp_path, caplog):
     folder = saved_jumprelu(tmp_path / "scope", thresholds)
     store, recipe = ActivationStore(shards, 0), Recipe.from_params(JUMPRELU, STAGE)
     dictionary, scale = start(store, recipe, folder, 5)
-    assert "10 thresholds are zero" in caplog.text
+    assert "10 thresholds are not positive" in caplog.text
     torch.testing.assert_close(dictionary.threshold[:10], torch.full((10,), 1e-3))
     torch.testing.assert_close(dictionary.threshold[10:], torch.full((54,), 20.0 * scale))
     relu = saved_jumprelu(tmp_path / "relu", torch.zeros(64))

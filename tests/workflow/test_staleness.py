@@ -251,18 +251,27 @@ def test_two_experiments_in_one_folder_share_nothing(copies, endpoint, tiny_conf
 
 def test_files_of_local_sources_are_inputs(copies, endpoint, tmp_path):
     """Checkpoints, dictionaries and data sets of one's own, wherever they lie."""
-    names = ["model/config.json", "model/model.safetensors", "model/tokenizer.json", "text/train.jsonl"]
-    names += [
-        f"dictionary/layer_{layer}/{name}" for layer in (0, 1) for name in ("cfg.json", "sae.safetensors")
-    ]
-    for name in names:
+    names = ["model/config.json", "model/tokenizer.json", "text/data/train-0.jsonl", "text/train-1.jsonl"]
+    names += [f"model/model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    scope = ("hyperparams.json", "checkpoints/final.safetensors")
+    names += [f"dictionary/L{layer}R/{name}" for layer in (0, 1) for name in scope]
+    # What links lead to is an input as well: of a link Snakemake sees the time of its target alone.
+    linked = ["blobs/1/final.safetensors", "blobs/tokenizer.json", "blobs/train-1.jsonl"]
+    for name in [*linked, *names]:
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
+    for name, target in (
+        ("dictionary/L1R/checkpoints", "blobs/1"),
+        ("model/tokenizer.json", "blobs/tokenizer.json"),
+        ("text/train-1.jsonl", "blobs/train-1.jsonl"),
+    ):
+        shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
+        (tmp_path / name).symlink_to(tmp_path / target)
     values = {**settings(endpoint.server_port), "experiment": "tiny_local"}
     values["models"]["vlm"]["path"] = str(tmp_path / "model")
     values["datasets"] = {"own_text": {"kind": "text", "source": str(tmp_path / "text"), "samples": 8}}
-    published = {"source": str(tmp_path / "dictionary"), "format": "vlmdiff", "file": "layer_{layer}"}
+    published = {"source": str(tmp_path / "dictionary"), "format": "llama_scope", "file": "L{layer}R"}
     values["dictionaries"] |= {"base": published}
     values["dictionaries"]["null_text"]["dataset"] = "own_text"
     config = copies[0] / "local.yaml"
@@ -271,7 +280,7 @@ def test_files_of_local_sources_are_inputs(copies, endpoint, tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     lines = [line for line in run.stdout.splitlines() if line.startswith("    input: ")]
     given = {file for line in lines for file in line.removeprefix("    input: ").split(", ")}
-    assert {str(tmp_path / name) for name in names} - given == set()
+    assert {str(tmp_path / name) for name in [*names, *linked]} - given == set()
 
 
 def test_weights_that_were_remade_alone_are_seen_later(copies, tiny_config):

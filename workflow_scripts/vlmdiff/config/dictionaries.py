@@ -83,6 +83,16 @@ class PublishedDictionary(Section):
         None,
         description="How its authors trained it; needed where it is compared with dictionaries trained here.",
     )
+    scale_on: Name | None = Field(
+        None,
+        description="Trained dictionary on whose tokens the input scale of all trainings that start from "
+        "this one is estimated, once; left out: the first one that starts from it, if no file tells a scale.",
+    )
+
+    @property
+    def tells_scale(self) -> bool:
+        """Whether its files or its entry tell the scale of residuals."""
+        return self.format in ("llama_scope", "vlmdiff") or self.input_scale is not None
 
     @model_validator(mode="after")
     def files_are_named(self) -> PublishedDictionary:

@@ -182,6 +182,49 @@ class Config(Section):
                 raise ValueError(f"dictionaries.{name}.{error}") from error
         return self
 
+    def scale_root(self, name: str) -> str | None:
+        """Return the imported dictionary with whose input scale a dictionary is trained.
+
+        None for one that starts at random, or inherits the scale of a dictionary that is trained here.
+        """
+        path = [name, *self.ancestors(name)]
+        imported = [one for one in path if one not in self.trained()]
+        return imported[-1] if path[1:] and path[1:] == imported else None
+
+    def scale_stage(self, root: str) -> str | None:
+        """Return the dictionary on whose tokens an imported one's input scale is estimated, if it is."""
+        entry, stages = (
+            self.dictionaries[root],
+            [one for one in self.trained() if self.scale_root(one) == root],
+        )
+        if entry.scale_on is not None or entry.tells_scale or not stages:
+            return entry.scale_on
+        return stages[0]
+
+    @model_validator(mode="after")
+    def scales_are_estimated_on_own_stages(self) -> Config:
+        """An input scale is estimated on what a training from that very dictionary sees."""
+        for root in self.dictionaries.keys() - self.trained().keys():
+            stage = self.dictionaries[root].scale_on
+            if stage is not None and (stage not in self.trained() or self.scale_root(stage) != root):
+                raise ValueError(
+                    f"dictionaries.{root}.scale_on: '{stage}' is no trained dictionary that starts from "
+                    f"'{root}'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def imported_indices_have_one_seed(self) -> Config:
+        """An imported dictionary keeps the indices of one dictionary, not of one a seed."""
+        for name in self.dictionaries.keys() - self.trained().keys():
+            initial = self.dictionaries[name].initial
+            if initial in self.trained() and self.seeds > 1:
+                raise ValueError(
+                    f"dictionaries.{name}.initial: '{initial}' is trained for {self.seeds} seeds, each with "
+                    "features of its own, but an imported dictionary is one; set seeds: 1, or import both"
+                )
+        return self
+
     @model_validator(mode="after")
     def k_fits(self) -> Config:
         """A token cannot have more active features than there are; a warm start keeps the width."""

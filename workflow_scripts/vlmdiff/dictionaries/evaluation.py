@@ -9,16 +9,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.activations.tokens import TOKEN_TYPES
+from vlmdiff.dictionaries.cosines import decoder_of, median_cosine
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.parts import check_width, feature_rows
+from vlmdiff.dictionaries.parts import check_width
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import DICTIONARY_METRICS
 
@@ -26,7 +26,6 @@ log = logging.getLogger(__name__)
 FINAL = 100
 # Activations `(tokens, d_sae)` at once: a CPU's cache is small, an accelerator wants large products.
 CHUNK_VALUES = MappingProxyType({"cpu": 2**23, "gpu": 2**26})
-COSINE_ROWS = 4096
 
 
 @dataclass
@@ -48,7 +47,8 @@ class Score:
     def of(cls, x: Tensor, shift: Tensor, x_hat: Tensor, z: Tensor) -> Score:
         """Score tokens `(n, d_model)` with their reconstructions and activations `(n, d_sae)`."""
         centred, error = (x - shift).double(), (x - x_hat).double()
-        firing = z > 0
+        # Not `z > 0`: a threshold below zero lets negative activations pass.
+        firing = z != 0
         return cls(
             len(x),
             centred.sum(dim=0),
@@ -113,27 +113,6 @@ def score_dictionaries(
 def add(scores: dict[str, Score], name: str, part: Score) -> None:
     """Add a part to a named score, which may be new."""
     scores[name] = scores[name] + part if name in scores else part
-
-
-def median_cosine(rows: np.ndarray, initial: np.ndarray) -> float:
-    """Return the median over features of the cosine between two decoders' rows `(d_sae, d_model)`."""
-    cosines = [
-        row_cosines(rows[start : start + COSINE_ROWS], initial[start : start + COSINE_ROWS])
-        for start in range(0, len(rows), COSINE_ROWS)
-    ]
-    return float(np.median(np.concatenate(cosines)))
-
-
-def row_cosines(rows: np.ndarray, initial: np.ndarray) -> np.ndarray:
-    """Return the cosine of each pair of rows; 0 where a row is 0."""
-    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(initial, axis=1)
-    return (rows * initial).sum(axis=1) / np.maximum(norms, 1e-12)
-
-
-def decoder_of(folder: Path) -> np.ndarray:
-    """Return the decoder `(d_sae, d_model)` of a dictionary, without the encoder."""
-    with feature_rows(folder) as file:
-        return file.decoder(0, file.shape[0])
 
 
 def snapshot_folders(folder: Path, snapshots: Sequence[int]) -> dict[int, Path]:

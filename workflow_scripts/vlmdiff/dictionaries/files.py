@@ -9,7 +9,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.dictionaries.source import PublishedSource
-from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError, load_config_file, load_weights
+from vlmdiff.dictionaries.weights import (
+    CONFIG,
+    SIGNED,
+    WEIGHTS,
+    DictionaryError,
+    load_config_file,
+    load_weights,
+)
 from vlmdiff.runtime.files import replacing
 
 if TYPE_CHECKING:
@@ -46,11 +53,16 @@ def save_dictionary(dictionary: Dictionary, folder: str | Path, provenance: dict
 
 
 def tensors(dictionary: Dictionary) -> dict[str, Any]:
-    """Return a dictionary's weights by the names that are used on disk."""
-    names = ["W_enc", "b_enc", "W_dec", "b_dec"]
+    """Return a dictionary's weights by the names that are used on disk.
+
+    What SAELens has no equal for, a divisor or negative activations, has a name that it refuses.
+    """
+    found = {name: getattr(dictionary, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     if dictionary.kind == "jumprelu":
-        names.append("threshold")
-    return {name: getattr(dictionary, name).detach().float().cpu().contiguous() for name in names}
+        found["threshold" if dictionary.below_zero is None else SIGNED] = dictionary.threshold
+    elif dictionary.divisor is not None:
+        found["divisor"] = dictionary.divisor
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in found.items()}
 
 
 def config_values(dictionary: Dictionary, provenance: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +121,8 @@ def is_own(folder: str | Path) -> bool:
         return True
     if not isinstance(config, dict) or not isinstance(config.get("metadata", {}), dict):
         return True
+    if "sae_lens_version" not in config:  # which SAELens itself writes under `metadata`
+        return False
     plain = {"dtype": "float32", "normalize_activations": "none", "reshape_activations": "none"}
     return (
         "metadata" in config
@@ -137,9 +151,10 @@ def load_own(folder: str | Path) -> Dictionary:
     }
     state = {name: torch.from_numpy(array) for name, array in weights.items()}
     if config["architecture"] == "topk":
-        dictionary: Dictionary = TopKDictionary(k=config["k"], **shape)
-    else:
-        dictionary = JumpReLUDictionary(**shape)
-        state["log_threshold"] = state.pop("threshold").log()
-    dictionary.load_state_dict(state)
+        dictionary = TopKDictionary(k=config["k"], **shape, divisor=state.get("divisor"))
+        dictionary.load_state_dict(state)
+        return dictionary
+    dictionary = JumpReLUDictionary(**shape)
+    dictionary.set_threshold(state.pop("threshold") if "threshold" in state else state.pop(SIGNED))
+    dictionary.load_state_dict({**dictionary.state_dict(), **state})
     return dictionary

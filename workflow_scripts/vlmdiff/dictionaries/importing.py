@@ -5,32 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.lineage import check_lineage
 from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.published.content import Found
 from vlmdiff.dictionaries.published.convert import (
-    SAME_NORM_16_BITS,
     check_converted,
-    files_of,
     read_published,
     to_dictionary,
 )
 from vlmdiff.dictionaries.published.place import Place, check_place, place_in_path
-from vlmdiff.dictionaries.published.saelens import RELEASE, read_release
-from vlmdiff.dictionaries.source import PublishedSource
+from vlmdiff.dictionaries.published.saelens import read_release
+from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_of, files_read
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 from vlmdiff.hub.fetch import commit_of, fetch_repository
 from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.storage import not_read
 
 log = logging.getLogger(__name__)
-SAME = 1e-5
 
 
 def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output: str | Path) -> None:
@@ -52,11 +51,12 @@ def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output:
         for path in paths.values():
             read_release(path.removeprefix(RELEASE))
     elif is_hub(source):
-        wanted = [name for file in files.values() for name in files_of(format, file)]
+        optional = [f"{file}/{name}" for file in files.values() for name in OPTIONAL.get(format, ())]
+        wanted = [*optional, *(name for file in files.values() for name in files_of(format, file))]
         folder = fetch_repository(HubSource.parse(source), wanted)
         commit = commit_of(folder)
         paths = {layer: str(folder / file) for layer, file in files.items()}
-    missing = [file for path in paths.values() for file in local_files(format, path) if not file.is_file()]
+    missing = [file for path in paths.values() for file in files_read(format, path) if not file.is_file()]
     if missing:
         raise DictionaryError(
             f"{source}: {len(missing)} files are not there, first {missing[0]}; format {format} is made of "
@@ -77,6 +77,8 @@ def import_dictionary(
     shape: tuple[int | None, int],
     facts: Mapping[str, Any],
     folder: str | Path,
+    initial: str | Path | None = None,
+    models: Sequence[str] = (),
 ) -> None:
     """Convert one layer of a published dictionary to this project's conventions and layout.
 
@@ -88,9 +90,12 @@ def import_dictionary(
         shape: `d_model` of the model under study (None if unknown) and `d_sae` of the experiment.
         facts: plain values to keep in `cfg.json`.
         folder: receives `sae_weights.safetensors` and `cfg.json`.
+        initial: folder of the dictionary whose feature indices it keeps; None if of none.
+        models: sources of the experiment's models, for a warning.
 
     Raises:
-        DictionaryError: a file is missing or damaged, has no equal here, or does not fit the experiment.
+        DictionaryError: a file is missing or damaged, has no equal here, does not fit the experiment, or does
+            not keep the indices of `initial`.
     """
     noted = read_sources(sources, layer)
     path = noted["paths"][str(layer)]
@@ -99,17 +104,22 @@ def import_dictionary(
     dictionary = to_dictionary(found)
     check_converted(dictionary, path)
     check_shape(dictionary, path, shape)
+    warn_of_another_model(found.model, models, path)
+    kinship = {}
+    if initial is not None:
+        kinship["median_cosine"] = check_lineage(dictionary.W_dec.detach().numpy(), initial, path)
     provenance = {
         **facts,
-        **chosen_by_norm(dictionary, path),
-        **former_scale(format, path),
+        **kinship,
+        **training_scale(found, format, path, initial),
         "layer": layer,
         "source": noted["source"],
         "commit": noted["commit"],
         "format": format,
         "file": noted["files"][str(layer)],
-        "sha256": {file.name: digest(file) for file in local_files(format, path)},
+        "sha256": {file.name: digest(file) for file in files_read(format, path)},
         "published_input_scale": found.input_scale,
+        "published_model": found.model,
         "hook": next(iter(found.place.names.values()), None),
     }
     save_dictionary(dictionary, folder, provenance)
@@ -145,11 +155,6 @@ def told_by_path(noted: Mapping[str, Any], layer: int) -> Place:
     return place_in_path(noted["files"][str(layer)]) | Place(other=place_in_path(repository).other)
 
 
-def local_files(format: str, path: str) -> list[Path]:
-    """Return a published dictionary's files; none for one that sae_lens finds by itself."""
-    return [] if path.startswith(RELEASE) else [Path(file) for file in files_of(format, path)]
-
-
 def check_shape(dictionary: Dictionary, path: str, shape: tuple[int | None, int]) -> None:
     """Refuse a dictionary of another width than the model's or another size than the experiment's.
 
@@ -165,35 +170,42 @@ def check_shape(dictionary: Dictionary, path: str, shape: tuple[int | None, int]
         )
 
 
-@torch.no_grad()
-def chosen_by_norm(dictionary: Dictionary, path: str) -> dict[str, Any]:
-    """Bring rows to unit norm where the conversion left them, since that changes what TopK chooses.
+def warn_of_another_model(name: Any, models: Sequence[str], path: str) -> None:
+    """Log a warning if a dictionary was trained on a model that no model of the experiment is named after.
+
+    Names alone decide nothing: a dictionary of the base model is used on its tuned versions.
+    """
+
+    def plain(one: str) -> str:
+        return re.sub(r"[^a-z0-9]", "", one.rpartition("/")[2].partition("@")[0].lower())
+
+    known = [plain(one) for one in models if is_hub(one)]
+    if isinstance(name, str) and known and not any(plain(name) in one or one in plain(name) for one in known):
+        log.warning(
+            "%s: was trained on %s; the models of this experiment are %s. Features of another model mean "
+            "nothing here: correct `source` and `file` unless it is the same model by another name",
+            path, name, list(models),
+        )  # fmt: skip
+
+
+def training_scale(found: Found, format: str, path: str, initial: str | Path | None) -> dict[str, Any]:
+    """Return the input scale of all trainings that start from a dictionary, where something tells it.
+
+    It is that of the dictionary whose indices it keeps, else the one at which this project trained it, else
+    the power of two nearest to the inverse of the average norm that the files tell: an input scale `s` is
+    sqrt(d_model) / average norm.
 
     Returns:
-        for `cfg.json`, what was done; nothing if all rows had the same norm, up to the rounding of 16 bits.
+        for `cfg.json`; nothing if it has to be estimated.
     """
-    norms = dictionary.W_dec.norm(dim=1)
-    alive = norms[norms > 0]
-    if len(alive) == 0 or float((alive - 1).abs().max()) < SAME:
+    for folder in filter(None, [initial, path if format == "vlmdiff" else None]):
+        scale = load_config_file(folder).get("metadata", {}).get("input_scale")
+        if scale is not None:
+            return {"input_scale": scale}
+    if found.input_scale == 1:
         return {}
-    low, high = float(alive.min()), float(alive.max())
-    dictionary.fold_decoder_norms()
-    if high <= low * (1 + SAME_NORM_16_BITS):
-        return {}
-    log.warning(
-        "%s: decoder rows have norms from %.4g to %.4g, and TopK chose by pre-activations alone; here it "
-        "chooses by pre-activation times norm, the feature's share of the reconstruction",
-        path, low, high,
-    )  # fmt: skip
-    return {"topk_choice": "changed to pre-activation times decoder norm", "decoder_norms": [low, high]}
-
-
-def former_scale(format: str, path: str) -> dict[str, Any]:
-    """Return the input scale at which this project trained a dictionary, which a warm start keeps."""
-    if format != "vlmdiff":
-        return {}
-    scale = load_config_file(path).get("metadata", {}).get("input_scale")
-    return {} if scale is None else {"input_scale": scale}
+    norm = math.sqrt(found.weights["W_enc"].shape[0]) / found.input_scale
+    return {"input_scale": 2.0 ** round(-math.log2(norm))}
 
 
 def digest(file: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.recipe import Recipe, Sampling
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SAMPLE_TOKENS = 16_384
 LEAST_THRESHOLD = 1e-3
 
 
-def sample_tokens(store: ActivationStore | ActivationStream, recipe: Recipe, seed: int) -> Tensor:
+def sample_tokens(store: ActivationStore | ActivationStream, recipe: Recipe | Sampling, seed: int) -> Tensor:
     """Return shuffled residuals `(about 16,384, d_model)` of the tokens that the loss sees."""
     batches = -(-SAMPLE_TOKENS // recipe.batch_tokens)
     return torch.cat(list(islice(store.batches(recipe.tokens, recipe.batch_tokens, seed), batches)))
@@ -107,8 +108,9 @@ def load_initial(recipe: Recipe, folder: Path, d_model: int) -> Dictionary:
     norms = dictionary.W_dec.norm(dim=1)
     if not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):
         raise DictionaryError(
-            f"{folder}: decoder rows have norms from {norms.min():.3g} to {norms.max():.3g}, expected 1; "
-            "fold the norms into the encoder first"
+            f"{folder}: decoder rows have norms from {norms.min():.3g} to {norms.max():.3g}, expected 1 "
+            f"({int((norms == 0).sum())} rows are zero: a feature without a direction has none that could "
+            "turn). Start from a dictionary whose features all have a direction, or import it again"
         )
     return dictionary
 
@@ -129,10 +131,14 @@ def warm_start(
         recipe: gives the new kind, k and bandwidth.
         sample: returns scaled residuals, which are read only if thresholds are wanted.
     """
-    weights = {name: value for name, value in initial.state_dict().items() if name != "log_threshold"}
+    if recipe.kind != "topk" and isinstance(initial, TopKDictionary):
+        initial.fold_divisor()
+    others = ("log_threshold", "below_zero")
+    weights = {name: value for name, value in initial.state_dict().items() if name not in others}
     shape = (initial.d_model, initial.d_sae)
     if recipe.kind == "topk":
-        dictionary: Dictionary = TopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias)
+        divisor = weights.get("divisor")
+        dictionary: Dictionary = TopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias, divisor)
     else:
         dictionary = JumpReLUDictionary(*shape, recipe.bandwidth, initial.subtract_decoder_bias)
         former = initial.log_threshold if isinstance(initial, JumpReLUDictionary) else None
@@ -146,7 +152,7 @@ def warm_start(
             former = threshold.log().repeat(initial.d_sae)
         elif not former.isfinite().all():
             zeros = ~former.isfinite()
-            log.warning("%d thresholds are zero; they start at %g", int(zeros.sum()), LEAST_THRESHOLD)
+            log.warning("%d thresholds are not positive; they start at %g", int(zeros.sum()), LEAST_THRESHOLD)
             former = torch.where(zeros, math.log(LEAST_THRESHOLD), former)
         weights["log_threshold"] = former
     # Without a copy: a dictionary takes a gigabyte at real size.
@@ -154,15 +160,47 @@ def warm_start(
     return dictionary
 
 
+def inherited_scale(folder: Path, scale_file: str | Path | None) -> float:
+    """Return the input scale of a warm start: the one estimated for it, else the earlier dictionary's own.
+
+    Args:
+        folder: the earlier dictionary.
+        scale_file: what `estimate_input_scale` wrote, if anything.
+
+    Raises:
+        DictionaryError: neither tells one, or the file is damaged.
+    """
+    if scale_file is not None:
+        try:
+            return float(json.loads(Path(scale_file).read_text())["input_scale"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DictionaryError(
+                f"{scale_file}: holds no input_scale ({type(error).__name__}: {error}); delete the file and "
+                "run snakemake again, which remakes it"
+            ) from error
+    scale = load_config_file(folder).get("metadata", {}).get("input_scale")
+    if scale is None:
+        raise DictionaryError(
+            f"{folder}: names no metadata.input_scale, and trainings never estimate one for a warm start: "
+            "those that are compared would differ in it. Name `scale_on` in the imported dictionary's entry"
+        )
+    return float(scale)
+
+
 def start(
-    store: ActivationStore | ActivationStream, recipe: Recipe, initial: str | Path, seed: int
+    store: ActivationStore | ActivationStream,
+    recipe: Recipe,
+    initial: str | Path,
+    seed: int,
+    scale_file: str | Path | None = None,
 ) -> tuple[Dictionary, float]:
     """Return the dictionary to train, in scaled units, and the scale of its input.
 
-    A warm start keeps the scale of the dictionary that it starts from, if that was trained here.
+    Only a random start estimates a scale. A warm start inherits one, so that all that start from one
+    dictionary are trained in the same units.
 
     Raises:
-        DictionaryError: the activations do not vary, or the initial dictionary does not fit.
+        DictionaryError: the activations do not vary, or the initial dictionary does not fit or has no scale.
     """
     sample = cache(lambda: sample_tokens(store, recipe, seed))
     if initial == "random":
@@ -170,9 +208,6 @@ def start(
         return random_start(recipe, sample() * scale, seed), scale
     folder = Path(initial)
     dictionary = load_initial(recipe, folder, store.d_model)
-    scale = load_config_file(folder).get("metadata", {}).get("input_scale")
-    if scale is None:
-        scale = estimate_scale(sample())
-        log.info("%s names no input_scale; estimated %g from the activations", folder, scale)
+    scale = inherited_scale(folder, scale_file)
     dictionary.rescale_input(scale)
     return warm_start(dictionary, recipe, lambda: sample() * scale), scale

@@ -15,6 +15,8 @@ from vlmdiff.dictionaries.jumprelu import JumpPairs, JumpReLU, SparseJumpReLU, S
 from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiles, count_active
 from vlmdiff.dictionaries.topk import SparseReconstruction, topk_pairs
 
+SAME_NORM = 1e-6  # norms that differ by less are the same but for the rounding of float32
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -74,7 +76,7 @@ class Dictionary(nn.Module, ABC):
     def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
         """Return the active features of each token with their activations; nothing is differentiable."""
         z = self.encode(x)
-        tokens, columns = torch.nonzero(z > 0, as_tuple=True)
+        tokens, columns = torch.nonzero(z, as_tuple=True)
         begins = torch.bincount(tokens + 1, minlength=len(x) + 1).cumsum(0)
         return Pairs(begins, columns, z[tokens, columns])
 
@@ -115,18 +117,21 @@ class Dictionary(nn.Module, ABC):
     def fold_decoder_norms(self) -> Float[Tensor, " d_sae"]:
         """Bring the rows of the decoder to unit norm; the encoder takes their norms, so that `z W_dec` stays.
 
-        A TopK dictionary chooses by the new pre-activations afterwards: the old ones times the norms.
-        A row of zeros stays.
+        A TopK dictionary chooses by the new pre-activations afterwards: the old ones times the norms. A row
+        of zeros stays.
 
         Returns:
-            the norms before.
+            what each row was divided by.
         """
-        norms = self.W_dec.norm(dim=1)
-        factors = torch.where(norms > 0, norms, 1.0)
+        factors = row_norms(self.W_dec)
         self.W_dec.div_(factors[:, None])
+        self._scale_encoder(factors)
+        return factors
+
+    @torch.no_grad()
+    def _scale_encoder(self, factors: Float[Tensor, " d_sae"]) -> None:
         self.W_enc.mul_(factors)
         self.b_enc.mul_(factors)
-        return norms
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
@@ -142,35 +147,77 @@ class Dictionary(nn.Module, ABC):
             gradient.addcmul_(along, self.W_dec, value=-1)
 
 
+def row_norms(W_dec: Float[Tensor, "d_sae d_model"]) -> Float[Tensor, " d_sae"]:
+    """Return the norm of each row; 1 for a row of zeros, which cannot be brought to unit norm."""
+    norms = W_dec.detach().norm(dim=1)
+    return torch.where(norms > 0, norms, 1.0)
+
+
 class TopKDictionary(Dictionary):
-    """Keeps the `k` largest pre-activations of each token, then applies ReLU."""
+    """Keeps the `k` largest pre-activations of each token, then applies ReLU.
+
+    A dictionary that was made elsewhere may have chosen among features whose decoder rows differ in norm.
+    Its encoder stays in the scale of that choice, and `z = divisor * relu(pre)` is in the units of `x`: the
+    choice is by `z / divisor`. The divisor is no parameter; None means 1.
+    """
 
     kind = "topk"
+    divisor: Float[Tensor, " d_sae"] | None
 
-    def __init__(self, d_model: int, d_sae: int, k: int, subtract_decoder_bias: bool = True):
+    def __init__(
+        self,
+        d_model: int,
+        d_sae: int,
+        k: int,
+        subtract_decoder_bias: bool = True,
+        divisor: Float[Tensor, " d_sae"] | None = None,
+    ):
         super().__init__(d_model, d_sae, subtract_decoder_bias)
         if not 1 <= k <= d_sae:
             raise ValueError(f"k must lie between 1 and d_sae = {d_sae}; found {k}")
         self.k = k
+        self.register_buffer("divisor", divisor)
 
     def activate(self, pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_sae"]:
-        """Keep the `k` largest pre-activations, negative ones set to zero."""
+        """Keep the `k` largest pre-activations, negative ones set to zero; they take their divisors."""
         values, indices = torch.topk(pre, self.k, dim=1, sorted=False)
-        return torch.zeros_like(pre).scatter(1, indices, values.relu())
+        values = values.relu() if self.divisor is None else values.relu() * self.divisor[indices]
+        return torch.zeros_like(pre).scatter(1, indices, values)
 
     @torch.no_grad()
     def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
         """Return the `k` features of each token; the value of one is 0 where ReLU has switched it off."""
-        return topk_pairs(self.shifted(x), self.W_enc, self.b_enc, self.k)
+        return topk_pairs(self.shifted(x), self.W_enc, self.b_enc, self.k, self.divisor)
 
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct through the `k` active features alone, forwards and backwards."""
         x_hat, pairs = SparseReconstruction.apply(
             x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k, self.subtract_decoder_bias,
-            self._keeper(),
+            self._keeper(), self.divisor,
         )  # fmt: skip
         firings = count_active(pairs, self.d_sae)
         return Reconstruction(x_hat, firings.sum() / x.shape[0], firings)
+
+    @torch.no_grad()
+    def keep_choice(self) -> None:
+        """Bring the rows of the decoder to unit norm without another choice: activations take their norms.
+
+        The norms become the divisor, unless they are the same but for the rounding of float32: then the
+        encoder takes them. A row of zeros stays, with a divisor of 1.
+        """
+        factors = row_norms(self.W_dec)
+        if self.divisor is None and factors.max() <= (1 + SAME_NORM) * factors.min():
+            self.fold_decoder_norms()
+            return
+        self.W_dec.div_(factors[:, None])
+        self.divisor = factors if self.divisor is None else self.divisor * factors
+
+    @torch.no_grad()
+    def fold_divisor(self) -> None:
+        """Let the encoder take the divisor, for an activation function that does not choose."""
+        if self.divisor is not None:
+            self._scale_encoder(self.divisor)
+            self.divisor = None
 
 
 class JumpReLUDictionary(Dictionary):
@@ -179,6 +226,8 @@ class JumpReLUDictionary(Dictionary):
     The logarithm of the threshold is trained, so that it stays positive. Gradients go through the
     jump by a rectangle of `bandwidth` around the threshold, in the units of `x` during training.
     A threshold of zero, which makes the feature a ReLU, is minus infinity here and stays as it is.
+    A threshold below zero, which others' trainings may end with, lets negative activations pass; such
+    thresholds are kept in `below_zero`, which is no parameter; None if there are none.
     """
 
     kind = "jumprelu"
@@ -191,11 +240,19 @@ class JumpReLUDictionary(Dictionary):
             raise ValueError(f"bandwidth must be positive; found {bandwidth}")
         self.bandwidth = bandwidth
         self.log_threshold = nn.Parameter(torch.zeros(d_sae))
+        self.register_buffer("below_zero", None)
 
     @property
     def threshold(self) -> Float[Tensor, " d_sae"]:
         """Thresholds, in the units of `x`."""
-        return self.log_threshold.exp()
+        positive = self.log_threshold.exp()
+        return positive if self.below_zero is None else positive + self.below_zero
+
+    @torch.no_grad()
+    def set_threshold(self, threshold: Float[Tensor, " d_sae"]) -> None:
+        """Take thresholds of any sign."""
+        self.log_threshold.copy_(threshold.clamp_min(0).log())
+        self.below_zero = threshold.clamp_max(0) if bool((threshold < 0).any()) else None
 
     def activate(self, pre: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_sae"]:
         """Pass what exceeds the threshold."""
@@ -209,14 +266,15 @@ class JumpReLUDictionary(Dictionary):
 
     @torch.no_grad()
     def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
-        """Return the features of each token that exceed their thresholds."""
+        """Return the features of each token that exceed their thresholds, with values of either sign."""
         found = self.jump_pairs(self.shifted(x))
         return super().active_pairs(x) if found is None else found.active
 
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct, with an L0 whose gradient reaches thresholds; by active features where faster."""
         shifted = self.shifted(x)
-        found = self.jump_pairs(shifted)
+        # Sums over pairs take a negative value for one that is switched off.
+        found = self.jump_pairs(shifted) if self.below_zero is None else None
         if found is None:
             return self.reconstruct_densely(x)
         x_hat, l0 = SparseJumpReLU.apply(
@@ -237,11 +295,17 @@ class JumpReLUDictionary(Dictionary):
     def rescale_input(self, factor: float) -> None:
         """Change the units, those of the thresholds included."""
         super().rescale_input(factor)
-        self.log_threshold.add_(torch.tensor(factor).log())
+        self._scale_threshold(torch.tensor(factor))
 
     @torch.no_grad()
     def fold_decoder_norms(self) -> Float[Tensor, " d_sae"]:
         """Bring the rows of the decoder to unit norm; thresholds take their norms too."""
-        norms = super().fold_decoder_norms()
-        self.log_threshold.add_(torch.where(norms > 0, norms, 1.0).log())
-        return norms
+        factors = super().fold_decoder_norms()
+        self._scale_threshold(factors)
+        return factors
+
+    @torch.no_grad()
+    def _scale_threshold(self, factors: Tensor) -> None:
+        self.log_threshold.add_(factors.log())
+        if self.below_zero is not None:
+            self.below_zero = self.below_zero * factors

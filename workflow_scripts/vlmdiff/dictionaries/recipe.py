@@ -11,6 +11,14 @@ from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which tokens are looked at to estimate a scale; the names are those of `Recipe`."""
+
+    tokens: Sequence[str]
+    batch_tokens: int = 1024
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Architecture and stage of a dictionary (docs/train_dictionary.md explains each value).
 

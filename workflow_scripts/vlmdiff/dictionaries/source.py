@@ -1,9 +1,37 @@
-"""Which published dictionary is meant."""
+"""Which published dictionary is meant, and of which files it is made; without torch, for the rules too."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+# What one dictionary consists of, beneath its path; the path itself is the file for MMDiff.
+FILES: dict[str, tuple[str, ...]] = {
+    "llama_scope": ("hyperparams.json", "checkpoints/final.safetensors"),
+    "gemma_scope": ("params.npz",),
+    "mmdiff": (),
+    "saelens": ("cfg.json", "sae_weights.safetensors"),
+    "vlmdiff": ("cfg.json", "sae_weights.safetensors"),
+}
+SCALER = "activation_scaler.json"
+# What is read if it is there.
+OPTIONAL: dict[str, tuple[str, ...]] = {"saelens": (SCALER,), "vlmdiff": (SCALER,)}
+RELEASE = "saelens:"
+
+
+def files_of(format: str, path: str) -> list[str]:
+    """Return the files that one published dictionary must have, given its path."""
+    if not FILES[format] or Path(path).suffix in {".npz", ".pt"}:
+        return [path]
+    return [f"{path}/{name}" for name in FILES[format]]
+
+
+def files_read(format: str, path: str) -> list[Path]:
+    """Return the files on this machine that are read; none for a dictionary that sae_lens finds by itself."""
+    if path.startswith(RELEASE):
+        return []
+    optional = [Path(path, name) for name in OPTIONAL.get(format, ())]
+    return [*map(Path, files_of(format, path)), *(file for file in optional if file.is_file())]
 
 
 @dataclass(frozen=True)

@@ -63,18 +63,22 @@ def encode_topk(
     return values, columns
 
 
-def topk_pairs(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Pairs:
-    """Return the `k` largest pre-activations of each token after ReLU, as pairs."""
+def topk_pairs(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, divisor: Tensor | None = None) -> Pairs:
+    """Return the `k` largest pre-activations of each token after ReLU, times any divisors, as pairs."""
     values, columns = encode_topk(x, W_enc, b_enc, k)
     begins = torch.arange(0, (len(x) + 1) * k, k, device=x.device)
-    return Pairs(begins, columns.flatten(), values.flatten().relu_())
+    pairs = Pairs(begins, columns.flatten(), values.flatten().relu_())
+    if divisor is not None:
+        pairs.values.mul_(divisor[pairs.columns])
+    return pairs
 
 
 class SparseReconstruction(torch.autograd.Function):
-    """`relu(topk((x - offset) W_enc + b_enc)) W_dec + b_dec` through the active features alone.
+    """`divisor relu(topk((x - offset) W_enc + b_enc)) W_dec + b_dec` through the active features alone.
 
-    `offset` is `b_dec` or zero. No gradient is returned for `x`, which is data. With `keep`, a function, no
-    gradient is returned at all: `keep` receives the active pairs of which the gradients are sums.
+    `offset` is `b_dec` or zero, `divisor` one if left out. No gradient is returned for `x`, which is data.
+    With `keep`, a function, no gradient is returned at all: `keep` receives the active pairs of which the
+    gradients are sums.
     """
 
     @staticmethod
@@ -88,12 +92,14 @@ class SparseReconstruction(torch.autograd.Function):
         k: int,
         subtract_decoder_bias: bool,
         keep: Callable[[PairGradients], None] | None = None,
+        divisor: Tensor | None = None,
     ) -> tuple[Tensor, Pairs]:
         """Return `x_hat (n, d_model)` and the active pairs."""
         x = x - b_dec if subtract_decoder_bias else x
-        pairs = topk_pairs(x, W_enc, b_enc, k)
+        pairs = topk_pairs(x, W_enc, b_enc, k, divisor)
         ctx.save_for_backward(x, W_enc, W_dec)
         ctx.pairs, ctx.subtract_decoder_bias, ctx.keep = pairs, subtract_decoder_bias, keep
+        ctx.divisor = divisor
         return decode_active(pairs, W_dec, b_dec), pairs
 
     @staticmethod
@@ -101,8 +107,10 @@ class SparseReconstruction(torch.autograd.Function):
         """Return gradients of all weights by sums over the active pairs."""
         x, W_enc, W_dec = ctx.saved_tensors
         products = active_products(gradient, ctx.pairs, W_dec)
+        if ctx.divisor is not None:
+            products.mul_(ctx.divisor[ctx.pairs.columns])
         found = PairGradients(ctx.pairs, products, x, gradient)
         if ctx.keep is not None:
             ctx.keep(found)
-            return (None,) * 8
-        return None, *weight_gradients(found, W_enc, ctx.subtract_decoder_bias), None, None, None
+            return (None,) * 9
+        return None, *weight_gradients(found, W_enc, ctx.subtract_decoder_bias), None, None, None, None

@@ -49,11 +49,11 @@ def train_dictionary(
     checkpoints: str | Path,
     code: str = "",
     checkpoint_every_s: float | None = None,
+    scale_file: str | Path | None = None,
 ) -> None:
     """Train a dictionary and write weights, configuration, progress and snapshots.
 
-    Where the stage has several devices or nodes, every process calls this (`vlmdiff.dictionaries.processes`),
-    and the first one writes.
+    Of several processes (`vlmdiff.dictionaries.processes`) all call this, and the first one writes.
 
     Args:
         activations: shards of the stage's model and data set, or a stream straight from the model.
@@ -67,6 +67,7 @@ def train_dictionary(
         checkpoints: folder for interrupted work, outside of the declared outputs; emptied at success.
         code: digest of the code; a checkpoint of other code is not resumed.
         checkpoint_every_s: seconds between two checkpoints; None: as `ResumePoint` chooses.
+        scale_file: JSON file with the input scale of a warm start; None if the initial dictionary names it.
 
     Raises:
         ShardError: a shard is missing, damaged or lacks the layer or token type.
@@ -76,10 +77,10 @@ def train_dictionary(
     """
     folder, work = Path(folder), Path(checkpoints)
     recipe = Recipe.from_params(architecture, stage)
-    settings = settings_digest(activations, layer, initial, seed, architecture, stage, provenance, code)
     store = ActivationStore(activations, layer) if isinstance(activations, Sequence) else activations
-    dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"))
+    dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"), scale_file)
     facts = {**provenance, "layer": layer, "seed": seed, "input_scale": scale, "tokens": list(recipe.tokens)}
+    settings = settings_digest(activations, layer, initial, seed, architecture, stage, facts, code)
     task = DictionaryTask(dictionary, recipe, scale)
     rows = TrainingLog(recipe.steps)
     snapshots = Snapshots(work / "snapshots", recipe.snapshot_steps(), facts)

@@ -13,6 +13,8 @@ from vlmdiff.runtime.storage import not_read
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 ARCHITECTURES = ("topk", "jumprelu")
+# Thresholds of which some are negative: SAELens, which applies a ReLU first, must not take them.
+SIGNED = "signed_threshold"
 # More features, or dimensions, than any dictionary has.
 LARGEST = 2**31 - 1
 LONGEST = 2000  # characters of a message
@@ -33,7 +35,8 @@ def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
 
     Returns:
         float32 arrays `W_enc (d_model, d_sae)`, `b_enc (d_sae,)`, `W_dec (d_sae, d_model)`,
-        `b_dec (d_model,)` and, for JumpReLU, `threshold (d_sae,)`.
+        `b_dec (d_model,)`, for JumpReLU `threshold (d_sae,)`, or `signed_threshold` if some are negative, and
+        for TopK maybe `divisor (d_sae,)`.
 
     Raises:
         DictionaryError: a file is missing or unreadable, a shape or type is wrong or a value is not finite.
@@ -124,7 +127,9 @@ def check_weights(weights: dict[str, np.ndarray], config: dict[str, Any], path: 
     d_model, d_sae = config["d_in"], config["d_sae"]
     shapes = {"W_enc": (d_model, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_model), "b_dec": (d_model,)}
     if config["architecture"] == "jumprelu":
-        shapes["threshold"] = (d_sae,)
+        shapes[SIGNED if SIGNED in weights else "threshold"] = (d_sae,)
+    elif "divisor" in weights:
+        shapes["divisor"] = (d_sae,)
     if set(weights) != set(shapes):
         raise DictionaryError(
             f"{path}: found tensors {sorted(weights)}, expected {sorted(shapes)}. {remedy(path)}"
@@ -142,6 +147,8 @@ def check_weights(weights: dict[str, np.ndarray], config: dict[str, Any], path: 
             raise DictionaryError(f"{path}: {name} holds NaN or infinite values. {remedy(path)}")
     if "threshold" in shapes and (weights["threshold"] < 0).any():
         raise DictionaryError(f"{path}: threshold holds negative values. {remedy(path)}")
+    if "divisor" in shapes and (weights["divisor"] <= 0).any():
+        raise DictionaryError(f"{path}: divisor holds values that are not positive. {remedy(path)}")
 
 
 def remedy(path: Path) -> str:

@@ -17,6 +17,7 @@ from vlmdiff.dictionaries.weights import LARGEST, UNREADABLE, DictionaryError
 from vlmdiff.runtime.storage import not_read
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
+SAME_SCALE = 1e-4  # scales are often written down with five digits
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -26,12 +27,14 @@ class Found:
 
     Attributes:
         weights: float32 `W_enc (d_model, d_sae)`, `b_enc (d_sae,)`, `W_dec (d_sae, d_model)`,
-            `b_dec (d_model,)` and, for JumpReLU, `threshold (d_sae,)`.
+            `b_dec (d_model,)`, for JumpReLU `threshold (d_sae,)`, of which one below zero lets negative
+            activations pass, and maybe for TopK `divisor (d_sae,)`.
         k: TopK: active features a token; None for JumpReLU.
         subtract_decoder_bias: `b_dec` is subtracted from `y`.
         input_scale: factor from the raw residual stream to `y`.
         by_norm: threshold or TopK look at a pre-activation times the norm of its decoder row.
         place: what the files tell of the place in the model.
+        model: name of the model, if the files give it.
     """
 
     weights: dict[str, Tensor]
@@ -40,6 +43,7 @@ class Found:
     input_scale: float = 1.0
     by_norm: bool = False
     place: Place = Place()
+    model: str | None = None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def widened(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     if not d_sae or not d_model:
         raise DictionaryError(f"{path}: found {d_sae} features of {d_model} dimensions. {remedy()}")
     shapes = {"W_enc": (d_model, d_sae), "b_enc": (d_sae,), "W_dec": (d_sae, d_model), "b_dec": (d_model,)}
-    shapes["threshold"] = (d_sae,)
+    shapes |= dict.fromkeys(("threshold", "divisor"), (d_sae,))
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != shapes[name]:
             raise DictionaryError(
@@ -131,6 +135,43 @@ def number(value: Any, key: str, path: Path, positive: bool = False) -> float:
             f"{remedy()}"
         )
     return float(value)
+
+
+def chosen_scale(told: float | None, given: float | None, path: Path) -> float:
+    """Return the input scale that the files tell, else the one of the config, else 1.
+
+    Raises:
+        DictionaryError: both tell one, and not the same.
+    """
+    if told is not None and given is not None and abs(given / told - 1) > SAME_SCALE:
+        raise DictionaryError(
+            f"{path}: the files tell an input scale of {told:g}, `input_scale` in the config is {given:g}; "
+            "remove it from the dictionary's entry, or correct it"
+        )
+    return next((scale for scale in (told, given) if scale is not None), 1.0)
+
+
+def check_sizes(
+    config: Mapping[str, Any], names: Mapping[str, str], weights: Mapping[str, Tensor], path: Path
+) -> None:
+    """Refuse a configuration that tells other sizes than its tensors have.
+
+    Args:
+        config: as published.
+        names: its keys for the width of the input and the number of features.
+        weights: tensors by this project's names.
+        path: for the message.
+
+    Raises:
+        DictionaryError: naming the key.
+    """
+    found = dict(zip(("d_model", "d_sae"), weights["W_enc"].shape))
+    for key, size in names.items():
+        if key in config and config[key] != found[size]:
+            raise DictionaryError(
+                f"{path}: {key} is {config[key]!r}, but the tensors are of (d_model, d_sae) = "
+                f"{tuple(found.values())}. {remedy()}"
+            )
 
 
 def count(value: Any, key: str, path: Path, most: int = LARGEST) -> int:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.published import gemma_scope, llama_scope, mmdiff, saelens
-from vlmdiff.dictionaries.published.content import Found, remedy
+from vlmdiff.dictionaries.published.content import NAMES, Found, remedy
 from vlmdiff.dictionaries.source import PublishedSource
-from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError
+from vlmdiff.dictionaries.weights import DictionaryError
 
 log = logging.getLogger(__name__)
 READERS: dict[str, Callable[[PublishedSource], Found]] = {
@@ -22,23 +23,8 @@ READERS: dict[str, Callable[[PublishedSource], Found]] = {
     "saelens": saelens.read,
     "vlmdiff": saelens.read,
 }
-# What one dictionary consists of, beneath its path; the path itself is the file for MMDiff.
-FILES: dict[str, tuple[str, ...]] = {
-    "llama_scope": (llama_scope.CONFIG, llama_scope.WEIGHTS),
-    "gemma_scope": (gemma_scope.WEIGHTS,),
-    "mmdiff": (),
-    "saelens": (CONFIG, WEIGHTS),
-    "vlmdiff": (CONFIG, WEIGHTS),
-}
-# Norms that differ by less are the same but for the rounding of float32, or of 16 bits.
-SAME_NORM, SAME_NORM_16_BITS = 1e-6, 2.0**-8
-
-
-def files_of(format: str, path: str) -> list[str]:
-    """Return the files of one published dictionary, given its path."""
-    if not FILES[format] or Path(path).suffix in {".npz", ".pt"}:
-        return [path]
-    return [f"{path}/{name}" for name in FILES[format]]
+# Norms that differ by less are the same but for the rounding of 16 bits.
+SAME_NORM_16_BITS = 2.0**-8
 
 
 def read_published(source: PublishedSource) -> Found:
@@ -59,30 +45,51 @@ def read_published(source: PublishedSource) -> Found:
 
 @torch.no_grad()
 def to_dictionary(found: Found) -> Dictionary:
-    """Return a dictionary that encodes and decodes the raw residual stream as the published one does.
+    """Return a dictionary of unit rows that encodes and decodes the raw residual stream as the published one.
 
-    Its activations are those of the published one times the norm of the decoder row, divided by the
-    input scale. Rows get unit norm wherever that changes nothing else. That is always, but for a
-    TopK dictionary that chooses among features of differing norm regardless of it: its rows are
-    left as they are, and its activations are only divided by the input scale.
+    Its activations are those of the published one times the norm of the decoder row, divided by the input
+    scale. Which features are active is the same: a TopK dictionary that chose regardless of norms keeps them
+    as its divisor.
     """
-    d_model, d_sae = found.weights["W_enc"].shape
-    norms = found.weights["W_dec"].norm(dim=1)
-    # Norms of 1 up to the rounding of a 16-bit file were meant to be 1.
-    by_norm = found.by_norm and bool((norms - 1).abs().max() > SAME_NORM_16_BITS)
-    state = {name: value for name, value in found.weights.items() if name != "threshold"}
-    if found.k is not None:
-        dictionary: Dictionary = TopKDictionary(d_model, d_sae, found.k, found.subtract_decoder_bias)
-    else:
-        dictionary = JumpReLUDictionary(d_model, d_sae, subtract_decoder_bias=found.subtract_decoder_bias)
-        threshold = found.weights["threshold"]
-        # A threshold on pre-activation times norm, as one on the pre-activation alone.
-        threshold = threshold / norms.clamp_min(1e-12) if by_norm else threshold
-        state["log_threshold"] = threshold.log()
-    dictionary.load_state_dict(state)
+    dictionary = topk(found) if found.k is not None else jumprelu(found)
     dictionary.rescale_input(1 / found.input_scale)
-    if found.k is None or by_norm or norms.max() <= (1 + SAME_NORM) * norms.min():
+    if isinstance(dictionary, TopKDictionary) and not found.by_norm:
+        dictionary.keep_choice()
+    else:
         dictionary.fold_decoder_norms()
+    return dictionary
+
+
+def parameters(found: Found) -> dict[str, Tensor]:
+    """Return the four weights that every dictionary has."""
+    return {name: found.weights[name] for name in NAMES}
+
+
+def topk(found: Found) -> TopKDictionary:
+    """Return a TopK dictionary in the published units, with the published rows."""
+    d_model, d_sae = found.weights["W_enc"].shape
+    divisor = found.weights.get("divisor")
+    dictionary = TopKDictionary(d_model, d_sae, found.k, found.subtract_decoder_bias, divisor)
+    state = parameters(found) | ({} if divisor is None else {"divisor": divisor})
+    dictionary.load_state_dict(state)
+    if found.by_norm:
+        # Times a norm of zero, no pre-activation is ever among the largest ones.
+        silent = dictionary.W_dec.norm(dim=1) == 0
+        dictionary.W_enc[:, silent], dictionary.b_enc[silent] = 0.0, 0.0
+    return dictionary
+
+
+def jumprelu(found: Found) -> JumpReLUDictionary:
+    """Return a JumpReLU dictionary in the published units, with the published rows."""
+    d_model, d_sae = found.weights["W_enc"].shape
+    dictionary = JumpReLUDictionary(d_model, d_sae, subtract_decoder_bias=found.subtract_decoder_bias)
+    dictionary.load_state_dict(parameters(found), strict=False)
+    norms, threshold = found.weights["W_dec"].norm(dim=1), found.weights["threshold"]
+    # Norms of 1 up to the rounding of a 16-bit file were meant to be 1.
+    if found.by_norm and bool((norms - 1).abs().max() > SAME_NORM_16_BITS):
+        # A threshold on pre-activation times norm, as one on the pre-activation alone.
+        threshold = threshold / norms.clamp_min(1e-12)
+    dictionary.set_threshold(threshold)
     return dictionary
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmdiff.dictionaries.published.content import NAMES, Found, needed, remedy, widened
+from vlmdiff.dictionaries.published.content import NAMES, Found, chosen_scale, needed, remedy, widened
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.runtime.storage import not_read
@@ -29,7 +29,7 @@ def read(source: PublishedSource) -> Found:
     weights = widened({name: arrays[name] for name in (*NAMES, "threshold")}, path)
     # Activations pass a ReLU too, so that a negative threshold acts as zero does.
     weights["threshold"].clamp_(min=0)
-    return Found(weights, None, False, 1.0 if source.input_scale is None else source.input_scale)
+    return Found(weights, None, False, chosen_scale(None, source.input_scale, path))
 
 
 def read_arrays(path: Path) -> dict[str, Tensor]:

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vlmdiff.dictionaries.published.content import (
     Found,
+    check_sizes,
+    chosen_scale,
     count,
     filled,
     flag,
@@ -42,33 +45,18 @@ def read(source: PublishedSource) -> Found:
     path, file = folder / CONFIG, folder / WEIGHTS
     config = read_json(path)
     needed(config, ("d_model", "d_sae"), path)
-    shape = (count(config["d_model"], "d_model", path), count(config["d_sae"], "d_sae", path))
+    for key in ("d_model", "d_sae"):
+        count(config[key], key, path)
     check_kind(config, path)
     scale = input_scale(config, source, path)
-    tensors = read_safetensors(file)
-    needed(tensors, ("encoder.weight", "encoder.bias", "decoder.weight"), file)
-    weights = {
-        "W_enc": tensors["encoder.weight"].T,
-        "b_enc": tensors["encoder.bias"],
-        "W_dec": tensors["decoder.weight"].T,
-        "b_dec": tensors.get("decoder.bias", torch.zeros(tensors["decoder.weight"].shape[:1])),
-    }
-    k, threshold, activation = None, 0.0, config.get("act_fn", "jumprelu")
-    if activation == "topk":
+    weights = tensors_of(config, file)
+    check_sizes(config, {"d_model": "d_model", "d_sae": "d_sae"}, weights, path)
+    k = None
+    if config.get("act_fn") == "topk":
         needed(config, ("top_k",), path)
         k = count(config["top_k"], "top_k", path, config["d_sae"])
     else:
-        needed(config, ("jump_relu_threshold",) if activation == "jumprelu" else (), path)
-        if activation == "jumprelu":
-            threshold = number(config["jump_relu_threshold"], "jump_relu_threshold", path) * scale
-    weights = widened(weights, file)
-    if k is None:
-        weights["threshold"] = filled(max(threshold, 0.0), weights["b_enc"])
-    if tuple(weights["W_enc"].shape) != shape:
-        raise DictionaryError(
-            f"{file}: encoder of d_model, d_sae = {tuple(weights['W_enc'].shape)}, {CONFIG} asks for "
-            f"{shape}. {remedy()}"
-        )
+        weights["threshold"] = filled(threshold_of(config, path) * scale, weights["b_enc"])
     return Found(
         weights,
         k,
@@ -77,6 +65,45 @@ def read(source: PublishedSource) -> Found:
         flag(config, "sparsity_include_decoder_norm", False, path),
         place_in(config, path),
     )
+
+
+def tensors_of(config: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+    """Return the weights in float32, the decoder's bias zero where there is none.
+
+    Raises:
+        DictionaryError: the file is missing or damaged, or has not the bias that the configuration tells.
+    """
+    tensors = read_safetensors(file)
+    biased = flag(config, "use_decoder_bias", "decoder.bias" in tensors, file)
+    needed(
+        tensors,
+        ("encoder.weight", "encoder.bias", "decoder.weight", *(("decoder.bias",) if biased else ())),
+        file,
+    )
+    zeros = torch.zeros(tensors["decoder.weight"].shape[:1])
+    bias = tensors.get("decoder.bias", zeros)
+    if not biased and bool((bias != 0).any()):
+        raise DictionaryError(f"{file}: holds a decoder.bias, but use_decoder_bias is false. {remedy()}")
+    weights = {
+        "W_enc": tensors["encoder.weight"].T,
+        "b_enc": tensors["encoder.bias"],
+        "W_dec": tensors["decoder.weight"].T,
+        "b_dec": bias,
+    }
+    return widened(weights, file)
+
+
+def threshold_of(config: Mapping[str, Any], path: Path) -> float:
+    """Return the threshold of all features, in units of the raw residual stream; 0 for ReLU.
+
+    Raises:
+        DictionaryError: it is missing or no number.
+    """
+    if config.get("act_fn", "jumprelu") == "relu":
+        return 0.0
+    needed(config, ("jump_relu_threshold",), path)
+    # A ReLU comes first, so that a negative threshold acts as zero does.
+    return max(0.0, number(config["jump_relu_threshold"], "jump_relu_threshold", path))
 
 
 def check_kind(config: Mapping[str, Any], path: Path) -> None:
@@ -90,6 +117,12 @@ def check_kind(config: Mapping[str, Any], path: Path) -> None:
         raise DictionaryError(f"{path}: act_fn is '{activation}'; known are {list(ACTIVATIONS)}")
     if flag(config, "use_glu_encoder", False, path):
         raise DictionaryError(f"{path}: use_glu_encoder is true; a gated encoder has no equal here")
+    factor = config.get("expansion_factor")
+    if factor is not None and number(factor, "expansion_factor", path) * config["d_model"] != config["d_sae"]:
+        raise DictionaryError(
+            f"{path}: expansion_factor is {factor!r}, but d_sae / d_model = {config['d_sae']} / "
+            f"{config['d_model']}. {remedy()}"
+        )
     place = config.get("hook_point_in")
     if config.get("hook_point_out", place) != place:
         raise DictionaryError(
@@ -103,17 +136,18 @@ def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) 
     Raises:
         DictionaryError: the normalisation differs from token to token, or the average is missing.
     """
-    if source.input_scale is not None:
-        return source.input_scale
     norms = config.get("dataset_average_activation_norm") or {}
     mode = config.get("norm_activation", "dataset-wise" if norms else "inference")
     if mode == "inference":
-        return 1.0
+        told = 1.0 if "norm_activation" in config else None
+        return chosen_scale(told, source.input_scale, path)
     if mode != "dataset-wise":
         raise DictionaryError(
             f"{path}: norm_activation is '{mode}': its scale differs from token to token and does not fold "
             "into weights; expected 'dataset-wise' or 'inference'"
         )
+    if not norms and source.input_scale is not None:
+        return source.input_scale
     average = norms.get("in") if isinstance(norms, dict) else None
     if (
         type(average) not in (int, float)
@@ -123,4 +157,4 @@ def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) 
         raise DictionaryError(
             f"{path}: dataset_average_activation_norm is {norms}, expected one positive `in`, equal to `out`"
         )
-    return math.sqrt(config["d_model"]) / average
+    return chosen_scale(math.sqrt(config["d_model"]) / average, source.input_scale, path)

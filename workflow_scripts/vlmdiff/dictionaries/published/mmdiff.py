@@ -7,12 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
-from vlmdiff.dictionaries.published.content import FLOATS, NAMES, Found, count, needed, remedy, widened
+from vlmdiff.dictionaries.published.content import (
+    FLOATS,
+    NAMES,
+    Found,
+    chosen_scale,
+    count,
+    needed,
+    remedy,
+    widened,
+)
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.runtime.storage import not_read
+
+UNIT = 1e-3  # norms that differ from 1 by less were brought to it
 
 
 def read(source: PublishedSource) -> Found:
@@ -23,28 +36,43 @@ def read(source: PublishedSource) -> Found:
             missing or not wanted.
     """
     path = Path(source.path)
-    tensors = tensors_in(read_pickle(path), path)
+    content = read_pickle(path)
+    tensors = tensors_in(content, path)
     needed(tensors, NAMES, path)
     weights = {name: tensors[name] for name in NAMES}
-    threshold = threshold_in(tensors)
+    threshold = threshold_in(tensors, path)
     if threshold is not None:
         weights["threshold"] = one_each(threshold, weights["b_enc"], path)
-    if (threshold is None) != (source.k is not None):
-        raise DictionaryError(
-            f"{path}: holds thresholds: a JumpReLU dictionary; remove `k` from its entry in the config"
-            if source.k is not None
-            else f"{path}: holds no thresholds: a TopK dictionary, whose k no file tells; "
-            "give `k` in its entry in the config (the paper's is 50)"
-        )
+    told = {one["k"] for one in mappings(content) if type(one.get("k")) is int}
+    check_k(source.k, told, threshold is not None, path)
     weights = widened(upright(weights, path), path)
+    check_orientation(weights, path)
     if source.k is not None:
         count(source.k, "`k` in the config", path, weights["b_enc"].numel())
     return Found(
-        weights,
-        source.k,
-        bool(source.subtract_decoder_bias),
-        1.0 if source.input_scale is None else source.input_scale,
+        weights, source.k, bool(source.subtract_decoder_bias), chosen_scale(None, source.input_scale, path)
     )
+
+
+def check_k(given: int | None, told: set[int], jumprelu: bool, path: Path) -> None:
+    """Refuse a `k` that is missing, not wanted, or another than the file's, if that tells one.
+
+    Raises:
+        DictionaryError: saying which.
+    """
+    if jumprelu and given is not None:
+        raise DictionaryError(
+            f"{path}: holds thresholds: a JumpReLU dictionary; remove `k` from its entry in the config"
+        )
+    if not jumprelu and given is None:
+        raise DictionaryError(
+            f"{path}: holds no thresholds: a TopK dictionary, whose k no file tells; "
+            "give `k` in its entry in the config (the paper's is 50)"
+        )
+    if given is not None and not told <= {given}:
+        raise DictionaryError(
+            f"{path}: the file tells k = {sorted(told)}, `k` in the config is {given}; correct it"
+        )
 
 
 def read_pickle(path: Path) -> Any:
@@ -53,8 +81,6 @@ def read_pickle(path: Path) -> Any:
     Raises:
         DictionaryError: it is missing, damaged, or would run code.
     """
-    import torch
-
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -69,22 +95,26 @@ def read_pickle(path: Path) -> Any:
         raise not_read(path, error) or damaged from error
 
 
-def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the one mapping that holds `W_enc`, which may lie inside others, as in a checkpoint.
-
-    Raises:
-        DictionaryError: there is none, or more than one.
-    """
+def mappings(content: Any) -> list[Mapping[Any, Any]]:
+    """Return every mapping in a file's content, which may lie inside others, as in a checkpoint."""
     found, todo, seen = [], [content], set()
     while todo:
         current = todo.pop()
         # A mapping that holds itself would be looked into for ever.
         if isinstance(current, Mapping) and id(current) not in seen:
             seen.add(id(current))
-            if isinstance(current.get("W_enc"), Tensor):
-                found.append(current)
-            else:
-                todo.extend(current.values())
+            found.append(current)
+            todo.extend(current.values())
+    return found
+
+
+def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of the one mapping that holds `W_enc`.
+
+    Raises:
+        DictionaryError: there is none, or more than one.
+    """
+    found = [one for one in mappings(content) if isinstance(one.get("W_enc"), Tensor)]
     if len(found) != 1:
         names = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise DictionaryError(
@@ -94,7 +124,9 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def one_each(threshold: Tensor, like: Tensor, path: Path) -> Tensor:
-    """Return a threshold for every feature, none below zero: activations pass a ReLU too.
+    """Return a threshold for every feature.
+
+    One below zero lets negative activations pass, as in the authors' code: `pre * (pre > threshold)`.
 
     Raises:
         DictionaryError: there are neither one nor as many as features.
@@ -104,14 +136,53 @@ def one_each(threshold: Tensor, like: Tensor, path: Path) -> Tensor:
             f"{path}: threshold is {threshold.dtype} of shape {tuple(threshold.shape)}, expected one number "
             f"or {tuple(like.shape)}. {remedy()}"
         )
-    return threshold.detach().float().expand_as(like).clamp(min=0)
+    return threshold.detach().float().expand_as(like)
 
 
-def threshold_in(tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the thresholds, which may be stored as logarithms; None if there are none."""
-    if "log_threshold" in tensors and "threshold" not in tensors:
-        return tensors["log_threshold"].float().exp()
-    return tensors.get("threshold")
+def threshold_in(tensors: Mapping[str, Tensor], path: Path) -> Tensor | None:
+    """Return the thresholds, which may be stored as logarithms; None if there are none.
+
+    Raises:
+        DictionaryError: both forms are there, and differ.
+    """
+    plain, logarithm = tensors.get("threshold"), tensors.get("log_threshold")
+    if logarithm is None:
+        return plain
+    found = logarithm.float().exp()
+    if plain is not None and not (plain.shape == found.shape and torch.allclose(plain.float(), found)):
+        raise DictionaryError(f"{path}: threshold and log_threshold tell different thresholds. {remedy()}")
+    return found if plain is None else plain
+
+
+def check_orientation(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse matrices that look transposed or exchanged, where their shapes cannot tell.
+
+    The encoder's column of a feature points to about where its decoder row does. In square matrices that
+    tells columns from rows. Decoder rows, not encoder columns, are trained at unit norm.
+
+    Raises:
+        DictionaryError: saying what was found.
+    """
+    encoder, decoder = weights["W_enc"].T, weights["W_dec"]
+    if len(decoder) == decoder.shape[1]:
+        as_they_are, transposed = alignment(encoder, decoder), alignment(encoder.T, decoder.T)
+        if transposed > as_they_are + 0.1:
+            raise DictionaryError(
+                f"{path}: d_sae = d_model = {len(decoder)}, and the matrices look transposed: encoder and "
+                f"decoder of a feature have a median cosine of {as_they_are:.2f}, transposed "
+                f"{transposed:.2f}; save W_enc as (d_model, d_sae) and W_dec as (d_sae, d_model)"
+            )
+    spreads = [(rows.norm(dim=1) - 1).abs().max() for rows in (encoder, decoder)]
+    if spreads[0] < UNIT and spreads[1] > 10 * UNIT:
+        raise DictionaryError(
+            f"{path}: the columns of W_enc have unit norm and the rows of W_dec do not: the matrices look "
+            "exchanged; save W_enc as (d_model, d_sae) and W_dec as (d_sae, d_model)"
+        )
+
+
+def alignment(one: Tensor, other: Tensor) -> float:
+    """Return the median cosine of the rows of two matrices."""
+    return float(cosine_similarity(one, other, dim=1).median())
 
 
 def upright(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

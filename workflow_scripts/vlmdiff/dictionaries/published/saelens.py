@@ -11,6 +11,8 @@ from torch import Tensor
 from vlmdiff.dictionaries.published.content import (
     NAMES,
     Found,
+    check_sizes,
+    chosen_scale,
     count,
     filled,
     flag,
@@ -22,12 +24,12 @@ from vlmdiff.dictionaries.published.content import (
     widened,
 )
 from vlmdiff.dictionaries.published.place import place_in
-from vlmdiff.dictionaries.source import PublishedSource
-from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError
+from vlmdiff.dictionaries.source import RELEASE, SCALER, PublishedSource
+from vlmdiff.dictionaries.weights import CONFIG, SIGNED, WEIGHTS, DictionaryError
 
-RELEASE = "saelens:"
-SCALER = "activation_scaler.json"
-ARCHITECTURES = ("standard", "topk", "jumprelu")
+# Architectures that have an equal here, each with the tensors that it alone has.
+OWN_TENSORS = {"standard": (), "topk": ("divisor",), "jumprelu": ("threshold", SIGNED)}
+FACTORS = ("scaling_factor", "finetuning_scaling_factor")
 NOT_FOLDED = {
     "constant_norm_rescale": "every token is divided by its own norm",
     "layer_norm": "every token is centred and divided by its own spread",
@@ -63,24 +65,49 @@ def found(
     reshaped = "hook_z" if any("hook_z" in name for name in place.names.values()) else "none"
     if config.get("reshape_activations", reshaped) != "none":
         raise DictionaryError(f"{path}: acts on outputs of heads (hook_z), not on a residual stream")
-    needed(tensors, NAMES, path)
-    check_scaling_factor(tensors, path)
-    weights = {name: tensors[name] for name in NAMES}
-    if architecture == "jumprelu":
-        needed(tensors, ("threshold",), path)
-        # SAELens applies a ReLU too, so that a negative threshold acts as zero does.
-        weights["threshold"] = tensors["threshold"].clamp(min=0)
-    weights = widened(weights, path)
-    if architecture == "standard":
-        weights["threshold"] = filled(0.0, weights["b_enc"])
+    weights = weights_of(architecture, tensors, path)
+    check_sizes(config, {"d_in": "d_model", "d_out": "d_model", "d_sae": "d_sae"}, weights, path)
+    by_norm = flag(config, "rescale_acts_by_decoder_norm", False, path)
+    if by_norm and architecture != "topk":
+        raise DictionaryError(
+            f"{path}: rescale_acts_by_decoder_norm is true for '{architecture}'; only TopK knows it"
+        )
     return Found(
         weights,
         k_of(config, path, weights["b_enc"].numel()) if architecture == "topk" else None,
         flag(config, "apply_b_dec_to_input", True, path),
         input_scale(config, source, path),
-        flag(config, "rescale_acts_by_decoder_norm", False, path),
+        by_norm,
         place,
+        section(config, "metadata", path).get("model_name") or config.get("model_name"),
     )
+
+
+def weights_of(architecture: str, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the weights of an architecture in float32.
+
+    Raises:
+        DictionaryError: there are too few or too many tensors, or a shape or value is wrong.
+    """
+    needed(tensors, NAMES, path)
+    unknown = sorted(set(tensors) - {*NAMES, *FACTORS, *OWN_TENSORS[architecture]})
+    if unknown:
+        raise DictionaryError(
+            f"{path}: holds {unknown}, which a '{architecture}' dictionary does not have; correct "
+            f"`architecture` in {CONFIG}, or download the file again"
+        )
+    check_scaling_factor(tensors, path)
+    weights = {name: tensors[name] for name in NAMES}
+    if architecture == "topk" and "divisor" in tensors:
+        weights["divisor"] = tensors["divisor"]
+    if architecture == "jumprelu":
+        needed(tensors, () if SIGNED in tensors else ("threshold",), path)
+        # SAELens applies a ReLU too, so that a negative threshold acts as zero does.
+        weights["threshold"] = tensors[SIGNED] if SIGNED in tensors else tensors["threshold"].clamp(min=0)
+    weights = widened(weights, path)
+    if architecture == "standard":
+        weights["threshold"] = filled(0.0, weights["b_enc"])
+    return weights
 
 
 def architecture_of(config: Mapping[str, Any], path: Path) -> str:
@@ -93,10 +120,10 @@ def architecture_of(config: Mapping[str, Any], path: Path) -> str:
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     if architecture == "standard" and activation == "topk":
         return "topk"
-    if str(architecture) not in ARCHITECTURES or (architecture == "standard" and activation != "relu"):
+    if str(architecture) not in OWN_TENSORS or (architecture == "standard" and activation != "relu"):
         raise DictionaryError(
             f"{path}: architecture '{architecture}' with activation '{activation}' has no equal here; "
-            f"known are {list(ARCHITECTURES)} with relu or topk. BatchTopK dictionaries are JumpReLU ones "
+            f"known are {list(OWN_TENSORS)} with relu or topk. BatchTopK dictionaries are JumpReLU ones "
             "once SAELens saved them for inference"
         )
     return architecture
@@ -120,10 +147,13 @@ def k_of(config: Mapping[str, Any], path: Path, features: int) -> int:
     Raises:
         DictionaryError: no key tells, or it is no number from 1 to the number of features.
     """
-    k = config.get("k") or section(config, "activation_fn_kwargs", path).get("k")
-    if not k:
-        raise DictionaryError(f"{path}: {CONFIG} of a TopK dictionary lacks `k`. {remedy()}")
-    return count(k, "k", path, features)
+    options = section(config, "activation_fn_kwargs", path)
+    told = [value for value in (config.get("k"), options.get("k")) if value]
+    if not told or told[0] != told[-1]:
+        raise DictionaryError(f"{path}: {CONFIG} of a TopK dictionary lacks `k`, or tells {told}. {remedy()}")
+    if str(options.get("postact_fn", "relu")).lower().rstrip("()") not in ("relu", "torch.nn.relu"):
+        raise DictionaryError(f"{path}: postact_fn is {options['postact_fn']!r}; only ReLU has an equal here")
+    return count(told[0], "k", path, features)
 
 
 def check_scaling_factor(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -132,7 +162,7 @@ def check_scaling_factor(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         DictionaryError: there are some other than 1.
     """
-    for name in ("scaling_factor", "finetuning_scaling_factor"):
+    for name in FACTORS:
         if name in tensors and not bool((tensors[name].float() - 1).abs().max() < 1e-5):
             raise DictionaryError(f"{path}: {name} holds other values than 1, which have no equal here")
 
@@ -143,11 +173,10 @@ def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) 
     Raises:
         DictionaryError: the normalisation does not fold into weights, or its factor is unknown.
     """
-    if source.input_scale is not None:
-        return source.input_scale
     mode = config.get("normalize_activations") or "none"
     if mode == "none":
-        return 1.0
+        told = 1.0 if "normalize_activations" in config else None
+        return chosen_scale(told, source.input_scale, path)
     if mode not in (True, "expected_average_only_in"):
         reason = NOT_FOLDED.get(str(mode), "it is not known here")
         raise DictionaryError(
@@ -155,12 +184,13 @@ def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) 
         )
     scaler = path / SCALER
     factor = read_json(scaler).get("scaling_factor") if scaler.is_file() else None
-    if factor is None:
+    if factor is None and source.input_scale is None:
         raise DictionaryError(
             f"{path}: normalize_activations is 'expected_average_only_in', but no {SCALER} beside it tells "
             "the factor; give `input_scale` (sqrt(d_model) / average norm of the residual stream)"
         )
-    return number(factor, f"scaling_factor in {SCALER}", path, positive=True)
+    told = None if factor is None else number(factor, f"scaling_factor in {SCALER}", path, positive=True)
+    return chosen_scale(told, source.input_scale, path)
 
 
 def read_release(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
