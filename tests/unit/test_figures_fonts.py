@@ -150,8 +150,10 @@ def test_a_users_style_changes_nothing(tmp_path):
     assert [file.read_bytes() for file in files] == before
 
 
-def test_wide_characters_take_two_places_and_joined_ones_are_not_split():
-    assert (cells("left"), cells("左边"), cells("e\u0301")) == (4, 4, 1)
+def test_wide_characters_take_an_em_and_joined_ones_are_not_split():
+    assert (cells("left"), cells("e\u0301")) == (4, 1)
+    # An advance of DejaVu Sans Mono is 0.602 em.
+    assert cells("左边") == pytest.approx(2 / 0.602)
     assert can_be_split("the left 左边") and not can_be_split("يسار") and not can_be_split("बाईं")
-    assert [line for _, line in wrapped("左" * 20, 12)] == ["左" * 6, "左" * 6, "左" * 6, "左" * 2]
-    assert [start for start, _ in wrapped("左" * 20, 12)] == [0, 6, 12, 18]
+    assert [line for _, line in wrapped("左" * 20, 12)] == ["左" * 7, "左" * 7, "左" * 6]
+    assert [start for start, _ in wrapped("左" * 20, 12)] == [0, 7, 14]

@@ -25,9 +25,9 @@ def characters(width_mm: float) -> int:
     return max(8, int(width_mm / (SIZE_PT * ADVANCE_EM * MM_PER_POINT)))
 
 
-def cells(text: str) -> int:
-    """Return how many places of a fixed-width font a text takes: CJK two each, marks above others none."""
-    wide = {"W": 2, "F": 2}
+def cells(text: str) -> float:
+    """Return how many places of the fixed-width font a text takes: CJK an em each, marks above none."""
+    wide = dict.fromkeys("WF", 1 / ADVANCE_EM)
     return sum(
         0
         if unicodedata.category(one) in ("Mn", "Me", "Cf")
@@ -47,8 +47,8 @@ def broken(text: str, width: int) -> list[str]:
     lines = textwrap.wrap(text, width, break_on_hyphens=False)
     if all(cells(line) <= width for line in lines):
         return lines
-    # Wide characters have no blanks between words: at most half as many fit into a line.
-    return textwrap.wrap(text, max(4, width // 2), break_on_hyphens=False)
+    # Wide characters have no blanks between words.
+    return textwrap.wrap(text, max(4, int(width * ADVANCE_EM)), break_on_hyphens=False)
 
 
 def wrapped(text: str, width: int) -> list[tuple[int, str]]:
@@ -67,7 +67,7 @@ def wrapped(text: str, width: int) -> list[tuple[int, str]]:
     return lines
 
 
-def put(axis: Axes, text: str, row: float, column: int, colour: str, weight: str = "normal") -> None:
+def put(axis: Axes, text: str, row: float, column: float, colour: str, weight: str = "normal") -> None:
     """Write below the axes, `row` lines down and `column` characters to the right."""
     axis.annotate(
         text, (0, 0), xycoords="axes fraction", xytext=place_pt(row, column), textcoords="offset points",
@@ -82,7 +82,7 @@ def place_pt(row: float, column: float) -> tuple[float, float]:
     return column * ADVANCE_EM * SIZE_PT, -(row + 0.4) * LINE_EM * SIZE_PT
 
 
-def underline(axis: Axes, row: int, first: int, last: int) -> None:
+def underline(axis: Axes, row: int, first: float, last: float) -> None:
     """Draw a rule under characters `first:last` of a line."""
     (left, top), (right, _) = place_pt(row, first), place_pt(row, last)
     y = top - 1.05 * SIZE_PT

@@ -60,6 +60,8 @@ def start_logging(log_file: str | Path | None) -> None:
     logging.captureWarnings(True)
     # Matplotlib subsets fonts with fontTools, which tells every step of it.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
+    # Which weights a fallback font lacks is nobody's concern.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def describe(snakemake: Any) -> str:
