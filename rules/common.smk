@@ -133,7 +133,7 @@ def identity_files(folder, source):
         return [f"{folder}/commit.json"]
     if folder.startswith(f"{RESULTS}/"):
         return [f"{folder}/model.safetensors"]
-    kinds = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.jinja")
+    kinds = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.jinja", "*/*.jinja")
     found = {file for kind in kinds for file in Path(folder).glob(kind) if file.name != "config.json"}
     return with_targets(found)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -278,16 +279,16 @@ def test_other_language_models_with_shared_key_heads(family, tmp_path):
     assert (subject.d_head, subject.attention_output(0).in_features) == (16, 64)
 
 
-def test_a_template_without_bos_and_no_template_get_one_bos(tiny_lm_path):
-    subject = load_subject("lm", {"family": "causal_lm"}, tiny_lm_path)
-    plain = subject.tokenizer.chat_template.replace("{{ bos_token }}", "")
-    for template in (plain, None):
-        subject.tokenizer.chat_template = template
-        batch = subject.prepare(PROMPTS, [None] * 3)
-        assert (batch.token_type == BOS).sum(1).tolist() == [1, 1, 1]
-        words = subject.tokenizer.convert_ids_to_tokens(batch.input_ids[0])
-        assert words[:3] == ["<bos>", "what", "colour"]
-        assert ("assistant" in words) == (template is not None)
+def test_a_template_without_bos_gets_one_bos(tiny_lm_path, tmp_path):
+    folder = shutil.copytree(tiny_lm_path, tmp_path / "lm")
+    for template in folder.glob("chat_template.jinja"):
+        template.write_text(template.read_text().replace("{{ bos_token }}", ""))
+    subject = load_subject("lm", {"family": "causal_lm"}, folder)
+    batch = subject.prepare(PROMPTS, [None] * 3)
+    assert (batch.token_type == BOS).sum(1).tolist() == [1, 1, 1]
+    words = subject.tokenizer.convert_ids_to_tokens(batch.input_ids[0])
+    assert words[:3] + words[-2:] == ["<bos>", "what", "colour", "<pad>", "<pad>"]
+    assert words[int(batch.last[0])] == "assistant"
 
 
 def test_without_a_bos_token_the_first_token_is_taken_for_the_sink(tiny_lm_path):

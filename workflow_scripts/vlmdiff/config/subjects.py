@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Literal
 
 from pydantic import Field
@@ -33,6 +34,16 @@ class ModelConfig(Section):
     )
     text_only: bool = Field(
         False, description="Load the language model of a vision-language checkpoint, and show it no images."
+    )
+    chat: bool = Field(
+        True,
+        description="Put samples with `chat: true` into the model's chat format; false: show it raw text "
+        "alone, as a base model without a chat template was trained on.",
+    )
+    prompt_date: date = Field(
+        date(2024, 7, 26),
+        description="Day that a chat template takes for today (`strftime_now`, `date_string`): tokens do not "
+        "depend on the day of a run. The default is the one that Llama's templates fall back to.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="Type of the weights in memory."

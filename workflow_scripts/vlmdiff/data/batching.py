@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vlmdiff.data.samples import Sample
+from vlmdiff.models.errors import PromptError, SubjectError
 
 if TYPE_CHECKING:
     from vlmdiff.models.batch import Batch
@@ -33,12 +35,38 @@ def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
+@contextmanager
+def naming(samples: Sequence[Sample], indices: Sequence[int]) -> Iterator[None]:
+    """Name the sample and its file where a model cannot be shown one of several.
+
+    Args:
+        samples: the data set.
+        indices: which of them the model is shown, in its order.
+
+    Raises:
+        SubjectError: the model cannot be shown one of them.
+    """
+    try:
+        yield
+    except PromptError as error:
+        sample = samples[indices[error.index]]
+        image = "" if sample.image is None else f" with image '{sample.image}'"
+        raise SubjectError(
+            f"{sample.folder / 'samples.jsonl'}: sample '{sample.sample_id}'{image}: {error}"
+        ) from error
+
+
 def sample_rows(subject: Subject, samples: Sequence[Sample]) -> list[list[int]]:
-    """Return the token ids of each sample, image tokens included; of images only the size is read."""
+    """Return the token ids of each sample, image tokens included; of images only the size is read.
+
+    Raises:
+        SubjectError: naming a sample that the model cannot be shown.
+    """
     rows: list[list[int]] = [[] for _ in samples]
     for (_, chat), members in alike(samples).items():
         sizes = [samples[i].image_size() for i in members]
-        found = subject.rows([samples[i].prompt for i in members], sizes, chat)
+        with naming(samples, members):
+            found = subject.rows([samples[i].prompt for i in members], sizes, chat)
         for index, row in zip(members, found, strict=True):
             rows[index] = row
     return rows
@@ -69,4 +97,6 @@ def prepare_batches(
         for local in length_batches([len(rows[i]) for i in members], batch_tokens):
             indices = [members[i] for i in local]
             images = [samples[i].open_image() for i in indices]
-            yield indices, subject.assemble([rows[i] for i in indices], images, chat)
+            with naming(samples, indices):
+                batch = subject.assemble([rows[i] for i in indices], images, chat)
+            yield indices, batch

@@ -17,7 +17,7 @@ from vlmdiff.activations.format import STORED, ShardError, Storage, check_finite
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shuffling import ShuffledStream
 from vlmdiff.activations.tokens import type_codes
-from vlmdiff.data.batching import alike, prepare_batches
+from vlmdiff.data.batching import alike, naming, prepare_batches
 from vlmdiff.data.samples import Sample, dataset_fingerprint
 from vlmdiff.extraction.blocks import capture_batch, first_samples
 from vlmdiff.models.registry import load_subject
@@ -87,7 +87,9 @@ class ActivationStream:
                 some = members[first : first + COUNTED_SAMPLES]
                 shown = [self.samples[i] for i in some]
                 prompts, sizes = [one.prompt for one in shown], [one.image_size() for one in shown]
-                for index, types in zip(some, self.subject.types(prompts, sizes, chat), strict=True):
+                with naming(self.samples, some):
+                    found = self.subject.types(prompts, sizes, chat)
+                for index, types in zip(some, found, strict=True):
                     counts[index] = np.isin(types, codes).sum()
         return counts
 

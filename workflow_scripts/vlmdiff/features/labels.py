@@ -12,6 +12,7 @@ import pandas as pd
 
 from vlmdiff.features.contrast import adjust_log_p, fisher_log_p
 from vlmdiff.features.traits import trait_matrix
+from vlmdiff.models.token_text import TokenTexts, quoted
 from vlmdiff.tables.features import FINAL_FEATURES
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
@@ -151,14 +152,15 @@ def lens_evidence(subject: Subject, rows: Array, count: int) -> Iterator[pd.Data
     from vlmdiff.models.logits import precise_logits
 
     with torch.no_grad():
-        norm = subject.decoder.norm
+        norm = subject.norm
         states = norm(torch.from_numpy(rows).to(norm.weight.device, norm.weight.dtype))
-        logits = precise_logits(subject.model.lm_head, states).float().cpu()
+        logits = precise_logits(subject.head, states).float().cpu()
     # What a row adds to all tokens alike changes no answer.
     logits = logits - logits.mean(dim=-1, keepdim=True)
+    names = TokenTexts(subject.tokenizer)
     for kind, largest in (("promoted", True), ("suppressed", False)):
         values, ids = logits.topk(min(count, logits.shape[1]), dim=-1, largest=largest)
-        tokens = [token_name(subject.tokenizer, int(i)) for i in ids.flatten()]
+        tokens = [names.name(int(token)) for token in ids.flatten()]
         yield pd.DataFrame(
             {
                 "column": np.repeat(np.arange(len(rows)), ids.shape[1]),
@@ -170,12 +172,6 @@ def lens_evidence(subject: Subject, rows: Array, count: int) -> Iterator[pd.Data
                 "log_p_adjusted": np.nan,
             }
         )
-
-
-def token_name(tokenizer: Any, token: int) -> str:
-    """Write a token as readers expect it: its text, white space made visible."""
-    text = tokenizer.decode([token])
-    return text if text.strip() == text and text else repr(text)
 
 
 def best_first(frame: pd.DataFrame, kind: str, tests: int, count: int) -> pd.DataFrame:
@@ -208,7 +204,7 @@ def layer_evidence(
     """Return all evidence about some features of one layer."""
     from vlmdiff.dictionaries.parts import feature_rows
 
-    vocabulary = subject.model.lm_head.weight.shape[0]
+    vocabulary = subject.head.weight.shape[0]
     found = [collect(files, folder, layer, features, vocabulary) for files in shards]
     ids = [sample_id for one, _ in found for sample_id in one]
     order = pd.Index(ids).get_indexer([sample.sample_id for sample in samples])
@@ -217,7 +213,8 @@ def layer_evidence(
         sum(one.fires for _, one in found),
         sum(one.tokens for _, one in found),
     )
-    names = [token_name(subject.tokenizer, i) for i in range(vocabulary)]
+    texts = TokenTexts(subject.tokenizer)
+    names = [texts.name(token) for token in range(vocabulary)]
     words = word_evidence(responses, names)
     traits, has = trait_matrix(samples)
     kinds = int((responses.tokens > 0).sum())
@@ -244,18 +241,18 @@ def compose(evidence: pd.DataFrame, criteria: LabelCriteria) -> dict[str, Any]:
     """Put a feature's label together: clear word, clear trait, then what it promotes."""
     word, trait = (clear(evidence, kind, criteria) for kind in ("word", "trait"))
     lens = {
-        kind: " ".join(evidence.loc[evidence["kind"] == kind].sort_values("rank")["what"])
+        kind: list(evidence.loc[evidence["kind"] == kind].sort_values("rank")["what"])
         for kind in ("promoted", "suppressed")
     }
-    row: dict[str, Any] = {"promotes": lens["promoted"], "suppresses": lens["suppressed"]}
+    row: dict[str, Any] = {"promotes": " ".join(lens["promoted"]), "suppresses": " ".join(lens["suppressed"])}
     for kind, best, effect in (("word", word, "word_share"), ("trait", trait, "trait_difference")):
         known = best is not None
         row |= {kind: best["what"] if known else "", effect: best["effect"] if known else np.nan}
         row[f"{kind}_log_odds"] = best["log_odds"] if known else np.nan
     effects = [best["effect"] for best in (word, trait) if best is not None]
-    parts = [f"on '{word['what']}'"] if word is not None else []
+    parts = [f"on {quoted(word['what'])}"] if word is not None else []
     parts += [trait["what"]] if trait is not None else []
-    row["label"] = f"{', '.join(parts)}; promotes {lens['promoted'].split(' ')[0]}" if parts else NO_LABEL
+    row["label"] = f"{', '.join(parts)}; promotes {next(iter(lens['promoted']), '')}" if parts else NO_LABEL
     row["confidence"] = "none" if not effects else "strong" if max(effects) >= criteria.strong else "moderate"
     return row
 

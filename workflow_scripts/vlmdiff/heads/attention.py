@@ -33,6 +33,7 @@ from vlmdiff.interventions.inputs import (
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.subject import Subject
+from vlmdiff.models.token_text import TokenTexts
 from vlmdiff.tables.causal import HEAD_ATTENTION, HEAD_ATTRIBUTION
 from vlmdiff.tables.io import read_table, write_table
 
@@ -134,7 +135,7 @@ def peak_rows(subject: Subject, peak: Peak, head: tuple[int, int]) -> Iterator[d
     weights = attention_of(subject, batch, head)
     position = most_looking(weights, batch)
     grid = patch_grid(weights[position], batch)
-    token = subject.tokenizer.decode([int(batch.input_ids[0, position])])
+    token = TokenTexts(subject.tokenizer).name(int(batch.input_ids[0, position]))
     place = {"sample_id": peak.sample.sample_id, "position": position, "token": token}
     edges = subject.view_of(peak.sample.image_size())
     place |= dict(zip(("left", "top", "right", "bottom"), edges, strict=True))

@@ -143,8 +143,8 @@ class FeatureAblation:
 def remover(
     basis: Float[Tensor, "d_model rank"], where: Bool[Tensor, "batch tokens"]
 ) -> Callable[[Tensor], Tensor]:
-    """Return the edit of one block's outputs."""
-    return lambda values: remove_span(values, basis, where)
+    """Return the edit of one block's outputs; OPT's MLP puts tokens of all samples in one row."""
+    return lambda values: remove_span(values.reshape(*where.shape, -1), basis, where).view_as(values)
 
 
 def plan_ablation(

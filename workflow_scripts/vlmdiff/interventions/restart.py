@@ -18,11 +18,21 @@ def pass_through(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
     return hidden_states
 
 
+def pass_through_in_tuple(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    """Stand in for a block that returns its attention weights too."""
+    return hidden_states, None
+
+
 @contextmanager
-def skipped(module: nn.Module) -> Iterator[None]:
-    """Make a decoder block pass its input on, at no cost, while the context is open."""
+def skipped(module: nn.Module, tuples: bool = False) -> Iterator[None]:
+    """Make a decoder block pass its input on, at no cost, while the context is open.
+
+    Args:
+        module: the block.
+        tuples: whether it returns its output as the first of several.
+    """
     own = vars(module).get("forward")
-    module.forward = pass_through
+    module.forward = pass_through_in_tuple if tuples else pass_through
     try:
         yield
     finally:
@@ -51,6 +61,6 @@ def restart(
     """
     with ExitStack() as stack:
         for earlier in range(layer):
-            stack.enter_context(skipped(subject.block(earlier)))
+            stack.enter_context(skipped(subject.block(earlier), subject.layout.tuples))
         stack.enter_context(edit_input(subject.block(layer), lambda _: entering))
         yield entering

@@ -1,4 +1,4 @@
-"""Language models: any decoder-only model that transformers loads as `AutoModelForCausalLM`."""
+"""Language models: decoder-only models that transformers loads as `AutoModelForCausalLM`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from vlmdiff.models.batch import Batch, make_batch
-from vlmdiff.models.chat import chat_texts
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size, Subject
@@ -33,7 +32,9 @@ class CausalLM(Subject):
     @property
     def decoder(self) -> nn.Module:
         """The language model without its head."""
-        return self.model.model
+        # Llama 4's own base model is the whole, head included.
+        base = self.model.base_model
+        return self.model.model if base is self.model else base
 
     def assemble(
         self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
@@ -41,30 +42,25 @@ class CausalLM(Subject):
         """See `Subject.assemble`."""
         return make_batch(rows, self.pad_id, self.bos_id).to(self.device)
 
-    def rows(
-        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
-    ) -> list[list[int]]:
-        """See `Subject.rows`."""
-        return self.encode(self.texts(prompts, as_chat))
-
     def embed(self, batch: Batch) -> Tensor:
         """See `Subject.embed`."""
         return self.model.get_input_embeddings()(batch.input_ids)
 
-    def texts(self, prompts: Sequence[str], as_chat: bool) -> list[str]:
-        """Put prompts into the chat template, if wanted and there is one."""
-        if not as_chat or not self.tokenizer.chat_template:
+    def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
+        """See `Subject.texts`; images are left out."""
+        if not as_chat:
             return list(prompts)
-        chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        return chat_texts(self.name, self.tokenizer, chats)
+        self.chat.check()
+        return self.chat.write([[{"role": "user", "content": prompt}] for prompt in prompts])
 
 
 class OwnDecoder(CausalLM):
     """The language model inside a vision-language model, shown text alone."""
 
     def __init__(self, whole: Subject) -> None:
-        super().__init__(whole.name, whole.model, whole.tokenizer, whole.fingerprint)
         self.whole = whole
+        super().__init__(whole.name, whole.model, whole.tokenizer, whole.fingerprint)
+        self.chat, self.layout = whole.chat, whole.layout
 
     @property
     def decoder(self) -> nn.Module:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from vlmdiff.models.batch import Seen
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
-from vlmdiff.models.vlm import VisionLanguageModel
+from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,11 +39,11 @@ class InternVL(VisionLanguageModel):
         images = AutoImageProcessor.from_pretrained(folder, **FROM_FOLDER)
         tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         # InternVL's own processor cannot be made without a reader of videos, which needs torchvision.
-        processor = LlavaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+        processor = LlavaProcessor(images, tokenizer)
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
-        """See `VisionLanguageModel.texts`; `<img>` and `</img>` enclose the image."""
+        """See `Subject.texts`; `<img>` and `</img>` enclose the image."""
         enclosed = f"{self.tokenizer.start_image_token}{self.image_token}{self.tokenizer.end_image_token}"
         written = super().texts(prompts, with_image, as_chat)
         return [text.replace(self.image_token, enclosed) for text in written]
@@ -68,5 +66,4 @@ class InternVL(VisionLanguageModel):
         found = self.model.get_image_features(
             pixel_values=pixels.to(tower.device, tower.dtype), return_dict=True
         )
-        features = torch.cat(list(found.pooler_output))
-        return Seen(features, torch.tensor([self.tokens_of(pixels.shape[-2:])] * len(images)))
+        return seen_features(list(found.pooler_output), [self.tokens_of(pixels.shape[-2:])] * len(images))

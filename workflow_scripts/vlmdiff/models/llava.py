@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from vlmdiff.models.batch import Seen
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
-from vlmdiff.models.vlm import VisionLanguageModel
+from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -33,11 +31,8 @@ class Llava(VisionLanguageModel):
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
 
     def grid_of(self, size: Size) -> tuple[int, int]:
-        """See `VisionLanguageModel.grid_of`; a CLS token that is kept makes the image one row."""
-        vision = self.model.config.vision_config
-        side = vision.image_size // vision.patch_size
-        whole = self.model.config.vision_feature_select_strategy == "full"
-        return (1, side * side + 1) if whole else (side, side)
+        """See `VisionLanguageModel.grid_of`; with a CLS token or registers it is one row."""
+        return self.probed_grid
 
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
         """See `VisionLanguageModel.view_of`; CLIP's processor cuts a square out of the middle."""
@@ -48,12 +43,12 @@ class Llava(VisionLanguageModel):
     def see(self, images: Sequence[Image]) -> Seen:
         """See `VisionLanguageModel.see`."""
         pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
-        tower = self.model.model.vision_tower
+        tower, patch = self.model.model.vision_tower, self.model.config.vision_config.patch_size
         found = self.model.get_image_features(
             pixel_values=pixels.to(tower.device, tower.dtype), return_dict=True
         )
-        features = torch.cat(list(found.pooler_output))
-        return Seen(features, torch.tensor([self.grid_of(image.size) for image in images]))
+        grid = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+        return seen_features(list(found.pooler_output), [grid] * len(images))
 
 
 def centred_square(size: Size, side: int) -> tuple[float, float, float, float]:

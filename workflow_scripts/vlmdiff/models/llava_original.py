@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vlmdiff.models.batch import Seen
-from vlmdiff.models.chat import chat_texts
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.llava import Llava, centred_square
@@ -44,6 +43,8 @@ REQUIRED = {
     "mm_use_im_start_end": (False,),
     "mm_use_im_patch_token": (False,),
 }
+# A tokenizer that has it is Llama 3's, whose conversations are not Vicuna's.
+LLAMA_3 = "<|start_header_id|>"
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the "
     "user provides, and assist the user with a variety of tasks using natural language."
@@ -84,7 +85,7 @@ class LlavaOriginal(Llava):
         return subject
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
-        """See `VisionLanguageModel.texts`: LLaVA-MORE's Llama 3 chat, or Vicuna's where there is no template.
+        """See `Subject.texts`: LLaVA-MORE's Llama 3 chat, or Vicuna's for a Llama 2 without a template.
 
         The header of the assistant's turn is added, so that the answer is the next token.
         """
@@ -94,12 +95,12 @@ class LlavaOriginal(Llava):
         ]
         if not as_chat:
             return shown
-        if not self.tokenizer.chat_template:
+        if self.chat.template is None and LLAMA_3 not in self.tokenizer.get_vocab():
             return [f"{VICUNA_SYSTEM} USER: {prompt} ASSISTANT:" for prompt in shown]
-        chats = [
-            [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}] for prompt in shown
-        ]
-        return chat_texts(self.name, self.tokenizer, chats)
+        self.chat.check()
+        return self.chat.write(
+            [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}] for prompt in shown]
+        )
 
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
         """See `VisionLanguageModel.view_of`; a padded picture lies within the square of its longer side."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ class Loading:
         device_map: how accelerate spreads the weights over devices; None puts them on one device.
         vision_tower: folder of a vision tower that lies apart from the checkpoint; None if it does not.
         text_only: load the language model of a vision-language checkpoint, and no images.
+        chat: whether the model is asked in its chat format; base models have none.
+        prompt_date: what a chat template takes for today.
     """
 
     dtype: str = "float32"
@@ -36,12 +39,17 @@ class Loading:
     device_map: str | None = None
     vision_tower: str | None = None
     text_only: bool = False
+    chat: bool = True
+    prompt_date: date = date(2024, 7, 26)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Loading:
         """Take from a model's entry what concerns loading."""
         names = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in names})
+        found = {name: value for name, value in values.items() if name in names}
+        if "prompt_date" in found:  # a rule's params are plain values
+            found["prompt_date"] = date.fromisoformat(str(found["prompt_date"]))
+        return cls(**found)
 
     def options(self) -> dict[str, Any]:
         """Return arguments of `from_pretrained`; nothing is downloaded and no foreign code is run."""

@@ -17,7 +17,7 @@ from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
-from vlmdiff.models.vlm import VisionLanguageModel
+from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,23 +64,27 @@ class PaliGemma(VisionLanguageModel):
             )
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
-        """See `VisionLanguageModel.texts`; BOS follows the image, a newline ends a prompt."""
+        """See `Subject.texts`; BOS follows the image, a newline ends a prompt."""
         end = "\n" if as_chat else ""
         return [
             f"{self.image_token * shown}{self.tokenizer.bos_token}{prompt}{end}"
             for prompt, shown in zip(prompts, with_image, strict=True)
         ]
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts that already hold their BOS."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    def body(self, index: int, prompt: str, document: bool) -> str:
+        """See `Subject.body`; a question, too, is written without its own BOS."""
+        return super().body(index, prompt, document=True)
+
+    def begun(self, row: Sequence[int], prompt: str, document: bool) -> list[int]:
+        """See `Subject.begun`; the text already holds its BOS."""
+        return list(row)
 
     def assemble(
         self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
     ) -> Batch:
         """See `Subject.assemble`."""
         batch = super().assemble(rows, images, as_chat)
-        if as_chat:
+        if as_chat and self.chat.wanted:
             return batch
         # All that follows BOS is read from left to right.
         bos = (batch.token_type == BOS).int().argmax(dim=1)
@@ -97,8 +101,7 @@ class PaliGemma(VisionLanguageModel):
         pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
         tower = self.model.model.vision_tower
         found = self.model.get_image_features(pixels.to(tower.device, tower.dtype), return_dict=True)
-        features = torch.cat(list(found.pooler_output))
-        return Seen(features, torch.tensor([self.grid_of(image.size) for image in images]))
+        return seen_features(list(found.pooler_output), [self.grid_of(image.size) for image in images])
 
     def run_decoder(
         self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"]

@@ -15,7 +15,7 @@ from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
-from vlmdiff.models.vlm import VisionLanguageModel
+from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +46,7 @@ class QwenVL(VisionLanguageModel):
         tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         images = AutoImageProcessor.from_pretrained(folder, **FROM_FOLDER)
         # Qwen's own processor cannot be made without a reader of videos, which needs torchvision.
-        processor = LlavaProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
+        processor = LlavaProcessor(images, tokenizer)
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
 
     @property
@@ -73,7 +73,8 @@ class QwenVL(VisionLanguageModel):
         )
         depths = getattr(found, "deepstack_features", None)
         deepstack = None if not depths else torch.stack([torch.cat(list(one)) for one in depths])
-        return Seen(torch.cat(list(found.pooler_output)), grids[:, 1:] // self.merge, deepstack)
+        cut = (grids[:, 1:] // self.merge).tolist()
+        return seen_features(list(found.pooler_output), cut, deepstack=deepstack)
 
     def run_decoder(
         self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"]

@@ -8,9 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
-from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.chat import chat_format
+from vlmdiff.models.errors import LayoutError, SubjectError
+from vlmdiff.models.fingerprint import with_prompts
 from vlmdiff.models.internvl import InternVL
+from vlmdiff.models.layout import OTHERS, verified
 from vlmdiff.models.llava import Llava
 from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
@@ -54,13 +60,58 @@ def load_subject(
     check_checkpoint(name, family, folder)
     try:
         subject = FAMILIES[family].load(name, folder, loading)
+        subject.chat = chat_format(name, folder, subject.tokenizer, loading.prompt_date, loading.chat)
+        subject.fingerprint = with_prompts(subject.fingerprint, folder, subject.chat)
+    except LayoutError:
+        raise
     except Exception as error:  # damaged checkpoints make loaders fail in many ways
         raise not_read(folder, error) or SubjectError(
             f"model '{name}': {folder} cannot be loaded as family '{family}': {error}; {remedy(error)}"
         ) from error
     if loading.device_map is None:
         subject.model.to(device or available_device())
+    try:
+        check_parts(subject)
+    except LayoutError:
+        raise
+    except Exception as error:
+        raise SubjectError(
+            f"model '{name}': {folder} was loaded, but cannot run "
+            f"({' '.join(str(error).split())}); {remedy(error)}"
+        ) from error
     return OwnDecoder(subject) if loading.text_only else subject
+
+
+@torch.no_grad()
+def check_parts(subject: Subject) -> None:
+    """Find what a decoder's blocks add to the residual stream, and compare a language model's logits.
+
+    Raises:
+        LayoutError: naming what does not add up.
+    """
+    # Any tokens serve, but for image placeholders.
+    ids = [token for token in range(8) if token != getattr(subject, "image_id", None)][:4]
+    batch = make_batch([ids], subject.pad_id, subject.bos_id).to(subject.device)
+    subject.layout = verified(subject, batch)
+    if isinstance(subject, CausalLM):
+        check_logits(subject, batch)
+
+
+def check_logits(subject: CausalLM, batch: Batch) -> None:
+    """Refuse a language model whose class makes other logits of its head than we do.
+
+    Raises:
+        LayoutError: they are others.
+    """
+    expected = subject.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, -1]
+    found = subject.final_logits(batch).to(expected.device)
+    # The model's own logits may have 16 bits.
+    allowed = 32 * torch.finfo(expected.dtype).eps * float(expected.abs().max())
+    if float((found - expected).abs().max()) > allowed:
+        raise LayoutError(
+            f"model '{subject.name}': the logits of its head are not those that its class "
+            f"({type(subject.model).__name__}) returns, so it does something between; {OTHERS}"
+        )
 
 
 def remedy(error: Exception) -> str:
@@ -78,8 +129,6 @@ def remedy(error: Exception) -> str:
 
 def available_device() -> str:
     """Return "cuda" if there is a GPU, else "cpu"."""
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,13 +13,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vlmdiff.models.batch import Batch, token_types
+from vlmdiff.models.chat import ChatFormat
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.hooks import Edit, record_inputs, record_outputs, stop_after, whole
+from vlmdiff.models.layout import find_layout, head_width, part
 from vlmdiff.models.logits import precise_logits
+from vlmdiff.models.prompts import Prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from vlmdiff.models.loading import Loading
 
@@ -35,10 +39,14 @@ class Subject(ABC):
         model: the transformers model.
         tokenizer: its tokenizer.
         fingerprint: digest of weights and configuration, the same on every machine.
+        chat: how conversations are written.
+        layout: names of the decoder's parts.
+        context: most tokens of a sequence; None where positions have no end.
         model_types: `model_type` in config.json of the checkpoints that the family reads; empty: any.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
+    context_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings", "max_seq_len")
 
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str
@@ -46,11 +54,15 @@ class Subject(ABC):
         self.name, self.fingerprint = name, fingerprint
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
+        self.chat = ChatFormat(name)
+        self.layout = find_layout(name, self.decoder)
         config = model.config.get_text_config()
         self.d_model: int = config.hidden_size
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
-        self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+        limits = (getattr(config, key, None) for key in self.context_keys)
+        self.context: int | None = next((limit for limit in limits if limit), None)
+        self.d_head: int = head_width(name, self.attention_output(0), self.n_heads)
 
     @classmethod
     @abstractmethod
@@ -66,7 +78,7 @@ class Subject(ABC):
     @property
     @abstractmethod
     def decoder(self) -> nn.Module:
-        """The language model without its head: blocks in `.layers`, then the final norm."""
+        """The language model without its head: blocks, then the final norm (`vlmdiff.models.layout`)."""
 
     def prepare(self, prompts: Sequence[str], images: Sequence[Image | None], as_chat: bool = True) -> Batch:
         """Tokenize prompts, with their images, to a right-padded batch on the model's device.
@@ -74,8 +86,8 @@ class Subject(ABC):
         Args:
             prompts: one text a sample.
             images: one image, or None, a sample.
-            as_chat: put the prompt into the chat template with the generation prompt after it (if
-                the tokenizer has one); False: the raw text after BOS.
+            as_chat: put the prompt into the model's chat format, with the generation prompt after it, unless
+                the config says that the model has none; False: the raw text.
         """
         sizes = [None if image is None else image.size for image in images]
         return self.assemble(self.rows(prompts, sizes, as_chat), images, as_chat)
@@ -92,7 +104,6 @@ class Subject(ABC):
             as_chat: as it was for `rows`.
         """
 
-    @abstractmethod
     def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
     ) -> list[list[int]]:
@@ -102,7 +113,40 @@ class Subject(ABC):
             prompts: one text a sample.
             sizes: (width, height) in pixels of each sample's image, or None.
             as_chat: see `prepare`.
+
+        Raises:
+            PromptError: a prompt, or the size of an image, that the model cannot be shown.
+            SubjectError: the model has no chat format, and needs one.
         """
+        document = not (as_chat and self.chat.wanted)
+        bodies = [self.body(index, prompt, document) for index, prompt in enumerate(prompts)]
+        encoded = self.prompts.encode(self.texts(bodies, [size is not None for size in sizes], not document))
+        rows = [self.begun(row, prompt, document) for row, prompt in zip(encoded, prompts, strict=True)]
+        rows = [self.expanded(index, row, size) for index, (row, size) in enumerate(zip(rows, sizes))]
+        for index, row in enumerate(rows):
+            self.prompts.check(index, row, self.context, document)
+        return rows
+
+    @abstractmethod
+    def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
+        """Write prompts as the model expects them, with one image placeholder where there is an image."""
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """How texts become tokens."""
+        return Prompts(self.name, self.tokenizer, self.chat.template)
+
+    def body(self, index: int, prompt: str, document: bool) -> str:
+        """Return a prompt that holds no control tokens; `index` names it in errors."""
+        return self.prompts.body(prompt, document)
+
+    def begun(self, row: Sequence[int], prompt: str, document: bool) -> list[int]:
+        """Return a row of tokens with what begins a sequence, once."""
+        return self.prompts.begun(row, prompt, document)
+
+    def expanded(self, index: int, row: list[int], size: Size | None) -> list[int]:
+        """Return a row in which an image has all its tokens; models that cannot see leave it as it is."""
+        return row
 
     def lengths(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
@@ -195,10 +239,23 @@ class Subject(ABC):
         """Return the logits at the last real token of each sample, the only ones computed."""
         states = self.run_decoder(batch, self.embed(batch) if embeds is None else embeds)
         last = batch.last.to(states.device)
-        logits = precise_logits(self.model.lm_head, states[torch.arange(len(last), device=last.device), last])
-        # Gemma 2 squashes its logits.
-        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        logits = precise_logits(self.head, states[torch.arange(len(last), device=last.device), last])
+        return as_published(logits, self.model.config.get_text_config())
+
+    @property
+    def head(self) -> nn.Module:
+        """Linear layer from the final norm's output to logits."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def norm(self) -> nn.Module:
+        """Norm between the last block and the head."""
+        return part(self.decoder, self.layout.norm)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Decoder blocks."""
+        return part(self.decoder, self.layout.blocks)
 
     def run_decoder(self, batch: Batch, embeds: Tensor) -> Float[Tensor, "samples sequence d_model"]:
         """Run all blocks and the final norm on given embeddings; padding is masked."""
@@ -216,32 +273,32 @@ class Subject(ABC):
 
     def block(self, layer: int) -> nn.Module:
         """Decoder block; its output is the residual stream (samples, sequence, d_model)."""
-        return self.decoder.layers[layer]
+        return self.blocks[layer]
 
     def attention(self, layer: int) -> nn.Module:
         """Self-attention of a block; its output is a tuple (output, weights or None)."""
-        return self.block(layer).self_attn
+        return part(self.block(layer), self.layout.attention)
 
     def mlp(self, layer: int) -> nn.Module:
         """MLP of a block."""
-        return self.block(layer).mlp
+        return part(self.block(layer), self.layout.mlp)
 
     def writers(self, layer: int) -> tuple[nn.Module, nn.Module]:
         """Modules whose outputs a block adds to the residual stream: for attention and for the MLP.
 
-        Gemma 2 and 3 normalise both once more before adding them.
+        Where a model normalises both once more before adding them, these norms.
         """
-        block = self.block(layer)
-        if hasattr(block, "post_feedforward_layernorm"):
-            return block.post_attention_layernorm, block.post_feedforward_layernorm
-        return self.attention(layer), self.mlp(layer)
+        attention, mlp = (part(self.block(layer), name) for name in self.layout.writers)
+        return attention, mlp
 
     def attention_output(self, layer: int) -> nn.Module:
         """Output projection of attention; its input holds the heads side by side, `d_head` each."""
-        return self.attention(layer).o_proj
+        return part(self.attention(layer), self.layout.projection)
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts; BOS is added unless the text, as from a chat template, begins with it."""
-        bos = self.tokenizer.bos_token
-        has_bos = bool(bos) and all(text.startswith(bos) for text in texts)
-        return self.tokenizer(list(texts), add_special_tokens=not has_bos)["input_ids"]
+
+def as_published(logits: Float[Tensor, "n vocabulary"], config: PretrainedConfig) -> Tensor:
+    """Do to the head's output what a model does: Gemma squashes its logits, Cohere and Granite scale them."""
+    logits = logits * (getattr(config, "logit_scale", None) or 1.0)
+    logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap

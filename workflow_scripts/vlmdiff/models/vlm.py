@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.models.batch import Batch, Seen, make_batch
-from vlmdiff.models.chat import chat_texts
-from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.errors import PromptError, showing
 from vlmdiff.models.subject import Size, Subject
+
+# Beyond it a picture is a line: resized to a tower's height it would fill memory, and Qwen refuses it.
+LARGEST_RATIO = 200
+PICTURE_REMEDY = "replace the picture, or leave the sample out"
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,13 +65,29 @@ class VisionLanguageModel(Subject):
         """Run the vision tower and the projector on images, on the model's device."""
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
-        """Write prompts as the model expects them, with one image placeholder where there is an image."""
-        if not as_chat or not self.processor.chat_template:
+        """See `Subject.texts`."""
+        if not as_chat:
             return [
                 self.image_token * shown + prompt for prompt, shown in zip(prompts, with_image, strict=True)
             ]
-        chats = [user_turn(prompt, shown) for prompt, shown in zip(prompts, with_image, strict=True)]
-        return chat_texts(self.name, self.processor, chats)
+        self.chat.check()
+        return self.chat.write(
+            [user_turn(prompt, shown) for prompt, shown in zip(prompts, with_image, strict=True)]
+        )
+
+    def body(self, index: int, prompt: str, document: bool) -> str:
+        """See `Subject.body`.
+
+        Raises:
+            PromptError: the prompt itself contains the image placeholder.
+        """
+        if self.image_token in prompt:
+            raise PromptError(
+                index,
+                f"model '{self.name}': found its image placeholder in the prompt, expected none, because an "
+                f"image has its own; remove '{self.image_token}' from the prompts",
+            )
+        return super().body(index, prompt, document)
 
     @property
     def image_token(self) -> str:
@@ -78,19 +98,29 @@ class VisionLanguageModel(Subject):
     def assemble(
         self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
     ) -> Batch:
-        """See `Subject.assemble`."""
-        shown = [image for image in images if image is not None]
-        seen = self.see(shown) if shown else None
-        self.check_seen(seen, [self.grid_of(image.size) for image in shown])
+        """See `Subject.assemble`.
+
+        Raises:
+            PromptError: an image that cannot be read, or that has other tokens than its row has places.
+        """
+        shown = [index for index, image in enumerate(images) if image is not None]
+        seen = self.look_at(images, shown) if shown else None
+        self.check_seen(rows, seen, shown)
         return make_batch(rows, self.pad_id, self.bos_id, self.image_id, seen).to(self.device)
 
-    def rows(
-        self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
-    ) -> list[list[int]]:
-        """See `Subject.rows`; raw text follows its image, if there is one."""
-        rows = self.encode(self.texts(prompts, [size is not None for size in sizes], as_chat))
-        grids = [None if size is None else self.grid_of(size) for size in sizes]
-        return [self.expanded(row, grid) for row, grid in zip(rows, grids, strict=True)]
+    def look_at(self, images: Sequence[Image | None], shown: Sequence[int]) -> Seen:
+        """Run the tower on the images at some places of a batch; if it fails, name the first one at fault."""
+        try:
+            return self.see([images[index] for index in shown])
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            for index in shown:
+                with showing(
+                    self.name, index, f"the picture of {by(images[index].size)} pixels", PICTURE_REMEDY
+                ):
+                    self.see([images[index]])
+            raise
 
     def embed(self, batch: Batch) -> Float[Tensor, "samples sequence d_model"]:
         """See `Subject.embed`."""
@@ -101,31 +131,87 @@ class VisionLanguageModel(Subject):
             return embeds
         return embeds.masked_scatter(places, batch.seen.features.to(embeds))
 
-    def expanded(self, row: Sequence[int], grid: tuple[int, int] | None) -> list[int]:
-        """Repeat the image placeholder of a row of tokens, one for each image token.
+    def expanded(self, index: int, row: list[int], size: Size | None) -> list[int]:
+        """See `Subject.expanded`: repeat the placeholder, once for each image token.
 
         Raises:
-            SubjectError: the prompt itself contains the placeholder.
+            PromptError: an image that is too narrow, or not exactly one placeholder an image.
         """
-        expected = 0 if grid is None else 1
-        if list(row).count(self.image_id) != expected:
-            raise SubjectError(
-                f"model '{self.name}': found {list(row).count(self.image_id)} image placeholders in a prompt "
-                f"with {expected} images; remove '{self.image_token}' from the prompts"
+        found, expected = row.count(self.image_id), int(size is not None)
+        if found != expected:
+            raise PromptError(
+                index,
+                f"model '{self.name}': found {found} image placeholders in a prompt with {expected} images; "
+                f"correct the chat template, which writes '{self.image_token}'",
             )
-        if grid is None:
-            return list(row)
-        at = list(row).index(self.image_id)
-        return [*row[:at], *[self.image_id] * (grid[0] * grid[1]), *row[at + 1 :]]
+        if size is None:
+            return row
+        if max(size) > LARGEST_RATIO * min(size):
+            raise PromptError(
+                index,
+                f"model '{self.name}': found a picture of {by(size)} pixels, expected sides of at most "
+                f"{LARGEST_RATIO} to 1; {PICTURE_REMEDY}",
+            )
+        with showing(self.name, index, f"the picture of {by(size)} pixels", PICTURE_REMEDY):
+            rows, columns = self.grid_of(size)
+        at = row.index(self.image_id)
+        return [*row[:at], *[self.image_id] * (rows * columns), *row[at + 1 :]]
 
-    def check_seen(self, seen: Seen | None, grids: Sequence[tuple[int, int]]) -> None:
-        """Refuse a processor that cuts images otherwise than `grid_of` says."""
-        found = [] if seen is None else [tuple(grid) for grid in seen.grids.tolist()]
-        if found != list(grids):
-            raise SubjectError(
-                f"model '{self.name}': its processor cuts images into {found} tokens, its configuration "
-                f"says {list(grids)}; use the processor files that were published with the checkpoint"
-            )
+    def check_seen(self, rows: Sequence[Sequence[int]], seen: Seen | None, shown: Sequence[int]) -> None:
+        """Refuse images that have more or fewer tokens than their rows have places for.
+
+        Raises:
+            PromptError: naming the first of them.
+        """
+        counts = dict(zip(shown, [] if seen is None else seen.grids.prod(dim=1).tolist(), strict=True))
+        for index, row in enumerate(rows):
+            places, found = list(row).count(self.image_id), counts.get(index, 0)
+            if places != found:
+                raise PromptError(
+                    index,
+                    f"model '{self.name}': its tower makes {found} tokens of the picture, its prompt has "
+                    f"places for {places}; use the processor files that were published with the checkpoint",
+                )
+
+    @cached_property
+    def probed_grid(self) -> tuple[int, int]:
+        """Rows and columns of an image's tokens, where a tower makes equally many of all: seen, not said.
+
+        A tower may add registers to its patches, or have no CLS token to take away.
+        """
+        from PIL import Image as Images
+
+        side = square_side(self.model.config.vision_config.image_size)
+        with torch.no_grad():
+            rows, columns = self.see([Images.new("RGB", (side, side))]).grids[0].tolist()
+        return rows, columns
+
+
+def square_side(size: int | Sequence[int]) -> int:
+    """Return the longer side in pixels of what a tower reads."""
+    return size if isinstance(size, int) else max(size)
+
+
+def by(size: Size) -> str:
+    """Write width and height."""
+    return f"{size[0]} x {size[1]}"
+
+
+def seen_features(
+    features: Sequence[Float[Tensor, "tokens d_model"]], grids: Sequence[tuple[int, int]], **others: Any
+) -> Seen:
+    """Put what a tower made of some images together; an image whose tokens fill no such grid is one row.
+
+    Args:
+        features: of each image.
+        grids: rows and columns of the patches of each image.
+        others: see `Seen`.
+    """
+    counted = [
+        (rows, columns) if rows * columns == len(own) else (1, len(own))
+        for own, (rows, columns) in zip(features, grids, strict=True)
+    ]
+    return Seen(torch.cat(list(features)), torch.tensor(counted), **others)
 
 
 def user_turn(prompt: str, with_image: bool) -> list[dict[str, Any]]:
