@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.loading import FROM_FOLDER
+from vlmdiff.models.token_text import TokenTexts
 from vlmdiff.runtime.storage import not_read
 from vlmdiff.tables.causal import RANKING
 from vlmdiff.tables.features import FINAL_FEATURES, GALLERY, TOP_SAMPLES
@@ -28,22 +30,30 @@ class Span(NamedTuple):
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """Load a model's tokenizer without the model.
+    """Load a model's tokenizer without the model, as it reads a text alone: nothing is padded or cut.
 
     Raises:
-        SubjectError: the folder holds no tokenizer.json, or it is damaged.
+        SubjectError: the folder holds none, or it is damaged.
     """
     file = Path(folder) / "tokenizer.json"
-    if not file.is_file():
-        raise SubjectError(
-            f"{file}: not found, but it is needed to name the tokens of the top samples. Save the model's "
-            "fast tokenizer into that folder (AutoTokenizer.from_pretrained(...).save_pretrained(folder))."
-        )
     try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library has no class of its own for damaged files
-        damaged = SubjectError(f"{file}: no tokenizer ({error}); fetch or copy the checkpoint again")
+        tokenizer = Tokenizer.from_file(str(file)) if file.is_file() else converted(folder)
+    except Exception as error:  # the libraries have no class of their own for damaged files
+        damaged = SubjectError(
+            f"{file}: no tokenizer to name the tokens of the top samples ({' '.join(str(error).split())}); "
+            "fetch or copy the checkpoint again"
+        )
         raise not_read(file, error) or damaged from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def converted(folder: str | Path) -> Tokenizer:
+    """Return what transformers makes of a tokenizer that has other files, such as tokenizer.model."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, **FROM_FOLDER).backend_tokenizer
 
 
 def prompt_spans(tokenizer: Tokenizer, prompt: str) -> list[Span]:
@@ -80,7 +90,7 @@ def locate_tokens(tokenizer: Tokenizer, rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The rows with token, token_start and token_end; -1 where the token lies outside of the prompt.
     """
-    spans = [prompt_spans(tokenizer, prompt) for prompt in rows["prompt"]]
+    spans, texts = [prompt_spans(tokenizer, prompt) for prompt in rows["prompt"]], TokenTexts(tokenizer)
     start = prompt_start(spans, rows)
     places = []
     for row, token_id, position in zip(spans, rows["token_id"], rows["position"]):
@@ -88,7 +98,7 @@ def locate_tokens(tokenizer: Tokenizer, rows: pd.DataFrame) -> pd.DataFrame:
         inside = 0 <= place < len(row) and row[place].token_id == token_id
         places.append(row[place][1:] if inside else (-1, -1))
     return rows.assign(
-        token=[tokenizer.decode([token], skip_special_tokens=False).strip() for token in rows["token_id"]],
+        token=[texts.shown(token) for token in rows["token_id"]],
         token_start=[first for first, _ in places],
         token_end=[last for _, last in places],
     )

@@ -15,6 +15,8 @@ from vlmdiff.runtime.storage import not_read
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 # Older repositories have no safetensors; these are unpickled with `weights_only`, which runs no code.
 PICKLED = "pytorch_model*.bin"
+# The one folder of a repository that is read: chat templates beside the default one.
+TEMPLATES = "additional_chat_templates"
 log = logging.getLogger(__name__)
 
 
@@ -44,13 +46,19 @@ def fetch_checkpoint(source: str, folder: str | Path) -> None:
             f"{wanted.revision}; choose a repository with the whole model's weights"
         )
     with replacing_folder(target) as made:
-        files = sorted(path for path in snapshot.iterdir() if path.is_file())
-        for path in files:
-            if path.name == "config.json":
-                shutil.copyfile(path, made / path.name)
+        files = sorted(
+            path.relative_to(snapshot)
+            for path in [*snapshot.iterdir(), *(snapshot / TEMPLATES).glob("*.jinja")]
+            if path.is_file()
+        )
+        for name in files:
+            (made / name).parent.mkdir(exist_ok=True)
+            if name == Path("config.json"):
+                shutil.copyfile(snapshot / name, made / name)
             else:
-                (made / path.name).symlink_to(path.resolve())
-        write_record(made / "hub.json", wanted, commit_of(snapshot), files)
+                (made / name).symlink_to((snapshot / name).resolve())
+        sizes = {str(name): (snapshot / name).stat().st_size for name in files}
+        write_record(made / "hub.json", wanted, commit_of(snapshot), sizes)
         commit = {"repository": wanted.repository, "commit": commit_of(snapshot)}
         (made / "commit.json").write_text(json.dumps(commit) + "\n")
     log.info("%s: %d files of commit %s", target, len(files), commit_of(snapshot))
@@ -72,12 +80,12 @@ def recorded_commit(folder: Path, wanted: HubSource) -> str | None:
         return None
 
 
-def write_record(file: Path, source: HubSource, commit: str, files: list[Path]) -> None:
-    """Write what a folder was filled with."""
+def write_record(file: Path, source: HubSource, commit: str, sizes: dict[str, int]) -> None:
+    """Write what a folder was filled with; `sizes` are bytes by file."""
     values = {
         "repository": source.repository,
         "revision": source.revision,
         "commit": commit,
-        "files": {path.name: path.stat().st_size for path in files},
+        "files": sizes,
     }
     file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -62,6 +62,7 @@ def load_subject(
         subject = FAMILIES[family].load(name, folder, loading)
         subject.chat = chat_format(name, folder, subject.tokenizer, loading.prompt_date, loading.chat)
         subject.fingerprint = with_prompts(subject.fingerprint, folder, subject.chat)
+        check_vocabulary(subject)
     except LayoutError:
         raise
     except Exception as error:  # damaged checkpoints make loaders fail in many ways
@@ -114,11 +115,30 @@ def check_logits(subject: CausalLM, batch: Batch) -> None:
         )
 
 
+def check_vocabulary(subject: Subject) -> None:
+    """Refuse a tokenizer that lacks the model's BOS, as a tokenizer.model without its special tokens does.
+
+    Raises:
+        SubjectError: naming the token and what there is.
+    """
+    bos, known = getattr(subject.model.config.get_text_config(), "bos_token_id", None), len(subject.tokenizer)
+    if isinstance(bos, int) and bos >= known:
+        raise SubjectError(
+            f"its tokenizer has {known} tokens, but config.json says that token {bos} begins a text: special "
+            "tokens are missing; add tokenizer.json and tokenizer_config.json of the published checkpoint"
+        )
+
+
 def remedy(error: Exception) -> str:
     """Say what to do about a checkpoint that cannot be loaded."""
     text = str(error)
     if "attn_implementation" in text:
         return "set `attention: eager` in the model's entry"
+    if any(library in text for library in ("tiktoken", "sentencepiece", "protobuf")):
+        return (
+            "the tokenizer has no tokenizer.json, and what reads its tokenizer.model is not installed: "
+            "install envs/requirements.txt, or save the tokenizer with `save_pretrained` where it can be read"
+        )
     if "trust_remote_code" in text or "auto_map" in text:
         return (
             "code of a model's repository is never run: use a checkpoint in the format of transformers' own "

@@ -67,6 +67,11 @@ class TokenTexts:
             return text
         return repr(text) if visible(text) else ascii(text)
 
+    def shown(self, token: int) -> str:
+        """Write a token as it looks in a sentence whose place a figure marks: without blanks around it."""
+        text = self.text(token)
+        return text.strip() if isinstance(text, str) and plain(text.strip()) else self.name(token)
+
 
 def alphabet(backend: Tokenizer) -> str:
     """Tell how pieces are spelled: `bytes` in GPT-2's alphabet, SentencePiece's `blanks`, or `words`."""

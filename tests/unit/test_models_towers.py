@@ -1,0 +1,246 @@
+"""Counts of image tokens come from the tower; features of a sample lie at its own image's places."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_internvl
+import tiny_llava_original
+import tiny_models
+import tiny_paligemma
+import tiny_qwen_vl
+import torch
+from PIL import Image
+from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from vlmdiff.activations.tokens import IMAGE
+from vlmdiff.data.batching import prepare_batches, sample_rows
+from vlmdiff.data.samples import Sample
+from vlmdiff.models.errors import PromptError, SubjectError
+from vlmdiff.models.llava_original import padded_to_square
+from vlmdiff.models.registry import load_subject
+
+PROMPTS = [
+    "what colour is the circle ?",
+    "the red circle is left of the blue square ?",
+    "describe this image .",
+]
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": tiny_models.IMAGE_PIXELS,
+    "patch_size": tiny_models.PATCH_PIXELS,
+    "initializer_range": 0.2,
+}
+# Tower, selected features, and the grid of nine patches with what is beside them.
+TOWERS = {
+    "clip": ("clip_vision_model", {}, "default", (3, 3)),
+    "clip with cls": ("clip_vision_model", {}, "full", (1, 10)),
+    "siglip": ("siglip_vision_model", {}, "full", (3, 3)),
+    "siglip without its first patch": ("siglip_vision_model", {}, "default", (1, 8)),
+    "dinov2": ("dinov2", {}, "default", (3, 3)),
+    "dinov2 with registers": ("dinov2_with_registers", {"num_register_tokens": 4}, "default", (1, 13)),
+    "all of dinov2": ("dinov2_with_registers", {"num_register_tokens": 4}, "full", (1, 14)),
+}
+
+
+def build(folder: Path, kind: str, values: dict, strategy: str) -> Path:
+    """Save a random LLaVA with a tower of some kind; its files say nine tokens an image."""
+    tokenizer = tiny_models.tiny_tokenizer()
+    config = LlavaConfig(
+        vision_config=AutoConfig.for_model(kind, **TOWER, **values),
+        text_config=tiny_models.tiny_text_config(tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=9,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy=strategy,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlavaForConditionalGeneration(config)
+        for parameter in model.model.vision_tower.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    tiny_models.tiny_processor(tokenizer).save_pretrained(folder)
+    return folder
+
+
+def pictures(count: int) -> list[Image.Image]:
+    """Return pictures that no tower takes for one another."""
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 36, 36, 3), generator=noise, dtype=torch.uint8).numpy()
+    return [Image.fromarray(one) for one in pixels]
+
+
+def check_alignment(subject, prompts, images) -> None:
+    """What the tower makes of a sample's own image stands at its own places, in whatever company."""
+    batch = subject.prepare(prompts, images)
+    embeds = subject.embed(batch)
+    for row, image in enumerate(images):
+        places = batch.token_type[row] == IMAGE
+        if image is None:
+            assert not places.any()
+            continue
+        expected = subject.see([image]).features
+        torch.testing.assert_close(embeds[row, places], expected.to(embeds), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_features_of_any_tower_are_where_they_belong(name, tmp_path):
+    kind, values, strategy, grid = TOWERS[name]
+    subject = load_subject("vlm", {"family": "llava"}, build(tmp_path, kind, values, strategy), "cpu")
+    images = pictures(3)
+    images[1] = None
+    assert subject.grid_of((36, 36)) == grid
+    assert subject.rows(PROMPTS[:1], [(36, 36)])[0].count(subject.image_id) == grid[0] * grid[1]
+    batch = subject.prepare(PROMPTS, images)
+    assert batch.seen.grids.tolist() == [list(grid)] * 2
+    check_alignment(subject, PROMPTS, images)
+    inputs = subject.processor.image_processor([images[0]], return_tensors="pt")
+    own = subject.model.get_image_features(inputs.pixel_values, return_dict=True).pooler_output[0]
+    torch.testing.assert_close(batch.seen.features[: len(own)], own)
+
+
+def test_a_tower_of_many_sizes_is_refused(tmp_path):
+    folder = build(tmp_path, "pixtral", {"head_dim": 8}, "full")
+    with pytest.raises(SubjectError, match="vision tower 'pixtral' reads pictures at their own size"):
+        load_subject("vlm", {"family": "llava"}, folder, "cpu")
+
+
+BUILDERS = {
+    "llava": (tiny_models.build_tiny_vlm, {}),
+    "llava_original": (tiny_llava_original.build, {}),
+    "paligemma": (tiny_paligemma.build, {"attention": "eager"}),
+    "qwen_vl": (tiny_qwen_vl.build, {}),
+    "internvl": (tiny_internvl.build, {}),
+}
+
+
+@pytest.fixture(scope="module", params=BUILDERS)
+def subject(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp(request.param)
+    build_family, spec = BUILDERS[request.param]
+    spec = {"family": request.param, **spec}
+    if request.param == "llava_original":
+        spec["vision_tower"] = str(tiny_llava_original.build_tower(root / "tower"))
+    return load_subject("vlm", spec, build_family(root / "vlm"), "cpu")
+
+
+def shown(subject) -> list[Image.Image]:
+    """Return pictures of several shapes, where a family reads them."""
+    images = pictures(2)
+    wide = images[1] if subject.__class__.__name__ == "Llava" else images[1].resize((84, 56))
+    return [images[0], wide]
+
+
+def test_every_family_aligns_images_with_their_samples(subject):
+    images = shown(subject)
+    check_alignment(subject, PROMPTS, [images[0], None, images[1]])
+    check_alignment(subject, PROMPTS, [images[1], images[0], images[1]])
+
+
+def test_every_family_refuses_more_or_fewer_places_than_tokens(subject):
+    """Also where two samples' mistakes cancel, so that all places together are as many as all tokens."""
+    images = shown(subject)
+    first, second = subject.rows(PROMPTS[:2], [image.size for image in images])
+    place = second.index(subject.image_id)
+    longer, shorter = [*second[:place], subject.image_id, *second[place:]], list(first)
+    shorter.remove(subject.image_id)
+    for rows, index in (([first, longer], 1), ([shorter, longer], 0), ([shorter, second], 0)):
+        with pytest.raises(
+            PromptError, match="its tower makes .* tokens of the picture, .* places for"
+        ) as caught:
+            subject.assemble(rows, images)
+        assert caught.value.index == index
+    with pytest.raises(PromptError, match="its tower makes 0 tokens"):
+        subject.assemble([first, second], [images[0], None])
+
+
+def test_a_processor_that_cuts_pictures_otherwise_is_refused(tmp_path):
+    """A Dinov2 takes pictures of any size: files of another checkpoint make it see other tokens."""
+    folder = build(tmp_path, "dinov2", {}, "default")
+    subject = load_subject("vlm", {"family": "llava"}, folder, "cpu")
+    with pytest.raises(PromptError, match="makes 12 tokens of the picture, its prompt has places for 9"):
+        subject.prepare(PROMPTS[:1], [Image.new("RGB", (36, 48))])
+
+
+def test_padding_puts_a_picture_into_the_middle_of_its_square():
+    """Wide, high, of odd difference: by pixel, the first at the corner of none of them."""
+    colour = (1, 2, 3)
+    for size, corner in (((6, 2), (0, 2)), ((2, 6), (2, 0)), ((5, 2), (0, 1)), ((2, 5), (1, 0))):
+        square = padded_to_square(Image.new("RGB", size, "white"), colour)
+        assert square.size == (max(size), max(size))
+        for x in range(square.width):
+            for y in range(square.height):
+                inside = corner[0] <= x < corner[0] + size[0] and corner[1] <= y < corner[1] + size[1]
+                assert square.getpixel((x, y)) == ((255, 255, 255) if inside else colour)
+
+
+def samples_of(folder: Path, prompts: list[str], images: list[Image.Image | None]) -> list[Sample]:
+    """Save pictures, and return one sample a prompt."""
+    found = []
+    for index, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+        name = None if image is None else f"{index}.png"
+        if image is not None:
+            image.save(folder / name)
+        found.append(Sample(sample_id=f"s{index}", image=name, prompt=prompt, group="g", folder=folder))
+    return found
+
+
+def test_errors_name_the_sample_and_its_file(subject, tmp_path):
+    line = Image.new("RGB", (402, 2))
+    cases = {
+        f"what is {subject.image_token} ?": (
+            pictures(1)[0],
+            f"remove '{subject.image_token}' from the prompts",
+        ),
+        "what is it ?": (line, "found a picture of 402 x 2 pixels, expected sides of at most 200 to 1"),
+        "what ? " * 1200: (None, "tokens, expected at most"),
+    }
+    for prompt, (image, words) in cases.items():
+        samples = samples_of(tmp_path, ["where is it ?", prompt], [None, image])
+        with pytest.raises(SubjectError) as caught:
+            sample_rows(subject, samples)
+        message = str(caught.value)
+        assert message.startswith(f"{tmp_path / 'samples.jsonl'}: sample 's1'")
+        assert words in message
+        assert ("with image '1.png'" in message) == (image is not None)
+        assert "\n" not in message
+
+
+def test_a_picture_that_the_processor_refuses_is_named(subject, tmp_path, monkeypatch):
+    """Whatever it says, in however many lines, and though the others of its batch are whole."""
+    reader = type(subject.processor.image_processor)
+    own, bad = reader.__call__, shown(subject)[0]
+
+    def refusing(self, images, **values):
+        if any(image.getpixel((0, 0)) == (9, 9, 9) for image in images):
+            raise ValueError("mean must have 3 elements\nif it is an iterable")
+        return own(self, images, **values)
+
+    monkeypatch.setattr(reader, "__call__", refusing)
+    black = Image.new("RGB", bad.size, (9, 9, 9))
+    samples = samples_of(tmp_path, PROMPTS, [bad, black, bad])
+    with pytest.raises(SubjectError) as caught:
+        list(prepare_batches(subject, samples, 4096))
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'samples.jsonl'}: sample 's1' with image '1.png': model 'vlm'")
+    assert "(ValueError: mean must have 3 elements if it is an iterable); replace the picture" in message
+    assert "\n" not in message
+
+
+def test_a_tower_whose_patches_cannot_be_shuffled_is_refused(tmp_path):
+    """Seven patches a side do not make pairs."""
+    folder = tiny_internvl.build(tmp_path / "vlm")
+    file = folder / "preprocessor_config.json"
+    values = json.loads(file.read_text())
+    values["size"] = {"height": 98, "width": 98}
+    file.write_text(json.dumps(values))
+    subject = load_subject("vlm", {"family": "internvl"}, folder, "cpu")
+    with pytest.raises(PromptError, match=r"the picture of 36 x 36 pixels cannot be read|tower makes"):
+        subject.prepare(PROMPTS[:1], pictures(1))
