@@ -17,7 +17,7 @@ def byte_level() -> Tokenizer:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    texts = [" left left left 's 's", "left", "left", "猫 🐈", "a\u200bb", "\n\n\n\n", "é é"] * 5
+    texts = [" left left left", "left's left's", "left", "猫 🐈", "a\u200bb", "\n\n\n\n", "é é"] * 5
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)

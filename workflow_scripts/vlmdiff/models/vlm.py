@@ -198,7 +198,7 @@ def by(size: Size) -> str:
 
 
 def seen_features(
-    features: Sequence[Float[Tensor, "tokens d_model"]], grids: Sequence[tuple[int, int]], **others: Any
+    features: Sequence[Float[Tensor, "_ d_model"]], grids: Sequence[Sequence[int]], **others: Any
 ) -> Seen:
     """Put what a tower made of some images together; an image whose tokens fill no such grid is one row.
 
@@ -208,7 +208,7 @@ def seen_features(
         others: see `Seen`.
     """
     counted = [
-        (rows, columns) if rows * columns == len(own) else (1, len(own))
+        [rows, columns] if rows * columns == len(own) else [1, len(own)]
         for own, (rows, columns) in zip(features, grids, strict=True)
     ]
     return Seen(torch.cat(list(features)), torch.tensor(counted), **others)
