@@ -43,6 +43,7 @@ OTHER: dict[str, Any] = {
     "models.*.family": {"causal_lm": "llava", "llava": "causal_lm"},
     "models.*.path": "world:vlm_25",
     "models.*.vision_tower": "resources/world/vlm",
+    "models.*.prompt_date": "2025-01-01",
     "models.*.dtype": "bfloat16",
     "models.*.attention": "eager",
     "models.*.device_map": "auto",

@@ -172,13 +172,16 @@ def test_offline_reads_the_cache_and_says_what_is_not_there(tmp_path):
 def test_only_pickled_weights_are_read_where_there_are_no_others(tmp_path):
     made = tmp_path / "made"
     made.mkdir()
-    names = ("config.json", "pytorch_model.bin", "tf_model.h5")
+    names = ("config.json", "pytorch_model.bin", "tf_model.h5", "additional_chat_templates/rag.jinja")
+    (made / "additional_chat_templates").mkdir()
     for name in names:
         (made / name).write_bytes(b"{}")
     write_hub_cache(tmp_path / "home" / "hub", "who/old", {n: made / n for n in names}, COMMIT)
     status, output = python(fetch("hub:who/old", tmp_path / "vlm"), tmp_path / "home", HF_HUB_OFFLINE="1")
     assert status == 0, output
     assert (tmp_path / "vlm" / "pytorch_model.bin").is_symlink()
+    assert (tmp_path / "vlm" / "additional_chat_templates" / "rag.jinja").read_bytes() == b"{}"
+    assert not (tmp_path / "vlm" / "tf_model.h5").exists()
 
 
 @pytest.mark.parametrize("text", ["hub:", "hub:name", "hub:a/b/c", "hub:/b@main"])

@@ -16,6 +16,8 @@ from damage import tries
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
+from vlmdiff.models.batch import make_batch
 from vlmdiff.models.errors import PromptError, SubjectError
 from vlmdiff.models.registry import load_subject
 
@@ -224,3 +226,12 @@ def test_a_prompt_longer_than_the_context_is_refused(llama):
     assert len(subject.rows([text], [None], as_chat=False)[0]) == 1024
     with pytest.raises(SubjectError, match="found 1025 tokens, expected at most 1024, its context"):
         subject.rows([text + "?"], [None], as_chat=False)
+
+
+def test_only_the_first_bos_of_a_sequence_is_bos():
+    """Documents packed into one, and turns of a chat whose mark is BOS, hold more of them: they are text."""
+    batch = make_batch([[1, 5, 1, 6, 1], [4, 4, 1, 5]], pad_id=1, bos_id=1, image_id=4)
+    assert batch.token_type.tolist() == [
+        [BOS, TEXT, TEXT, TEXT, TEXT],
+        [IMAGE, IMAGE, BOS, TEXT, PADDING],
+    ]

@@ -41,7 +41,7 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     except Exception as error:  # the libraries have no class of their own for damaged files
         damaged = SubjectError(
             f"{file}: no tokenizer to name the tokens of the top samples ({' '.join(str(error).split())}); "
-            "fetch or copy the checkpoint again"
+            "fetch the checkpoint again, or save its tokenizer there with `save_pretrained`"
         )
         raise not_read(file, error) or damaged from error
     tokenizer.no_padding()
