@@ -200,3 +200,17 @@ def test_texts_are_those_of_transformers(tmp_path):
     chat = [{"role": "user", "content": QUESTION}]
     expected = subject.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     assert subject.chat.write([chat]) == [expected]
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages[0]['content'] }}", "{{ messages[0]['role'] }}: say something"]
+)
+def test_a_template_that_does_not_write_the_question_is_refused(tmp_path, template):
+    """One for plain texts writes the parts of a message as Python does; another leaves them out."""
+    folder = tiny_qwen_vl.build(tmp_path / "vlm")
+    in_jinja(folder, template)
+    subject = load_subject("vlm", {"family": "qwen_vl"}, folder, "cpu")
+    with pytest.raises(
+        SubjectError, match="its chat template cannot write a question .*ValueError: it wrote"
+    ):
+        subject.rows([QUESTION], [None])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
@@ -54,8 +54,8 @@ class ChatFormat:
         remedy = "correct chat_template in the checkpoint's folder, or fetch it again"
         texts = []
         for index, chat in enumerate(chats):
-            with showing(self.model, index, "its chat template cannot write a question: the prompt", remedy):
-                texts.append(self.render(chat))
+            with showing(self.model, index, "its chat template cannot write a question", remedy):
+                texts.append(written(chat, self.render(chat)))
         return texts
 
     def render(self, chat: list[dict[str, Any]]) -> str:
@@ -87,6 +87,19 @@ class ChatFormat:
                 "with `chat: true`; copy the file with the template into the checkpoint's folder, or set "
                 f"models.{self.model}.chat: false if the model was trained on raw text alone"
             )
+
+
+def written(chat: Sequence[Mapping[str, Any]], text: str) -> str:
+    """Return what a template wrote, if the question stands in it.
+
+    Raises:
+        ValueError: it does not; a template for plain texts, say, writes the list of a message's parts.
+    """
+    content = chat[-1]["content"]
+    question = content if isinstance(content, str) else content[-1]["text"]
+    if question.strip() not in text or (question is not content and "{'type'" in text):
+        raise ValueError(f"it wrote {text[-200:]!r}, expected a text with the question")
+    return text
 
 
 def chat_format(

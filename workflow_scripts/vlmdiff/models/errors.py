@@ -33,7 +33,7 @@ def showing(model: str, index: int, what: str, remedy: str) -> Iterator[None]:
     Args:
         model: name of the model in the config.
         index: which prompt.
-        what: what was being read.
+        what: what cannot be done.
         remedy: what to do about it.
 
     Raises:
@@ -45,4 +45,4 @@ def showing(model: str, index: int, what: str, remedy: str) -> Iterator[None]:
         raise
     except Exception as error:  # libraries refuse texts and pictures in many ways
         said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PromptError(index, f"model '{model}': {what} cannot be read ({said}); {remedy}") from error
+        raise PromptError(index, f"model '{model}': {what} ({said}); {remedy}") from error

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Tokens are compared with and without special ones around this text.
 PROBE = "a"
 REMEDY = "correct the prompt"
+CONTROL_REMEDY = "take the control token out of the prompt"
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ class Prompts:
             )["input_ids"]
         except Exception:
             for index, text in enumerate(texts):
-                with showing(self.model, index, "the prompt", REMEDY):
+                with showing(self.model, index, "the prompt cannot be read", REMEDY):
                     self.tokenizer([text], add_special_tokens=False)
             raise
         for index, text in enumerate(texts):
             if marked(text):
-                with showing(self.model, index, "the prompt", "take the control token out of the prompt"):
+                with showing(self.model, index, "the prompt cannot be read", CONTROL_REMEDY):
                     rows[index] = encode_marked_chat(self.tokenizer, text)
         return rows
 

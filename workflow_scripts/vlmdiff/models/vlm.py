@@ -116,9 +116,7 @@ class VisionLanguageModel(Subject):
             raise
         except Exception:
             for index in shown:
-                with showing(
-                    self.name, index, f"the picture of {by(images[index].size)} pixels", PICTURE_REMEDY
-                ):
+                with showing(self.name, index, unreadable(images[index].size), PICTURE_REMEDY):
                     self.see([images[index]])
             raise
 
@@ -152,7 +150,7 @@ class VisionLanguageModel(Subject):
                 f"model '{self.name}': found a picture of {by(size)} pixels, expected sides of at most "
                 f"{LARGEST_RATIO} to 1; {PICTURE_REMEDY}",
             )
-        with showing(self.name, index, f"the picture of {by(size)} pixels", PICTURE_REMEDY):
+        with showing(self.name, index, unreadable(size), PICTURE_REMEDY):
             rows, columns = self.grid_of(size)
         at = row.index(self.image_id)
         return [*row[:at], *[self.image_id] * (rows * columns), *row[at + 1 :]]
@@ -190,6 +188,11 @@ class VisionLanguageModel(Subject):
 def square_side(size: int | Sequence[int]) -> int:
     """Return the longer side in pixels of what a tower reads."""
     return size if isinstance(size, int) else max(size)
+
+
+def unreadable(size: Size) -> str:
+    """Say which picture cannot be read."""
+    return f"the picture of {by(size)} pixels cannot be read"
 
 
 def by(size: Size) -> str:
