@@ -263,7 +263,12 @@ def paligemma2(root: Path) -> dict[str, Any]:
     return {
         "experiment": "tiny_paligemma2",
         "models": {
-            "base_lm": {"family": "causal_lm", "path": "hub:google/gemma-2-2b@main", "attention": "eager"},
+            "base_lm": {
+                "family": "causal_lm",
+                "path": "hub:google/gemma-2-2b@main",
+                "chat": False,
+                "attention": "eager",
+            },
             "vlm": {
                 "family": "paligemma",
                 "path": "hub:google/paligemma2-3b-mix-448@main",

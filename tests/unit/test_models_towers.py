@@ -13,7 +13,7 @@ import tiny_paligemma
 import tiny_qwen_vl
 import torch
 from PIL import Image
-from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipImageProcessorPil
 
 from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.data.batching import prepare_batches, sample_rows
@@ -104,6 +104,17 @@ def test_features_of_any_tower_are_where_they_belong(name, tmp_path):
     inputs = subject.processor.image_processor([images[0]], return_tensors="pt")
     own = subject.model.get_image_features(inputs.pixel_values, return_dict=True).pooler_output[0]
     torch.testing.assert_close(batch.seen.features[: len(own)], own)
+
+
+def test_a_siglip_processor_shows_the_whole_picture(tmp_path):
+    """As llava-interleave has it: resized to the tower's square, never cropped."""
+    folder = build(tmp_path, "siglip_vision_model", {}, "full")
+    subject = load_subject("vlm", {"family": "llava"}, folder, "cpu")
+    subject.processor.image_processor = SiglipImageProcessorPil(size={"height": 36, "width": 36})
+    wide = pictures(1)[0].resize((90, 40))
+    batch = subject.prepare(PROMPTS[:1], [wide])
+    assert batch.seen.grids.tolist() == [[3, 3]]
+    assert subject.view_of(wide.size) == (0.0, 0.0, 1.0, 1.0)
 
 
 def test_a_tower_of_many_sizes_is_refused(tmp_path):

@@ -47,7 +47,9 @@ class Llava(VisionLanguageModel):
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
         """See `VisionLanguageModel.view_of`; CLIP's processor cuts a square out of the middle."""
         reader = self.processor.image_processor
-        cropped = reader.do_center_crop and reader.do_resize and reader.size.get("shortest_edge")
+        # SigLIP's processor knows no cropping.
+        crops = getattr(reader, "do_center_crop", False)
+        cropped = crops and reader.do_resize and reader.size.get("shortest_edge")
         return centred_square(size, min(size)) if cropped else (0.0, 0.0, 1.0, 1.0)
 
     def see(self, images: Sequence[Image]) -> Seen:
