@@ -121,8 +121,10 @@ def check_vocabulary(subject: Subject) -> None:
     Raises:
         SubjectError: naming the token and what there is.
     """
-    bos, known = getattr(subject.model.config.get_text_config(), "bos_token_id", None), len(subject.tokenizer)
-    if isinstance(bos, int) and bos >= known:
+    config, known = subject.model.config.get_text_config(), len(subject.tokenizer)
+    bos = getattr(config, "bos_token_id", None)
+    # Qwen's configuration names a BOS that neither its tokenizer nor its smaller relatives' vocabularies have.
+    if isinstance(bos, int) and known <= bos < config.vocab_size:
         raise SubjectError(
             f"its tokenizer has {known} tokens, but config.json says that token {bos} begins a text: special "
             "tokens are missing; add tokenizer.json and tokenizer_config.json of the published checkpoint"
