@@ -123,7 +123,7 @@ def check_vocabulary(subject: Subject) -> None:
     """
     config, known = subject.model.config.get_text_config(), len(subject.tokenizer)
     bos = getattr(config, "bos_token_id", None)
-    # Qwen's configuration names a BOS that neither its tokenizer nor its smaller relatives' vocabularies have.
+    # Qwen's configuration names a BOS that its tokenizer and smaller relatives do not have.
     if isinstance(bos, int) and known <= bos < config.vocab_size:
         raise SubjectError(
             f"its tokenizer has {known} tokens, but config.json says that token {bos} begins a text: special "
