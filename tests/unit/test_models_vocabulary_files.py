@@ -48,7 +48,7 @@ def pieces(folder):
         hard_vocab_limit=False,
         minloglevel=2,
     )
-    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    marks = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True}
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", **marks}))
     return sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
 
