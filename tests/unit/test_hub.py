@@ -181,7 +181,6 @@ def test_only_pickled_weights_are_read_where_there_are_no_others(tmp_path):
     assert status == 0, output
     assert (tmp_path / "vlm" / "pytorch_model.bin").is_symlink()
     assert (tmp_path / "vlm" / "additional_chat_templates" / "rag.jinja").read_bytes() == b"{}"
-    assert not (tmp_path / "vlm" / "tf_model.h5").exists()
 
 
 @pytest.mark.parametrize("text", ["hub:", "hub:name", "hub:a/b/c", "hub:/b@main"])
