@@ -98,7 +98,7 @@ class Bench:
             os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     def chosen(self, mutation: Mutation, test_files: Sequence[Path]) -> list[tuple[str, dict]]:
-        """Return the tests that call the changed function, for other lines the module; short ones first."""
+        """Return the tests that call the changed function, for other lines the module; narrow ones first."""
         tests = {name: note for file in test_files for name, note in self.tests[file].items()}
         place = enclosing(mutation)
         module = str(mutation.file.relative_to("workflow_scripts"))
@@ -111,7 +111,8 @@ class Bench:
         # Compiled loops, fields of settings and child processes are not seen.
         if not chosen or "kernels" in mutation.file.parts:
             chosen |= {name: note for name, note in tests.items() if name not in chosen}
-        return sorted(chosen.items(), key=lambda item: item[1]["seconds"])
+        # A test that calls little besides is likely to be about the function, and quick.
+        return sorted(chosen.items(), key=lambda item: (len(item[1]["called"]), item[1]["seconds"]))
 
     def preparation(self, mutation: Mutation) -> Callable[[], None]:
         """Return what a child does before its tests: exchange functions, or forget all modules."""

@@ -69,7 +69,9 @@ def test_ablation_writes_the_mean_into_the_head_on_text_only(subject, samples):
     means = head_means(subject, samples, [0, 1, 2], 512)
     batch = next(prepare_batches(subject, samples, 512))[1]
     clean = head_values(subject, batch, [1], subject.embed(batch))[1]
-    with HeadAblation(subject, [(1, 2)], means)(batch), recorded_heads(subject, [1]) as edited:
+    # The head of another block does not count here.
+    heads = [(1, 2), (2, 0)]
+    with HeadAblation(subject, heads, means)(batch), recorded_heads(subject, [1]) as edited:
         subject.residuals(batch, [1])
     text = batch.token_type == TEXT
     torch.testing.assert_close(edited[1][text][:, 16:24], means[1][16:24].expand(int(text.sum()), 8))
@@ -170,6 +172,8 @@ def run_jobs(folder, model_path, dataset, features):
         {"concept": "c", "rank": rank, "layer": layer, "feature": feature}
         for rank, (layer, feature) in enumerate(features)
     ]
+    # One more is ranked than is traced.
+    rows += [{"concept": "c", "rank": len(features), "layer": 0, "feature": 9}] if features else []
     path = {name: str(folder / f"{name}.csv") for name in (
         "ranking", "attribution", "scores", "patching", "agreement", "head_ablation", "attention"
     )}  # fmt: skip
