@@ -20,6 +20,7 @@ from mutation.catalogue import Mutation, Room, read_rooms
 from mutation.operators import ROOMS, room_faults, sample
 
 ENOUGH = 0.9
+TOLD = 50  # faults after which a line says how far it is
 COLUMNS = {"faults": 8, "caught": 8, "by time": 9, "survived": 10, "broken": 8, "score": 9}
 
 
@@ -29,7 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--room", nargs="+", help="of these rooms only")
     parser.add_argument("--only", nargs="+", help="faults whose name holds one of these texts")
     parser.add_argument(
-        "--generated", type=int, default=0, help="also as many faults made by rule, a random sample"
+        "--generated", type=int, default=100, help="as many faults made by rule, a random sample"
     )
     parser.add_argument("--seed", type=int, default=0, help="of that sample")
     parser.add_argument(
@@ -61,7 +62,9 @@ def try_all(bench: Bench, mutations: list[Mutation], rooms: list[Room]) -> list[
     """Try faults one after another, and name those that nobody noticed."""
     tests = {room.name: room.tests for room in rooms}
     outcomes = []
-    for mutation in mutations:
+    for number, mutation in enumerate(mutations):
+        if number and number % TOLD == 0:
+            print(f"{number} of {len(mutations)}", flush=True)
         outcome = bench.attempt(mutation, tests[mutation.room])
         outcomes.append(outcome)
         if outcome.kind != "caught":

@@ -20,7 +20,8 @@ from mutation.children import TIMEOUT, collect, note_calls, run_tests, warm_up
 from mutation.swap import forget, put_in, swaps
 
 KEPT = ROOT / "results" / "mutants"
-# By the exit status of pytest; a module that cannot be imported any more (2) is noticed too.
+# By the exit status of pytest; a module that cannot be imported any more (2) is noticed too. With any other
+# status the tests did not run.
 KINDS = {0: "survived", 1: "caught", 2: "caught", TIMEOUT: "timeout"}
 # What takes long to import; the first children need it already.
 HEAVY = (
@@ -76,8 +77,11 @@ class Bench:
         notes = {file: KEPT / f"{file.stem}-{digest_of(file)}.json" for file in test_files}
         missing = [file for file, note in notes.items() if not usable(note, old_notes)]
         warm_up(HEAVY)
-        for file in missing:
-            note_calls(self.checkout, [str(file)], self.log, notes[file], shared_state())
+        if missing:
+            fresh = note_calls(self.checkout, list(map(str, missing)), self.log)
+            for file in missing:
+                own = {test: note for test, note in fresh["tests"].items() if test.startswith(f"{file}::")}
+                notes[file].write_text(json.dumps({**fresh, "state": shared_state(), "tests": own}))
         read = {file: json.loads(note.read_text()) for file, note in notes.items()}
         warm_up(sorted({name for one in read.values() for name in one["modules"]}))
         return {file: one["tests"] for file, one in read.items()}
@@ -130,10 +134,7 @@ class Bench:
         with self.fault(mutation):
             names = [name for name, _ in chosen]
             status, seconds = run_tests(self.checkout, names, self.log, limit, self.preparation(mutation))
-        if status not in KINDS:
-            raise RuntimeError(f"{mutation.room}/{mutation.name}: pytest ended with {status}; see {self.log}")
-        kind = KINDS[status]
-        return Outcome(mutation, kind, seconds, len(chosen))
+        return Outcome(mutation, KINDS.get(status, "broken"), seconds, len(chosen))
 
 
 def enclosing(mutation: Mutation) -> str | None:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,9 @@ import pytest
 from mutation.calls import Calls
 
 TIMEOUT = -1
+LONGEST = 3600.0  # seconds of all tests without a fault
 HERE = Path(__file__).parents[1]
+COMMON = ("-q", "-p", "no:cacheprovider", "-m", "not long", "--no-header", "--tb=short")
 
 
 def run_tests(
@@ -48,22 +51,25 @@ def collect(checkout: Path, tests: Sequence[str], log: Path) -> None:
             os.close(own)
 
 
-COMMON = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-m", "not long", "--no-header", "--tb=short")
+def note_calls(checkout: Path, tests: Sequence[str], log: Path) -> dict:
+    """Run tests of a copied checkout in a child; return libraries used and `Calls.table`.
 
-
-def note_calls(checkout: Path, tests: Sequence[str], log: Path, output: Path, state: str) -> None:
-    """Run tests of a copied checkout in a child; write what functions each one calls, and libraries used."""
+    Raises:
+        RuntimeError: pytest could not run them.
+    """
+    output = log.with_name("calls.json")
 
     def run() -> int:
         calls = Calls(checkout / "workflow_scripts")
         status = pytest.main([*COMMON, *tests], plugins=[calls])
-        modules = sorted(name for name, module in sys.modules.items() if is_library(module))
-        output.write_text(json.dumps({"state": state, "modules": modules, "tests": calls.table()}))
+        modules = sorted(name for name, module in list(sys.modules.items()) if is_library(module))
+        output.write_text(json.dumps({"modules": modules, "tests": calls.table()}))
         return int(status)
 
-    status, _ = in_child(run, checkout, log, 3600.0)
+    status, _ = in_child(run, checkout, log, LONGEST)
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise RuntimeError(f"the run without a fault ended with {status}: {log}")
+        raise RuntimeError(f"the run without a fault ended with {status}:\n{log.read_text()[-2000:]}")
+    return json.loads(output.read_text())
 
 
 def is_library(module: object) -> bool:
@@ -87,6 +93,8 @@ def in_child(work: Callable[[], int], checkout: Path, log: Path, limit: float) -
         status = 99
         try:
             status = int(prepared(work, checkout, log))
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
     while time.monotonic() - started < limit:
