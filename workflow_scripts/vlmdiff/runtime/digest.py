@@ -56,7 +56,7 @@ def imported_names(tree: ast.AST) -> Iterator[str]:
 def parse(file: Path) -> ast.Module:
     """Parse a source file once a process."""
     # As bytes, which declare their encoding: a text would depend on the user's locale.
-    return ast.parse(file.read_bytes())
+    return ast.parse(file.read_bytes(), filename=str(file))
 
 
 @cache
@@ -124,7 +124,7 @@ def tree_facts(file: Path) -> dict:
 
 def tree_digest(file: Path) -> str:
     """Digest one file's syntax tree without docstrings (comments and layout are not in it)."""
-    tree = ast.parse(file.read_bytes())
+    tree = ast.parse(file.read_bytes(), filename=str(file))
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
