@@ -15,7 +15,7 @@ from torch import Tensor
 from vlmdiff.activations.format import STORED, ShardError, remake, rows_per_chunk
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shards import Shard, open_shard
-from vlmdiff.activations.shuffling import ShuffledStream
+from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
 from vlmdiff.activations.slabs import Slab, Windows, group_slabs
 from vlmdiff.activations.tokens import type_codes
 
@@ -54,7 +54,13 @@ class ActivationStore:
         token_types: types of the tokens that are stored.
     """
 
-    def __init__(self, paths: Sequence[str | Path], layer: int, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        layer: int,
+        buffer_bytes: int = BUFFER_BYTES,
+        share: Share = ALONE,
+    ) -> None:
         """Open and check all shards; reads the layer once to compare checksums.
 
         Args:
@@ -62,6 +68,7 @@ class ActivationStore:
             layer: decoder block.
             buffer_bytes: tokens of about this size are shuffled together; a selection that fits stays in
                 memory.
+            share: of processes that train together each compares the checksums of its share of the shards.
 
         Raises:
             ShardError: no shards, shards that do not belong together, or a shard that is damaged.
@@ -69,7 +76,7 @@ class ActivationStore:
         self.layer, self.buffer_bytes = layer, buffer_bytes
         self.shards = sorted((open_shard(path) for path in paths), key=lambda shard: shard.header.block)
         check_together(self.shards)
-        for shard in self.shards:
+        for shard in self.shards[share.process :: share.of]:
             shard.verify((layer,))
         self.d_model: int = self.shards[0].header.d_model
         self.sample_ids = [name for shard in self.shards for name in shard.sample_id]
@@ -110,8 +117,13 @@ class ActivationStore:
             )
 
     def batches(
-        self, token_types: Sequence[str], batch_tokens: int, seed: int, start_step: int = 0
-    ) -> Iterator[Float32[Tensor, "batch_tokens d_model"]]:
+        self,
+        token_types: Sequence[str],
+        batch_tokens: int,
+        seed: int,
+        start_step: int = 0,
+        share: Share = ALONE,
+    ) -> Iterator[Float32[Tensor, "tokens d_model"]]:
         """Yield full batches of shuffled tokens without end, each token once an epoch.
 
         Batch `i` is the same whatever `start_step` is and wherever samples are cut into shards; it
@@ -122,6 +134,7 @@ class ActivationStore:
             batch_tokens: rows of a batch.
             seed: determines the order.
             start_step: index of the first batch, to continue an interrupted training.
+            share: which rows of each batch are wanted; little more than these is read.
 
         Raises:
             ShardError: there is no token of these types.
@@ -139,7 +152,8 @@ class ActivationStore:
 
         buffers = -(-total * 2 * self.d_model // self.buffer_bytes)
         stream = ShuffledStream(windows.sizes, fill, seed, buffers)
-        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_step * batch_tokens))
+        start_row = start_step * batch_tokens
+        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_row, share))
 
     def _codes(self, token_types: Sequence[str]) -> np.ndarray:
         """Return the codes of token types.

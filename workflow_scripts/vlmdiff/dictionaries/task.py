@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from vlmdiff.activations.shuffling import Share
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
@@ -82,8 +83,8 @@ class ShuffledBatches(IterableDataset):
     def __iter__(self) -> Iterator[Tensor]:
         """Yield float32 batches `(batch_tokens / processes, d_model)`."""
         recipe = self.recipe
-        whole = self.store.batches(recipe.tokens, recipe.batch_tokens, self.seed, start_step=self.start_step)
-        return (batch[self.process :: recipe.processes] for batch in whole)
+        share = Share(self.process, recipe.processes)
+        return self.store.batches(recipe.tokens, recipe.batch_tokens, self.seed, self.start_step, share)
 
 
 class ActivationDataModule(pl.LightningDataModule):

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.activations.format import layer_name
 from vlmdiff.activations.shards import plain, reading
+from vlmdiff.activations.shuffling import Share
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint, Snapshots, TrainingLog, in_raw_units
 from vlmdiff.dictionaries.files import save_dictionary
@@ -77,7 +78,8 @@ def train_dictionary(
     """
     folder, work = Path(folder), Path(checkpoints)
     recipe = Recipe.from_params(architecture, stage)
-    store = ActivationStore(activations, layer) if isinstance(activations, Sequence) else activations
+    rank = cluster_environment(recipe.devices, recipe.nodes).global_rank()
+    store = opened(activations, layer, Share(rank, recipe.processes))
     dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"), scale_file)
     facts = {**provenance, "layer": layer, "seed": seed, "input_scale": scale, "tokens": list(recipe.tokens)}
     settings = settings_digest(activations, layer, initial, seed, architecture, stage, facts, code)
@@ -86,7 +88,7 @@ def train_dictionary(
     snapshots = Snapshots(work / "snapshots", recipe.snapshot_steps(), facts)
     point = ResumePoint(work / "last.ckpt", settings, checkpoint_every_s)
     data = ActivationDataModule(store, recipe, derive_seed(seed, "order"))
-    first = cluster_environment(recipe.devices, recipe.nodes).global_rank() == 0
+    first = rank == 0
     with claim(work.with_name(f"{work.name}.lock")) if first else nullcontext():
         resume = point.usable()
         if resume is None and first:
@@ -97,6 +99,15 @@ def train_dictionary(
             write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")
             publish_snapshots(work / "snapshots", folder / "snapshots", recipe.snapshots)
             forget(point)
+
+
+def opened(
+    activations: Sequence[str | Path] | ActivationStream, layer: int, share: Share
+) -> ActivationStore | ActivationStream:
+    """Open shards, of which each process checks its share; a stream is open."""
+    if isinstance(activations, Sequence):
+        return ActivationStore(activations, layer, share=share)
+    return activations
 
 
 def forget(point: ResumePoint) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlmdiff.activations.format import STORED, ShardError, Storage, check_finite
 from vlmdiff.activations.precision import from_storage
-from vlmdiff.activations.shuffling import ShuffledStream
+from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
 from vlmdiff.activations.tokens import type_codes
 from vlmdiff.data.batching import alike, naming, prepare_batches
 from vlmdiff.data.samples import Sample, dataset_fingerprint
@@ -94,8 +94,13 @@ class ActivationStream:
         return counts
 
     def batches(
-        self, token_types: Sequence[str], batch_tokens: int, seed: int, start_step: int = 0
-    ) -> Iterator[Float32[Tensor, "batch_tokens d_model"]]:
+        self,
+        token_types: Sequence[str],
+        batch_tokens: int,
+        seed: int,
+        start_step: int = 0,
+        share: Share = ALONE,
+    ) -> Iterator[Float32[Tensor, "tokens d_model"]]:
         """Yield full batches of shuffled tokens without end, each token once an epoch.
 
         Batch `i` is the same whatever `start_step` is: pools before it are counted, not run.
@@ -105,6 +110,7 @@ class ActivationStream:
             batch_tokens: rows of a batch.
             seed: determines the order.
             start_step: index of the first batch, to continue an interrupted training.
+            share: which rows of each batch are wanted; only samples with such rows are run.
 
         Raises:
             ShardError: there is no token of these types, or a value does not fit into 16 bits.
@@ -118,7 +124,8 @@ class ActivationStream:
 
         pools = max(-(-self.n_samples // self.pool_samples), -(-total * 2 * self.d_model // BUFFER_BYTES))
         stream = ShuffledStream(counts, fill, seed, pools)
-        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_step * batch_tokens))
+        start_row = start_step * batch_tokens
+        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_row, share))
 
     def run(
         self,
