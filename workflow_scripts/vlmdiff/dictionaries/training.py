@@ -76,8 +76,7 @@ def train_dictionary(
         TrainingDivergedError: the loss is not finite any more.
         TrainingStoppedError: the process got SIGTERM; its state is saved.
     """
-    folder, work = Path(folder), Path(checkpoints)
-    recipe = Recipe.from_params(architecture, stage)
+    folder, work, recipe = Path(folder), Path(checkpoints), Recipe.from_params(architecture, stage)
     rank = cluster_environment(recipe.devices, recipe.nodes).global_rank()
     store = opened(activations, layer, Share(rank, recipe.processes))
     dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"), scale_file)
