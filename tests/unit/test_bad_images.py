@@ -98,12 +98,97 @@ def test_formats_that_other_programs_would_open_are_refused(tmp_path, kind):
     refused(sample(tmp_path, picture(kind, (16, 16))).open_image, tmp_path / "picture")
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
 def test_other_modes_become_colours(tmp_path, mode):
     content = picture("PNG", mode=mode)
     image = sample(tmp_path, content).open_image()
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), pixels(content))
+
+
+COLOURS = np.array([[[200, 30, 90], [10, 250, 60]], [[0, 0, 0], [77, 77, 77]]], np.uint8)
+ALPHA = np.array([[0, 255], [128, 51]], np.uint8)
+
+
+def layers(colours: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.dstack([colours, ALPHA]))
+
+
+def one_of_a_palette(**options) -> Image.Image:
+    image = Image.new("P", (2, 2))
+    image.putpalette([1, 2, 3, 40, 50, 60, 70, 80, 90])
+    image.putdata([0, 1, 2, 1])
+    image.info.update(options)
+    return image
+
+
+def keyed(mode: str, key: object) -> Image.Image:
+    image = Image.new(mode, (2, 2), 9)
+    image.putpixel((0, 0), key)
+    image.info["transparency"] = key
+    return image
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options) -> io.BytesIO:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream
+
+
+WHITE = [255, 255, 255]
+# Shares of colour and of white, rounded.
+SEEN = [[WHITE, [10, 250, 60]], [[127, 127, 127], [219, 219, 219]]]
+PALETTE = [[WHITE, [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]]
+FADED = [[WHITE, [198, 200, 203]], [[70, 80, 90], [198, 200, 203]]]
+TRANSPARENT = {
+    "RGBA": (saved(layers(COLOURS)), SEEN),
+    "RGBA in WebP": (saved(layers(COLOURS), "WEBP", lossless=True), SEEN),
+    "RGBA in TIFF": (saved(layers(COLOURS), "TIFF"), SEEN),
+    "grey with alpha": (
+        saved(Image.merge("LA", [Image.fromarray(COLOURS[..., 1]), Image.fromarray(ALPHA)])),
+        [[WHITE, [250] * 3], [[127] * 3, [219] * 3]],
+    ),
+    "palette, one colour clear": (saved(one_of_a_palette(transparency=0)), PALETTE),
+    "palette, a share each": (saved(one_of_a_palette(transparency=bytes([0, 68, 255]))), FADED),
+    "palette in GIF": (saved(one_of_a_palette(transparency=0), "GIF", transparency=0), PALETTE),
+    "a clear colour": (saved(keyed("RGB", (7, 8, 9))), [[WHITE, [9, 0, 0]], [[9, 0, 0], [9, 0, 0]]]),
+    "a clear grey": (saved(keyed("L", 7)), [[WHITE, [9] * 3], [[9] * 3, [9] * 3]]),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_what_is_transparent_shows_white(tmp_path, name):
+    stream, expected = TRANSPARENT[name]
+    (tmp_path / "picture").write_bytes(stream.getvalue())
+    assert np.asarray(load_picture(io.BytesIO(stream.getvalue()))).tolist() == expected
+    # Models, figures and the check of a prepared data set read with one function.
+    assert np.asarray(sample(tmp_path, stream.getvalue()).open_image()).tolist() == expected
+    assert read_image(tmp_path / "picture").tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_pictures_that_look_alike_are_the_same_pixels(kind):
+    others = COLOURS.copy()
+    others[0, 0] = [1, 2, 250]
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    one, other = (saved(layers(colours), kind, **options) for colours in (COLOURS, others))
+    assert one.getvalue() != other.getvalue()
+    assert np.array_equal(*(np.asarray(load_picture(stream)) for stream in (one, other)))
+
+
+def test_a_transparent_picture_is_turned_as_others_are():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = np.asarray(load_picture(saved(layers(COLOURS), exif=exif)))
+    assert found.tolist() == np.rot90(np.array(SEEN), -1).tolist()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_of_several_pictures_in_a_file_the_first_is_shown(kind):
+    first, second = Image.new("RGB", (4, 3), (255, 0, 0)), Image.new("RGB", (4, 3), (0, 0, 255))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = load_picture(saved(first, kind, save_all=True, append_images=[second], **options))
+    assert np.asarray(found).reshape(-1, 3).tolist() == [[255, 0, 0]] * 12
 
 
 def test_four_inks_become_colours(tmp_path):

@@ -152,11 +152,12 @@ def test_extraction(subject, tmp_path):
     checks.check_extraction(subject, checks.question_samples(tmp_path, PICTURES), tmp_path / "shard.h5")
 
 
-def test_the_mean_image_of_differing_pictures_is_one_row(subject, runs, generation, tmp_path):
+def test_the_mean_image_of_differing_pictures_is_one_token(subject, runs, generation, tmp_path):
     samples = checks.question_samples(tmp_path, PICTURES)
     mean = mean_image(subject, samples, 400)
-    assert mean.features.shape == (1, 32)
-    assert (mean.deepstack is not None) == (generation == "3")
+    assert mean.positions is None and len(mean.token) == {"2_5": 1, "3": 3}[generation]
+    every = torch.cat([subject.see([sample.open_image()]).features for sample in samples])
+    torch.testing.assert_close(mean.token[0, 0], every.mean(dim=0))
     for run in runs:
         is_image = run.batch.token_type == IMAGE
         assert torch.equal(run.corrupt[~is_image], run.clean[~is_image])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmdiff.data.errors import DataError
+from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,10 +36,11 @@ SIDEWAYS = (5, 6, 7, 8)
 
 @contextmanager
 def opened(source: Path | BytesIO) -> Iterator[Image]:
-    """Open a picture; whatever goes wrong, also later in the body, is a DataError.
+    """Open a picture; whatever is wrong with it, also later in the body, is a DataError.
 
     Raises:
         DataError: saying what was found and expected; the caller names the picture.
+        StorageError: the system does not let us read the file.
     """
     from PIL import Image
 
@@ -49,7 +51,8 @@ def opened(source: Path | BytesIO) -> Iterator[Image]:
     except DataError:
         raise
     except Exception as error:  # damaged pictures make decoders fail in many ways
-        raise DataError(f"{type(error).__name__}: {error}; expected a whole {', '.join(FORMATS)}") from error
+        damaged = DataError(f"{type(error).__name__}: {error}; expected a whole {', '.join(FORMATS)}")
+        raise not_read(source, error) or damaged from error
 
 
 def check_kind(image: Image) -> None:
@@ -88,7 +91,7 @@ def picture_size(source: Path | BytesIO) -> tuple[int, int]:
 
 
 def load_picture(source: Path | BytesIO) -> Image:
-    """Decode a picture wholly, upright, as RGB.
+    """Decode a picture wholly, upright, as RGB on white; of an animation or several pages the first.
 
     Raises:
         DataError: see `opened`.
@@ -97,5 +100,21 @@ def load_picture(source: Path | BytesIO) -> Image:
 
     with opened(source) as image:
         turn = TURNS.get(orientation(image))
-        loaded = image.convert("RGB")
+        loaded = on_white(image)
         return loaded.transpose(Image.Transpose[turn]) if turn else loaded
+
+
+def on_white(image: Image) -> Image:
+    """Return a picture as RGB; what is transparent shows white, in proportion.
+
+    The colours that a file keeps under full transparency are nobody's to see: two files that look alike
+    become the same pixels. Colour profiles are not applied.
+    """
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    page = Image.new("RGB", layer.size, "white")
+    page.paste(layer, mask=layer.getchannel("A"))
+    return page

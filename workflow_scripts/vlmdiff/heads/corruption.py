@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,51 +74,77 @@ def influenced(batch: Batch) -> Bool[Tensor, "samples tokens"]:
     return marked
 
 
-def by_image(values: Float[Tensor, "*levels image_tokens d_model"], seen: Seen) -> list[Tensor]:
-    """Cut values of all image tokens into one tensor an image."""
-    return list(values.split(seen.grids.prod(dim=1).tolist(), dim=-2))
+@dataclass(frozen=True)
+class MeanImage:
+    """The mean over pictures of what the tower and the projector make of them.
+
+    Level 0 are the features that enter block 0; the others are deepstack's.
+
+    Attributes:
+        token: (levels, 1, d_model) mean over all image tokens of all pictures.
+        grid: (rows, columns) of the pictures' tokens if all have the same, else None.
+        positions: (levels, tokens, d_model) mean at each position of that grid, or None.
+    """
+
+    token: Float[Tensor, "levels 1 d_model"]
+    grid: tuple[int, int] | None = None
+    positions: Float[Tensor, "levels tokens d_model"] | None = None
+
+    def of(self, grid: tuple[int, int]) -> Float[Tensor, "levels tokens d_model"]:
+        """Return the mean image for a picture of a grid.
+
+        By position, which keeps what the projector says about place, where all pictures of the mean have
+        this grid. Else the mean token at every position: positions of two grids are not the same places.
+        """
+        if grid == self.grid:
+            return self.positions
+        return self.token.expand(-1, grid[0] * grid[1], -1)
 
 
-def mean_of(images: Sequence[Tensor]) -> Tensor:
-    """Return the mean over images position by position, or over all positions if their numbers differ."""
-    if len({image.shape[-2] for image in images}) == 1:
-        return torch.stack(list(images)).mean(dim=0)
-    return torch.cat(list(images), dim=-2).mean(dim=-2, keepdim=True)
+def pictures_of(seen: Seen) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    """Yield grid and values (levels, tokens, d_model) of each picture of a batch."""
+    deepstack = [] if seen.deepstack is None else list(seen.deepstack)
+    values = torch.stack([seen.features, *deepstack])
+    counts = seen.grids.prod(dim=1).tolist()
+    for grid, part in zip(seen.grids.tolist(), values.split(counts, dim=1), strict=True):
+        yield (grid[0], grid[1]), part
 
 
 @torch.no_grad()
-def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -> Seen:
-    """Return the mean over samples of what the tower and the projector make of their images.
+def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -> MeanImage:
+    """Return the mean image of samples; one batch of them is held at a time.
 
-    It is taken position by position where all images have equally many tokens, which keeps what
-    the projector says about position; else it is one row, the mean over all image tokens.
+    Raises:
+        CorruptionError: no sample has an image.
     """
-    features, deepstack = [], []
+    grids: Counter[tuple[int, int]] = Counter()
+    total, positions = 0.0, 0.0
     for _, batch in prepare_batches(subject, samples, batch_tokens):
-        features += by_image(batch.seen.features.float(), batch.seen)
-        if batch.seen.deepstack is not None:
-            deepstack += by_image(batch.seen.deepstack.float(), batch.seen)
-    return Seen(mean_of(features), batch.seen.grids[:1], mean_of(deepstack) if deepstack else None)
+        for grid, values in [] if batch.seen is None else pictures_of(batch.seen):
+            grids[grid] += 1
+            exact = values.cpu().double()
+            total = total + exact.sum(dim=1, keepdim=True)
+            positions = positions + exact if len(grids) == 1 else 0.0
+    if not grids:
+        raise CorruptionError(f"found no image in {len(samples)} samples, expected some to take the mean of")
+    token = (total / sum(rows * columns * count for (rows, columns), count in grids.items())).float()
+    if len(grids) > 1:
+        log.info("the pictures have %d grids of tokens: the mean image is one token, repeated", len(grids))
+        return MeanImage(token)
+    ((grid, count),) = grids.items()
+    return MeanImage(token, grid, (positions / count).float())
 
 
-def corrupted(seen: Seen, mean: Seen) -> Seen:
-    """Return images that are all the mean image, each with its own number of tokens."""
-
-    def repeated(values: Tensor, like: Tensor) -> Tensor:
-        wanted = seen.grids.prod(dim=1).tolist()
-        parts = [
-            values if count == values.shape[-2] else values.expand(*values.shape[:-2], count, -1)
-            for count in wanted
-        ]
-        return torch.cat(parts, dim=-2).to(like)
-
-    deepstack = None if seen.deepstack is None else repeated(mean.deepstack, seen.deepstack)
-    return Seen(repeated(mean.features, seen.features), seen.grids, deepstack)
+def corrupted(seen: Seen, mean: MeanImage) -> Seen:
+    """Return images that are all the mean image, each with its own grid."""
+    shown = torch.cat([mean.of((rows, columns)) for rows, columns in seen.grids.tolist()], dim=1)
+    features, *deepstack = shown.to(seen.features)
+    return Seen(features, seen.grids, None if seen.deepstack is None else torch.stack(deepstack))
 
 
 @torch.no_grad()
 def clean_and_corrupt(
-    subject: Subject, samples: Sequence[Sample], mean: Seen, batch_tokens: int
+    subject: Subject, samples: Sequence[Sample], mean: MeanImage, batch_tokens: int
 ) -> list[Run]:
     """Return the batches of samples with both versions of what enters block 0."""
     runs = []
