@@ -94,6 +94,7 @@ rule contrast_concept:
         target_totals=concept_tables("totals", "target"),
         baseline_statistics=concept_tables("statistics", "baseline"),
         baseline_totals=concept_tables("totals", "baseline"),
+        samples=lambda wildcards: [samples_file(name) for name in concept_datasets(wildcards.concept)],
         # A published dictionary has as many features as it has, whatever `architecture` says.
         dictionaries=compared("adapted", "cfg.json"),
     output:
@@ -110,6 +111,7 @@ rule contrast_concept:
     params:
         target=sample_set("target"),
         baseline=sample_set("baseline"),
+        samples=lambda wildcards: [CFG.dataset(name).samples for name in concept_datasets(wildcards.concept)],
         criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
             "target", "baseline", "unit", "words", "lexical", "compared"
         ),

@@ -7,10 +7,12 @@ with job(snakemake):
 
     from vlmdiff.dictionaries.parts import count_features
     from vlmdiff.features.contrast import contrast_concept
+    from vlmdiff.features.separate import check_separate
 
-    given, params = snakemake.input, snakemake.params
+    given, params, concept = snakemake.input, snakemake.params, snakemake.wildcards.concept
+    check_separate(concept, (params.target, params.baseline), given.samples, params.samples)
     contrast_concept(
-        snakemake.wildcards.concept,
+        concept,
         params.target,
         params.baseline,
         (given.target_statistics, given.target_totals),

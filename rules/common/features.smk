@@ -57,6 +57,11 @@ def sample_set(side):
     return lambda wildcards: getattr(CFG.concepts[wildcards.concept], side).params()
 
 
+def concept_datasets(concept):
+    """Return the data sets of a concept's target and baseline."""
+    return [getattr(CFG.concepts[concept], side).dataset for side in ("target", "baseline")]
+
+
 def concept_unit(wildcards):
     """Return the unit by which a concept's features are selected."""
     return CFG.concepts[wildcards.concept].unit

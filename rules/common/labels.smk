@@ -7,8 +7,7 @@ LABELS = f"{RESULTS}/labels/seed_{{seed}}/{{concept}}"
 
 def label_datasets(concept):
     """Return the data sets of a concept's target and baseline, each once."""
-    sides = (CFG.concepts[concept].target.dataset, CFG.concepts[concept].baseline.dataset)
-    return list(dict.fromkeys(sides))
+    return list(dict.fromkeys(concept_datasets(concept)))
 
 
 def label_layout(wildcards):

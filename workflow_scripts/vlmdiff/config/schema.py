@@ -21,6 +21,7 @@ from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, Stage
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
+from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.world import SNAPSHOTS, WORLD, WorldConfig, WorldDataset
 
@@ -149,6 +150,12 @@ class Config(Section):
                     raise ValueError(f"models.{name}.{key}: '{source}' needs the section `world`")
                 if source.removeprefix(WORLD) not in (known := [*WORLD_MODELS, *self.world.controls]):
                     raise ValueError(f"models.{name}.{key}: found '{source}'; the world has {known}")
+        return self
+
+    @model_validator(mode="after")
+    def concepts_are_separate(self) -> Config:
+        """A sample on both sides of a contrast hides a difference."""
+        check_concepts(self.concepts, self.all_datasets())
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.features.contrast import adjust_log_p, fisher_log_p
+from vlmdiff.features.sums import SampleSetError
 from vlmdiff.features.traits import trait_matrix
 from vlmdiff.models.token_text import TokenTexts, quoted
 from vlmdiff.tables.features import FINAL_FEATURES
@@ -192,31 +193,47 @@ def best_first(frame: pd.DataFrame, kind: str, tests: int, count: int) -> pd.Dat
     return frame[frame["rank"] < count].drop(columns=["log_p", "sure"])
 
 
+def named(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
+    """Return the samples of one data set that activations name, in their order.
+
+    A name says nothing beyond its data set: two data sets may name different samples alike.
+
+    Raises:
+        SampleSetError: the data set does not have one.
+    """
+    known = {sample.sample_id: sample for sample in samples}
+    if missing := [name for name in ids if name not in known]:
+        raise SampleSetError(
+            f"{len(missing)} samples of the activations are not in the data set, e.g. '{missing[0]}'; delete "
+            "the data set's activations and run snakemake again, which remakes them"
+        )
+    return [known[name] for name in ids]
+
+
 def layer_evidence(
     layer: int,
     features: Array,
     shards: Sequence[Sequence[str | Path]],
     folder: str | Path,
     subject: Subject,
-    samples: Sequence[Sample],
+    samples: Sequence[Sequence[Sample]],
     criteria: LabelCriteria,
 ) -> pd.DataFrame:
-    """Return all evidence about some features of one layer."""
+    """Return all evidence about some features of one layer; `shards` and `samples` are by data set."""
     from vlmdiff.dictionaries.parts import feature_rows
 
     vocabulary = subject.head.weight.shape[0]
     found = [collect(files, folder, layer, features, vocabulary) for files in shards]
-    ids = [sample_id for one, _ in found for sample_id in one]
-    order = pd.Index(ids).get_indexer([sample.sample_id for sample in samples])
+    shown = [sample for known, (ids, _) in zip(samples, found, strict=True) for sample in named(known, ids)]
     responses = Responses(
-        np.concatenate([one.strongest for _, one in found])[order],
+        np.concatenate([one.strongest for _, one in found]),
         sum(one.fires for _, one in found),
         sum(one.tokens for _, one in found),
     )
     texts = TokenTexts(subject.tokenizer)
     names = [texts.name(token) for token in range(vocabulary)]
     words = word_evidence(responses, names)
-    traits, has = trait_matrix(samples)
+    traits, has = trait_matrix(shown)
     kinds = int((responses.tokens > 0).sum())
     traits_found = trait_evidence(responses.strongest, traits, has, criteria.strong_samples)
     with feature_rows(folder) as file:
@@ -284,7 +301,7 @@ def label_features(
     from vlmdiff.data.samples import load_samples
 
     final = read_table(final_file, FINAL_FEATURES, [*FEATURE, "name"])
-    samples = [sample for file in sample_files for sample in load_samples(Path(file))]
+    samples = [load_samples(Path(file)) for file in sample_files]
     parts = [
         layer_evidence(
             int(layer),

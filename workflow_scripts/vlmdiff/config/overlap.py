@@ -1,0 +1,45 @@
+"""Data sets of one source whose rows overlap: what can be told before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vlmdiff.config.analysis import ConceptConfig
+from vlmdiff.config.datasets import PreparedDataset
+
+# Entries that agree in these take the rows of one source in one order.
+ORDER = ("kind", "source", "split", "seed", "config")
+
+
+def rows_overlap(one: Any, other: Any) -> bool:
+    """Tell whether two data sets surely take some rows of one source twice."""
+    if not (isinstance(one, PreparedDataset) and isinstance(other, PreparedDataset)):
+        return False
+    if any(getattr(one, key, None) != getattr(other, key, None) for key in ORDER):
+        return False
+    # Only rows that both want are taken by both: with the same filter the first ones, at least.
+    if any(getattr(one, key, None) != getattr(other, key, None) for key in ("questions", "answers")):
+        return False
+    return max(one.offset, other.offset) < min(one.offset + one.samples, other.offset + other.samples)
+
+
+def check_concepts(concepts: Mapping[str, ConceptConfig], datasets: Mapping[str, Any]) -> None:
+    """Refuse a concept of which target and baseline take the same rows of a source.
+
+    Where groups tell the two apart, and where seeds or filters differ, the contrast compares what the
+    samples show (docs/contrast_concept.md).
+
+    Raises:
+        ValueError: naming the concept, both data sets and what to change.
+    """
+    for name, concept in concepts.items():
+        sides = concept.target, concept.baseline
+        one, other = (datasets[side.dataset] for side in sides)
+        by_groups = any(side.groups is not None or side.without for side in sides)
+        if sides[0].dataset != sides[1].dataset and not by_groups and rows_overlap(one, other):
+            raise ValueError(
+                f"concepts.{name}: target '{sides[0].dataset}' and baseline '{sides[1].dataset}' overlap: "
+                f"they take rows from {one.offset} and from {other.offset} on of the same source, split and seed, "
+                f"{one.samples} and {other.samples} samples; set `offset` so that one begins after the other"
+            )
