@@ -8,9 +8,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from vlmdiff.activations.format import (
@@ -29,6 +28,10 @@ from vlmdiff.activations.format import (
 )
 from vlmdiff.runtime.hdf5 import open_hdf5
 from vlmdiff.runtime.storage import not_read
+
+# Imported late: `open_hdf5` sets HDF5 up before it is loaded.
+if TYPE_CHECKING:
+    import h5py
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,8 @@ def check_layout(file: h5py.File, header: ShardHeader, path: Path) -> None:
 
 def check_own(file: h5py.File, name: str, path: Path) -> None:
     """Refuse an object whose values lie in another file, or that claims more than the file can hold."""
+    import h5py
+
     found = file[name]
     parts = [part for part in (name.rpartition("/")[0], name) if part]
     linked = not all(isinstance(file.get(part, getlink=True), h5py.HardLink) for part in parts)

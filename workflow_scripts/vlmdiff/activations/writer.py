@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 
 from vlmdiff.activations.format import (
@@ -31,6 +30,10 @@ from vlmdiff.activations.format import (
 from vlmdiff.activations.shards import open_shard
 from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.hdf5 import open_hdf5
+
+# Imported late: `open_hdf5` sets HDF5 up before it is loaded.
+if TYPE_CHECKING:
+    import h5py
 
 
 class ShardWriter:
@@ -103,6 +106,8 @@ class ShardWriter:
 
     def _create(self, name: str, values: np.ndarray | list[str]) -> None:
         """Write a small object with its checksum; strings as UTF-8 of one length, filled with zero bytes."""
+        import h5py
+
         if isinstance(values, list):
             encoded = [value.encode() for value in values]
             data = np.array(encoded, h5py.string_dtype("utf-8", max(1, max(map(len, encoded)))))
@@ -113,6 +118,8 @@ class ShardWriter:
 
 def set_attribute(owner: h5py.HLObject, name: str, value: Any) -> None:
     """Write an attribute; texts are of one length, since HDF5 keeps others where no checksum watches."""
+    import h5py
+
     data = np.asarray(value)
     if data.dtype.kind == "U":
         data = np.char.encode(data, "utf-8")

@@ -39,7 +39,7 @@ def check_concepts(concepts: Mapping[str, ConceptConfig], datasets: Mapping[str,
         by_groups = any(side.groups is not None or side.without for side in sides)
         if sides[0].dataset != sides[1].dataset and not by_groups and rows_overlap(one, other):
             raise ValueError(
-                f"concepts.{name}: target '{sides[0].dataset}' and baseline '{sides[1].dataset}' overlap: "
-                f"they take rows from {one.offset} and from {other.offset} on of the same source, split and seed, "
-                f"{one.samples} and {other.samples} samples; set `offset` so that one begins after the other"
+                f"concepts.{name}: target '{sides[0].dataset}' and baseline '{sides[1].dataset}' take the "
+                f"same rows of one source: {one.samples} from {one.offset} on and {other.samples} from "
+                f"{other.offset} on; set `offset` so that one begins after the other"
             )

@@ -78,8 +78,9 @@ def feature_rows(folder: str | Path) -> Iterator[FeatureRows]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield FeatureRows(file, folder)
-    except FileNotFoundError:
-        raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
+    except FileNotFoundError as error:
+        absent = DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}")
+        raise not_read(path, error) or absent from None
     except (SafetensorError, OSError) as error:
         damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}")
         raise not_read(path, error) or damaged from error

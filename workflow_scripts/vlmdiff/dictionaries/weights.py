@@ -46,8 +46,9 @@ def load_weights(folder: str | Path) -> dict[str, np.ndarray]:
     config, path = load_config_file(folder), Path(folder) / WEIGHTS
     try:
         weights = load_file(path)
-    except FileNotFoundError:
-        raise DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}") from None
+    except FileNotFoundError as error:
+        absent = DictionaryError(f"{path}: not found, expected a dictionary's weights. {remedy(path)}")
+        raise not_read(path, error) or absent from None
     except UNREADABLE as error:
         damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy(path)}")
         raise not_read(path, error) or damaged from error

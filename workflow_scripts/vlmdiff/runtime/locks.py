@@ -25,7 +25,7 @@ from typing import IO
 POLL_S = 0.1
 TELL_EVERY_S = 60.0
 # What file systems without locks answer.
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF}
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL}
 STARTED = time.time()
 log = logging.getLogger(__name__)
 

@@ -96,6 +96,9 @@ def not_read(path: str | Path, error: BaseException) -> StorageError | None:
         error: what its reader raised.
     """
     number = system_error(error)
+    if number is None and isinstance(error, FileNotFoundError) and Path(path).is_file():
+        # Safetensors calls every file missing that it cannot open.
+        number = opening_error(path)
     if number is None or number in OF_CONTENT:
         return None
     refused = StorageError(
@@ -117,6 +120,15 @@ def system_error(error: BaseException) -> int | None:
             return int(found[1])
         one = one.__cause__ or one.__context__
     return None
+
+
+def opening_error(path: str | Path) -> int | None:
+    """Return the number of the error with which a file cannot be opened; None if it can."""
+    try:
+        with Path(path).open("rb"):
+            return None
+    except OSError as error:
+        return error.errno
 
 
 def free_bytes(folder: Path) -> int:

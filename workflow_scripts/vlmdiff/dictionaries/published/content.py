@@ -74,8 +74,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
     try:
         return load_file(path)
-    except FileNotFoundError:
-        raise DictionaryError(f"{path}: not found. {remedy()}") from None
+    except FileNotFoundError as error:
+        absent = DictionaryError(f"{path}: not found. {remedy()}")
+        raise not_read(path, error) or absent from None
     except UNREADABLE as error:
         damaged = DictionaryError(f"{path}: cannot be read ({error}). {remedy()}")
         raise not_read(path, error) or damaged from error
