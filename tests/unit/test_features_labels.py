@@ -226,8 +226,11 @@ def test_evidence_does_not_depend_on_the_order_of_shards(subject, tiny_dataset, 
     save_dictionary(dictionary, tmp_path / "layer_0", {})
     many = replace(CRITERIA, tokens=50)
     whole, parts = (
-        layer_evidence(0, np.array([7, 2]), shards, tmp_path / "layer_0", subject, samples, many)
-        for shards in ([[tmp_path / "all.h5"]], [[tmp_path / "second.h5"], [tmp_path / "first.h5"]])
+        layer_evidence(0, np.array([7, 2]), shards, tmp_path / "layer_0", subject, known, many)
+        for shards, known in (
+            ([[tmp_path / "all.h5"]], [samples]),
+            ([[tmp_path / "second.h5"], [tmp_path / "first.h5"]], [samples[25:], samples[:25]]),
+        )
     )
     pd.testing.assert_frame_equal(whole, parts)
     assert set(whole["feature"]) == {2, 7}
