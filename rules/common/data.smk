@@ -1,5 +1,7 @@
 """Which data sets are prepared, and from what."""
 
+import glob
+
 
 def prepared_datasets():
     """Return the names of the data sets that a rule prepares from their sources."""
@@ -13,7 +15,7 @@ def source_files(wildcards):
         return f"{entry.path}/samples.jsonl"
     if is_hub(entry.source):
         return []
-    source, split = Path(entry.source), entry.split
+    source, split = Path(entry.source), glob.escape(entry.split)
     if source.is_file():
         return entry.source
     found = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from vlmdiff.config.base import Count, Section
-from vlmdiff.config.sources import Source
+from vlmdiff.config.sources import LocalPath, Source
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
@@ -17,7 +17,7 @@ class FolderDataset(Section):
     """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
-    path: str = Field(description="Folder that holds samples.jsonl and the images that it names.")
+    path: LocalPath = Field(description="Folder that holds samples.jsonl and the images that it names.")
     samples: Count = Field(description="How many samples to use, from the first on.")
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
@@ -41,7 +41,7 @@ class VqaDataset(PreparedDataset):
     """VQAv2, from the hub or from the official JSON files with a folder of COCO images."""
 
     kind: Literal["vqav2"] = Field(description="VQAv2.")
-    images: str | None = Field(
+    images: LocalPath | None = Field(
         None, description="Folder of COCO images, for the official JSON files; the hub brings its own."
     )
     questions: Literal["all", "spatial", "not_spatial"] = Field(
@@ -66,10 +66,12 @@ class VsrDataset(StatementDataset):
     """Visual Spatial Reasoning: captions over COCO images, true or false."""
 
     kind: Literal["vsr"] = Field(description="Visual Spatial Reasoning.")
-    images: str | None = Field(
+    images: LocalPath | None = Field(
         None, description="Folder of COCO images; left out: images are fetched by the annotations' links."
     )
-    image_cache: str = Field("resources/images/coco", description="Folder in which fetched images are kept.")
+    image_cache: LocalPath = Field(
+        "resources/images/coco", description="Folder in which fetched images are kept."
+    )
 
 
 class WhatsUpDataset(StatementDataset):

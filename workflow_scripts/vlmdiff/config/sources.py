@@ -41,11 +41,23 @@ def is_hub(source: str) -> bool:
     return source.startswith(HUB)
 
 
+def check_path(path: str) -> str:
+    """Refuse a path that Snakemake cannot name: it reads braces as wildcards, in every path.
+
+    Raises:
+        ValueError: naming the path and what to do.
+    """
+    if "{" in path or "}" in path:
+        raise ValueError(f"found '{path}', expected a path without braces; rename it, or link to it")
+    return path
+
+
 def check_source(source: str) -> str:
-    """Refuse a hub source of a wrong form."""
+    """Refuse a hub source of a wrong form, and a path with braces."""
     if is_hub(source):
         HubSource.parse(source)
-    return source
+    return check_path(source)
 
 
+LocalPath = Annotated[str, AfterValidator(check_path)]
 Source = Annotated[str, AfterValidator(check_source)]

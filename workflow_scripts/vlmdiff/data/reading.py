@@ -21,7 +21,7 @@ IMAGES = "images"
 
 
 def read_text(file: Path, remedy: str) -> str:
-    """Read a UTF-8 text.
+    """Read a UTF-8 text, without the mark that some editors put before it.
 
     Args:
         file: the file.
@@ -31,22 +31,36 @@ def read_text(file: Path, remedy: str) -> str:
         DataError: naming the file, the cause and the remedy.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         damaged = DataError(f"{file}: cannot be read as UTF-8 text ({error}); {remedy}")
         raise not_read(file, error) or damaged from error
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON; numbers of thousands of digits and endless nesting are errors too.
+    """Parse JSON; a key given twice, numbers of thousands of digits and endless nesting are errors too.
 
     Raises:
         DataError: saying where the text stops being JSON.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=each_key_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"not JSON: {error}") from None
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values.
+
+    Raises:
+        ValueError: a key is given twice; which value counts, each reader would decide for itself.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shortened(twice)} is given twice in one object")
+    return found
 
 
 def read_json(file: Path, remedy: str) -> Any:
@@ -61,24 +75,25 @@ def read_json(file: Path, remedy: str) -> Any:
         raise error if str(file) in str(error) else DataError(f"{file}: {error}; {remedy}") from None
 
 
-def lines_of(text: str) -> list[str]:
-    """Split at line feeds alone: other separators of Unicode may stand inside of a JSON string."""
-    lines = text.split("\n")
-    return lines[:-1] if not lines[-1] else lines
+def lines_of(text: str) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line that is not blank.
+
+    Lines end at line feeds alone: other separators of Unicode may stand inside of a JSON string.
+    """
+    return ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
 def read_json_lines(file: Path, remedy: str) -> Iterator[tuple[int, Any]]:
-    """Yield number and value of each line that is not empty.
+    """Yield number and value of each line that is not blank.
 
     Raises:
         DataError: naming file, line and remedy.
     """
-    for number, line in enumerate(lines_of(read_text(file, remedy)), start=1):
-        if line.strip():
-            try:
-                yield number, parse_json(line)
-            except DataError as error:
-                raise DataError(f"{file}: line {number}: {error}; {remedy}") from None
+    for number, line in lines_of(read_text(file, remedy)):
+        try:
+            yield number, parse_json(line)
+        except DataError as error:
+            raise DataError(f"{file}: line {number}: {error}; {remedy}") from None
 
 
 def needed(row: Any, keys: Sequence[str], place: str, remedy: str) -> dict[str, Any]:

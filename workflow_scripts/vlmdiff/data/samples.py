@@ -130,7 +130,7 @@ def load_samples(samples_file: str | Path, limit: int | None = None) -> list[Sam
             f"{file}: no such file; expected one JSON object a line, as docs/formats.md describes"
         )
     samples, problems, seen, real = [], [], {}, cache(os.path.realpath)
-    for number, line in enumerate(lines_of(read_text(file, REMEDY)), start=1):
+    for number, line in lines_of(read_text(file, REMEDY)):
         try:
             sample = parse_line(line, file.parent, real)
         except DataError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,12 +78,28 @@ def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
             f"{path}: found {sorted({file.suffix for file in files}) or 'no files'} for split '{split}', "
             f"expected files of one kind of {sorted(READERS)} named {split}* (in the folder or in data/)"
         )
-    names = [str(file) for file in files]
     try:
-        table = loader()(kinds.pop(), data_files={"rows": names}, split="rows", streaming=True)
+        table = loader()(kinds.pop(), data_files={"rows": as_they_are(files)}, split="rows", streaming=True)
         return undecoded(table), ", ".join(file.name for file in files)
     except Exception as error:  # damaged files make readers fail in many ways
         raise not_read(path, error) or unreadable(str(path), error) from error
+
+
+def as_they_are(files: Sequence[Path]) -> list[str]:
+    """Return files as `datasets` takes them literally; of plain names it makes patterns.
+
+    Raises:
+        DataError: a path that the library cannot take literally.
+    """
+    from datasets.data_files import DataFilesList
+
+    paths = [str(file.resolve()) for file in files]
+    if chained := [path for path in paths if "::" in path or "://" in path]:
+        raise DataError(
+            f"{chained[0]}: '::' and '://' in a path mean a chain of archives to the reader of tables; "
+            "rename the folder or the file"
+        )
+    return DataFilesList(paths, [])
 
 
 def read_rows(table: IterableDataset, source: str) -> Iterator[Mapping[str, Any]]:
@@ -122,7 +139,8 @@ def unreadable(source: str, error: Exception) -> DataError:
 
 def split_files(folder: Path, split: str) -> list[Path]:
     """Return the files of a split, in order."""
-    found = [*folder.glob(f"{split}*"), *folder.glob(f"data/{split}*")]
+    name = glob.escape(split)
+    found = [*folder.glob(f"{name}*"), *folder.glob(f"data/{name}*")]
     return sorted(file for file in found if file.is_file())
 
 

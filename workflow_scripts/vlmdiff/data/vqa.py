@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ def official(entry: VqaDataset) -> Offer:
         raise DataError(
             f"images: found {entry.images!r}, expected the folder of COCO images for the files in {folder}"
         )
-    questions = only_file(folder, f"*_{entry.split}*_questions.json")
-    answers = only_file(folder, f"*_{entry.split}*_annotations.json")
+    questions = only_file(folder, f"*_{glob.escape(entry.split)}*_questions.json")
+    answers = only_file(folder, f"*_{glob.escape(entry.split)}*_annotations.json")
     found = {one["question_id"]: one for one in entries(answers, "annotations", ())}
     asked = entries(questions, "questions", ("question",))
     if unanswered := [one["question_id"] for one in asked if one["question_id"] not in found]:

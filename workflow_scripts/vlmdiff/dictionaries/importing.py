@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -53,7 +54,7 @@ def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output:
     elif is_hub(source):
         optional = [f"{file}/{name}" for file in files.values() for name in OPTIONAL.get(format, ())]
         wanted = [*optional, *(name for file in files.values() for name in files_of(format, file))]
-        folder = fetch_repository(HubSource.parse(source), wanted)
+        folder = fetch_repository(HubSource.parse(source), [glob.escape(name) for name in wanted])
         commit = commit_of(folder)
         paths = {layer: str(folder / file) for layer, file in files.items()}
     missing = [file for path in paths.values() for file in files_read(format, path) if not file.is_file()]
