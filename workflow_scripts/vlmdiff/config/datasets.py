@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from vlmdiff.config.base import Count, Section
-from vlmdiff.config.sources import LocalPath, Source
+from vlmdiff.config.sources import LocalPath, Source, check_path
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
@@ -36,12 +36,18 @@ class PreparedDataset(Section):
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
 
+    @field_validator("images", "image_cache", check_fields=False)
+    @classmethod
+    def folders_have_no_braces(cls, value: str | None) -> str | None:
+        """See `check_path`."""
+        return None if value is None else check_path(value)
+
 
 class VqaDataset(PreparedDataset):
     """VQAv2, from the hub or from the official JSON files with a folder of COCO images."""
 
     kind: Literal["vqav2"] = Field(description="VQAv2.")
-    images: LocalPath | None = Field(
+    images: str | None = Field(
         None, description="Folder of COCO images, for the official JSON files; the hub brings its own."
     )
     questions: Literal["all", "spatial", "not_spatial"] = Field(
@@ -66,12 +72,10 @@ class VsrDataset(StatementDataset):
     """Visual Spatial Reasoning: captions over COCO images, true or false."""
 
     kind: Literal["vsr"] = Field(description="Visual Spatial Reasoning.")
-    images: LocalPath | None = Field(
+    images: str | None = Field(
         None, description="Folder of COCO images; left out: images are fetched by the annotations' links."
     )
-    image_cache: LocalPath = Field(
-        "resources/images/coco", description="Folder in which fetched images are kept."
-    )
+    image_cache: str = Field("resources/images/coco", description="Folder in which fetched images are kept.")
 
 
 class WhatsUpDataset(StatementDataset):
