@@ -10,7 +10,7 @@ import pytest
 import tiny_llava_original
 from damage import refused
 from tiny_tokenizers import SENTENCES
-from transformers import convert_slow_tokenizer
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from vlmdiff.figures.gallery_table import load_tokenizer, prompt_spans
 from vlmdiff.models.registry import load_subject
@@ -75,7 +75,7 @@ def test_a_missing_reader_is_named_with_where_it_is_pinned(folder, monkeypatch):
         raise ValueError("`tiktoken` is required to read a `tiktoken` file.")
 
     write_tiktoken(folder)
-    monkeypatch.setattr(convert_slow_tokenizer.TikTokenConverter, "load_tiktoken_bpe", staticmethod(missing))
+    monkeypatch.setattr(TikTokenConverter, "load_tiktoken_bpe", staticmethod(missing))
     message = refused(lambda: load(folder), folder)
     assert "install envs/requirements.txt" in message
     assert "fetch or copy" not in message
