@@ -10,6 +10,7 @@ rule extract_activations:
         after=finished_groups,
     output:
         shard=kept_or_temporary(f"{RESULTS}/activations/{{model}}/{{dataset}}/{{layers}}/shard_{{block}}.h5"),
+        left_out=f"{RESULTS}/activations/{{model}}/{{dataset}}/{{layers}}/left_out_{{block}}.csv",
     log:
         f"{RESULTS}/logs/extract_activations/{{model}}/{{dataset}}/{{layers}}/shard_{{block}}.log",
     benchmark:
@@ -31,3 +32,29 @@ rule extract_activations:
         code=code_digest("extract_activations"),
     script:
         "../workflow_scripts/extract_activations.py"
+
+
+rule list_left_out:
+    input:
+        parts=[part for parts in left_out_parts().values() for part in parts],
+    output:
+        report(
+            f"{RESULTS}/activations/left_out.csv",
+            caption="captions/left_out.rst",
+            category="Dictionaries",
+            labels={"table": "tokens left out"},
+        ),
+    log:
+        f"{RESULTS}/logs/list_left_out.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/list_left_out.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: 1
+    resources:
+        **rule_resources("list_left_out", mem_mb=1000, runtime=5),
+    params:
+        parts=left_out_parts(),
+        code=code_digest("list_left_out"),
+    script:
+        "../workflow_scripts/list_left_out.py"

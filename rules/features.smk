@@ -154,6 +154,7 @@ rule lexical_filter:
         words=concept_words,
         criteria=lexical_criteria,
         batch_tokens=CFG.extraction.batch_tokens,
+        massive_ratio=CFG.extraction.massive_ratio,
         code=code_digest("lexical_filter"),
     script:
         "../workflow_scripts/lexical_filter.py"

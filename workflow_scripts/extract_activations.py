@@ -15,10 +15,11 @@ with job(snakemake):
     extract_block(
         subject,
         samples,
-        snakemake.output[0],
+        snakemake.output.shard,
         dataset=wildcards.dataset,
         block=int(wildcards.block),
         layers=params.layers,
         token_types=params.token_types,
+        left_out=snakemake.output.left_out,
         **params.extraction,
     )

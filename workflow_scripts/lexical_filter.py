@@ -19,6 +19,7 @@ with job(snakemake):
         batch_tokens=params.batch_tokens,
         describe_tokens=params.describe_tokens,
         concept_words=params.words,
+        massive_ratio=params.massive_ratio,
     )
     lexical_filter(
         snakemake.wildcards.concept,

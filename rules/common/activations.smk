@@ -1,6 +1,6 @@
 """Which activations are stored, where, and for how long."""
 
-from vlmdiff.config.storage import layer_groups, plan, stored_tokens, training_only
+from vlmdiff.config.storage import layer_groups, plan, planned_series, stored_tokens, training_only
 
 STREAMED = CFG.extraction.store == "stream"
 TEMPORARY = CFG.extraction.store != "keep"
@@ -30,6 +30,18 @@ def shards(model, dataset, layer):
     """Return the activation shards that hold a layer of a model shown a data set, in the order of samples."""
     folder = f"{RESULTS}/activations/{model}/{dataset}/{group_folder(group_of(layer))}"
     return [f"{folder}/shard_{block}.h5" for block in blocks(dataset)]
+
+
+def left_out_parts():
+    """Return what was left out of every shard that the default target stores, by model and data set."""
+    return {
+        f"{one.model} {one.dataset}": [
+            f"{RESULTS}/activations/{one.model}/{one.dataset}/{group_folder(layers)}/left_out_{block}.csv"
+            for layers in GROUPS
+            for block in blocks(one.dataset)
+        ]
+        for one in planned_series(CFG)
+    }
 
 
 def kept_or_temporary(path):

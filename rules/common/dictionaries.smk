@@ -131,6 +131,7 @@ def stream_settings(wildcards):
         "fewer": fewer_samples(stage.dataset),
         "storage": CFG.extraction.storage,
         "batch_tokens": CFG.extraction.batch_tokens,
+        "massive_ratio": CFG.extraction.massive_ratio,
     }
 
 

@@ -39,7 +39,8 @@ def rows(rounds: int) -> list[dict[str, object]]:
     """Measure all layers, and the first half of them."""
     from vlmdiff.data.batching import prepare_batches
     from vlmdiff.data.samples import load_samples
-    from vlmdiff.extraction.blocks import capture_samples
+    from vlmdiff.extraction.blocks import Keeping, capture_samples
+    from vlmdiff.extraction.left_out import LeftOut
     from vlmdiff.models.registry import load_subject
 
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +56,7 @@ def rows(rounds: int) -> list[dict[str, object]]:
             model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
 
     def capture(some: list[int]) -> None:
-        capture_samples(subject, samples, some, "float16", BATCH_TOKENS, ["text"])
+        capture_samples(subject, samples, some, Keeping(token_types=("text",)), BATCH_TOKENS, LeftOut())
 
     times = measure(
         {

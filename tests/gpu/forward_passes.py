@@ -15,7 +15,8 @@ from tiny_tokenizers import byte_tokenizer
 
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample, load_samples
-from vlmdiff.extraction.blocks import capture_samples
+from vlmdiff.extraction.blocks import Keeping, capture_samples
+from vlmdiff.extraction.left_out import LeftOut
 from vlmdiff.extraction.stream import ActivationStream
 from vlmdiff.models.llava import Llava
 
@@ -112,7 +113,7 @@ def captured(subject: Llava, samples: list[Sample], batch_tokens: int, setting: 
             subject.run_decoder(batch, subject.embed(batch))
 
     def capture() -> None:
-        capture_samples(subject, samples, layers, "bfloat16", batch_tokens, ["text", "image"])
+        capture_samples(subject, samples, layers, Keeping("bfloat16"), batch_tokens, LeftOut())
 
     forward, whole = seconds(bare, setting), seconds(capture, setting)
     peak = setting.peak_gib(capture)

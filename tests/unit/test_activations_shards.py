@@ -191,7 +191,7 @@ def test_a_foreign_file_is_refused(shard_path, schema):
             del file.attrs["schema"]
         else:
             file.attrs["schema"] = schema
-    with pytest.raises(ShardError, match=f"schema is {schema!r}, expected 'vlmdiff-shard-4'"):
+    with pytest.raises(ShardError, match=f"schema is {schema!r}, expected 'vlmdiff-shard-5'"):
         open_shard(shard_path)
 
 

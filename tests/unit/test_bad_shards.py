@@ -43,7 +43,8 @@ def everything(path: Path) -> tuple[Shard, list[np.ndarray]]:
     """Read a shard as jobs do, all of it."""
     shard = open_shard(path)
     shard.verify()
-    return shard, [shard.read(layer, 0, shard.n_tokens) for layer in shard.header.layers]
+    values = [shard.read(layer, 0, shard.n_tokens) for layer in shard.header.layers]
+    return shard, [*values, *(shard.massive(layer) for layer in shard.header.layers)]
 
 
 def same(found: tuple[Shard, list[np.ndarray]], expected: tuple[Shard, list[np.ndarray]]) -> bool:

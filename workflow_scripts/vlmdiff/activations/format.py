@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import xxhash
 
-SCHEMA = "vlmdiff-shard-4"
+SCHEMA = "vlmdiff-shard-5"
 CHUNK_BYTES = 2 * 2**20
 TOKEN_DTYPES = {"token_id": np.int32, "position": np.int32, "token_type": np.uint8}
 STORED = {"float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
@@ -38,6 +38,7 @@ class ShardHeader:
     layers: tuple[int, ...]
     dtype: Storage
     token_types: tuple[str, ...] = ("image", "text")
+    massive_ratio: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,16 @@ class ShardContent:
     """Residuals and tokens of consecutive samples.
 
     Attributes:
-        residual: for each layer (tokens, d_model), float16 or the bits of bfloat16 in uint16.
+        residual: for each layer (tokens, d_model), float16 or the bits of bfloat16 in uint16; zeros where
+            the token is massive.
         token_id: (tokens,) token in the model's vocabulary.
         position: (tokens,) position in the model's sequence.
         token_type: (tokens,) codes of `vlmdiff.activations.tokens`.
         offsets: (samples + 1,) sample `i` owns tokens `offsets[i]:offsets[i + 1]`.
         sample_id: names of the samples.
         group: groups of the samples.
+        massive: for each layer (tokens,) bool, tokens that are no data at this layer (`massive.py`); a layer
+            that is not named has none.
     """
 
     residual: dict[int, np.ndarray]
@@ -61,11 +65,21 @@ class ShardContent:
     offsets: np.ndarray
     sample_id: list[str]
     group: list[str]
+    massive: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def marks(self, layer: int) -> np.ndarray:
+        """Return (tokens,) bool: which tokens are massive at a layer."""
+        return self.massive.get(layer, np.zeros(len(self.token_id), dtype=bool))
 
 
 def layer_name(layer: int) -> str:
     """Return the HDF5 name of a layer's residuals."""
     return f"residual/layer_{layer}"
+
+
+def massive_name(layer: int) -> str:
+    """Return the HDF5 name of the marks of a layer's massive tokens."""
+    return f"massive/layer_{layer}"
 
 
 def rows_per_chunk(d_model: int) -> int:

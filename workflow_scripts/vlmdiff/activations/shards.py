@@ -22,6 +22,7 @@ from vlmdiff.activations.format import (
     chunk_cuts,
     header_checksum,
     layer_name,
+    massive_name,
     new_checksum,
     remake,
     rows_per_chunk,
@@ -66,6 +67,16 @@ class Shard:
         with self.rows(layer) as read:
             return read(start, stop)
 
+    def massive(self, layer: int) -> np.ndarray:
+        """Return (tokens,) bool: tokens whose residual at a layer is no data.
+
+        Raises:
+            ShardError: the marks were altered.
+        """
+        with reading(self.path) as file:
+            marks = file[massive_name(layer)]
+            return checked(marks[:], marks, self.path).astype(bool)
+
     def verify(self, layers: tuple[int, ...] | None = None) -> None:
         """Compare the checksums of `layers` (all if None), reading each once from start to end.
 
@@ -81,6 +92,7 @@ class Shard:
         chunk = bytearray(step * row_bytes)
         with reading(self.path) as file:
             for layer in layers:
+                checked(file[massive_name(layer)][:], file[massive_name(layer)], self.path)
                 dataset, digest = file[layer_name(layer)], new_checksum()
                 left = self.n_tokens * row_bytes
                 for start in range(0, self.n_tokens, step):
@@ -175,15 +187,17 @@ def plain(value: Any) -> Any:
 
 def check_layout(file: h5py.File, header: ShardHeader, path: Path) -> None:
     """Check that every object is there, in the file itself, with its shape and type."""
-    required = [*TOKEN_DTYPES, "offsets", "sample_id", "group", *map(layer_name, header.layers)]
+    by_layer = [name(layer) for layer in header.layers for name in (layer_name, massive_name)]
+    required = [*TOKEN_DTYPES, "offsets", "sample_id", "group", *by_layer]
     missing = [name for name in required if name not in file or "checksum" not in file[name].attrs]
     if missing:
         raise remake(path, f"{missing} are missing or have no checksum")
     for name in required:
         check_own(file, name, path)
     tokens = file["token_id"].shape[0]
-    for name in map(layer_name, header.layers):
-        found, expected = file[name], ((tokens, header.d_model), STORED[header.dtype])
+    values, marks = ((tokens, header.d_model), STORED[header.dtype]), ((tokens,), np.dtype(np.uint8))
+    for name in by_layer:
+        found, expected = file[name], marks if name.startswith("massive") else values
         if (found.shape, found.dtype) != expected:
             raise remake(path, f"{name} is {found.dtype} {found.shape}, expected {expected[1]} {expected[0]}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, Int32, Int64, UInt8
 from torch import Tensor
 
-from vlmdiff.activations.format import STORED, ShardError, remake, rows_per_chunk
+from vlmdiff.activations.format import STORED, ShardError, ShardHeader, remake, rows_per_chunk
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shards import Shard, open_shard
 from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
@@ -78,6 +78,7 @@ class ActivationStore:
         check_together(self.shards)
         for shard in self.shards[share.process :: share.of]:
             shard.verify((layer,))
+        self.massive = [shard.massive(layer) for shard in self.shards]
         self.d_model: int = self.shards[0].header.d_model
         self.sample_ids = [name for shard in self.shards for name in shard.sample_id]
         self.token_types: tuple[str, ...] = self.shards[0].header.token_types
@@ -85,9 +86,8 @@ class ActivationStore:
         self.n_samples = len(self.sample_ids)
 
     def n_tokens(self, token_types: Sequence[str]) -> int:
-        """Return how many tokens of the given types there are."""
-        codes = self._codes(token_types)
-        return int(sum(np.isin(shard.token_type, codes).sum() for shard in self.shards))
+        """Return how many tokens of the given types there are, massive ones not among them."""
+        return int(sum(mask.sum() for mask in self._masks(token_types)))
 
     def chunks(
         self, token_types: Sequence[str] = ("text", "image"), max_tokens: int = 8192
@@ -97,10 +97,8 @@ class ActivationStore:
         A sample's tokens may lie in two chunks. Chunks run over the ends of shards: what they hold, and so
         every sum over them, does not depend on where the shards are cut.
         """
-        codes = self._codes(token_types)
         first_sample = np.cumsum([0, *(len(shard.sample_id) for shard in self.shards)])
-        masks = (np.isin(shard.token_type, codes) for shard in self.shards)
-        for slabs in group_slabs(masks, max_tokens):
+        for slabs in group_slabs(self._masks(token_types), max_tokens):
             places = [(self.shards[slab.shard], slab.rows) for slab in slabs]
             firsts = first_sample[[slab.shard for slab in slabs]]
             sample = [
@@ -139,9 +137,8 @@ class ActivationStore:
         Raises:
             ShardError: there is no token of these types.
         """
-        codes = self._codes(token_types)
         length = max(1, rows_per_chunk(self.d_model) // WINDOWS_PER_CHUNK)
-        windows = Windows([np.isin(shard.token_type, codes) for shard in self.shards], length)
+        windows = Windows(list(self._masks(token_types)), length)
         if not (total := int(windows.sizes.sum())):
             raise ShardError(
                 f"{self.shards[0].path} and its neighbours hold no tokens of the types {list(token_types)}"
@@ -154,6 +151,12 @@ class ActivationStore:
         stream = ShuffledStream(windows.sizes, fill, seed, buffers)
         start_row = start_step * batch_tokens
         return (from_storage(rows) for rows in stream.batches(batch_tokens, start_row, share))
+
+    def _masks(self, token_types: Sequence[str]) -> Iterator[np.ndarray]:
+        """Yield, for each shard, which tokens are of the given types and not massive."""
+        codes = self._codes(token_types)
+        for shard, massive in zip(self.shards, self.massive, strict=True):
+            yield np.isin(shard.token_type, codes) & ~massive
 
     def _codes(self, token_types: Sequence[str]) -> np.ndarray:
         """Return the codes of token types.
@@ -191,7 +194,8 @@ def check_together(shards: Sequence[Shard]) -> None:
     if not shards:
         raise ShardError("no activation shards were given; expected all shards of one model and data set")
     first = shards[0]
-    same = ("model", "dataset", "model_fingerprint", "dataset_fingerprint", "d_model", "dtype", "token_types")
+    own = ("block", "layers")
+    same = [field.name for field in fields(ShardHeader) if field.name not in own]
     for shard in shards[1:]:
         differing = [key for key in same if getattr(shard.header, key) != getattr(first.header, key)]
         if differing:

@@ -24,6 +24,7 @@ from vlmdiff.activations.format import (
     chunk_cuts,
     header_checksum,
     layer_name,
+    massive_name,
     new_checksum,
     rows_per_chunk,
 )
@@ -46,6 +47,7 @@ class ShardWriter:
         self.group: list[str] = []
         # A few bytes a token, kept until the end; residuals are written at once.
         self.tokens: dict[str, list[np.ndarray]] = {name: [] for name in TOKEN_DTYPES}
+        self.massive: dict[int, list[np.ndarray]] = {layer: [] for layer in header.layers}
         self.digests = {layer_name(layer): new_checksum() for layer in header.layers}
         rows, width = rows_per_chunk(header.d_model), header.d_model
         for name in self.digests:
@@ -67,6 +69,7 @@ class ShardWriter:
         for layer in self.header.layers:
             check_finite(content.residual[layer], layer, self.header.dtype, self.path)
             self._extend(layer_name(layer), content.residual[layer])
+            self.massive[layer].append(content.marks(layer))
         for name, parts in self.tokens.items():
             parts.append(getattr(content, name))
         self.offsets.extend((content.offsets[1:] + self.offsets[-1]).tolist())
@@ -97,6 +100,8 @@ class ShardWriter:
             set_attribute(self.file[name], "checksum", digest.hexdigest())
         for name, parts in self.tokens.items():
             self._create(name, np.concatenate(parts))
+        for layer, parts in self.massive.items():
+            self._create(massive_name(layer), np.concatenate(parts).astype(np.uint8))
         self._create("offsets", np.array(self.offsets, dtype=np.int64))
         for name in ("sample_id", "group"):
             self._create(name, getattr(self, name))
@@ -137,6 +142,9 @@ def check_content(content: ShardContent, header: ShardHeader, path: Path) -> Non
         expected[layer_name(layer)] = ((tokens, header.d_model), STORED[header.dtype])
         values = content.residual.get(layer)
         found[layer_name(layer)] = None if values is None else (values.shape, values.dtype)
+        marks = content.marks(layer)
+        expected[massive_name(layer)] = ((tokens,), np.dtype(bool))
+        found[massive_name(layer)] = (marks.shape, marks.dtype)
     expected["offsets"] = ((samples + 1,), np.dtype(np.int64))
     found["offsets"] = (content.offsets.shape, content.offsets.dtype)
     wrong = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from vlmdiff.config.base import Count, Section
 from vlmdiff.config.sources import Source
@@ -78,3 +78,20 @@ class ExtractionConfig(Section):
     storage: Literal["float16", "bfloat16"] = Field(
         "float16", description="16-bit type of the stored values."
     )
+    massive_ratio: float = Field(
+        10.0,
+        ge=0,
+        description="Multiple of its sample's median norm (tokens of the same type, at the same block) above "
+        "which a token is massive and left out; 0: none is. The first token of a sequence always is.",
+    )
+
+    @field_validator("massive_ratio")
+    @classmethod
+    def above_the_usual(cls, value: float) -> float:
+        """Refuse a ratio that calls usual tokens massive."""
+        if 0 < value < 2:
+            raise ValueError(
+                f"found {value:g}, expected 0 (no token is massive) or at least 2: half of the tokens lie "
+                "above the median; 10 is usual"
+            )
+        return value

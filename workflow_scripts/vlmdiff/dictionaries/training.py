@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from vlmdiff.activations.format import layer_name
+from vlmdiff.activations.format import layer_name, massive_name
 from vlmdiff.activations.shards import plain, reading
 from vlmdiff.activations.shuffling import Share
 from vlmdiff.activations.store import ActivationStore
@@ -180,7 +180,7 @@ def settings_digest(
         activations = []
     for path in activations:
         with reading(Path(path)) as file:
-            for name in (layer_name(layer), "token_type"):
+            for name in (layer_name(layer), massive_name(layer), "token_type"):
                 total.update(str(plain(file[name].attrs["checksum"])).encode())
     if initial != "random":
         for name in (WEIGHTS, CONFIG):

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from vlmdiff.activations.format import ShardContent, ShardHeader, Storage
+from vlmdiff.activations.massive import data_tokens, massive_tokens
 from vlmdiff.activations.precision import TORCH, to_storage
-from vlmdiff.activations.tokens import TOKEN_TYPES
+from vlmdiff.activations.tokens import DEFAULT_RATIO, TOKEN_TYPES
 from vlmdiff.activations.writer import ShardWriter, shard_writer
 from vlmdiff.data.batching import prepare_batches, sample_lengths
 from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples
+from vlmdiff.extraction.left_out import LeftOut, write_part
 from vlmdiff.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -29,10 +31,30 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Keeping:
+    """What is kept of a forward pass.
+
+    Attributes:
+        storage: 16-bit type.
+        token_types: types of the tokens that are stored; the first token, BOS and padding never are.
+        massive_ratio: multiple of its sample's median norm above which a token is massive; 0: none is.
+    """
+
+    storage: Storage = "float16"
+    token_types: tuple[str, ...] = ("image", "text")
+    massive_ratio: float = DEFAULT_RATIO
+
+    def data(self, token_type: Tensor) -> Tensor:
+        """Mark the tokens (samples, sequence) that are stored."""
+        return data_tokens(token_type, [TOKEN_TYPES[name] for name in self.token_types])
+
+
+@dataclass(frozen=True)
 class Captured:
-    """One sample's stored tokens: residuals by layer (tokens, d_model), the rest (tokens,)."""
+    """One sample's stored tokens: residuals and marks of massive tokens by layer, the rest (tokens,)."""
 
     residual: dict[int, np.ndarray]
+    massive: dict[int, np.ndarray]
     token_id: np.ndarray
     position: np.ndarray
     token_type: np.ndarray
@@ -50,11 +72,13 @@ def extract_block(
     storage: Storage = "float16",
     batch_tokens: int = 8192,
     token_types: Sequence[str] = ("image", "text"),
+    massive_ratio: float = DEFAULT_RATIO,
+    left_out: str | Path | None = None,
 ) -> None:
     """Capture the residual stream of one block of samples and write it as a shard.
 
-    Samples are run in batches of similar length and written in their own order; BOS and padding
-    are dropped; no logits are computed and no block after the last layer runs.
+    Samples are run in batches of similar length and written in their own order; the first token, BOS and
+    padding are dropped; no logits are computed and no block after the last layer runs.
 
     Args:
         subject: the model.
@@ -66,7 +90,9 @@ def extract_block(
         layers: decoder blocks whose output is stored.
         storage: 16-bit type.
         batch_tokens: most tokens of a forward pass, padding included.
-        token_types: types of the tokens that are stored; BOS and padding never are.
+        token_types: types of the tokens that are stored; the first one, BOS and padding never are.
+        massive_ratio: see `Keeping`.
+        left_out: where to write the table LEFT_OUT_PARTS.
 
     Raises:
         DataError: the block holds no samples.
@@ -85,10 +111,15 @@ def extract_block(
         layers=tuple(sorted(set(layers))),
         dtype=storage,
         token_types=tuple(sorted(token_types)),
+        massive_ratio=float(massive_ratio),
     )
+    found = LeftOut()
     with shard_writer(path, header) as writer:
-        write_samples(subject, chosen, writer, batch_tokens)
+        write_samples(subject, chosen, writer, batch_tokens, found)
         tokens = writer.offsets[-1]
+    found.tell(f"model '{subject.name}' on '{dataset}'")
+    if left_out is not None:
+        write_part(found, subject.tokenizer, left_out)
     log.info("%s: %d samples, %d tokens, layers %s", path, len(chosen), tokens, list(header.layers))
 
 
@@ -128,15 +159,15 @@ def block_samples(samples: Sequence[Sample], block: int, shard_samples: int) -> 
 
 
 def write_samples(
-    subject: Subject, samples: Sequence[Sample], writer: ShardWriter, batch_tokens: int
+    subject: Subject, samples: Sequence[Sample], writer: ShardWriter, batch_tokens: int, found: LeftOut
 ) -> None:
     """Capture samples window by window, so that memory stays bounded whatever the block's size."""
     lengths, layers = sample_lengths(subject, samples), writer.header.layers
-    types = writer.header.token_types
+    keeping = Keeping(writer.header.dtype, writer.header.token_types, writer.header.massive_ratio)
     most = max(batch_tokens, WINDOW_BYTES // (2 * subject.d_model * len(layers)))
     for window in progress(windows(lengths, most), "windows of samples"):
         members = [samples[i] for i in window]
-        captured = capture_samples(subject, members, layers, writer.header.dtype, batch_tokens, types)
+        captured = capture_samples(subject, members, layers, keeping, batch_tokens, found)
         writer.append(joined(captured, members))
 
 
@@ -155,34 +186,44 @@ def capture_samples(
     subject: Subject,
     samples: Sequence[Sample],
     layers: Sequence[int],
-    storage: Storage,
+    keeping: Keeping,
     batch_tokens: int,
-    token_types: Sequence[str],
+    found: LeftOut,
 ) -> list[Captured]:
-    """Run samples in batches of similar length; return what is stored of each, in their order."""
+    """Run samples in batches of similar length; return what is stored of each, in their order.
+
+    What is left out is added to `found`.
+    """
     captured: dict[int, Captured] = {}
     batches = prepare_batches(subject, samples, batch_tokens)
     with torch.inference_mode():
         for indices, batch in progress(batches, "batches"):
-            found = capture_batch(subject, batch, layers, storage, token_types)
-            captured.update(zip(indices, found, strict=True))
+            kept = capture_batch(subject, batch, layers, keeping, found)
+            captured.update(zip(indices, kept, strict=True))
     return [captured[index] for index in range(len(samples))]
 
 
 def capture_batch(
-    subject: Subject, batch: Batch, layers: Sequence[int], storage: Storage, token_types: Sequence[str]
+    subject: Subject, batch: Batch, layers: Sequence[int], keeping: Keeping, found: LeftOut
 ) -> Iterator[Captured]:
-    """Run a batch and yield its samples, only their tokens of the given types."""
-    mask = kept(batch.token_type, token_types)
+    """Run a batch and yield its samples, only the tokens that are data."""
+    mask = keeping.data(batch.token_type)
     counts, places = mask.sum(1).tolist(), mask.flatten().nonzero()[:, 0]
+    # Blocks run in their order.
+    order, massive = iter(sorted(set(layers))), {}
 
     def keep(residual: Tensor) -> Tensor:
         # As soon as the block has run: 16 bits, and no padding. One transfer a layer, not one a sample.
-        rounded = residual.flatten(0, 1).to(TORCH[storage])
+        layer, own = next(order), mask.to(residual.device)
+        marked = own & massive_tokens(residual, batch.token_type, keeping.massive_ratio)
+        found.add(layer, residual, batch, own & ~marked, marked)
+        massive[layer] = marked[own].cpu().numpy()
+        # A massive token may not fit into 16 bits.
+        rounded = residual.masked_fill(marked[..., None], 0.0).flatten(0, 1).to(TORCH[keeping.storage])
         return rounded.index_select(0, places.to(residual.device))
 
     residuals = subject.residuals(batch, layers, keep=keep)
-    values = {layer: to_storage(residual, storage) for layer, residual in residuals.items()}
+    values = {layer: to_storage(residual, keeping.storage) for layer, residual in residuals.items()}
     token_id = batch.input_ids[mask].int().cpu().numpy()
     token_type = batch.token_type[mask].cpu().numpy()
     position = mask.nonzero()[:, 1].int().cpu().numpy()
@@ -190,16 +231,11 @@ def capture_batch(
         rows = slice(stop - count, stop)
         yield Captured(
             {layer: value[rows] for layer, value in values.items()},
+            {layer: marks[rows] for layer, marks in massive.items()},
             token_id[rows],
             position[rows],
             token_type[rows],
         )
-
-
-def kept(token_type: Tensor, token_types: Sequence[str]) -> Tensor:
-    """Mark tokens of the given types."""
-    codes = [TOKEN_TYPES[name] for name in token_types]
-    return torch.isin(token_type, torch.tensor(codes, dtype=token_type.dtype, device=token_type.device))
 
 
 def joined(captured: Sequence[Captured], samples: Sequence[Sample]) -> ShardContent:
@@ -208,6 +244,9 @@ def joined(captured: Sequence[Captured], samples: Sequence[Sample]) -> ShardCont
     return ShardContent(
         residual={
             layer: np.concatenate([one.residual[layer] for one in captured]) for layer in captured[0].residual
+        },
+        massive={
+            layer: np.concatenate([one.massive[layer] for one in captured]) for layer in captured[0].massive
         },
         token_id=np.concatenate([one.token_id for one in captured]),
         position=np.concatenate([one.position for one in captured]),

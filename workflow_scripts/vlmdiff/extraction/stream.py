@@ -16,10 +16,11 @@ from torch import Tensor
 from vlmdiff.activations.format import STORED, ShardError, Storage, check_finite
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
-from vlmdiff.activations.tokens import type_codes
+from vlmdiff.activations.tokens import DEFAULT_RATIO, type_codes
 from vlmdiff.data.batching import alike, naming, prepare_batches
 from vlmdiff.data.samples import Sample, dataset_fingerprint
-from vlmdiff.extraction.blocks import capture_batch, first_samples
+from vlmdiff.extraction.blocks import Keeping, capture_batch, first_samples
+from vlmdiff.extraction.left_out import LeftOut
 from vlmdiff.models.registry import load_subject
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ActivationStream:
     """One layer's residuals of a model shown a data set, made when they are needed.
 
     Samples come in a new random order every epoch. The tokens of a pool of samples are shuffled together;
-    pools follow one another. Values are rounded to 16 bits, as in a store.
+    pools follow one another. Values are rounded to 16 bits, as in a store, and the same tokens are left out.
 
     Attributes:
         d_model: residual width.
@@ -52,6 +53,7 @@ class ActivationStream:
         storage: Storage = "float16",
         batch_tokens: int = 8192,
         pool_samples: int = POOL_SAMPLES,
+        massive_ratio: float = DEFAULT_RATIO,
     ) -> None:
         """Check the layer; nothing runs yet.
 
@@ -63,6 +65,7 @@ class ActivationStream:
             batch_tokens: most tokens of a forward pass, padding included.
             pool_samples: samples whose tokens are shuffled together; fewer where their values would take
                 more than 4 GiB.
+            massive_ratio: multiple of its sample's median norm above which a token is massive; 0: none is.
 
         Raises:
             SubjectError: the model does not have the layer.
@@ -70,13 +73,15 @@ class ActivationStream:
         subject.check_layers([layer])
         self.subject, self.samples, self.layer = subject, list(samples), layer
         self.storage, self.batch_tokens, self.pool_samples = storage, batch_tokens, pool_samples
+        self.massive_ratio, self.told = float(massive_ratio), False
         self.d_model: int = subject.d_model
         self.n_samples = len(self.samples)
 
     def fingerprint(self) -> str:
         """Digest all that the values depend on: model, data set, layer, rounding, pools."""
         parts = [self.subject.fingerprint, dataset_fingerprint(self.samples), self.layer, self.storage]
-        return hashlib.sha256(repr([*parts, self.pool_samples]).encode()).hexdigest()
+        parts += [self.pool_samples, self.massive_ratio]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def token_counts(self, token_types: Sequence[str]) -> Int64[np.ndarray, " samples"]:
         """Return how many tokens of the given types each sample has, without running the model."""
@@ -90,7 +95,8 @@ class ActivationStream:
                 with naming(self.samples, some):
                     found = self.subject.types(prompts, sizes, chat)
                 for index, types in zip(some, found, strict=True):
-                    counts[index] = np.isin(types, codes).sum()
+                    # The first token is no data, whatever it is.
+                    counts[index] = np.isin(types[1:], codes).sum()
         return counts
 
     def batches(
@@ -135,21 +141,40 @@ class ActivationStream:
     ) -> np.ndarray:
         """Return the 16-bit residuals (tokens, d_model) of some samples, in their order.
 
+        How many tokens are massive is known only when the model has run, yet a training that goes on must
+        skip pools without running them: another token of the pool takes the place of each.
+
         Args:
             members: which samples.
             counts: how many tokens of the given types each of them has.
             token_types: which tokens.
         """
-        ends = np.cumsum(counts)
+        ends, left_out = np.cumsum(counts), LeftOut()
         values = np.empty((int(ends[-1]), self.d_model), STORED[self.storage])
+        massive = np.zeros(len(values), dtype=bool)
+        keeping = Keeping(self.storage, tuple(token_types), self.massive_ratio)
         batches = prepare_batches(self.subject, [self.samples[i] for i in members], self.batch_tokens)
         with torch.inference_mode():
             for indices, batch in batches:
-                found = capture_batch(self.subject, batch, [self.layer], self.storage, token_types)
+                found = capture_batch(self.subject, batch, [self.layer], keeping, left_out)
                 for index, one in zip(indices, found, strict=True):
-                    values[ends[index] - counts[index] : ends[index]] = one.residual[self.layer]
+                    rows = slice(ends[index] - counts[index], ends[index])
+                    values[rows], massive[rows] = one.residual[self.layer], one.massive[self.layer]
         check_finite(values, self.layer, self.storage, f"model '{self.subject.name}'")
-        return values
+        if not self.told:
+            found.tell(f"model '{self.subject.name}', the first {len(members)} samples")
+            self.told = True
+        return without_massive(values, massive)
+
+
+def without_massive(values: np.ndarray, massive: np.ndarray) -> np.ndarray:
+    """Return rows (tokens, d_model) with others, evenly spread, in the places of the massive ones.
+
+    At most half of the tokens of a type are massive, so that there are others.
+    """
+    others, missing = np.flatnonzero(~massive), int(massive.sum())
+    values[massive] = values[others[np.arange(missing) * len(others) // max(missing, 1)]]
+    return values
 
 
 def open_stream(
@@ -162,9 +187,9 @@ def open_stream(
         samples_file: samples.jsonl.
         layer: decoder block.
         settings: `name` and `subject` of the model, `samples` and `fewer` as for `first_samples`,
-            `storage` and `batch_tokens` as for `ActivationStream`.
+            `storage`, `batch_tokens` and `massive_ratio` as for `ActivationStream`.
     """
     subject = load_subject(settings["name"], settings["subject"], Path(model_config).parent)
     samples = first_samples(samples_file, settings["samples"], settings["fewer"])
-    rounding = {key: settings[key] for key in ("storage", "batch_tokens")}
-    return ActivationStream(subject, samples, layer, **rounding)
+    chosen = {key: settings[key] for key in ("storage", "batch_tokens", "massive_ratio")}
+    return ActivationStream(subject, samples, layer, **chosen)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from vlmdiff.activations.tokens import DEFAULT_RATIO
 from vlmdiff.features.candidates import FEATURE, find_candidates, strongest_samples
 from vlmdiff.features.sums import SampleSet, SampleSetError
 from vlmdiff.tables.features import LEXICAL
@@ -53,6 +54,7 @@ class NeutralRuns:
         batch_tokens: tokens in one forward pass.
         describe_tokens: tokens that the model may add in its own words.
         concept_words: words at which it is stopped.
+        massive_ratio: multiple of its sample's median norm above which a token is left out; 0: none is.
     """
 
     model: str
@@ -64,6 +66,7 @@ class NeutralRuns:
     batch_tokens: int
     describe_tokens: int = 0
     concept_words: Sequence[str] = ()
+    massive_ratio: float = DEFAULT_RATIO
 
 
 def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:
@@ -130,6 +133,7 @@ def measure_in_groups(
             wanted,
             runs.batch_tokens,
             own_words,
+            runs.massive_ratio,
         )
     return found
 

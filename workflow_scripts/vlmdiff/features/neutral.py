@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vlmdiff.activations.tokens import TEXT
+from vlmdiff.activations.massive import massive_tokens
+from vlmdiff.activations.tokens import DEFAULT_RATIO, TEXT
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.models.describe import describe
 from vlmdiff.runtime.progress import progress
@@ -48,10 +49,15 @@ def largest_on_text(
     token_type: UInt8[Tensor, "samples sequence"],
     dictionary: Dictionary,
     features: Sequence[int],
+    massive_ratio: float = DEFAULT_RATIO,
 ) -> Float[Tensor, "samples features"]:
-    """Return the largest activation of some features over each sample's text tokens; 0 if silent."""
+    """Return the largest activation of some features over each sample's text tokens; 0 if silent.
+
+    Massive tokens are left out, as they are of the data that dictionaries were trained on.
+    """
     # Blocks may lie on other devices than the batch, and both on others than the dictionary.
     text = (token_type == TEXT).to(residual.device)
+    text &= ~massive_tokens(residual, token_type, massive_ratio)
     columns = torch.tensor(list(features), device=dictionary.W_enc.device)
     # TopK decides among all features, so all are encoded before columns are taken.
     parts = residual[text].split(max(1, CHUNK_VALUES // dictionary.d_sae))
@@ -81,6 +87,7 @@ def measure(
     features: Mapping[int, Sequence[int]],
     batch_tokens: int,
     own_words: OwnWords = OwnWords(),
+    massive_ratio: float = DEFAULT_RATIO,
 ) -> dict[int, np.ndarray]:
     """Run the model once on every sample and encode all layers that are needed.
 
@@ -91,6 +98,7 @@ def measure(
         features: features of each layer, in the order of the result's columns.
         batch_tokens: tokens in one forward pass, padding included.
         own_words: how far the model first goes on by itself; its words count as text tokens.
+        massive_ratio: multiple of its sample's median norm above which a token is left out; 0: none is.
 
     Returns:
         For each layer (samples, features), largest activation on a text token.
@@ -102,7 +110,7 @@ def measure(
         residuals = subject.residuals(batch, layers)
         for layer in layers:
             largest = largest_on_text(
-                residuals[layer], batch.token_type, dictionaries[layer], features[layer]
+                residuals[layer], batch.token_type, dictionaries[layer], features[layer], massive_ratio
             )
             found[layer][indices] = largest.float().cpu().numpy()
     return found

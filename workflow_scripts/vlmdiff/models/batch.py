@@ -70,15 +70,15 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tenso
 def token_types(input_ids: Tensor, mask: Tensor, bos_id: int | None, image_id: int | None) -> Tensor:
     """Classify tokens: BOS, image, padding, everything else text.
 
-    BOS is the first BOS token, wherever a family puts it. Where the tokenizer has none, the first
-    token of the sequence is taken for it: it is the attention sink, whose residual is the same outlier.
+    BOS is the first BOS token, wherever a family puts it, and the first token of a sequence, whatever
+    it is: every later token sees it, it sees none, and so it becomes the attention sink. Only an image
+    token that stands first stays an image token, because the tower's features go there.
     """
     types = torch.full_like(input_ids, TEXT, dtype=torch.uint8)
+    types[:, 0] = BOS
     if image_id is not None:
         types[input_ids == image_id] = IMAGE
-    if bos_id is None:
-        types[:, 0] = BOS
-    else:
+    if bos_id is not None:
         found = input_ids == bos_id
         types[found & (found.cumsum(1) == 1)] = BOS
     types[mask == 0] = PADDING

@@ -15,6 +15,7 @@ from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import describe_ablation, describe_heads
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads
+from vlmdiff.summary.left_out import describe_left_out
 from vlmdiff.summary.models import CLEAN_RUN, describe_models, measured, say_models
 from vlmdiff.summary.sections import (
     Section,
@@ -23,6 +24,7 @@ from vlmdiff.summary.sections import (
     describe_dictionaries,
 )
 from vlmdiff.summary.text import escape
+from vlmdiff.tables.activations import LEFT_OUT
 from vlmdiff.tables.causal import (
     ABLATION,
     HEAD_ABLATION,
@@ -130,6 +132,7 @@ SEED_IN_PATH = {
 }
 PLAIN = {
     "accuracy": ACCURACY,
+    "left_out": LEFT_OUT,
     "metrics": DICTIONARY_METRICS,
     "thresholds": THRESHOLDS,
     "funnel": FUNNEL,
@@ -164,6 +167,7 @@ def chapters_of(
     sure = ("recurrence", "check", "quality", "steering", "labels", "selection")
     chapters = [
         (describe_models(tables["accuracy"], names.model, data), ("accuracy", *asked)),
+        (describe_left_out(tables["left_out"]), ("left_out",)),
         (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
         (describe_adapted(tables["thresholds"], names.rule), ("thresholds",)),
         (describe_concepts(tables["funnel"]), ("funnel",)),

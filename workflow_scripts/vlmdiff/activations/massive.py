@@ -1,0 +1,52 @@
+"""Massive tokens: a few whose residual is so long that means, losses and variances are theirs alone.
+
+The first token of a sequence is one in nearly every language model (arXiv 2309.17453, 2402.17762) and never
+counts as data. Others are found by the rule of this module.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from vlmdiff.activations.tokens import TOKEN_TYPES
+
+
+def data_tokens(
+    token_type: UInt8[Tensor, "samples sequence"], codes: list[int]
+) -> Bool[Tensor, "samples sequence"]:
+    """Mark the tokens of some types that count as data: never the first one of a sequence."""
+    marked = torch.isin(token_type, torch.tensor(codes, dtype=token_type.dtype, device=token_type.device))
+    marked[:, 0] = False
+    return marked
+
+
+def norm_multiples(
+    residual: Float[Tensor, "samples sequence d_model"], token_type: UInt8[Tensor, "samples sequence"]
+) -> Float[Tensor, "samples sequence"]:
+    """Return each token's norm over the median norm of its sample's tokens of the same type.
+
+    The first token, BOS and padding are left out of the medians and are NaN. A sample is compared with
+    itself alone, so nothing depends on which samples share its batch or shard.
+    """
+    norms = torch.linalg.vector_norm(residual, dim=-1, dtype=torch.float32)
+    token_type = token_type.to(norms.device)
+    found = torch.full_like(norms, torch.nan)
+    for code in TOKEN_TYPES.values():
+        own = data_tokens(token_type, [code])
+        if own.any():
+            median = norms.masked_fill(~own, torch.nan).nanquantile(0.5, dim=1, keepdim=True)
+            found = torch.where(own, norms / median, found)
+    return found
+
+
+def massive_tokens(
+    residual: Float[Tensor, "samples sequence d_model"],
+    token_type: UInt8[Tensor, "samples sequence"],
+    ratio: float,
+) -> Bool[Tensor, "samples sequence"]:
+    """Mark tokens whose norm is above `ratio` times the median of `norm_multiples`; none if `ratio` is 0."""
+    if not ratio:
+        return torch.zeros(residual.shape[:2], dtype=torch.bool, device=residual.device)
+    return norm_multiples(residual, token_type) > ratio
