@@ -179,7 +179,7 @@ def question_samples(folder: Path, pictures) -> list[Sample]:
 
 
 def check_extraction(subject: Subject, samples: list[Sample], path: Path) -> None:
-    """A shard holds the residuals of all tokens but BOS and padding, in the samples' order."""
+    """A shard holds the residuals of all tokens but the first, BOS and padding, in the samples' order."""
     layers = list(range(subject.n_layers))
     extract_block(
         subject, samples, path, dataset="d", block=0, shard_samples=8, layers=layers, batch_tokens=64
@@ -189,6 +189,7 @@ def check_extraction(subject: Subject, samples: list[Sample], path: Path) -> Non
         alone = subject.prepare([sample.prompt], [sample.open_image()], sample.chat)
         rows = slice(int(shard.offsets[index]), int(shard.offsets[index + 1]))
         kept = alone.token_type[0] != BOS
+        kept[0] = False
         assert shard.token_id[rows].tolist() == alone.input_ids[0, kept].tolist()
         assert shard.token_type[rows].tolist() == alone.token_type[0, kept].tolist()
         for layer, values in subject.residuals(alone, layers).items():

@@ -41,12 +41,15 @@ def norm_multiples(
     return found
 
 
+def above(multiples: Float[Tensor, "samples sequence"], ratio: float) -> Bool[Tensor, "samples sequence"]:
+    """Mark multiples above a ratio; none if it is 0."""
+    return multiples > ratio if ratio else torch.zeros_like(multiples, dtype=torch.bool)
+
+
 def massive_tokens(
     residual: Float[Tensor, "samples sequence d_model"],
     token_type: UInt8[Tensor, "samples sequence"],
     ratio: float,
 ) -> Bool[Tensor, "samples sequence"]:
-    """Mark tokens whose norm is above `ratio` times the median of `norm_multiples`; none if `ratio` is 0."""
-    if not ratio:
-        return torch.zeros(residual.shape[:2], dtype=torch.bool, device=residual.device)
-    return norm_multiples(residual, token_type) > ratio
+    """Mark tokens whose norm is above `ratio` times their sample's median (`norm_multiples`)."""
+    return above(norm_multiples(residual, token_type), ratio)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlmdiff.activations.format import ShardContent, ShardHeader, Storage
-from vlmdiff.activations.massive import data_tokens, massive_tokens
+from vlmdiff.activations.massive import above, data_tokens, norm_multiples
 from vlmdiff.activations.precision import TORCH, to_storage
 from vlmdiff.activations.tokens import DEFAULT_RATIO, TOKEN_TYPES
 from vlmdiff.activations.writer import ShardWriter, shard_writer
@@ -215,8 +215,9 @@ def capture_batch(
     def keep(residual: Tensor) -> Tensor:
         # As soon as the block has run: 16 bits, and no padding. One transfer a layer, not one a sample.
         layer, own = next(order), mask.to(residual.device)
-        marked = own & massive_tokens(residual, batch.token_type, keeping.massive_ratio)
-        found.add(layer, residual, batch, own & ~marked, marked)
+        multiples = norm_multiples(residual, batch.token_type)
+        marked = own & above(multiples, keeping.massive_ratio)
+        found.add(layer, residual, batch, multiples, own & ~marked, marked)
         massive[layer] = marked[own].cpu().numpy()
         # A massive token may not fit into 16 bits.
         rounded = residual.masked_fill(marked[..., None], 0.0).flatten(0, 1).to(TORCH[keeping.storage])

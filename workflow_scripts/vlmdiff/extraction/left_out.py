@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from vlmdiff.activations.massive import norm_multiples
 from vlmdiff.activations.tokens import PADDING, TEXT
 from vlmdiff.tables.activations import FIRST, KEPT, LEFT_OUT_PARTS, MASSIVE, MOST
 from vlmdiff.tables.io import write_table
@@ -66,19 +65,21 @@ class LeftOut:
 
     sums: dict[tuple[int, str, str, int], Sums] = field(default_factory=dict)
 
-    def add(self, layer: int, residual: Tensor, batch: Batch, kept: Tensor, massive: Tensor) -> None:
+    def add(
+        self, layer: int, residual: Tensor, batch: Batch, multiples: Tensor, kept: Tensor, massive: Tensor
+    ) -> None:
         """Take in one layer of a batch.
 
         Args:
             layer: decoder block.
             residual: (samples, sequence, d_model) its output.
             batch: the prompts.
+            multiples: (samples, sequence) their norms in medians (`massive.norm_multiples`).
             kept: (samples, sequence) tokens that are stored as data.
             massive: (samples, sequence) tokens that would be but for their norm.
         """
         device = residual.device
         token_type, token_id = batch.token_type.to(device), batch.input_ids.to(device)
-        multiples = norm_multiples(residual, token_type)
         first = torch.zeros_like(kept)
         first[:, 0] = token_type[:, 0] != PADDING
         groups = [(FIRST, "", NO_TOKEN, first), (KEPT, "", NO_TOKEN, kept)]
