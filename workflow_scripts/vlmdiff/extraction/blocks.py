@@ -113,9 +113,8 @@ def extract_block(
         token_types=tuple(sorted(token_types)),
         massive_ratio=float(massive_ratio),
     )
-    found = LeftOut()
     with shard_writer(path, header) as writer:
-        write_samples(subject, chosen, writer, batch_tokens, found)
+        found = write_samples(subject, chosen, writer, batch_tokens)
         tokens = writer.offsets[-1]
     found.tell(f"model '{subject.name}' on '{dataset}'")
     if left_out is not None:
@@ -159,16 +158,21 @@ def block_samples(samples: Sequence[Sample], block: int, shard_samples: int) -> 
 
 
 def write_samples(
-    subject: Subject, samples: Sequence[Sample], writer: ShardWriter, batch_tokens: int, found: LeftOut
-) -> None:
-    """Capture samples window by window, so that memory stays bounded whatever the block's size."""
-    lengths, layers = sample_lengths(subject, samples), writer.header.layers
+    subject: Subject, samples: Sequence[Sample], writer: ShardWriter, batch_tokens: int
+) -> LeftOut:
+    """Capture samples window by window, so that memory stays bounded whatever the block's size.
+
+    Returns:
+        What was left out.
+    """
+    found, lengths, layers = LeftOut(), sample_lengths(subject, samples), writer.header.layers
     keeping = Keeping(writer.header.dtype, writer.header.token_types, writer.header.massive_ratio)
     most = max(batch_tokens, WINDOW_BYTES // (2 * subject.d_model * len(layers)))
     for window in progress(windows(lengths, most), "windows of samples"):
         members = [samples[i] for i in window]
         captured = capture_samples(subject, members, layers, keeping, batch_tokens, found)
         writer.append(joined(captured, members))
+    return found
 
 
 def windows(lengths: Sequence[int], most: int) -> list[range]:

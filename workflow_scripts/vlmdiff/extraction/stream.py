@@ -162,7 +162,7 @@ class ActivationStream:
                     values[rows], massive[rows] = one.residual[self.layer], one.massive[self.layer]
         check_finite(values, self.layer, self.storage, f"model '{self.subject.name}'")
         if not self.told:
-            found.tell(f"model '{self.subject.name}', the first {len(members)} samples")
+            left_out.tell(f"model '{self.subject.name}', the first {len(members)} samples")
             self.told = True
         return without_massive(values, massive)
 
