@@ -136,21 +136,21 @@ def planted(subject, layer: int, token: int, factor: float):
         handle.remove()
 
 
-def frequent_token(subject, samples) -> int:
-    """Return a token that many documents have, once, after their first token."""
+def token_of(subject, samples, choose=max) -> int:
+    """Return a token that most documents, or fewest but one, have once after their first two."""
     rows = subject.rows([one.prompt for one in samples], [None] * len(samples), False)
     counts: dict[int, int] = {}
     for row in rows:
         for token in set(row[2:]):
             counts[token] = counts.get(token, 0) + (row.count(token) == 1)
-    return max(counts, key=counts.get)
+    return choose((token for token in counts if counts[token] > 1), key=counts.get)
 
 
 @pytest.fixture(scope="module")
 def planted_shard(no_bos, documents, tmp_path_factory):
     """A shard in which one token is 25 times as long after the last block, and what the report says."""
     folder = tmp_path_factory.mktemp("planted")
-    token = frequent_token(no_bos, documents)
+    token = token_of(no_bos, documents)
     with planted(no_bos, 2, token, LONG):
         shard = extract(no_bos, documents, folder / "s.h5", left_out=folder / "part.csv")
     return shard, token, folder / "part.csv"
@@ -189,7 +189,7 @@ def test_readers_never_see_a_massive_token(planted_shard):
 
 
 def test_a_massive_token_that_does_not_fit_stops_nothing(no_bos, documents, tmp_path):
-    token = frequent_token(no_bos, documents)
+    token = token_of(no_bos, documents)
     with planted(no_bos, 2, token, 1e7):
         shard = extract(no_bos, documents, tmp_path / "s.h5")
         assert shard.massive(2).any()
@@ -198,7 +198,7 @@ def test_a_massive_token_that_does_not_fit_stops_nothing(no_bos, documents, tmp_
 
 
 def test_no_ratio_leaves_nothing_but_the_first_token_out(no_bos, documents, tmp_path):
-    token = frequent_token(no_bos, documents)
+    token = token_of(no_bos, documents)
     with planted(no_bos, 2, token, LONG):
         shard = extract(no_bos, documents, tmp_path / "s.h5", massive_ratio=0.0)
     assert not shard.massive(2).any()
@@ -206,7 +206,7 @@ def test_no_ratio_leaves_nothing_but_the_first_token_out(no_bos, documents, tmp_
 
 
 def test_a_stream_never_yields_a_massive_token_and_goes_on_anywhere(no_bos, documents):
-    token = frequent_token(no_bos, documents)
+    token = token_of(no_bos, documents)
     with planted(no_bos, 2, token, LONG):
         stream = ActivationStream(no_bos, documents, 2, pool_samples=7, batch_tokens=200)
         steps = sum(stream.token_counts(["text"])) // 8
@@ -251,7 +251,7 @@ def test_the_report_counts_and_shares_are_right(planted_shard, no_bos, documents
 
 
 def test_parts_of_several_shards_add_up(no_bos, documents, tmp_path):
-    token = frequent_token(no_bos, documents)
+    token = token_of(no_bos, documents)
     with planted(no_bos, 2, token, LONG):
         extract(no_bos, documents, tmp_path / "whole.h5", left_out=tmp_path / "whole.csv")
         for block in range(2):
@@ -269,10 +269,9 @@ def test_parts_of_several_shards_add_up(no_bos, documents, tmp_path):
 
 
 def test_a_warning_where_few_kept_tokens_carry_most(no_bos, documents, tmp_path, caplog):
-    token = frequent_token(no_bos, documents)
-    samples = [one.model_copy(update={"prompt": f"{one.prompt} {one.prompt}"}) for one in documents]
-    with planted(no_bos, 2, token, 200), caplog.at_level(logging.INFO):
-        extract(no_bos, samples, tmp_path / "s.h5", massive_ratio=0.0, left_out=tmp_path / "p.csv")
+    token = token_of(no_bos, documents, min)
+    with planted(no_bos, 2, token, 500), caplog.at_level(logging.INFO):
+        extract(no_bos, documents, tmp_path / "s.h5", massive_ratio=0.0, left_out=tmp_path / "p.csv")
     warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert len(warned) == 1 and "layer 2" in warned[0] and "extraction.massive_ratio" in warned[0]
     list_left_out({"m d": [tmp_path / "p.csv"]}, tmp_path / "left_out.csv")

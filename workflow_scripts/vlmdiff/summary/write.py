@@ -176,7 +176,9 @@ def chapters_of(
         (describe_confidence(tables, names.ablation_data, names.steering_data), sure),
     ]
     return [
-        (section, [pattern(files[kind]) for kind in kinds if files.get(kind)]) for section, kinds in chapters
+        (section, [pattern(files[kind]) for kind in kinds if files.get(kind)])
+        for section, kinds in chapters
+        if section.lines
     ]
 
 
