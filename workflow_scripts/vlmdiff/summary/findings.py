@@ -103,7 +103,7 @@ def say_claims(counts: Iterable[tuple[str, int, int]]) -> str:
     """Say how many claims of each chapter met their criterion.
 
     Args:
-        counts: title, claims tested and failed of each chapter; those without claims are passed over.
+        counts: title, claims tested and claims that failed of each chapter.
     """
-    parts = [f"{title} {tested - failed} of {tested}" for title, tested, failed in counts if tested]
+    parts = [f"{title} {tested - failed} of {tested}" for title, tested, failed in counts]
     return f"Claims that met their criterion: {', '.join(parts)}."

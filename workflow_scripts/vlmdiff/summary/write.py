@@ -178,7 +178,7 @@ def chapters_of(
     return [
         (section, [pattern(files[kind]) for kind in kinds if files.get(kind)])
         for section, kinds in chapters
-        if section.lines
+        if kinds != ("left_out",) or section.lines
     ]
 
 
