@@ -142,7 +142,7 @@ class ActivationStream:
         """Return the 16-bit residuals (tokens, d_model) of some samples, in their order.
 
         How many tokens are massive is known only when the model has run, yet a training that goes on must
-        skip pools without running them: another token of the pool takes the place of each.
+        skip pools without running them: another token of its sample takes the place of each.
 
         Args:
             members: which samples.
@@ -151,7 +151,6 @@ class ActivationStream:
         """
         ends, left_out = np.cumsum(counts), LeftOut()
         values = np.empty((int(ends[-1]), self.d_model), STORED[self.storage])
-        massive = np.zeros(len(values), dtype=bool)
         keeping = Keeping(self.storage, tuple(token_types), self.massive_ratio)
         batches = prepare_batches(self.subject, [self.samples[i] for i in members], self.batch_tokens)
         with torch.inference_mode():
@@ -159,22 +158,23 @@ class ActivationStream:
                 found = capture_batch(self.subject, batch, [self.layer], keeping, left_out)
                 for index, one in zip(indices, found, strict=True):
                     rows = slice(ends[index] - counts[index], ends[index])
-                    values[rows], massive[rows] = one.residual[self.layer], one.massive[self.layer]
+                    values[rows] = without_massive(one.residual[self.layer], one.massive[self.layer])
         check_finite(values, self.layer, self.storage, f"model '{self.subject.name}'")
         if not self.told:
             left_out.tell(f"model '{self.subject.name}', the first {len(members)} samples")
             self.told = True
-        return without_massive(values, massive)
+        return values
 
 
 def without_massive(values: np.ndarray, massive: np.ndarray) -> np.ndarray:
-    """Return rows (tokens, d_model) with others, evenly spread, in the places of the massive ones.
+    """Return a sample's rows (tokens, d_model) with others, evenly spread, in the places of the massive ones.
 
     At most half of the tokens of a type are massive, so that there are others.
     """
     others, missing = np.flatnonzero(~massive), int(massive.sum())
-    values[massive] = values[others[np.arange(missing) * len(others) // max(missing, 1)]]
-    return values
+    taken = np.arange(len(values))
+    taken[massive] = others[np.arange(missing) * len(others) // max(missing, 1)]
+    return values[taken]
 
 
 def open_stream(
