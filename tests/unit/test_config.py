@@ -53,6 +53,8 @@ def test_default_is_valid():
         ("ablation.report_on.target", "spatial_val", ["ablation.report_on.target", "spatial_val"]),
         ("experiment", "../elsewhere", ["experiment", "../elsewhere"]),
         ("dictionaries.adapted.snapshots", [50, 25], ["snapshots must rise", "[50, 25]"]),
+        ("dictionaries.base.auxk_coefficient", -1, ["base.auxk_coefficient", "equal to 0", "-1"]),
+        ("dictionaries.base.dead_after_tokens", 0, ["dictionaries.base.dead_after_tokens", "0"]),
         ("dictionaries.adapted.devices", 3, ["dictionaries.adapted", "batch_tokens", "multiple", "= 3"]),
     ],
 )
@@ -61,6 +63,15 @@ def test_bad_value_is_named_with_what_is_allowed(path, value, words):
         load_config(changed(path, value))
     for word in words:
         assert word in str(error.value)
+
+
+def test_only_topk_has_an_auxiliary_loss():
+    values = changed("architecture.kind", "jumprelu")
+    values["dictionaries"]["base"]["auxk_coefficient"] = 0.1
+    with pytest.raises(ConfigError, match="dictionaries.base.auxk_coefficient: found 0.1, but only TopK"):
+        load_config(values)
+    values["dictionaries"]["base"]["auxk_coefficient"] = 0
+    load_config(values)
 
 
 def test_a_stream_trains_in_one_process():

@@ -48,6 +48,17 @@ class Budget(Section):
     gradient_clip_norm: PositiveFloat | None = Field(
         None, description="A gradient of a larger norm, over all parameters, is scaled down to it."
     )
+    auxk_coefficient: float | None = Field(
+        None,
+        ge=0,
+        description="TopK: weight of the auxiliary loss that brings dead features back, 0 for none; left "
+        "out: 1/32 if `initial` is random, else 0.",
+    )
+    dead_after_tokens: Count | None = Field(
+        None,
+        description="Tokens without a firing after which a feature counts as dead; left out: a tenth of the "
+        "training's, at most 10 million.",
+    )
     architecture: ArchitectureConfig | None = Field(
         None, description="Its own shape; left out: `architecture` of the experiment."
     )

@@ -310,6 +310,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def auxiliary_losses_fit(self) -> Config:
+        """Only TopK has an auxiliary loss."""
+        for name, stage in self.trained().items():
+            if stage.auxk_coefficient and self.shape(name).kind != "topk":
+                raise ValueError(
+                    f"dictionaries.{name}.auxk_coefficient: found {stage.auxk_coefficient:g}, but only TopK "
+                    f"has an auxiliary loss, and this is {self.shape(name).kind}; leave it out"
+                )
+        return self
+
+    @model_validator(mode="after")
     def main_is_taken(self) -> Config:
         """`main` is the comparison of the section `diff`, and `statistics` a folder beside it."""
         if taken := {MAIN, "statistics"} & set(self.comparisons):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import time
 from contextlib import nullcontext
@@ -31,10 +30,6 @@ SHORTEST_PAUSE_S = 60.0
 LARGEST_SHARE = 0.02
 
 
-class TrainingDivergedError(ArithmeticError):
-    """The loss is not finite any more."""
-
-
 def in_raw_units(task: DictionaryTask) -> Dictionary:
     """Return a copy of a task's dictionary that acts on raw residuals."""
     dictionary = deepcopy(task.dictionary).cpu()
@@ -54,22 +49,14 @@ class TrainingLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add a row at every hundredth of the training, and after its first and last step.
-
-        Raises:
-            TrainingDivergedError: the loss is not finite.
-        """
+        """Add a row at every hundredth of the training, and after its first and last step."""
         step = trainer.global_step
         if step % self.every and step not in (1, self.steps):
             return
-        values = {name: float(outputs[name]) for name in ("loss", "fvu", "l0")}
-        if not math.isfinite(values["loss"]):
-            raise TrainingDivergedError(
-                f"the loss is {values['loss']} at step {step}, expected a finite number; lower learning_rate"
-            )
+        values = {name: float(outputs[name]) for name in ("loss", "fvu", "l0", "auxiliary")}
         recipe = task.recipe
         rate = recipe.learning_rate * recipe.rate_factor(step - 1)
-        self.rows.append({"step": step, **values, "dead": task.dead_features(), "learning_rate": rate})
+        self.rows.append({"step": step, **values, "dead": int(task.dead().sum()), "learning_rate": rate})
         self.tell(step)
 
     def tell(self, step: int) -> None:
@@ -78,8 +65,8 @@ class TrainingLog(pl.Callback):
         if step == self.steps or now - self.told >= PROGRESS_EVERY_S:
             self.told, row = now, self.rows[-1]
             log.info(
-                "step %d/%d: loss %.4f, FVU %.4f, L0 %.1f, %d dead",
-                step, self.steps, row["loss"], row["fvu"], row["l0"], row["dead"],
+                "step %d/%d: loss %.4f, FVU %.4f, L0 %.1f, %d dead, auxiliary loss %.4f",
+                step, self.steps, row["loss"], row["fvu"], row["l0"], row["dead"], row["auxiliary"],
             )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,6 +106,8 @@ class ResumePoint(pl.Callback):
     On SIGTERM, which clusters send some seconds before they kill, it saves after the step that runs. Of
     several processes that train together all stop after the same step, whichever got the signal.
 
+    While the training is far worse than no dictionary, the last checkpoint before that stays.
+
     Must come after `Snapshots` among the callbacks: a checkpoint implies the snapshots before it.
 
     Args:
@@ -151,6 +140,7 @@ class ResumePoint(pl.Callback):
         """
         # The first process writes, and alone knows how long that takes.
         due = trainer.is_global_zero and time.monotonic() - self.saved >= self.pause_s()
+        due = due and task.worth_keeping
         wanted = largest(STOP if self.stopping else SAVE if due else NOTHING, task.device)
         if wanted == STOP:
             raise SIGTERMException
@@ -171,7 +161,7 @@ class ResumePoint(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, task: DictionaryTask, exception: BaseException) -> None:
         """Save if the trainer stops for a SIGTERM, which it does between two steps."""
-        if isinstance(exception, SIGTERMException):
+        if isinstance(exception, SIGTERMException) and largest(int(task.worth_keeping), task.device):
             self.save(trainer)
 
     def on_save_checkpoint(

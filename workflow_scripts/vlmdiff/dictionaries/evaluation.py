@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vlmdiff.dictionaries.cosines import decoder_of, median_cosine
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.parts import check_width
+from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import DICTIONARY_METRICS
 
@@ -105,9 +107,24 @@ def score_dictionaries(
                 rows = token_type == code
                 if rows.any():
                     part = Score.of(values[rows], dictionary.b_dec, x_hat[rows], z[rows])
+                    check_error(part, store.layer, key)
                     add(scores[key], name, part)
                     add(scores[key], "all", part)
     return scores
+
+
+def check_error(part: Score, layer: int, percent: int) -> None:
+    """Refuse a reconstruction that is not finite.
+
+    Raises:
+        DictionaryError: naming the layer and the state of the training.
+    """
+    if not math.isfinite(part.errors):
+        raise DictionaryError(
+            f"layer {layer}, dictionary after {percent} % of its training: its squared error is "
+            f"{part.errors}, expected a finite number; weights or residuals are too large for float32: train "
+            "it with a lower learning_rate, or import it again"
+        )
 
 
 def add(scores: dict[str, Score], name: str, part: Score) -> None:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from vlmdiff.dictionaries.auxiliary import DeadReconstruction
 from vlmdiff.dictionaries.jumprelu import JumpPairs, JumpReLU, SparseJumpReLU, Step, jump_pairs
-from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiles, count_active
+from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiles, count_active, stacked
 from vlmdiff.dictionaries.topk import SparseReconstruction, topk_pairs
 
 SAME_NORM = 1e-6  # norms that differ by less are the same but for the rounding of float32
@@ -57,7 +58,7 @@ class Dictionary(nn.Module, ABC):
         self.b_dec = nn.Parameter(torch.zeros(d_model))
         # Set by an optimiser that takes active pairs in the place of gradients.
         self.defers = False
-        self._kept: PairGradients | None = None
+        self._kept: list[PairGradients] = []
 
     def pre_activations(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_sae"]:
         """Return what the activation function sees."""
@@ -98,11 +99,11 @@ class Dictionary(nn.Module, ABC):
 
     def take_pairs(self) -> PairGradients | None:
         """Return, once, what a deferring dictionary has in the place of weight gradients; None if nothing."""
-        kept, self._kept = self._kept, None
-        return kept
+        kept, self._kept = self._kept, []
+        return stacked(kept) if kept else None
 
     def _keep(self, found: PairGradients) -> None:
-        self._kept = found
+        self._kept.append(found)
 
     def _keeper(self) -> Callable[[PairGradients], None] | None:
         return self._keep if self.defers else None
@@ -197,6 +198,15 @@ class TopKDictionary(Dictionary):
         )  # fmt: skip
         firings = count_active(pairs, self.d_sae)
         return Reconstruction(x_hat, firings.sum() / x.shape[0], firings)
+
+    def reconstruct_by(
+        self, x: Float[Tensor, "n d_model"], features: Int64[Tensor, " some"], k: int
+    ) -> Float[Tensor, "n d_model"]:
+        """Return what the `k` strongest of some features of each token stand for, without `b_dec`."""
+        return DeadReconstruction.apply(
+            x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, features, k, self.subtract_decoder_bias,
+            self._keeper(), self.divisor,
+        )  # fmt: skip
 
     @torch.no_grad()
     def keep_choice(self) -> None:

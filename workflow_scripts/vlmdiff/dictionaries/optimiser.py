@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from vlmdiff.dictionaries.modules import Dictionary
@@ -49,6 +50,8 @@ class DictionaryAdam(torch.optim.Adam):
         self.dictionary, self.clip_norm = dictionary, clip_norm
         four = {dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec}
         self.has_others = any(one not in four for one in dictionary.parameters())
+        # Values that the compiled loops left without a number in the last step; None if torch took the step.
+        self._broken: int | None = None
         dictionary.defers = alone and compiles(*dictionary.parameters())
         if dictionary.defers:
             hold_by_column(dictionary.W_enc)
@@ -67,11 +70,24 @@ class DictionaryAdam(torch.optim.Adam):
                 torch.nn.utils.clip_grad_norm_(self.dictionary.parameters(), self.clip_norm)
             super().step()
             self.dictionary.normalise_decoder()
+            self._broken = None
         else:
             self._step_features(found)
             if self.has_others:
                 super().step()
         return loss
+
+    def is_finite(self) -> Bool[Tensor, ""]:
+        """Tell whether all weights and second moments, and all thresholds, are finite after the last step.
+
+        The compiled loops have counted while they wrote; what torch has updated is looked at here, without a
+        word to the host.
+        """
+        moved = [one for one in self.dictionary.parameters() if self._broken is None or one.grad is not None]
+        squares = [self.state[one]["exp_avg_sq"] for one in moved]
+        thresholds = [self.dictionary.threshold] if self.dictionary.kind == "jumprelu" else []
+        largest = torch.nn.utils.get_total_norm([*moved, *squares, *thresholds], torch.inf)
+        return largest.isfinite() & (not self._broken)
 
     def _step_features(self, found: PairGradients) -> None:
         """Update the encoder, the decoder and their biases."""
@@ -87,8 +103,13 @@ class DictionaryAdam(torch.optim.Adam):
         with torch_threads():
             grouping = group_by_feature(begins, columns, values, dictionary.d_sae)
             products, x, gradient = arrays(*self._clipped(found, grouping))
-            update_features(grouping, products, values, x, gradient, *matrices, b_enc, settings, offsets)
-        update_offset(gradient, offsets, dictionary.subtract_decoder_bias, b_dec, settings)
+            broken = update_features(
+                grouping, products, values, x, gradient, *matrices, b_enc, settings, offsets
+            )
+        broken += update_offset(
+            gradient[: found.biased], offsets, dictionary.subtract_decoder_bias, b_dec, settings
+        )
+        self._broken = int(broken)
 
     def _clipped(
         self, found: PairGradients, grouping: tuple[np.ndarray, ...]
@@ -116,7 +137,7 @@ class DictionaryAdam(torch.optim.Adam):
         squares = np.empty(-(-dictionary.d_sae // BLOCK))
         given = arrays(found.products, found.pairs.values, found.x, found.gradient, dictionary.W_dec, biases)
         square_norms(grouping, *given, squares)
-        offset = found.gradient.sum(dim=0, dtype=torch.float64)
+        offset = found.offset_gradient.sum(dim=0, dtype=torch.float64)
         if dictionary.subtract_decoder_bias:
             offset -= dictionary.W_enc @ biases
         return float(squares.sum() + offset.square().sum())

@@ -58,12 +58,31 @@ class PairGradients:
         products: gradient of each pair's pre-activation.
         x: input of the encoder, `b_dec` subtracted if it is.
         gradient: of the reconstruction.
+        biased: `b_dec` was added to the first so many reconstructions; None: to all.
     """
 
     pairs: Pairs
     products: Float[Tensor, " pairs"]
     x: Float[Tensor, "n d_model"]
     gradient: Float[Tensor, "n d_model"]
+    biased: int | None = None
+
+    @property
+    def offset_gradient(self) -> Float[Tensor, "biased d_model"]:
+        """Gradients that reach `b_dec` through the reconstruction."""
+        return self.gradient[: self.biased]
+
+
+def stacked(parts: Sequence[PairGradients]) -> PairGradients:
+    """Put several reconstructions of one batch one after the other, as if each had tokens of its own."""
+    if len(parts) == 1:
+        return parts[0]
+    parts = sorted(parts, key=lambda part: part.biased == 0)
+    return PairGradients(
+        joined([part.pairs for part in parts]),
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("products", "x", "gradient")),
+        sum(len(part.offset_gradient) for part in parts),
+    )
 
 
 def compiles(*tensors: Tensor) -> bool:
@@ -139,7 +158,7 @@ def weight_gradients(
     """Return the gradients of `W_enc`, `b_enc`, `W_dec` and `b_dec`, written out."""
     d_sae, gradient = W_enc.shape[1], found.gradient.contiguous()
     b_enc = torch.zeros_like(W_enc[0]).index_add_(0, found.pairs.columns, found.products)
-    b_dec = gradient.sum(dim=0)
+    b_dec = found.offset_gradient.sum(dim=0)
     if subtract_decoder_bias:
         b_dec = b_dec - W_enc @ b_enc
     grouping = by_feature(found.pairs, d_sae)

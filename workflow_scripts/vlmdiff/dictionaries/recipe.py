@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
+
+# Of arXiv 2406.04093, A.2: weight of the auxiliary loss, and tokens after which a silent feature is dead.
+AUXK_COEFFICIENT = 1 / 32
+LONGEST_SILENCE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Recipe:
     gradient_clip_norm: float | None = None
     sparsity_warmup: float = 0.0
     reconstruction: str = "fvu"
+    auxk_coefficient: float = 0.0
+    dead_after_tokens: int = LONGEST_SILENCE
     devices: int = 1
     nodes: int = 1
 
@@ -51,9 +58,24 @@ class Recipe:
         return self.devices * self.nodes
 
     @classmethod
-    def from_params(cls, architecture: Mapping[str, Any], stage: Mapping[str, Any]) -> Recipe:
-        """Put the two sections of the configuration together."""
-        return cls(**architecture, **stage)
+    def from_params(
+        cls, architecture: Mapping[str, Any], stage: Mapping[str, Any], initial: str | Path = "random"
+    ) -> Recipe:
+        """Put the two sections of the configuration together, and decide what they leave open.
+
+        Args:
+            architecture, stage: the sections.
+            initial: `random`, or where the training starts: features of an earlier dictionary that are dead
+                now are not pulled elsewhere.
+        """
+        values = {**architecture, **stage}
+        if values.get("dead_after_tokens") is None:
+            tenth = -(-values["steps"] * values["batch_tokens"] // 10)
+            values["dead_after_tokens"] = min(LONGEST_SILENCE, max(values["batch_tokens"], tenth))
+        if values.get("auxk_coefficient") is None:
+            wanted = initial == "random" and values["kind"] == "topk"
+            values["auxk_coefficient"] = AUXK_COEFFICIENT if wanted else 0.0
+        return cls(**values)
 
     def build(self, d_model: int) -> Dictionary:
         """Return a dictionary of this architecture with empty weights."""

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from vlmdiff.activations.shuffling import Share
+from vlmdiff.dictionaries.auxiliary import auxiliary_size
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 
     Activations = ActivationStore | ActivationStream
 
-DEAD_AFTER_TOKENS = 100_000
-
 
 class DictionaryTask(pl.LightningModule):
     """Trains a dictionary on batches of residuals `(batch_tokens, d_model)`.
@@ -42,6 +42,8 @@ class DictionaryTask(pl.LightningModule):
     def __init__(self, dictionary: Dictionary, recipe: Recipe, input_scale: float):
         super().__init__()
         self.dictionary, self.recipe, self.input_scale = dictionary, recipe, input_scale
+        # Whether a checkpoint of the last step would be of use (`health.Health`).
+        self.worth_keeping = True
         self.register_buffer("silent_tokens", torch.zeros(dictionary.d_sae, dtype=torch.int64))
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
@@ -54,12 +56,32 @@ class DictionaryTask(pl.LightningModule):
             loss = (
                 loss + self.recipe.penalty_weight(self.global_step) * (result.l0 / self.recipe.k - 1).square()
             )
+        auxiliary = self.auxiliary_loss(x, result.x_hat)
         self.silent_tokens.add_(len(x) * process_count()).masked_fill_(result.firings > 0, 0)
-        return {"loss": loss, "fvu": fvu.detach(), "l0": result.l0.detach()}
+        parts = {"fvu": fvu.detach(), "l0": result.l0.detach()}
+        if auxiliary is None:
+            return {"loss": loss, "auxiliary": torch.zeros_like(parts["fvu"]), **parts}
+        loss = loss + self.recipe.auxk_coefficient * auxiliary
+        return {"loss": loss, "auxiliary": auxiliary.detach(), **parts}
 
-    def dead_features(self) -> int:
-        """Return how many features have not fired for the last 100,000 tokens."""
-        return int((self.silent_tokens >= DEAD_AFTER_TOKENS).sum())
+    def auxiliary_loss(self, x: Tensor, x_hat: Tensor) -> Tensor | None:
+        """Return what the strongest dead features leave of the error (`auxiliary`); None if none are dead.
+
+        While fewer are dead than may be active a token, it weighs less, in proportion.
+        """
+        if not self.recipe.auxk_coefficient:
+            return None
+        features = self.dead().nonzero().flatten()
+        if not len(features):
+            return None
+        most = auxiliary_size(self.dictionary.d_model)
+        rest = self.dictionary.reconstruct_by(x, features, min(most, len(features)))
+        left = fraction_of_all if self.recipe.reconstruction == "fvu" else squared_error_of_all
+        return min(1.0, len(features) / most) * left(x, x_hat.detach() + rest)
+
+    def dead(self) -> Bool[Tensor, " d_sae"]:
+        """Tell which features have not fired for `dead_after_tokens`."""
+        return self.silent_tokens >= self.recipe.dead_after_tokens
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Return Adam, and the schedule that is stepped with it."""

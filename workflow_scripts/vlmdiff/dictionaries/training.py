@@ -24,6 +24,7 @@ from vlmdiff.activations.shuffling import Share
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint, Snapshots, TrainingLog, in_raw_units
 from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.health import Health
 from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.interruption import PlainCheckpoints, TrainingStoppedError, cluster_environment
 from vlmdiff.dictionaries.recipe import Recipe
@@ -73,10 +74,10 @@ def train_dictionary(
     Raises:
         ShardError: a shard is missing, damaged or lacks the layer or token type.
         DictionaryError: the initial dictionary is missing, damaged or of another architecture.
-        TrainingDivergedError: the loss is not finite any more.
+        TrainingDivergedError: the numbers are not finite any more, or far worse than those of no dictionary.
         TrainingStoppedError: the process got SIGTERM; its state is saved.
     """
-    folder, work, recipe = Path(folder), Path(checkpoints), Recipe.from_params(architecture, stage)
+    folder, work, recipe = Path(folder), Path(checkpoints), Recipe.from_params(architecture, stage, initial)
     rank = cluster_environment(recipe.devices, recipe.nodes).global_rank()
     store = opened(activations, layer, Share(rank, recipe.processes))
     dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"), scale_file)
@@ -92,7 +93,7 @@ def train_dictionary(
         resume = point.usable()
         if resume is None and first:
             forget(point)
-        fit(task, data, [rows, snapshots, point], resume)
+        fit(task, data, [Health(layer), rows, snapshots, point], resume)
         if first:
             save_dictionary(in_raw_units(task), folder, {**facts, "percent": 100, "step": recipe.steps})
             write_table(pd.DataFrame(rows.rows), TRAINING_LOG, folder / "training.csv")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.kernels.strongest import strongest_firings
 
 if TYPE_CHECKING:
@@ -68,11 +69,21 @@ def token_kinds(token_type: Array) -> Array:
 
 
 def encode_chunk(dictionary: Dictionary, chunk: Chunk) -> Firings:
-    """Encode a chunk of tokens and list what is active."""
+    """Encode a chunk of tokens and list what is active.
+
+    Raises:
+        DictionaryError: an activation is not finite.
+    """
     import torch
 
     with torch.no_grad():
         pairs = dictionary.active_pairs(chunk.values.to(dictionary.W_enc.device))
+        if not pairs.values.isfinite().all():
+            raise DictionaryError(
+                f"{int((~pairs.values.isfinite()).sum())} activations of features are NaN or infinite: "
+                "weights or residuals are too large for float32; train the dictionary with a lower "
+                "learning_rate, or import it again"
+            )
         on = pairs.values > 0
         tokens, features = pairs.tokens()[on].cpu().numpy(), pairs.columns[on].cpu().numpy()
         active = pairs.values[on].cpu().numpy().astype(np.float64)

@@ -13,12 +13,15 @@ from vlmdiff.kernels.compiled import compiled, parallel
 from vlmdiff.kernels.errors import column_sums
 from vlmdiff.kernels.lanes import add_four, add_one, dot
 
+INFINITY = np.float32(np.inf)
 BLOCK = 32  # features that share buffers, whatever the number of threads: sums stay the same
 
 
 @compiled
 def adam_row(row, first, second, gradient, beta1, beta2, rate, root, eps):
-    """Update one row of a matrix and its moments.
+    """Update one row of a matrix and its moments; return how many weights or squares are not finite then.
+
+    A second moment of infinity would freeze its weight without a trace in the loss.
 
     Args:
         row, first, second: (d,) weights and moments, updated.
@@ -27,13 +30,16 @@ def adam_row(row, first, second, gradient, beta1, beta2, rate, root, eps):
         rate: `lr / (1 - beta1^t)`.
         root: `1 / sqrt(1 - beta2^t)`.
     """
-    one = np.float32(1)
+    one, finite = np.float32(1), np.int32(0)
     for c in range(len(row)):
         g = gradient[c]
         m = first[c] + (one - beta1) * (g - first[c])
         v = beta2 * second[c] + (one - beta2) * g * g
         first[c], second[c] = m, v
-        row[c] -= rate * m / (np.sqrt(v) * root + eps)
+        moved = row[c] - rate * m / (np.sqrt(v) * root + eps)
+        row[c] = moved
+        finite += np.int32(abs(moved) < INFINITY) & np.int32(v < INFINITY)
+    return len(row) - finite
 
 
 @compiled
@@ -63,10 +69,11 @@ def remove_along(gradient, direction):
 
 @compiled
 def normalise(row):
-    """Bring a row to unit norm."""
+    """Bring a row to unit norm; tell whether its norm was a number beyond float32."""
     norm = max(np.sqrt(dot(row, row)), np.float32(1e-12))
     for c in range(len(row)):
         row[c] /= norm
+    return not norm < INFINITY
 
 
 @parallel
@@ -87,16 +94,20 @@ def update_features(
         settings: (beta1, beta2, rate, root, eps) as for `adam_row`.
         offset_gradients: (blocks, d_model), written: `sum over features of the bias's gradient * encoder
             row`, in parts.
+
+    Returns:
+        how many weights, second moments or norms are not finite afterwards.
     """
     starts, pairs, tokens = grouping
     beta1, beta2, rate, root, eps = settings
     W_enc, m_enc, v_enc = encoder
     W_dec, m_dec, v_dec = decoder
     b_enc, m_bias, v_bias = bias
+    counts = np.zeros(len(offset_gradients), np.int64)
     for block in prange(len(offset_gradients)):
         first, last = block * BLOCK, min(len(W_enc), block * BLOCK + BLOCK)
         total, offset = np.empty(x.shape[1], np.float32), offset_gradients[block]
-        biases = np.zeros(last - first, np.float32)
+        biases, broken = np.zeros(last - first, np.float32), 0
         offset[:] = np.float32(0)
         for f in range(first, last):
             start, stop = starts[f], starts[f + 1]
@@ -106,19 +117,21 @@ def update_features(
                 for c in range(len(offset)):
                     offset[c] += biases[f - first] * W_enc[f, c]
             sum_pairs(products, pairs, tokens, start, stop, x, total)
-            adam_row(W_enc[f], m_enc[f], v_enc[f], total, beta1, beta2, rate, root, eps)
+            broken += adam_row(W_enc[f], m_enc[f], v_enc[f], total, beta1, beta2, rate, root, eps)
             sum_pairs(values, pairs, tokens, start, stop, gradient, total)
             remove_along(total, W_dec[f])
-            adam_row(W_dec[f], m_dec[f], v_dec[f], total, beta1, beta2, rate, root, eps)
-            normalise(W_dec[f])
-        adam_row(
+            broken += adam_row(W_dec[f], m_dec[f], v_dec[f], total, beta1, beta2, rate, root, eps)
+            broken += normalise(W_dec[f])
+        broken += adam_row(
             b_enc[first:last], m_bias[first:last], v_bias[first:last], biases, beta1, beta2, rate, root, eps
         )
+        counts[block] = broken
+    return counts.sum()
 
 
 @compiled
 def update_offset(gradient, offset_gradients, subtracted, offset, settings):
-    """Update the decoder's bias.
+    """Update the decoder's bias; return how many values are not finite then.
 
     Args:
         gradient: (n, d_model) gradient of the reconstruction.
@@ -131,4 +144,4 @@ def update_offset(gradient, offset_gradients, subtracted, offset, settings):
     total = column_sums(gradient)
     if subtracted:
         total -= column_sums(offset_gradients)
-    adam_row(offset[0], offset[1], offset[2], total.astype(np.float32), beta1, beta2, rate, root, eps)
+    return adam_row(offset[0], offset[1], offset[2], total.astype(np.float32), beta1, beta2, rate, root, eps)

@@ -47,6 +47,7 @@ TRAINING_LOG = contract(
     ("loss", "float", "training loss of the step's batch"),
     ("fvu", "float", "fraction of variance unexplained of the batch"),
     ("l0", "float", "mean number of active features a token"),
-    ("dead", "int", "features that have not fired for the last 100,000 tokens"),
+    ("auxiliary", "float", "auxiliary loss of dead features before its coefficient; 0 if none takes part"),
+    ("dead", "int", "features that have not fired for the last `dead_after_tokens`"),
     ("learning_rate", "float", "learning rate of the step"),
 )

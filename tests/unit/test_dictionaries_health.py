@@ -1,0 +1,167 @@
+"""A training that has diverged fails, says where and why, and leaves the last good checkpoint."""
+
+import math
+
+import pytest
+import torch
+from small_trainings import JUMPRELU, STAGE, TOPK, train
+from sparse_activations import write_sparse_shards
+
+from vlmdiff.activations.store import ActivationStore
+from vlmdiff.dictionaries.callbacks import ResumePoint
+from vlmdiff.dictionaries.evaluation import score_dictionaries
+from vlmdiff.dictionaries.health import PATIENCE_STEPS, Health, TrainingDivergedError
+from vlmdiff.dictionaries.loss import fraction_unexplained
+from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
+from vlmdiff.dictionaries.optimiser import DictionaryAdam
+from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.task import DictionaryTask, ShuffledBatches
+from vlmdiff.dictionaries.weights import DictionaryError
+from vlmdiff.features.firings import encode_chunk
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_sparse_shards(tmp_path_factory.mktemp("shards"), scale=30.0)
+
+
+@pytest.mark.parametrize("rate, steps", [(10.0, 60), (1e6, 1), (1e6, 250), (1e30, 60)])
+@pytest.mark.parametrize("architecture", [TOPK, JUMPRELU], ids=["topk", "jumprelu"])
+def test_a_rate_that_is_far_too_high_is_a_failure(shards, tmp_path, architecture, rate, steps):
+    stage = {**STAGE, "learning_rate": rate, "steps": steps, "warmup": 0.0, "snapshots": [100]}
+    with pytest.raises(TrainingDivergedError, match=rf"layer 0, step \d+ of {steps}: .*lower learning_rate"):
+        train(shards, tmp_path / "out", tmp_path / "work", architecture=architecture, stage=stage)
+    assert not (tmp_path / "out").exists()
+
+
+def spoiled(monkeypatch, change):
+    """Let the batches of trainings be changed: `change(number, batch)`, numbers from 1."""
+    original = ShuffledBatches.__iter__
+
+    def batches(self):
+        for number, batch in enumerate(original(self), self.start_step + 1):
+            yield change(number, batch.clone())
+
+    monkeypatch.setattr(ShuffledBatches, "__iter__", batches)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("architecture", [TOPK, JUMPRELU], ids=["topk", "jumprelu"])
+def test_an_input_that_is_no_number_is_named(shards, tmp_path, monkeypatch, architecture, value):
+    def change(number, batch):
+        batch[5, 3] = value if number == 17 else batch[5, 3]
+        return batch
+
+    spoiled(monkeypatch, change)
+    with pytest.raises(TrainingDivergedError, match=r"step 17 of 60: .*activations of this step hold"):
+        train(shards, tmp_path / "out", tmp_path / "work", architecture=architecture, checkpoint_every_s=0.0)
+    assert torch.load(tmp_path / "work/last.ckpt", weights_only=True)["global_step"] == 16
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    resumed = train(shards, tmp_path / "out", tmp_path / "work", architecture=architecture)
+    whole = train(shards, tmp_path / "whole", tmp_path / "other", architecture=architecture)
+    assert all(file.read_bytes() == (whole / file.name).read_bytes() for file in resumed.glob("*.*"))
+
+
+def test_equal_tokens_are_named(shards, tmp_path, monkeypatch):
+    spoiled(monkeypatch, lambda number, batch: batch if number < 9 else batch[:1].expand(128, -1))
+    with pytest.raises(TrainingDivergedError, match="step 9 of 60: .*128 tokens of this step are all equal"):
+        train(shards, tmp_path / "out", tmp_path / "work")
+
+
+def test_a_bad_spell_is_forgiven_but_not_kept(shards, tmp_path, monkeypatch):
+    """Tokens of 40 times the size for ten steps: a high FVU, no checkpoint, and a training that goes on."""
+    kept = []
+    monkeypatch.setattr(ResumePoint, "save", lambda self, trainer: kept.append(trainer.global_step))
+    bad = set(range(30, 40))
+    mean = torch.cat([chunk.values for chunk in ActivationStore(shards, 0).chunks(("text",))]).mean(dim=0)
+    # Almost at one point, and far from it a reconstruction: the variance is small, the error is not.
+    spoiled(monkeypatch, lambda n, batch: batch * 1e-3 + 200 + mean if n in bad else batch)
+    folder = train(shards, tmp_path / "out", tmp_path / "work", checkpoint_every_s=0.0)
+    assert set(kept) == set(range(1, 61)) - bad and (folder / "cfg.json").is_file()
+
+
+def task_of(steps: int) -> DictionaryTask:
+    recipe = Recipe.from_params(TOPK, {**STAGE, "steps": steps})
+    return DictionaryTask(recipe.build(16), recipe, 1.0)
+
+
+def judged(task: DictionaryTask, values: list[float]) -> Health:
+    health = Health(3)
+    for step, fvu in enumerate(values, 1):
+        health.judge(task, step, fvu, fvu, True, torch.zeros(2, 16))
+    return health
+
+
+def test_the_limit_is_a_random_token_or_the_start():
+    """E ||x - x'||^2 over pairs of tokens is twice the variance."""
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    pairs = torch.cdist(x, x).square().mean() / (x - x.mean(dim=0)).square().sum(dim=1).mean()
+    assert judged(task_of(1000), [0.8]).limit == pytest.approx(float(pairs), rel=1e-4)
+    assert judged(task_of(1000), [50.0, 0.3]).limit == 50
+
+
+@pytest.mark.parametrize("steps, patience", [(500, PATIENCE_STEPS), (5000, 500)])
+def test_a_tenth_of_the_training_beyond_the_limit_is_the_end(steps, patience):
+    task = task_of(steps)
+    start = [1.2, *[3.0] * (patience - 1)]
+    assert judged(task, start).streak == patience - 1 and not task.worth_keeping
+    assert judged(task, [*start, 1.9, *[3.0] * (patience - 1)]).streak == patience - 1
+    with pytest.raises(TrainingDivergedError, match=rf"layer 3, step {patience + 1} of .* for {patience}"):
+        judged(task, [*start, 3.0])
+    # A warm start that begins far off may take its time.
+    judged(task, [9.0, *[8.0] * steps])
+
+
+BROKEN = [(name, value) for name in ("W_enc", "b_enc", "W_dec", "b_dec") for value in (math.nan, -math.inf)]
+BROKEN += [("exp_avg_sq", math.inf), ("log_threshold", 100.0)]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["compiled", "torch"])
+@pytest.mark.parametrize("name, value", BROKEN)
+def test_weights_and_moments_are_looked_at_after_each_step(name, value, alone):
+    """Where no loss tells: a weight of a feature that never fires, a frozen moment, a threshold."""
+    torch.manual_seed(0)
+    kind = JumpReLUDictionary if name == "log_threshold" else TopKDictionary
+    dictionary = TopKDictionary(16, 70, 4) if kind is TopKDictionary else JumpReLUDictionary(16, 70, 0.5)
+    for parameter in dictionary.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    dictionary.normalise_decoder()
+    adam, x = DictionaryAdam(dictionary, 1e-3, alone=alone), torch.randn(40, 16)
+    for number in range(2):
+        if number == 1:
+            with torch.no_grad():
+                state = adam.state[dictionary.W_dec]
+                place = state[name] if name in state else getattr(dictionary, name)
+                place[(7,) * place.dim()] = value
+        adam.zero_grad()
+        fraction_unexplained(x, dictionary.reconstruct(x).x_hat).backward()
+        adam.step()
+        assert bool(adam.is_finite()) == (number == 0)
+
+
+def test_a_feature_that_is_minus_infinity_does_not_hide(shards, tmp_path, monkeypatch):
+    """It never fires, so no loss shows it."""
+    step = DictionaryTask.training_step
+
+    def spoil(self, *arguments):
+        if self.global_step == 20:
+            with torch.no_grad():
+                self.dictionary.b_enc[11] = -math.inf
+        return step(self, *arguments)
+
+    monkeypatch.setattr(DictionaryTask, "training_step", spoil)
+    with pytest.raises(TrainingDivergedError, match="step 21 of 60: the weights are not finite.*b_enc hold"):
+        train(shards, tmp_path / "out", tmp_path / "work")
+
+
+def test_numbers_beyond_float32_are_refused_when_dictionaries_are_read_and_scored(shards):
+    dictionary = TopKDictionary(16, 64, 4)
+    with torch.no_grad():
+        dictionary.W_enc.fill_(3e37)
+        dictionary.W_dec.fill_(1)
+    store = ActivationStore(shards, 0)
+    with pytest.raises(DictionaryError, match="layer 0, dictionary after 25 % .*squared error is (inf|nan)"):
+        score_dictionaries(store, {25: dictionary})
+    with pytest.raises(DictionaryError, match=r"\d+ activations of features are NaN or infinite"):
+        encode_chunk(dictionary, next(store.chunks()))
