@@ -86,8 +86,9 @@ class Health(pl.Callback):
         self, task: DictionaryTask, step: int, loss: float, fvu: float, finite: bool, batch: Tensor
     ) -> None:
         """Judge one step by its loss, its FVU, and whether weights and moments are finite after it."""
-        if not (math.isfinite(loss) and math.isfinite(fvu) and finite):
-            found = f"the loss is {loss:g}" if finite else "the weights are not finite any more"
+        numbers = math.isfinite(loss) and math.isfinite(fvu)
+        if not (numbers and finite):
+            found = "the weights are not finite any more" if numbers else f"the loss is {loss:g}"
             raise TrainingDivergedError(f"{self.place(task, step)}: {found}; {cause(task, batch)}")
         self.first = fvu if self.first is None else self.first
         self.streak = self.streak + 1 if fvu > self.limit else 0
