@@ -317,7 +317,14 @@ def test_random_start(shards, architecture):
     store, recipe = ActivationStore(shards, 0), Recipe.from_params(architecture, STAGE)
     dictionary, scale = start(store, recipe, "random", 5)
     x = sample_tokens(store, recipe, 5) * scale
-    torch.testing.assert_close(dictionary.W_enc, dictionary.W_dec.T)
+    factor = float(dictionary.W_enc[0, 0] / dictionary.W_dec[0, 0])
+    torch.testing.assert_close(dictionary.W_enc, factor * dictionary.W_dec.T)
+    errors = []
+    for change in (0.95, 1, 1.05):
+        with torch.no_grad():
+            z = dictionary.encode(x[:2048]) * change
+            errors.append(float((x[:2048] - dictionary.decode(z)).square().sum()))
+    assert (errors[1] < min(errors[0], errors[2])) if architecture is TOPK else factor == 1
     torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(64))
     torch.testing.assert_close(dictionary.b_dec, x.mean(dim=0))
     spread = float((x - x.mean(dim=0)).square().sum(dim=1).mean().sqrt())

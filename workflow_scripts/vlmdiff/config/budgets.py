@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from vlmdiff.config.base import Count, Section
 
@@ -48,9 +48,8 @@ class Budget(Section):
     gradient_clip_norm: PositiveFloat | None = Field(
         None, description="A gradient of a larger norm, over all parameters, is scaled down to it."
     )
-    auxk_coefficient: float | None = Field(
+    auxk_coefficient: NonNegativeFloat | None = Field(
         None,
-        ge=0,
         description="TopK: weight of the auxiliary loss that brings dead features back, 0 for none; left "
         "out: 1/32 if `initial` is random, else 0.",
     )
