@@ -83,7 +83,7 @@ def random_start(recipe: Recipe, sample: Tensor, seed: int) -> Dictionary:
 
 
 def best_factor(dictionary: Dictionary, sample: Float[Tensor, "n d_model"]) -> Float[Tensor, ""]:
-    """Return the factor on all activations with which a dictionary reconstructs a sample best (least squares).
+    """Return the factor on activations with which a dictionary reconstructs a sample best (least squares).
 
     Random rows that are chosen together point the same way, and overshoot by their sum. A factor changes no
     choice of TopK.
