@@ -61,6 +61,12 @@ real: .venv-real/installed
 mutants: .venv/peers
 	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
+# Dead features and FVU of random starts on a real model, beside other libraries (docs/train_dictionary.md).
+dead-features: .venv-real/installed .venv-bench/installed
+	.venv-real/bin/python tests/real/prepare.py results/real_sources smollm2
+	PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks.dead_features \
+		results/real_sources $(ARGS)
+
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
 # (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
 kill: .venv/installed

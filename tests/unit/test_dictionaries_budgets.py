@@ -170,7 +170,7 @@ class Clock:
 
     def run(self, point: ResumePoint, first: bool = True) -> None:
         trainer = Mock(spec=pl.Trainer, is_global_zero=first, save_checkpoint=self.save_checkpoint)
-        task = Mock(spec=DictionaryTask, device=torch.device("cpu"))
+        task = Mock(spec=DictionaryTask, device=torch.device("cpu"), worth_keeping=True)
         while self.now < 7200:
             self.now += 1
             point.on_train_batch_end(trainer, task, {}, None, 0)
