@@ -144,7 +144,7 @@ def revived(coefficient: float, steps: int = 300) -> tuple[float, int]:
     recipe = Recipe.from_params({**TOPK, "d_sae": 128}, {**stage, "auxk_coefficient": coefficient})
     task = DictionaryTask(random_start(recipe, x, 3), recipe, 1.0)
     with torch.no_grad():
-        task.dictionary.b_enc[:64] -= 0.6
+        task.dictionary.b_enc[:64] -= 0.4
     found, generator = task.configure_optimizers(), torch.Generator().manual_seed(0)
     for _ in range(steps):
         found["optimizer"].zero_grad()
@@ -159,7 +159,7 @@ def revived(coefficient: float, steps: int = 300) -> tuple[float, int]:
 
 def test_dead_features_come_back():
     (fvu, dead), (fvu_without, dead_without) = revived(1 / 32), revived(0.0)
-    assert dead_without > 40 and dead < dead_without / 2 and fvu < fvu_without
+    assert dead_without > 40 and dead < dead_without / 3 and fvu < fvu_without
 
 
 CROWDED = {**TOPK, "d_sae": 256, "k": 2}
