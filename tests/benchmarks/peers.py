@@ -131,7 +131,7 @@ def started(d_model: int, d_sae: int, k: int) -> Any:
 
 
 def our_step(d_model: int, d_sae: int, k: int) -> Step:
-    """Return one step as the rule `train_dictionary` takes it, Lightning's loop aside."""
+    """Return one step as the rule `train_dictionary` takes and checks it, Lightning's loop aside."""
     from vlmdiff.dictionaries.loss import fraction_unexplained
     from vlmdiff.dictionaries.optimiser import DictionaryAdam
 
@@ -147,4 +147,8 @@ def our_step(d_model: int, d_sae: int, k: int) -> Step:
         loss.backward()
         return loss
 
-    return lambda x: adam.step(lambda: closure(x))
+    def step(x: Tensor) -> object:
+        loss = adam.step(lambda: closure(x))
+        return loss.isfinite() & adam.is_finite()
+
+    return step

@@ -45,8 +45,11 @@ def spoiled(monkeypatch, change):
     monkeypatch.setattr(ShuffledBatches, "__iter__", batches)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("architecture", [TOPK, JUMPRELU], ids=["topk", "jumprelu"])
+@pytest.mark.parametrize(
+    "architecture, value",
+    [(TOPK, math.nan), (TOPK, math.inf), (JUMPRELU, math.nan), (JUMPRELU, -math.inf)],
+    ids=["topk-nan", "topk-inf", "jumprelu-nan", "jumprelu-minus-inf"],
+)
 def test_an_input_that_is_no_number_is_named(shards, tmp_path, monkeypatch, architecture, value):
     def change(number, batch):
         batch[5, 3] = value if number == 17 else batch[5, 3]
