@@ -10,7 +10,7 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 # Texts are UTF-8, whatever the user's locale.
-os.environ["PYTHONUTF8"] = "1"
+os.environ.update(PYTHONUTF8="1")
 # Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Jobs keep freed memory for their next tensors instead of handing every one of them back to the system.

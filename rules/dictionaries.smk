@@ -62,9 +62,9 @@ rule fetch_dictionary:
         f"{RESULTS}/benchmarks/fetch_dictionary/{{dictionary}}.tsv"
     wildcard_constraints:
         dictionary=one_of(published_dictionaries()),
+    priority: 50
     conda:
         "../envs/vlmdiff.yaml"
-    priority: 50
     threads: 1
     resources:
         **rule_resources("fetch_dictionary", mem_mb=1000, runtime=240),
@@ -92,10 +92,10 @@ rule import_dictionary:
         f"{RESULTS}/benchmarks/import_dictionary/{{dictionary}}/layer_{{layer}}.tsv"
     wildcard_constraints:
         dictionary=one_of(published_dictionaries()),
-    conda:
-        "../envs/vlmdiff.yaml"
     # What does not fit is refused before long work.
     priority: 50
+    conda:
+        "../envs/vlmdiff.yaml"
     threads: 1
     resources:
         **rule_resources("import_dictionary", mem_mb=4000, runtime=15),
@@ -134,12 +134,12 @@ rule estimate_scale:
     resources:
         **scale_resources(),
     params:
-        seed=lambda wildcards: derive_seed(
-            CFG.seed, "estimate_scale", wildcards.dictionary, wildcards.layer
-        ),
+        seed=lambda wildcards: derive_seed(CFG.seed, "estimate_scale", wildcards.dictionary, wildcards.layer),
         tokens=of_scale_stage(lambda stage: CFG.dictionaries[stage.dictionary].tokens),
         facts=of_scale_stage(
-            lambda stage: {key: getattr(CFG.dictionaries[stage.dictionary], key) for key in ("model", "dataset")}
+            lambda stage: {
+                key: getattr(CFG.dictionaries[stage.dictionary], key) for key in ("model", "dataset")
+            }
         ),
         stream=of_scale_stage(stream_settings),
         code=code_digest("estimate_scale"),

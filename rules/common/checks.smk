@@ -43,8 +43,8 @@ def is_made(file):
 
 def no_such_shard(target):
     """Say which block of a data set a target names that it does not have; None if none."""
-    for rule in (one for one in workflow.rules if one.is_producer(target)):
-        values = rule.get_wildcards(target)
+    for maker in (one for one in workflow.rules if one.is_producer(target)):
+        values = maker.get_wildcards(target)
         if "block" in values and int(values["block"]) not in blocks(values["dataset"]):
             return f"{target}: found block {values['block']}, expected 0 to {max(blocks(values['dataset']))}"
     return None
@@ -56,7 +56,7 @@ def check_targets():
     Raises:
         WorkflowError: naming each, what is wrong with it, and what is near.
     """
-    outputs = {rule.name: [str(file) for file in rule.output] for rule in workflow.rules}
+    outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
     many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
     targets, further = asked_for()
     wrong = [name for name in targets if name in many]

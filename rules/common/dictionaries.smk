@@ -59,7 +59,9 @@ def training_resources():
 
 def scale_resources():
     """Return the resources of estimating an input scale: those of a training by one process, its time aside."""
-    chosen = {name: value for name, value in CFG.resources.get("train_dictionary", {}).items() if name != "runtime"}
+    chosen = {
+        name: value for name, value in CFG.resources.get("train_dictionary", {}).items() if name != "runtime"
+    }
     return rule_resources("estimate_scale", **({"mem_mb": 2000, "runtime": 30} | chosen))
 
 
