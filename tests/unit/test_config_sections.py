@@ -139,9 +139,9 @@ def test_a_stream_trains_in_one_process(changes):
 
 
 def test_processes_are_devices_of_all_nodes():
-    stage = DEFAULT["dictionaries"]["adapted"] | {"devices": 3, "nodes": 2, "batch_tokens": 600}
-    assert load_config(changed(("dictionaries.adapted", stage))).dictionaries["adapted"].processes == 6
-    message = refused(("dictionaries.adapted", stage | {"batch_tokens": 603}))
+    stage = DEFAULT["dictionaries"]["scratch"] | {"devices": 3, "nodes": 2, "batch_tokens": 600}
+    assert load_config(changed(("dictionaries.scratch", stage))).dictionaries["scratch"].processes == 6
+    message = refused(("dictionaries.scratch", stage | {"batch_tokens": 603}))
     assert "batch_tokens: found 603, expected a multiple of devices * nodes = 6" in message
 
 

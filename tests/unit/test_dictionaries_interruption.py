@@ -215,7 +215,7 @@ PARTS = {
 
 def moments(state: dict, name: str) -> None:
     for one in state["optimizer_states"][0]["state"].values():
-        one[name].zero_()
+        one[name].mul_(2)
 
 
 def steps(state: dict) -> None:

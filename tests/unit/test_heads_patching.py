@@ -16,7 +16,6 @@ from vlmdiff.heads.corruption import (
     clean_and_corrupt,
     influenced,
     mean_image,
-    mean_of,
     with_images,
 )
 from vlmdiff.heads.patching import patch_exactly
@@ -68,19 +67,12 @@ def test_mean_image_is_the_mean_at_each_position(subject, samples, runs):
 
 def test_the_corrupt_batch_shows_the_mean_image_everywhere(subject, samples, runs):
     """Models that add images between their blocks read it off the batch."""
-    mean = mean_image(subject, samples, 256).features
+    mean = mean_image(subject, samples, 256).positions[0]
     for run in runs:
         shown = run.corrupt_batch.seen.features
         torch.testing.assert_close(shown, mean.repeat(len(run.batch), 1))
         assert not torch.allclose(shown, run.batch.seen.features)
         assert replace(run, corrupt_seen=None).corrupt_batch is run.batch
-
-
-def test_images_of_unequal_size_have_one_mean_row():
-    small, large = torch.full((2, 3), 1.0), torch.full((4, 3), 4.0)
-    assert mean_of([small, large]).tolist() == [[3.0, 3.0, 3.0]]
-    rows = torch.arange(6.0).reshape(2, 3)
-    assert mean_of([rows, rows + 2]).tolist() == (rows + 1).tolist()
 
 
 def test_metric_covers_text_after_the_image_only(runs):
