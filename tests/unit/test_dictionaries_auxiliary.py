@@ -48,7 +48,9 @@ def plain_loss(dictionary: TopKDictionary, x: torch.Tensor, dead: torch.Tensor) 
     k = min(D_MODEL // 2, int(dead.sum()))
     masked = pre.masked_fill(~dead, -torch.inf)
     z = torch.zeros_like(pre).scatter(1, masked.topk(k, dim=1).indices, 1) * pre.clamp_min(0)
-    rest = (error.detach() - z @ dictionary.W_dec).square().sum() / variance
+    error = error.detach()
+    spread = (error - error.mean(dim=0)).square().sum()
+    rest = (error - z @ dictionary.W_dec).square().sum() / spread
     return loss, min(1, int(dead.sum()) / (D_MODEL // 2)) * rest, fires
 
 

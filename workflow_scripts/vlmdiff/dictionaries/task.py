@@ -65,9 +65,9 @@ class DictionaryTask(pl.LightningModule):
         return {"loss": loss, "auxiliary": auxiliary.detach(), **parts}
 
     def auxiliary_loss(self, x: Tensor, x_hat: Tensor) -> Tensor | None:
-        """Return what the strongest dead features leave of the error (`auxiliary`); None if none are dead.
+        """Return the fraction of the error's variance that the strongest dead features leave (`auxiliary`).
 
-        While fewer are dead than may be active a token, it weighs less, in proportion.
+        While fewer are dead than may be active a token, it weighs less, in proportion; None if none are.
         """
         if not self.recipe.auxk_coefficient:
             return None
@@ -76,8 +76,7 @@ class DictionaryTask(pl.LightningModule):
             return None
         most = auxiliary_size(self.dictionary.d_model)
         rest = self.dictionary.reconstruct_by(x, features, min(most, len(features)))
-        left = fraction_of_all if self.recipe.reconstruction == "fvu" else squared_error_of_all
-        return min(1.0, len(features) / most) * left(x, x_hat.detach() + rest)
+        return min(1.0, len(features) / most) * fraction_of_all((x - x_hat).detach(), rest)
 
     def dead(self) -> Bool[Tensor, " d_sae"]:
         """Tell which features have not fired for `dead_after_tokens`."""
