@@ -26,6 +26,8 @@ NO_OTHER = {
                 "schedule",
                 "warmup",
                 "gradient_clip_norm",
+                "auxk_coefficient",
+                "dead_after_tokens",
                 "architecture",
             )
         ),
@@ -56,6 +58,8 @@ OTHER: dict[str, Any] = {
     "*architecture.reconstruction": "mse",
     "dictionaries.*.schedule": "constant",
     "dictionaries.*.gradient_clip_norm": 1.0,
+    "dictionaries.*.auxk_coefficient": 0.5,
+    "dictionaries.*.dead_after_tokens": 5000,
     "architecture.d_sae": 128,
     "dictionaries.scratch.architecture.d_sae": 128,
     "dictionaries.base.initial": "scratch",

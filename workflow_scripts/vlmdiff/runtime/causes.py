@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from vlmdiff.runtime.text import visible
-
 # Longer messages, such as the keys of a whole checkpoint, stand in full in the log.
 LONGEST = 1500
 # Lines of a message that end so go on in the next one.
@@ -12,6 +10,9 @@ OPEN_ENDS = (":", ";", ",", ".", "-", "(", "[", "{", "=")
 
 def one_line(text: str) -> str:
     """Join the lines of a text by semicolons, or by blanks where a line goes on; cut what is very long."""
+    # Here, so that jobs that succeed import nothing for it: it is no part of what they are digested by.
+    from vlmdiff.runtime.text import visible
+
     joined = ""
     for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
         gap = "" if not joined else " " if joined.endswith(OPEN_ENDS) else "; "
