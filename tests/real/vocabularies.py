@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 LLAMA_TEMPLATE = (
@@ -46,6 +49,16 @@ def package(name: str) -> Path:
     return Path(find_spec(name).origin).parent
 
 
+def module_of(folder: str, name: str) -> ModuleType:
+    """Import one module of a package's folder; the packages around it, which ask for more, stay unread."""
+    *parents, last = folder.split(".")
+    path = package(parents[0]).joinpath(*parents[1:], last)
+    bare = ModuleType(folder)
+    bare.__path__ = [str(path)]
+    sys.modules.setdefault(folder, bare)
+    return import_module(f"{folder}.{name}")
+
+
 def llama_3() -> Vocabulary:
     """Return the vocabulary of Llama 3."""
     from llama_models.llama3.tokenizer import Tokenizer
@@ -73,12 +86,11 @@ def llama_4() -> Vocabulary:
 
 def qwen() -> Vocabulary:
     """Return the vocabulary of Qwen."""
-    from dashscope.tokenizers.qwen_tokenizer import PAT_STR, SPECIAL_TOKENS, QwenTokenizer
-
+    its = module_of("dashscope.tokenizers", "qwen_tokenizer")
     file = package("dashscope") / "resources" / "qwen.tiktoken"
-    special = [token for _, token in SPECIAL_TOKENS]
-    own = QwenTokenizer(str(file))
-    return Vocabulary(file, PAT_STR, special, None, "<|im_end|>", QWEN_TEMPLATE, own._tokenizer)
+    special = [token for _, token in its.SPECIAL_TOKENS]
+    own = its.QwenTokenizer(str(file))
+    return Vocabulary(file, its.PAT_STR, special, None, "<|im_end|>", QWEN_TEMPLATE, own._tokenizer)
 
 
 VOCABULARIES = {"llama 3": llama_3, "llama 4": llama_4, "qwen": qwen}

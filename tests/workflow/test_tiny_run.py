@@ -19,7 +19,7 @@ NO_JOB = {*TARGETS, "descriptions"}
 # It makes nothing, and is run by a test of its own.
 ASKED_FOR = {"describe_features", "verify"}
 # Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
-SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"}
+SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "estimate_scale", "prepare_dataset"}
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
