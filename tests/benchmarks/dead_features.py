@@ -15,13 +15,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks.peers import hide_torchvision, quietly
 
-D_SAE, K, BATCH, STEPS, RATE, WARMUP = 1728, 32, 512, 200, 5e-4, 0.05
+K, BATCH, STEPS, WARMUP = 32, 512, 200, 0.05
 BLOCKS = (8, 20)
 LONGEST = 256  # tokens of a paragraph
 TOKENS = {"train": 32_768, "held_out": 8_192}
@@ -30,6 +31,14 @@ SAMPLE = 16_384
 
 # Encoder (d_model, d_sae), its bias, decoder (d_sae, d_model), its bias
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Setting(NamedTuple):
+    """What all contestants share: features, peak learning rate, seed."""
+
+    d_sae: int
+    rate: float
+    seed: int
 
 
 @torch.no_grad()
@@ -73,26 +82,26 @@ def batches(x: Tensor, seed: int) -> Iterator[Tensor]:
         )
 
 
-def ours(x: Tensor, seed: int, auxk_coefficient: float | None = None) -> Weights:
+def ours(x: Tensor, setting: Setting, auxk_coefficient: float | None = None) -> Weights:
     """Train as the rule `train_dictionary` does, Lightning's loop aside."""
     from vlmdiff.dictionaries.initial import random_start
     from vlmdiff.dictionaries.recipe import Recipe
     from vlmdiff.dictionaries.task import DictionaryTask
 
-    shape = {"kind": "topk", "d_sae": D_SAE, "k": K, "bandwidth": 1.0, "l0_coefficient": 0.0}
+    shape = {"kind": "topk", "d_sae": setting.d_sae, "k": K, "bandwidth": 1.0, "l0_coefficient": 0.0}
     stage = {
         "tokens": ["text"],
         "steps": STEPS,
         "batch_tokens": BATCH,
-        "learning_rate": RATE,
+        "learning_rate": setting.rate,
         "warmup": WARMUP,
     }
     stage |= {"snapshots": [], "auxk_coefficient": auxk_coefficient, "dead_after_tokens": SILENT}
     recipe = Recipe.from_params({**shape, "subtract_decoder_bias": True}, stage)
-    task = DictionaryTask(random_start(recipe, x[:SAMPLE], seed), recipe, 1.0)
+    task = DictionaryTask(random_start(recipe, x[:SAMPLE], setting.seed), recipe, 1.0)
     found = task.configure_optimizers()
     adam, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
-    for number, batch in zip(range(STEPS), batches(x, seed)):
+    for number, batch in zip(range(STEPS), batches(x, setting.seed)):
         adam.zero_grad()
         task.training_step(batch, number)["loss"].backward()
         adam.step()
@@ -101,39 +110,39 @@ def ours(x: Tensor, seed: int, auxk_coefficient: float | None = None) -> Weights
     return one.W_enc, one.b_enc, one.W_dec, one.b_dec
 
 
-def without_auxiliary_loss(x: Tensor, seed: int) -> Weights:
+def without_auxiliary_loss(x: Tensor, setting: Setting) -> Weights:
     """Train ours as it was before."""
-    return ours(x, seed, auxk_coefficient=0.0)
+    return ours(x, setting, auxk_coefficient=0.0)
 
 
-def saelens(x: Tensor, seed: int, **settings: object) -> Weights:
+def saelens(x: Tensor, setting: Setting, **settings: object) -> Weights:
     """Train by SAELens' own trainer, with its cosine."""
     from sae_lens.config import LoggingConfig, SAETrainerConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    torch.manual_seed(seed)
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=x.shape[1], d_sae=D_SAE, k=K, **settings))
+    torch.manual_seed(setting.seed)
+    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=x.shape[1], d_sae=setting.d_sae, k=K, **settings))
     sae.b_dec.data = x[:SAMPLE].mean(dim=0)
     config = SAETrainerConfig(
-        total_training_samples=BATCH * STEPS, train_batch_size_samples=BATCH, lr=RATE, lr_end=0.0,
+        total_training_samples=BATCH * STEPS, train_batch_size_samples=BATCH, lr=setting.rate, lr_end=0.0,
         lr_scheduler_name="cosineannealing", lr_warm_up_steps=round(WARMUP * STEPS),
         dead_feature_window=SILENT // BATCH, logger=LoggingConfig(log_to_wandb=False),
     )  # fmt: skip
     trainer = SAETrainer(cfg=config, sae=sae, data_provider=iter(()))
-    for _, batch in zip(range(STEPS), batches(x, seed)):
+    for _, batch in zip(range(STEPS), batches(x, setting.seed)):
         trainer.step(batch)
         trainer.n_training_steps += 1
-    norms = sae.W_dec.norm(dim=1) if sae.cfg.rescale_acts_by_decoder_norm else torch.ones(D_SAE)
+    norms = sae.W_dec.norm(dim=1) if sae.cfg.rescale_acts_by_decoder_norm else torch.ones(setting.d_sae)
     return sae.W_enc * norms, sae.b_enc * norms, sae.W_dec / norms[:, None], sae.b_dec
 
 
-def saelens_unit_rows(x: Tensor, seed: int) -> Weights:
+def saelens_unit_rows(x: Tensor, setting: Setting) -> Weights:
     """Train SAELens from rows of unit norm, as the others start."""
-    return saelens(x, seed, decoder_init_norm=1.0)
+    return saelens(x, setting, decoder_init_norm=1.0)
 
 
-def sparsify(x: Tensor, seed: int) -> Weights:
+def sparsify(x: Tensor, setting: Setting) -> Weights:
     """Do what sparsify's trainer does each step with Adam, its warm-up and its linear decay."""
     hide_torchvision()
     quietly("sparsify")
@@ -141,13 +150,13 @@ def sparsify(x: Tensor, seed: int) -> Weights:
     from sparsify.sparse_coder import SparseCoder
     from transformers import get_linear_schedule_with_warmup
 
-    torch.manual_seed(seed)
-    coder = SparseCoder(x.shape[1], SparseCoderConfig(num_latents=D_SAE, k=K))
+    torch.manual_seed(setting.seed)
+    coder = SparseCoder(x.shape[1], SparseCoderConfig(num_latents=setting.d_sae, k=K))
     coder.b_dec.data = x[:SAMPLE].mean(dim=0)
-    adam = torch.optim.Adam(coder.parameters(), lr=RATE)
+    adam = torch.optim.Adam(coder.parameters(), lr=setting.rate)
     schedule = get_linear_schedule_with_warmup(adam, round(WARMUP * STEPS), STEPS)
-    silent = torch.zeros(D_SAE, dtype=torch.int64)
-    for _, batch in zip(range(STEPS), batches(x, seed)):
+    silent = torch.zeros(setting.d_sae, dtype=torch.int64)
+    for _, batch in zip(range(STEPS), batches(x, setting.seed)):
         adam.zero_grad()
         coder.set_decoder_norm_to_unit_norm()
         found = coder(batch, dead_mask=silent > SILENT)
@@ -160,7 +169,7 @@ def sparsify(x: Tensor, seed: int) -> Weights:
     return coder.encoder.weight.T, coder.encoder.bias, coder.W_dec, coder.b_dec
 
 
-CONTESTANTS: dict[str, Callable[[Tensor, int], Weights]] = {
+CONTESTANTS: dict[str, Callable[[Tensor, Setting], Weights]] = {
     "ours": ours,
     "ours, no auxiliary loss": without_auxiliary_loss,
     "SAELens": saelens,
@@ -187,20 +196,23 @@ def main() -> None:
     parser.add_argument("sources", type=Path, help="folder that tests/real/prepare.py wrote")
     parser.add_argument("--blocks", type=int, nargs="+", choices=BLOCKS, default=BLOCKS)
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--d-sae", type=int, default=1728)
+    parser.add_argument("--rate", type=float, default=5e-4, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    setting = Setting(chosen.d_sae, chosen.rate, chosen.seed)
     from vlmdiff.dictionaries.initial import estimate_scale
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     train, held_out = (residuals(chosen.sources, part) for part in TOKENS)
-    print(f"d_sae {D_SAE}, k {K}, {STEPS} steps of {BATCH} tokens, peak rate {RATE:g}, seed {chosen.seed}")
+    print(f"{setting}, k {K}, {STEPS} steps of {BATCH} tokens")
     for block in chosen.blocks:
         scale = estimate_scale(train[block][:SAMPLE].float())
         x, y = train[block].float() * scale, held_out[block].float() * scale
         for name in chosen.only:
             started = time.process_time()
-            fvu, dead = score(CONTESTANTS[name](x, chosen.seed), y)
+            fvu, dead = score(CONTESTANTS[name](x, setting), y)
             seconds = time.process_time() - started
             print(
                 f"block {block:2}  {name:24} FVU {fvu:.4f}  dead {dead:5}  {seconds:4.0f} CPU s", flush=True

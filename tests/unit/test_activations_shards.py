@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlmdiff.activations.format import ShardContent, ShardError, ShardHeader, layer_name, rows_per_chunk
-from vlmdiff.activations.shards import open_shard
+from vlmdiff.activations.shards import check_offsets, open_shard
 from vlmdiff.activations.writer import shard_writer, write_shard
 
 SETTINGS = settings(
@@ -235,3 +235,20 @@ def test_a_missing_object_is_named(shard_path, name):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ShardError, match="no such file"):
         open_shard(tmp_path / "none.h5")
+
+
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        pytest.param([0, 4, 2, 6], id="falls"),
+        pytest.param([0, 2, 4, 5], id="ends early"),
+        pytest.param([0, 2, 4, 7], id="ends late"),
+        pytest.param([1, 2, 4, 6], id="starts late"),
+        pytest.param([0, 2, 6], id="too few"),
+        pytest.param([0, 2, 4, 5, 6], id="too many"),
+    ],
+)
+def test_offsets_that_do_not_cut_the_tokens_into_the_samples_are_refused(offsets):
+    check_offsets(np.array([0, 2, 2, 6]), 6, 3, Path("s.h5"))
+    with pytest.raises(ShardError, match="offsets do not fit to 3 samples of 6 tokens"):
+        check_offsets(np.array(offsets), 6, 3, Path("s.h5"))

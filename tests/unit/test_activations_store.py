@@ -106,6 +106,26 @@ def test_chunks_give_all_selected_tokens_in_order(store, token_types, max_tokens
     assert store.n_tokens(token_types) == len(expected)
 
 
+def test_types_that_were_not_stored_are_refused_by_name(tmp_path):
+    header = ShardHeader(
+        "vlm", "questions", "feed", "beef", 0, D_MODEL, (LAYER,), "float16", token_types=("text",)
+    )
+    content = ShardContent(
+        residual={LAYER: np.zeros((2, D_MODEL), np.float16)},
+        token_id=np.zeros(2, np.int32),
+        position=np.arange(2, dtype=np.int32),
+        token_type=np.full(2, TEXT, np.uint8),
+        offsets=np.array([0, 2]),
+        sample_id=["a"],
+        group=["g"],
+    )
+    write_shard(tmp_path / "s.h5", content, header)
+    store = ActivationStore([tmp_path / "s.h5"], LAYER)
+    assert store.n_tokens(["text"]) == 2
+    with pytest.raises(ShardError, match=r"types \['image'\] were not stored, only \['text'\]"):
+        store.n_tokens(["image", "text"])
+
+
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("buffer_bytes", [1, BUFFER, 2**30])
 @pytest.mark.parametrize("token_types", [["text"], ["image", "text"]])

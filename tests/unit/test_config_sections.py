@@ -160,7 +160,8 @@ def test_further_comparisons_compare_what_keeps_its_index(key):
 def test_a_rule_without_rotation_needs_no_common_index_but_its_null_does():
     entry = {"target": "sensitivity", "about": "x", "rule": "energy"}
     load_config(changed(("comparisons.eps_low", entry | {"adapted": "scratch"})))
-    assert "comparisons.eps_low.null" in refused(("comparisons.eps_low", entry | {"null": "scratch"}))
+    expected = "comparisons.eps_low.null: dictionary 'scratch' starts from 'random'"
+    assert expected in refused(("comparisons.eps_low", entry | {"null": "scratch"}))
 
 
 @pytest.mark.parametrize("corner", ["data", "model", "data_then_model", "model_then_data"])
@@ -169,6 +170,13 @@ def test_corners_of_the_grid_start_where_their_edges_do(corner):
     other |= {"model_then_data": "data_then_model"}
     message = refused((f"stages.grid.{corner}", other[corner]))
     assert f"stages.grid.{corner}: dictionary '{other[corner]}' starts from" in message
+
+
+def test_an_evaluation_of_one_seed_takes_no_seeds_from_other_targets():
+    entry = {"dictionaries": ["adapted", "scratch"], "model": "vlm", "dataset": "general_val", "seeds": 1}
+    config = load_config(changed(("evaluation", [entry])))
+    found = config.default_dictionaries()
+    assert found["adapted"] == found["base"] == config.seeds > 1
 
 
 def test_ancestors_are_named_from_the_nearest_on():
