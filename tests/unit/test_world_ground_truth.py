@@ -28,6 +28,7 @@ from vlmdiff.world.ground_truth import (
     evaluate_rules,
     long_scores,
     sample_activations,
+    score_ground_truth,
     score_layer,
     shuffled,
 )
@@ -254,6 +255,24 @@ def test_a_feature_that_tells_a_word_best_is_not_spatial_though_a_place_matches(
     assert (own["auroc_low"], own["auroc_high"]) == pytest.approx(ends)
     long = long_scores(found, labels, frame["live"].to_numpy(), 0).set_index(["feature", "label"])
     assert long.loc[(1, "place"), "auroc"] == found[2, 1] and len(long) == 6
+
+
+def test_without_a_spatial_label_nothing_is_spatial():
+    among, word = np.ones(60, bool), np.arange(60) < 30
+    activations = np.stack([word * 1.0, np.arange(60) % 2], axis=1)
+    frame, _ = score_layer(activations, [Label("word", "lexical", among, word)], np.array(["d"] * 60), seed=0)
+    assert frame["label"].tolist() == ["word", "word"] and frame["matches"].tolist() == [True, False]
+    assert frame["spatial_label"].tolist() == ["", ""] and frame["spatial_auroc"].tolist() == [0.5, 0.5]
+    assert not frame[["spatial", "spatial_match"]].any(axis=None)
+
+
+def test_samples_too_few_for_any_label_are_refused(tmp_path):
+    few = WorldDataset(kind="spatial", scenes="test", samples=8)
+    config = WorldConfig(scenes={"train": 50, "validation": 50, "test": 50}, datasets={"few": few})
+    file = tmp_path / "samples.jsonl"
+    write_dataset(config, "few", file, tmp_path / "images")
+    with pytest.raises(ValueError, match="the 8 samples of few are too few: .* raise their `samples`"):
+        score_ground_truth({"few": file}, {}, {}, (tmp_path / "a", tmp_path / "b"), 0, 0)
 
 
 def test_activations_are_the_largest_on_text(tmp_path):

@@ -25,7 +25,7 @@ from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.features import ADAPTED
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.world import GROUND_TRUTH, LABEL_SCORES, RULE_QUALITY
-from vlmdiff.world.labels import CATEGORIES, SPATIAL, Label, all_labels
+from vlmdiff.world.labels import CATEGORIES, FEWEST, SPATIAL, Label, all_labels
 
 CHUNK_TOKENS = 8192
 PERMUTATIONS = 5
@@ -105,10 +105,11 @@ def score_layer(
     for category in CATEGORIES:
         rows = np.flatnonzero(categories == category)
         columns[f"best_{category}"] = 0.5 + (strength[rows].max(0) if len(rows) else 0.0)
-    spatial = np.flatnonzero(np.isin(categories, SPATIAL))
-    top = spatial[strength[spatial].argmax(0)]
-    columns["spatial_label"] = np.array([label.name for label in labels], dtype=object)[top]
-    columns["spatial_auroc"] = found[top, columns["feature"]]
+    columns["spatial_label"], columns["spatial_auroc"] = "", 0.5
+    if len(spatial := np.flatnonzero(np.isin(categories, SPATIAL))):
+        top = spatial[strength[spatial].argmax(0)]
+        columns["spatial_label"] = np.array([label.name for label in labels], dtype=object)[top]
+        columns["spatial_auroc"] = found[top, columns["feature"]]
     frame = pd.DataFrame(columns)
     frame["matches"] = live & (strength.max(0) > chance)
     frame["spatial"] = frame["matches"] & frame["category"].isin(SPATIAL)
@@ -133,12 +134,21 @@ def score_ground_truth(
         outputs: paths of the tables GROUND_TRUTH and LABEL_SCORES.
         seed: index of the seed.
         job_seed: seed of the shuffles.
+
+    Raises:
+        ValueError: no label but the kind of prompt is common enough.
     """
     samples: list[Sample] = []
     for file in sample_files.values():
         samples += load_samples(Path(file))
     datasets = np.array([name for name, file in sample_files.items() for _ in load_samples(Path(file))])
     labels, frames, scores = all_labels(samples), [], []
+    if all(label.category == "kind" for label in labels):
+        raise ValueError(
+            f"the {len(samples)} samples of {', '.join(sample_files)} are too few: no place, relation, "
+            f"truth, word or attribute is found in {FEWEST} of them and missing in {FEWEST}; raise their "
+            "`samples` in world.datasets"
+        )
     for layer, folder in dictionaries.items():
         parts = [sample_activations(shards[name][layer], folder, layer) for name in sample_files]
         ids = [sample.sample_id for sample in samples]
