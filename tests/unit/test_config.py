@@ -1,6 +1,10 @@
 """The configuration refuses what cannot work, in one message that helps."""
 
 import copy
+import os
+import subprocess
+import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -8,9 +12,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vlmdiff.activations import tokens
 from vlmdiff.config.checkpoints import checkpoints, snapshots
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.storage import ground_truth_datasets
+from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
+from vlmdiff.models.chat import ChatFormat
+from vlmdiff.models.loading import Loading
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -25,6 +33,22 @@ def changed(path: str, value: object) -> dict:
         section = section[key]
     section[last] = value
     return values
+
+
+def test_a_configuration_is_read_without_the_libraries_of_models():
+    code = (
+        "import sys; from vlmdiff.config.load import load_config; from vlmdiff.config import subjects; "
+        "print({'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow_scripts")}
+    found = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert found == "set()\n"
+
+
+def test_defaults_of_the_configuration_are_those_of_the_library():
+    assert ExtractionConfig().massive_ratio == tokens.DEFAULT_RATIO == 10
+    model = ModelConfig(family="llava", path="/data/mine")
+    assert model.prompt_date == Loading().prompt_date == ChatFormat("m").day == date(2024, 7, 26)
 
 
 def test_default_is_valid():
@@ -184,6 +208,45 @@ def test_a_model_is_what_its_path_names_and_not_what_it_is_called():
     assert snapshots(config) == {"vlm": 100, "vlm_75": 75, "early": 25}
     values["models"]["vlm"]["path"] = "/data/tuned"
     assert snapshots(load_config(values)) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        ({"chat": False}, False),
+        ({"dtype": "bfloat16"}, False),
+        ({"dtype": "float16"}, False),
+        ({"attention": "eager"}, False),
+        ({"family": "paligemma"}, False),
+        ({"family": "causal_lm"}, False),
+        ({"text_only": True}, False),
+        ({"vision_tower": "/data/tower"}, False),
+        ({"device_map": "auto"}, True),
+        ({"prompt_date": "2025-01-01"}, True),
+        ({"planned": {"d_model": 128}}, True),
+        ({"dtype": "float32", "chat": True}, True),
+    ],
+)
+@pytest.mark.parametrize("name", ["vlm", "vlm_50", "vlm_shuffled"])
+def test_a_measurement_belongs_to_models_that_are_loaded_and_asked_as_it_was_made(name, changes, measured):
+    values = copy.deepcopy(DEFAULT)
+    values["models"][name] |= changes
+    config = load_config(values)
+    found = checkpoints(config) | checkpoints(config, controls=True)
+    assert (name in found) == measured
+    assert set(values["models"]) - {name} <= set(found)
+    if name != "vlm_shuffled":
+        known = {"vlm": 100, "vlm_75": 75, "vlm_50": 50, "vlm_25": 25}
+        known = known if measured else {} if name == "vlm" else {"vlm": 100, "vlm_75": 75, "vlm_25": 25}
+        assert snapshots(config) == known
+
+
+@pytest.mark.parametrize("name", ["base_lm", "lm_continued"])
+def test_language_models_of_the_world_are_measured_as_language_models(name):
+    values = copy.deepcopy(DEFAULT)
+    assert name in checkpoints(load_config(values), controls=name != "base_lm")
+    values["models"][name]["family"] = "llava"
+    assert name not in checkpoints(load_config(values), controls=name != "base_lm")
 
 
 def test_a_data_set_of_ones_own_has_no_scene_graphs_of_the_worlds_of_the_same_name():

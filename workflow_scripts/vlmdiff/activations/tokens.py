@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 BOS, IMAGE, TEXT, PADDING = 0, 1, 2, 255
 TOKEN_TYPES = MappingProxyType({"image": IMAGE, "text": TEXT})
@@ -19,6 +21,8 @@ def type_codes(token_types: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: a name is unknown, or there is none.
     """
+    import numpy as np
+
     unknown = [name for name in token_types if name not in TOKEN_TYPES]
     if unknown or not token_types:
         raise ValueError(f"token types: found {list(token_types)}, expected some of {list(TOKEN_TYPES)}")

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vlmdiff.config.schema import Config
+from vlmdiff.config.subjects import ModelConfig
 from vlmdiff.config.world import SNAPSHOTS, WORLD
 
 TUNED = SNAPSHOTS[100]
+# Keys on which no answer of a checkpoint depends: where it runs, what is planned, and a day for which the
+# chat template of the world does not ask.
+WITHOUT_EFFECT = {"device_map", "planned", "prompt_date"}
 
 
 def control_models(config: Config) -> Iterable[str]:
@@ -16,10 +20,10 @@ def control_models(config: Config) -> Iterable[str]:
 
 
 def checkpoints(config: Config, controls: bool = False) -> dict[str, str]:
-    """Return the world's checkpoint behind each model of the configuration that has one.
+    """Return the world's checkpoint behind each model that answers as it was measured to answer.
 
-    A model may be called like a checkpoint and be another one. The language model of a VLM, loaded alone, is
-    not what was measured.
+    A model may be called like a checkpoint and be another one. A checkpoint that is loaded or asked in
+    another way, say without its chat format or in 16 bits, is not what was measured.
 
     Args:
         config: the configuration.
@@ -28,9 +32,18 @@ def checkpoints(config: Config, controls: bool = False) -> dict[str, str]:
     found = {
         name: model.path.removeprefix(WORLD)
         for name, model in config.models.items()
-        if model.path.startswith(WORLD) and not model.text_only
+        if model.path.startswith(WORLD) and answers_as_measured(config, model)
     }
     return {name: one for name, one in found.items() if (one in control_models(config)) == controls}
+
+
+def answers_as_measured(config: Config, model: ModelConfig) -> bool:
+    """Tell whether a checkpoint of the world is loaded and asked as `evaluate_world` does it."""
+    checkpoint = model.path.removeprefix(WORLD)
+    kind = config.world.controls.get(checkpoint) if config.world else None
+    family = "causal_lm" if checkpoint == "base_lm" or kind == "continued_text" else "llava"
+    usual = ModelConfig(family=family, path=model.path)
+    return model.model_dump(exclude=WITHOUT_EFFECT) == usual.model_dump(exclude=WITHOUT_EFFECT)
 
 
 def snapshots(config: Config) -> dict[str, int]:

@@ -7,8 +7,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from vlmdiff.activations.tokens import DEFAULT_RATIO
 from vlmdiff.config.base import Count, Section
 from vlmdiff.config.sources import Source
+from vlmdiff.models.loading import PROMPT_DATE
 
 Family = Literal["causal_lm", "llava", "llava_original", "paligemma", "qwen_vl", "internvl"]
 
@@ -41,7 +43,7 @@ class ModelConfig(Section):
         "alone, as a base model without a chat template was trained on.",
     )
     prompt_date: date = Field(
-        date(2024, 7, 26),
+        PROMPT_DATE,
         description="Day that a chat template takes for today (`strftime_now`, `date_string`): tokens do not "
         "depend on the day of a run. The default is the one that Llama's templates fall back to.",
     )
@@ -79,7 +81,7 @@ class ExtractionConfig(Section):
         "float16", description="16-bit type of the stored values."
     )
     massive_ratio: float = Field(
-        10.0,
+        DEFAULT_RATIO,
         ge=0,
         description="Multiple of its sample's median norm (tokens of the same type, at the same block) above "
         "which a token is massive and left out; 0: none is. The first token of a sequence always is.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.models.errors import SubjectError, showing
+from vlmdiff.models.loading import PROMPT_DATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ class ChatFormat:
 
     model: str
     template: str | None = None
-    day: date = date(2024, 7, 26)
+    day: date = PROMPT_DATE
     wanted: bool = True
     special: dict[str, Any] = field(default_factory=dict)
 

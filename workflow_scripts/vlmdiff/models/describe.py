@@ -46,8 +46,7 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
     Returns:
         The longer batch; appended tokens are text.
     """
-    image_id = getattr(subject, "image_id", None)
-    stop = {*stop, subject.tokenizer.eos_token_id, image_id}
+    stop = {*stop, subject.tokenizer.eos_token_id, subject.image_id}
     rows = rows_of(batch)
     # A document is read as if it were the model's own words; they stay so.
     prompts = (batch.last + 1 - batch.generated).tolist()
@@ -60,6 +59,6 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
         for row in unfinished:
             rows[row].append(spoken[row])
         own = [len(row) - prompt for row, prompt in zip(rows, prompts, strict=True)]
-        longer = make_batch(rows, subject.pad_id, subject.bos_id, image_id, batch.seen, own)
+        longer = make_batch(rows, subject.pad_id, subject.bos_id, subject.image_id, batch.seen, own)
         batch = longer.to(subject.device)
     return batch

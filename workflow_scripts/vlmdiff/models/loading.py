@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # For tokenizers and processors. Without the second, transformers would ask at the terminal whether to run
 # a repository's code.
 FROM_FOLDER = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
+# What a chat template takes for today unless the config says otherwise; Llama's own fall back to it.
+PROMPT_DATE = date(2024, 7, 26)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Loading:
     vision_tower: str | None = None
     text_only: bool = False
     chat: bool = True
-    prompt_date: date = date(2024, 7, 26)
+    prompt_date: date = PROMPT_DATE
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Loading:

@@ -42,11 +42,13 @@ class Subject(ABC):
         chat: how conversations are written.
         layout: names of the decoder's parts.
         context: most tokens of a sequence; None where positions have no end.
+        image_id: token that stands for one image token; None: the model cannot see.
         model_types: `model_type` in config.json of the checkpoints that the family reads; empty: any.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     context_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings", "max_seq_len")
+    image_id: int | None = None
 
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str
@@ -158,11 +160,10 @@ class Subject(ABC):
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True
     ) -> list[list[int]]:
         """Return the types of the tokens that each prompt will have; arguments as for `rows`."""
-        image_id = getattr(self, "image_id", None)
 
         def typed(row: list[int]) -> list[int]:
             ids = torch.tensor([row])
-            return token_types(ids, torch.ones_like(ids), self.bos_id, image_id)[0].tolist()
+            return token_types(ids, torch.ones_like(ids), self.bos_id, self.image_id)[0].tolist()
 
         # One by one: beside the longest of a data set, every prompt would be as long.
         return [typed(row) for row in self.rows(prompts, sizes, as_chat)]
