@@ -41,7 +41,8 @@ def main(folder: Path, documents: int) -> None:
     for block in range(len(found[0][1])):
         first, median, squares, massive, where = [], [], np.zeros(3), 0, Counter()
         for tokens, lengths in found:
-            own, usual = lengths[block][1:], np.median(lengths[block][1:])
+            own = lengths[block][1:]
+            usual = np.quantile(own, 0.5, method="lower")
             long = own > RATIO * usual
             first.append(lengths[block][0])
             median.append(usual)

@@ -45,7 +45,7 @@ def documents(subject: Subject, name: str, count: int) -> list[tuple[np.ndarray,
         batch = subject.prepare([" ".join(row.split()[:WORDS])], [None], False)
         values = subject.residuals(batch, [LAYER])[LAYER][0].numpy()
         norms = np.linalg.norm(values, axis=1)
-        found.append((values, norms > RATIO * np.median(norms[1:])))
+        found.append((values, norms > RATIO * np.quantile(norms[1:], 0.5, method="lower")))
     return found
 
 

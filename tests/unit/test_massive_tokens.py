@@ -169,7 +169,7 @@ def test_massive_tokens_are_marked_at_their_layer_alone(planted_shard, no_bos, d
     expected = []
     for _, values in residuals_one_by_one(no_bos, documents, 2, token):
         norms = np.linalg.norm(values[1:], axis=1)
-        expected += (norms > 10 * np.median(norms)).tolist()
+        expected += (norms > 10 * np.quantile(norms, 0.5, method="lower")).tolist()
     assert 5 < sum(expected) < 40
     assert shard.massive(2).tolist() == expected
     assert set(shard.token_id[shard.massive(2)]) == {token}
@@ -295,10 +295,26 @@ def test_a_median_is_of_the_sample_and_the_type():
     assert not massive_tokens(residual, types, 0.0).any()
 
 
-def test_two_tokens_have_no_median_that_one_exceeds():
-    types = torch.tensor([[BOS, TEXT, TEXT]], dtype=torch.uint8)
-    residual = torch.tensor([[[1.0], [1.0], [1e6]]])
-    assert not massive_tokens(residual, types, 10.0).any()
+@pytest.mark.parametrize(
+    ("norms", "multiples"),
+    [
+        ([100.0, 20000.0], [1.0, 200.0]),
+        ([20000.0, 100.0], [200.0, 1.0]),
+        ([20000.0, 100.0, 100.0, 20000.0], [200.0, 1.0, 1.0, 200.0]),
+        ([1.0, 2.0, 3.0, 40.0], [0.5, 1.0, 1.5, 20.0]),
+        ([1.0, 2.0, 4.0], [0.5, 1.0, 2.0]),
+        ([7.0], [1.0]),
+        ([1.0, torch.inf], [1.0, torch.inf]),
+    ],
+)
+@pytest.mark.parametrize("kind", [TEXT, IMAGE])
+def test_a_few_tokens_have_the_lower_median_which_long_ones_do_not_move(norms, multiples, kind):
+    types = torch.tensor([[BOS] + [kind] * len(norms) + [PADDING]], dtype=torch.uint8)
+    residual = torch.tensor([[3e4, *norms, 9e9]])[..., None]
+    assert norm_multiples(residual, types)[0, 1:-1].tolist() == multiples
+    marked = massive_tokens(residual, types, 10.0)[0, 1:-1]
+    assert marked.tolist() == [one > 10 for one in multiples]
+    assert not marked.all()
 
 
 def test_a_ratio_among_usual_norms_is_refused():

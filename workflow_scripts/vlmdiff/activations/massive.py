@@ -25,10 +25,12 @@ def data_tokens(
 def norm_multiples(
     residual: Float[Tensor, "samples sequence d_model"], token_type: UInt8[Tensor, "samples sequence"]
 ) -> Float[Tensor, "samples sequence"]:
-    """Return each token's norm over the median norm of its sample's tokens of the same type.
+    """Return each token's norm over the lower median of the norms of its sample's tokens of the same type.
 
-    The first token, BOS and padding are left out of the medians and are NaN. A sample is compared with
-    itself alone, so nothing depends on which samples share its batch or shard.
+    The median is one of the norms, so among few tokens, too, the long ones do not move it towards themselves,
+    and one token at least is never massive. The first token, BOS and padding are left out of the medians and
+    are NaN. A sample is compared with itself alone, so nothing depends on which samples share its batch or
+    shard.
     """
     norms = torch.linalg.vector_norm(residual, dim=-1, dtype=torch.float32)
     token_type = token_type.to(norms.device)
@@ -36,7 +38,8 @@ def norm_multiples(
     for code in TOKEN_TYPES.values():
         own = data_tokens(token_type, [code])
         if own.any():
-            median = norms.masked_fill(~own, torch.nan).nanquantile(0.5, dim=1, keepdim=True)
+            ours = norms.masked_fill(~own, torch.nan)
+            median = ours.nanquantile(0.5, dim=1, keepdim=True, interpolation="lower")
             found = torch.where(own, norms / median, found)
     return found
 
