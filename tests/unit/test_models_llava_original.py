@@ -133,6 +133,14 @@ def test_a_pickled_tower_of_an_older_repository_is_read(folders, tmp_path, subje
     assert other.fingerprint != subject.fingerprint
 
 
+def test_the_fingerprint_sees_the_processor_of_the_tower(folders, tmp_path, subject):
+    tower = shutil.copytree(folders[1], tmp_path / "tower")
+    assert load((folders[0], tower)).fingerprint == subject.fingerprint
+    file = tower / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    assert load((folders[0], tower)).fingerprint != subject.fingerprint
+
+
 def test_a_tower_saved_with_the_checkpoint_goes_before(folders, tmp_path, subject):
     from safetensors.torch import save_file
 

@@ -10,7 +10,7 @@ from tiny_models import build_tiny_lm
 
 from vlmdiff.config.subjects import ModelConfig
 from vlmdiff.models.errors import SubjectError
-from vlmdiff.models.fingerprint import model_fingerprint
+from vlmdiff.models.fingerprint import model_fingerprint, reader_files
 from vlmdiff.models.registry import FAMILIES, load_subject
 
 
@@ -45,6 +45,43 @@ def test_fingerprint_follows_content_not_place(tiny_lm_path, tmp_path):
     config = json.loads((copy / "config.json").read_text()) | {"rms_norm_eps": 0.1}
     (copy / "config.json").write_text(json.dumps(config))
     assert model_fingerprint(copy) != model_fingerprint(tiny_lm_path)
+
+
+READS_INPUTS = [
+    "added_tokens.json", "additional_chat_templates/rag.jinja", "chat_template.jinja", "chat_template.json",
+    "image_processor_config.json", "merges.txt", "preprocessor_config.json", "processor_config.json",
+    "qwen.tiktoken", "sentencepiece.bpe.model", "source.spm", "special_tokens_map.json", "spiece.model",
+    "tekken.json", "tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer_config.json",
+    "video_preprocessor_config.json", "vocab.bpe", "vocab.json", "vocab.txt",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READS_INPUTS)
+def test_the_fingerprint_sees_every_file_that_reads_inputs(tiny_lm_path, tmp_path, name):
+    folder = shutil.copytree(tiny_lm_path, tmp_path / "copy")
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    prints = []
+    for content in ("one", "two"):
+        file.write_text(content)
+        prints.append(model_fingerprint(folder))
+    assert prints[0] != prints[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "LICENSE", "training.json", "generation_config.json", "model.safetensors.index.json"],
+)
+def test_the_fingerprint_does_not_see_what_changes_no_input(tiny_lm_path, tmp_path, name):
+    folder = shutil.copytree(tiny_lm_path, tmp_path / "copy")
+    before = model_fingerprint(folder)
+    (folder / name).write_text("{}")
+    assert model_fingerprint(folder) == before
+    assert {file.name for file in reader_files(folder)} == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    }
 
 
 def test_a_missing_folder_is_named(tmp_path):

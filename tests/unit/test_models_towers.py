@@ -18,7 +18,9 @@ from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration,
 from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.data.batching import prepare_batches, sample_rows
 from vlmdiff.data.samples import Sample
-from vlmdiff.models.errors import PromptError, SubjectError
+from vlmdiff.models import registry
+from vlmdiff.models.errors import PromptError, SubjectError, showing
+from vlmdiff.models.llava import Llava
 from vlmdiff.models.llava_original import padded_to_square
 from vlmdiff.models.registry import load_subject
 
@@ -252,6 +254,90 @@ def test_a_tower_whose_patches_cannot_be_shuffled_is_refused(tmp_path):
     values = json.loads(file.read_text())
     values["size"] = {"height": 98, "width": 98}
     file.write_text(json.dumps(values))
-    subject = load_subject("vlm", {"family": "internvl"}, folder, "cpu")
-    with pytest.raises(PromptError, match=r"the picture of 36 x 36 pixels cannot be read|tower makes"):
-        subject.prepare(PROMPTS[:1], pictures(1))
+    with pytest.raises(SubjectError, match=r"blank picture .*use the processor files that were published"):
+        load_subject("vlm", {"family": "internvl"}, folder, "cpu")
+    load_subject("vlm", {"family": "internvl", "text_only": True}, folder, "cpu")
+
+
+def test_processor_files_of_another_tower_are_refused_when_the_model_is_loaded(tmp_path):
+    folder = tiny_models.build_tiny_vlm(tmp_path)
+    file = folder / "processor_config.json"
+    values = json.loads(file.read_text())
+    values["image_processor"] |= {"do_resize": True, "size": {"height": 24, "width": 24}}
+    file.write_text(json.dumps(values))
+    with pytest.raises(SubjectError) as caught:
+        load_subject("vlm", {"family": "llava"}, folder, "cpu")
+    message = str(caught.value)
+    assert "model 'vlm': it cannot see even a blank picture of 36 x 36 pixels (ValueError: " in message
+    assert "; use the processor files that were published with the checkpoint" in message
+    assert "replace" not in message and "\n" not in message
+
+
+def failing(error: Exception, fits=lambda image: False):
+    """Return a reader of pictures that fails on those that do not fit."""
+
+    def see(images):
+        if not all(fits(image) for image in images):
+            raise error
+
+    return see
+
+
+@pytest.mark.parametrize("error", [ValueError("24*24"), AttributeError("patch_size"), RuntimeError("shape")])
+def test_a_processor_that_sees_nothing_is_to_blame_and_not_the_picture(subject, monkeypatch, error):
+    image = shown(subject)[0]
+    rows = subject.rows(PROMPTS[:1], [image.size])
+    monkeypatch.setattr(subject, "see", failing(error))
+    subject.__dict__.pop("probed_grid", None)
+    calls = [lambda: subject.assemble(rows, [image])]
+    if type(subject).grid_of is Llava.grid_of:
+        calls.append(lambda: subject.rows(PROMPTS[:1], [image.size]))
+    for call in calls:
+        with pytest.raises(SubjectError, match="blank picture .*use the processor files") as caught:
+            call()
+        assert not isinstance(caught.value, PromptError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        RuntimeError("MPS backend out of memory"),
+    ],
+)
+@pytest.mark.parametrize("blank_fits", [True, False])
+def test_errors_of_the_machine_blame_nothing_else(subject, monkeypatch, error, blank_fits):
+    image = shown(subject)[0]
+    rows = subject.rows(PROMPTS[:1], [image.size])
+    monkeypatch.setattr(subject, "see", failing(error, lambda one: blank_fits and one is not image))
+    with pytest.raises(type(error)) as caught:
+        subject.assemble(rows, [image])
+    assert caught.value is error
+    with pytest.raises(type(error)) as caught, showing("vlm", 0, "the prompt cannot be read", "correct it"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_model_that_does_not_fit_into_memory_is_not_blamed(tmp_path, monkeypatch):
+    error, folder = torch.OutOfMemoryError("CUDA out of memory"), tiny_models.build_tiny_vlm(tmp_path)
+    for place in ("verified", "check_vocabulary"):
+        with monkeypatch.context() as patched, pytest.raises(torch.OutOfMemoryError) as caught:
+            patched.setattr(registry, place, failing_always(error))
+            load_subject("vlm", {"family": "llava"}, folder, "cpu")
+        assert caught.value is error
+
+
+def failing_always(error: Exception):
+    """Return a function that fails, whatever it is given."""
+
+    def fail(*_):
+        raise error
+
+    return fail

@@ -1,6 +1,7 @@
 """Safe writing and claims, beside processes that are really killed."""
 
 import fcntl
+import hashlib
 import os
 import signal
 import subprocess
@@ -218,3 +219,9 @@ def test_a_job_of_a_killed_run_is_ended_by_the_same_job_of_the_next_run(start, t
     assert orphan.wait() == -signal.SIGTERM and successor.wait() == 0
     assert f"process {orphan.pid} of an interrupted run" in (tmp_path / "a.log").read_text()
     assert names(tmp_path) == ["a.log"]
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", bytes(3_000_000)])
+def test_a_files_digest_is_sha256_of_its_content(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert files.file_sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

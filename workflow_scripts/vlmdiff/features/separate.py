@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmdiff.features.sums import SampleSet, SampleSetError
+from vlmdiff.runtime.files import file_sha256
 
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
@@ -24,10 +24,7 @@ def shown(sample: Sample) -> Shown:
 
 def image_digest(sample: Sample) -> str | None:
     """Return the digest of a sample's image; None if it has none."""
-    if sample.image_file is None:
-        return None
-    with sample.image_file.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return None if sample.image_file is None else file_sha256(sample.image_file)
 
 
 def shared_samples(ones: Sequence[Sample], others: Sequence[Sample]) -> list[tuple[Sample, Sample]]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Kinds of errors by which torch tells of a device; some libraries below it say so in words alone.
+MACHINE_ERRORS = {"MemoryError", "OutOfMemoryError", "AcceleratorError"}
+MACHINE_WORDS = re.compile(
+    r"out of memory|allocate memory|\b(CUDA|cuDNN|HIP|MIOpen|MPS|NCCL|XPU)\b.*\berror", re.IGNORECASE
+)
 
 
 class SubjectError(ValueError):
@@ -26,9 +33,24 @@ class PromptError(SubjectError):
         self.index = index
 
 
+def of_machine(error: Exception) -> bool:
+    """Tell whether memory or an accelerator failed, which says nothing against model, prompt or picture."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & MACHINE_ERRORS) or (
+        isinstance(error, RuntimeError) and bool(MACHINE_WORDS.search(str(error)))
+    )
+
+
+def said(error: Exception) -> str:
+    """Return kind and message of an error on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 @contextmanager
 def showing(model: str, index: int, what: str, remedy: str) -> Iterator[None]:
     """Turn whatever a library raises into an error about one prompt, on one line.
+
+    Errors of the machine, and those that blame the model already, stay what they are.
 
     Args:
         model: name of the model in the config.
@@ -37,12 +59,11 @@ def showing(model: str, index: int, what: str, remedy: str) -> Iterator[None]:
         remedy: what to do about it.
 
     Raises:
-        PromptError: anything went wrong.
+        PromptError: anything else went wrong.
     """
     try:
         yield
-    except MemoryError:
-        raise
     except Exception as error:  # libraries refuse texts and pictures in many ways
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise PromptError(index, f"model '{model}': {what} ({said}); {remedy}") from error
+        if isinstance(error, SubjectError) or of_machine(error):
+            raise
+        raise PromptError(index, f"model '{model}': {what} ({said(error)}); {remedy}") from error

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmdiff.models.errors import SubjectError
+from vlmdiff.runtime.files import file_sha256
 
 if TYPE_CHECKING:
     from vlmdiff.models.chat import ChatFormat
 
 PICKLED = "pytorch_model*.bin"
-# Files of tokenizers and processors; the chat template is taken from wherever it lies.
-READERS = (
-    "added_tokens.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
+# Files that decide about tokens and pixels: of tokenizers, processors and chat templates, by what their names
+# have in common.
+READERS = re.compile(r"token|vocab|merges|tekken|processor|template|\.(model|bpe|spm)$")
 
 
 def model_fingerprint(*folders: Path) -> str:
-    """Digest config.json and the content of all weight files of the folders that make up a model.
+    """Digest the content of the folders that make up a model: config.json, weights, and what reads inputs.
 
     Returns:
         32 hexadecimal digits.
@@ -38,18 +30,16 @@ def model_fingerprint(*folders: Path) -> str:
     """
     total = hashlib.sha256()
     for folder in folders:
-        for file in (folder / "config.json", *weight_files(folder)):
-            with file.open("rb") as stream:
-                total.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        for file in (folder / "config.json", *weight_files(folder), *reader_files(folder)):
+            total.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
     return total.hexdigest()[:32]
 
 
-def with_prompts(fingerprint: str, folder: Path, chat: ChatFormat) -> str:
-    """Extend a fingerprint by all that decides about tokens: tokenizer, processor, chat format, its day.
+def with_prompts(fingerprint: str, chat: ChatFormat) -> str:
+    """Extend a fingerprint by how a model is asked: its chat format, and the day that it tells.
 
     Args:
-        fingerprint: of the weights.
-        folder: folder of the checkpoint.
+        fingerprint: of the model's folders.
         chat: its chat format.
 
     Returns:
@@ -57,11 +47,17 @@ def with_prompts(fingerprint: str, folder: Path, chat: ChatFormat) -> str:
     """
     day = chat.day.isoformat() if chat.tells_the_day else ""
     total = hashlib.sha256(repr([fingerprint, chat.template, chat.wanted, day]).encode())
-    for name in READERS:
-        if (file := folder / name).is_file():
-            with file.open("rb") as stream:
-                total.update(f"{name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()[:32]
+
+
+def reader_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint that decide about tokens and pixels, in a folder of templates too."""
+    return sorted(
+        file
+        for pattern in ("*", "*/*.jinja")
+        for file in folder.glob(pattern)
+        if file.is_file() and READERS.search(file.relative_to(folder).as_posix())
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
-from vlmdiff.models.vlm import VisionLanguageModel, seen_features
+from vlmdiff.models.vlm import PROCESSOR_REMEDY, VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,7 +60,7 @@ class PaliGemma(VisionLanguageModel):
         if self.processor.image_seq_length != rows * columns:
             raise SubjectError(
                 f"the processor writes {self.processor.image_seq_length} image tokens, the tower makes "
-                f"{rows * columns}; use the processor files that were published with the checkpoint"
+                f"{rows * columns}; {PROCESSOR_REMEDY}"
             )
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.chat import chat_format
-from vlmdiff.models.errors import LayoutError, SubjectError
+from vlmdiff.models.errors import LayoutError, SubjectError, of_machine
 from vlmdiff.models.fingerprint import with_prompts
 from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.layout import OTHERS, verified
@@ -23,6 +23,7 @@ from vlmdiff.models.loading import Loading
 from vlmdiff.models.paligemma import PaliGemma
 from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
+from vlmdiff.models.vlm import VisionLanguageModel
 from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def load_subject(
         device: where the weights go; None takes a GPU if there is one. A `device_map` goes before it.
 
     Raises:
-        SubjectError: no such folder, an unknown family, or a checkpoint of another family.
+        SubjectError: no such folder, an unknown family, a checkpoint of another family, or a processor with
+            which no picture can be seen.
     """
     values = dict(spec) if isinstance(spec, Mapping) else spec.model_dump()
     family, folder, loading = values["family"], Path(path), Loading.of(values)
@@ -61,11 +63,13 @@ def load_subject(
     try:
         subject = FAMILIES[family].load(name, folder, loading)
         subject.chat = chat_format(name, folder, subject.tokenizer, loading.prompt_date, loading.chat)
-        subject.fingerprint = with_prompts(subject.fingerprint, folder, subject.chat)
+        subject.fingerprint = with_prompts(subject.fingerprint, subject.chat)
         check_vocabulary(subject)
     except LayoutError:
         raise
     except Exception as error:  # damaged checkpoints make loaders fail in many ways
+        if of_machine(error):
+            raise
         raise not_read(folder, error) or SubjectError(
             f"model '{name}': {folder} cannot be loaded as family '{family}': {error}; {remedy(error)}"
         ) from error
@@ -76,10 +80,14 @@ def load_subject(
     except LayoutError:
         raise
     except Exception as error:
+        if of_machine(error):
+            raise
         raise SubjectError(
             f"model '{name}': {folder} was loaded, but cannot run "
             f"({' '.join(str(error).split())}); {remedy(error)}"
         ) from error
+    if isinstance(subject, VisionLanguageModel) and not loading.text_only:
+        subject.see_blank()
     return OwnDecoder(subject) if loading.text_only else subject
 
 
@@ -91,7 +99,7 @@ def check_parts(subject: Subject) -> None:
         LayoutError: naming what does not add up.
     """
     # Any tokens serve, but for image placeholders.
-    ids = [token for token in range(8) if token != getattr(subject, "image_id", None)][:4]
+    ids = [token for token in range(8) if token != subject.image_id][:4]
     batch = make_batch([ids], subject.pad_id, subject.bos_id).to(subject.device)
     subject.layout = verified(subject, batch)
     if isinstance(subject, CausalLM):
@@ -193,12 +201,12 @@ def check_checkpoint(name: str, family: str, folder: Path) -> None:
     kind, wanted = found.get("model_type"), FAMILIES[family].model_types
     fitting = sorted(other for other, one in FAMILIES.items() if kind in one.model_types)
     if wanted and kind not in wanted:
-        remedy = (
+        advice = (
             f"use family {' or '.join(fitting)}" if fitting else "use family 'causal_lm' if it has no images"
         )
         raise SubjectError(
             f"models.{name}.family: '{family}' reads checkpoints of model_type {' or '.join(wanted)}, but "
-            f"{folder} has '{kind}'; {remedy}"
+            f"{folder} has '{kind}'; {advice}"
         )
     if not wanted and (fitting or "vision_config" in found):
         raise SubjectError(

@@ -12,12 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.models.batch import Batch, Seen, make_batch
-from vlmdiff.models.errors import PromptError, showing
+from vlmdiff.models.errors import PromptError, SubjectError, of_machine, said, showing
 from vlmdiff.models.subject import Size, Subject
 
 # Beyond it a picture is a line: resized to a tower's height it would fill memory, and Qwen refuses it.
 LARGEST_RATIO = 200
 PICTURE_REMEDY = "replace the picture, or leave the sample out"
+PROCESSOR_REMEDY = "use the processor files that were published with the checkpoint"
+# Side in pixels of a blank picture for a tower that names no size of its own.
+USUAL_SIDE = 224
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -109,12 +112,18 @@ class VisionLanguageModel(Subject):
         return make_batch(rows, self.pad_id, self.bos_id, self.image_id, seen).to(self.device)
 
     def look_at(self, images: Sequence[Image | None], shown: Sequence[int]) -> Seen:
-        """Run the tower on the images at some places of a batch; if it fails, name the first one at fault."""
+        """Run the tower on the images at some places of a batch; if it fails, name the first one at fault.
+
+        Raises:
+            PromptError: an image that cannot be seen.
+            SubjectError: no image can.
+        """
         try:
             return self.see([images[index] for index in shown])
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception:
+        except Exception as error:
+            if of_machine(error):
+                raise
+            self.see_blank()
             for index in shown:
                 with showing(self.name, index, unreadable(images[index].size), PICTURE_REMEDY):
                     self.see([images[index]])
@@ -168,8 +177,28 @@ class VisionLanguageModel(Subject):
                 raise PromptError(
                     index,
                     f"model '{self.name}': its tower makes {found} tokens of the picture, its prompt has "
-                    f"places for {places}; use the processor files that were published with the checkpoint",
+                    f"places for {places}; {PROCESSOR_REMEDY}",
                 )
+
+    @torch.no_grad()
+    def see_blank(self) -> Seen:
+        """See a blank picture of the tower's own size, which anything that sees can see.
+
+        Raises:
+            SubjectError: it fails, so processor and tower do not fit each other.
+        """
+        from PIL import Image as Images
+
+        side = square_side(getattr(self.model.config.vision_config, "image_size", USUAL_SIDE))
+        try:
+            return self.see([Images.new("RGB", (side, side))])
+        except Exception as error:  # processors and towers fail in many ways
+            if of_machine(error):
+                raise
+            raise SubjectError(
+                f"model '{self.name}': it cannot see even a blank picture of {by((side, side))} pixels "
+                f"({said(error)}); {PROCESSOR_REMEDY}, or if these are there, another checkpoint"
+            ) from error
 
     @cached_property
     def probed_grid(self) -> tuple[int, int]:
@@ -177,11 +206,7 @@ class VisionLanguageModel(Subject):
 
         A tower may add registers to its patches, or have no CLS token to take away.
         """
-        from PIL import Image as Images
-
-        side = square_side(self.model.config.vision_config.image_size)
-        with torch.no_grad():
-            rows, columns = self.see([Images.new("RGB", (side, side))]).grids[0].tolist()
+        rows, columns = self.see_blank().grids[0].tolist()
         return rows, columns
 
 

@@ -7,6 +7,7 @@ folder removes workplaces whose lock nobody holds, and never one of a process th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -26,6 +27,12 @@ LOCK = ".lock"
 WORKPLACE = re.compile(r"\..+\.[a-z0-9_]{8}")
 # Between making a workplace and locking it lie two system calls; an unlocked one older than this is nobody's.
 UNLOCKED_S = 60.0
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
