@@ -7,7 +7,7 @@ import tiny_llava_original
 import tiny_paligemma
 import tiny_qwen_vl
 from tiny_models import tiny_tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from vlmdiff.models.token_text import TokenTexts, quoted
 
@@ -87,6 +87,93 @@ def test_unigram_pieces_of_metaspace():
     backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁left", -1.0), ("left", -2.0), ("▁", -3.0)], 0))
     backend.decoder = decoders.Metaspace()
     assert [TokenTexts(backend).name(token) for token in (1, 2, 3)] == ["' left'", "left", "' '"]
+
+
+def vocabulary(*pieces: str, model=models.BPE, decoder=None, pre_tokenizer=None, normalizer=None, **values):
+    """Return a tokenizer of known pieces, with ids in their order."""
+    found = {piece: index for index, piece in enumerate(pieces)}
+    backend = Tokenizer(model(found, **({"merges": []} if model is models.BPE else {}), **values))
+    backend.decoder, backend.pre_tokenizer, backend.normalizer = decoder, pre_tokenizer, normalizer
+    return backend
+
+
+def gemma_decoder():
+    """Return the decoder that Gemma's and Llama 2's published tokenizers have."""
+    return decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize(
+    ("piece", "decoder", "written"),
+    [
+        ("▁▁", gemma_decoder(), "  "),
+        ("▁<table>", gemma_decoder(), " <table>"),
+        ("\n\n", gemma_decoder(), "\n\n"),
+        ("▁▁", decoders.Metaspace(), "  "),
+        ("ĠĠ", decoders.ByteLevel(), "  "),
+        ("<table>", decoders.ByteLevel(), "<table>"),
+        ("é", decoders.ByteLevel(), "é"),
+        ("  ", decoders.ByteLevel(), "  "),
+        ("##left", decoders.WordPiece(), "left"),
+    ],
+)
+def test_an_added_token_is_raw_only_if_it_is_special(piece, decoder, written, special):
+    backend = vocabulary("left", piece, decoder=decoder)
+    backend.add_tokens([AddedToken(piece, normalized=False, special=special)])
+    assert TokenTexts(backend).text(1) == (piece if special else written)
+
+
+GPT2, METASPACE = pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Metaspace()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"pre_tokenizer": GPT2},
+        {"pre_tokenizer": pre_tokenizers.Sequence([pre_tokenizers.Digits(), GPT2])},
+        {"normalizer": normalizers.ByteLevel()},
+        {"decoder": decoders.Sequence([decoders.ByteLevel()])},
+    ],
+)
+def test_byte_level_pieces_are_known_without_a_decoder(steps):
+    texts = TokenTexts(vocabulary("Ġleft", "left", "Ċ", "ç", **steps))
+    assert [texts.name(token) for token in range(4)] == ["' left'", "left", "'\\n'", "<0xE7>"]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"pre_tokenizer": METASPACE},
+        {"pre_tokenizer": pre_tokenizers.Sequence([pre_tokenizers.Digits(), METASPACE])},
+        {"normalizer": normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])},
+        {"decoder": gemma_decoder()},
+        {"decoder": decoders.Sequence([*[gemma_decoder()], decoders.Strip(" ", 1, 0)])},
+    ],
+)
+def test_sentencepiece_pieces_are_known_without_a_decoder(steps):
+    texts = TokenTexts(vocabulary("▁left", "left", "<0x0A>", "<0xE7>", "▁", **steps))
+    found = [texts.name(token) for token in range(5)]
+    assert found == ["' left'", "left", "'\\n'", "<0xE7>", "' '"]
+
+
+@pytest.mark.parametrize("decoder", [None, decoders.BPEDecoder(), decoders.ByteLevel()])
+def test_the_mark_of_a_words_end_is_a_blank_as_in_clip(decoder):
+    backend = vocabulary("left</w>", "left", decoder=decoder, end_of_word_suffix="</w>")
+    assert [TokenTexts(backend).name(token) for token in range(2)] == ["'left '", "left"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "values", "decoder"),
+    [
+        ("##", {"model": models.WordPiece, "unk_token": "left"}, decoders.WordPiece()),
+        ("##", {"model": models.WordPiece, "unk_token": "left"}, None),
+        ("@@", {"model": models.WordPiece, "unk_token": "left"}, decoders.WordPiece(prefix="@@")),
+        ("@@", {"continuing_subword_prefix": "@@"}, None),
+    ],
+)
+def test_the_mark_of_a_words_inside_is_no_text_and_others_begin_with_a_blank(mark, values, decoder):
+    backend = vocabulary("left", f"{mark}left", decoder=decoder, **values)
+    assert [TokenTexts(backend).name(token) for token in range(2)] == ["' left'", "left"]
 
 
 def test_words_of_the_built_in_world_are_words():
