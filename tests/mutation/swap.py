@@ -6,6 +6,7 @@ anything again. Faults in constants, classes' bodies, defaults and compiled loop
 
 from __future__ import annotations
 
+import ast
 import gc
 import sys
 from collections.abc import Iterator
@@ -51,12 +52,27 @@ def changed_functions(old: CodeType, new: CodeType) -> Iterator[tuple[Place, Cod
             raise ValueError("a function sees other variables around it")
 
 
+def used_at_import(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a module looks up while it is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name):
+            yield child.id
+        if not (isinstance(node, ast.FunctionDef) and child in node.body):
+            yield from used_at_import(child)
+
+
 def swaps(old: str, new: str, file: Path) -> dict[Place, CodeType] | None:
-    """Return the new code of the functions that a fault changes; None if a fresh import is needed."""
+    """Return the new code of the functions that a fault changes; None if a fresh import is needed.
+
+    What a function returned during the import is kept by the module, and comprehensions of the module's own
+    are gone afterwards: both need one.
+    """
     try:
-        return dict(changed_functions(code_of(old, file), code_of(new, file)))
+        found = dict(changed_functions(code_of(old, file), code_of(new, file)))
     except (ValueError, SyntaxError):
         return None
+    early = {*used_at_import(ast.parse(old)), "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
+    return None if early & {name for name, _ in found} else found
 
 
 def put_in(code: dict[Place, CodeType], file: Path) -> None:

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from vlmdiff.activations import tokens
 from vlmdiff.config.checkpoints import checkpoints, snapshots
+from vlmdiff.config.datasets import FolderDataset, VsrDataset, is_prepared
 from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.sources import HubSource
 from vlmdiff.config.storage import ground_truth_datasets
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.models.chat import ChatFormat
@@ -33,6 +35,20 @@ def changed(path: str, value: object) -> dict:
         section = section[key]
     section[last] = value
     return values
+
+
+def test_a_hub_source_has_a_repository_and_a_revision():
+    assert HubSource.parse("hub:google/gemma@0f1e2d3") == HubSource("google/gemma", "0f1e2d3")
+    assert HubSource.parse("hub:google/gemma") == HubSource("google/gemma", "main")
+    for text in ("hub:", "hub:google", "hub:google/gemma/layer", "hub:/gemma@main"):
+        with pytest.raises(ValueError, match="expected hub:OWNER/NAME@REVISION"):
+            HubSource.parse(text)
+
+
+def test_what_may_change_has_to_be_prepared():
+    assert is_prepared(VsrDataset(kind="vsr", source="hub:a/b@main", samples=1))
+    assert not is_prepared(FolderDataset(path="mine", samples=1))
+    assert is_prepared(FolderDataset(path="mine", samples=1, on_missing="skip"))
 
 
 def test_a_configuration_is_read_without_the_libraries_of_models():

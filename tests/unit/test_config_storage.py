@@ -16,6 +16,7 @@ from vlmdiff.config.storage import (
     planned_series,
     planned_size,
     readers,
+    sample_tokens,
     stored_tokens,
     training_only,
 )
@@ -140,6 +141,9 @@ def test_planned_bytes_by_hand():
     # Only text of the target is read, and documents have no prompt format.
     assert series["vlm", "spatial_val"].tokens == 20 + 7
     assert series["vlm", "text_val"].tokens == 20
+    # A training on images alone stores no text.
+    assert sample_tokens(config, config.models["vlm"].planned, "mine", ["image"]) == 10
+    assert sample_tokens(config, config.models["vlm"].planned, "text_val", ["image"]) == 0
     # Three seeds of base, of adapted with three snapshots and of the null; one of second null and scratch.
     assert dictionary_bytes(config) == 2 * 64 * 4 * 4 * 1024 * (3 + 3 * 4 + 3 + 1 + 1)
 

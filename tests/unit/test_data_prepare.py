@@ -252,6 +252,15 @@ def test_too_few_samples_are_named(official, tmp_path):
         prepare(tmp_path, **official[0], samples=41)
 
 
+def test_annotations_of_another_picture_are_refused(official, tmp_path):
+    entry, questions, answers = official
+    other = [answers[0] | {"image_id": 501}, *answers[1:]]
+    for name, content in (("questions", questions), ("annotations", other)):
+        (tmp_path / f"v2_train2014_{name}.json").write_text(json.dumps({name: content}))
+    with pytest.raises(DataError, match="question 1000 is about image 501, but .* about 500"):
+        prepare(tmp_path / "d", **{**entry, "source": str(tmp_path)}, samples=4)
+
+
 def test_official_files_need_their_images(official, tmp_path):
     with pytest.raises(DataError, match="images: found None, expected the folder of COCO images"):
         prepare(tmp_path, **{**official[0], "images": None}, samples=1)
@@ -323,6 +332,13 @@ def test_a_users_folder_may_lack_images(tmp_path):
         ("Where is the cat?", "position"),
         ("How many people are there?", None),
         ("Is the cat near the far-away hill?", "near_far"),
+        # The first phrase, not the first or last group.
+        ("What is behind the cat on the left?", "front_behind"),
+        ("Is the left cat behind the tree?", "sides"),
+        # Whole words on both sides.
+        ("Is it a hangover?", None),
+        ("Is the room well-under the limit?", None),
+        ("Is he OVER the bridge?", "above_below"),
     ],
 )
 def test_spatial_vocabulary(text, group):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_models import write_samples
 
-from vlmdiff.data.samples import DataError, dataset_fingerprint, load_samples, select_samples
+from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples, select_samples
 
 GOOD = {"sample_id": "a", "image": None, "prompt": "what ?", "answer": None, "choices": None, "group": "kind"}
 
@@ -115,6 +115,17 @@ def test_fingerprint_follows_content_not_place(tiny_dataset, tmp_path):
     rows[3]["prompt"] += " now"
     write_samples(copy, rows)
     assert dataset_fingerprint(load_samples(copy / "samples.jsonl")) != dataset_fingerprint(here)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sample_id": "z"}, {"prompt": "q"}, {"answer": "no"}, {"choices": ["no", "yes"]}, {"group": "h"},
+     {"chat": False}, {"object": "cat"}],
+)  # fmt: skip
+def test_fingerprint_sees_every_key(change):
+    values = {"sample_id": "a", "prompt": "p", "answer": "yes", "choices": ["yes", "no"], "group": "g"}
+    one, other = Sample(**values), Sample(**(values | change))
+    assert dataset_fingerprint([one]) != dataset_fingerprint([other])
 
 
 def test_fingerprint_sees_another_image(tiny_dataset, tmp_path):

@@ -354,6 +354,16 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert learning_rate_factor(0, 100, 0.0) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("architecture", "betas"), [(TOPK, (0.9, 0.999)), (JUMPRELU, (0.0, 0.999))], ids=["topk", "jumprelu"]
+)
+def test_jumprelu_alone_trains_without_momentum(shards, architecture, betas):
+    recipe = Recipe.from_params(architecture, STAGE)
+    dictionary, scale = start(ActivationStore(shards, 0), recipe, "random", 5)
+    found = DictionaryTask(dictionary, recipe, scale).configure_optimizers()
+    assert all(group["betas"] == betas for group in found["optimizer"].param_groups)
+
+
 def test_dead_features_are_those_silent_for_long(shards):
     store, recipe = ActivationStore(shards, 0), Recipe.from_params(TOPK, STAGE)
     dictionary, scale = start(store, recipe, "random", 5)
