@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test long mutants real kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
+.PHONY: reproduce test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt

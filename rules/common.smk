@@ -21,7 +21,8 @@ from snakemake.exceptions import WorkflowError
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
-from vlmdiff.config.sources import is_hub
+from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of
+from vlmdiff.config.sources import is_hub, is_literal, world_model
 from vlmdiff.runtime.digest import script_digest
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
@@ -97,9 +98,9 @@ def checkpoint_folder(name, source):
     """Return where the files of a source lie: in the built-in world, fetched from the hub, or where it says."""
     if is_hub(source):
         return f"{RESULTS}/models/{name}"
-    if not source.startswith("world:"):
+    model = world_model(source)
+    if model is None:
         return source
-    model = source.removeprefix("world:")
     # Control models are never shipped.
     folder = f"{RESULTS}/world/models" if model in CFG.world.controls else world_models_folder()
     return f"{folder}/{model}"
@@ -119,12 +120,13 @@ def vision_tower_folder(name):
 def with_targets(files):
     """Return files, and for each that lies behind a symbolic link the file that is meant.
 
-    Of a link Snakemake sees the time of what it leads to: one that leads elsewhere now may look older.
+    Of a link Snakemake sees the time of what it leads to: one that leads elsewhere now may look older. Paths with
+    braces, which it takes for wildcards, are left out: `check_files` refuses those that are read by such a name.
     """
     found = {str(file) for file in files}
     meant = {file: str(Path(file).resolve()) for file in found}
     linked = {target for file, target in meant.items() if target != os.path.abspath(file)}
-    return sorted(found | linked)
+    return sorted(filter(is_literal, found | linked))
 
 
 def identity_files(folder, source):
@@ -133,9 +135,8 @@ def identity_files(folder, source):
         return [f"{folder}/commit.json"]
     if folder.startswith(f"{RESULTS}/"):
         return [f"{folder}/model.safetensors"]
-    kinds = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "*.txt", "*.jinja", "*/*.jinja")
-    found = {file for kind in kinds for file in Path(folder).glob(kind) if file.name != "config.json"}
-    return with_targets(found)
+    found = files_of(folder, (*WEIGHTS, *BESIDE_WEIGHTS))
+    return with_targets(file for file in found if file.name != "config.json")
 
 
 def weight_files(name):

@@ -23,6 +23,13 @@ def filled(schema: pa.Schema, rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{**values, **row} for row in rows], columns=schema.names)
 
 
+def answered(subject, samples, *editor):
+    """Answer questions once, with every block computed anew."""
+    from vlmdiff.interventions.evaluation import Evaluation
+
+    return Evaluation(subject, samples, 1024, cache_bytes=0).answers(*editor)
+
+
 def write_dictionaries(folder: Path) -> list[str]:
     """Save a random TopK dictionary for each layer and return the weight files."""
     import torch

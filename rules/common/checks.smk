@@ -4,7 +4,7 @@ from contextlib import redirect_stderr
 from difflib import get_close_matches
 from io import StringIO
 
-from vlmdiff.config.local_files import missing_files
+from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.targets import explain_target
 
 
@@ -71,13 +71,13 @@ def check_targets():
 
 
 def check_files():
-    """Refuse paths of the configuration that lead nowhere and that no rule makes; call it when all rules are known.
+    """Refuse files of the configuration that no rule makes and that are not there or cannot be named.
 
-    Jobs do not check it: other nodes may see other folders.
+    Call it when all rules are known. Jobs do not check it: other nodes may see other folders.
 
     Raises:
         WorkflowError: naming each key, what was found and what to do.
     """
-    lines = missing_files(CFG, is_made) if workflow.is_main_process else []
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)] if workflow.is_main_process else []
     if lines:
-        raise WorkflowError("The configuration names files that are not there:\n  " + "\n  ".join(lines))
+        raise WorkflowError("The configuration names files that cannot be read:\n  " + "\n  ".join(lines))

@@ -1,6 +1,6 @@
 """Which data sets are prepared, and from what."""
 
-import glob
+from vlmdiff.config.local_files import split_files
 
 
 def prepared_datasets():
@@ -15,10 +15,6 @@ def source_files(wildcards):
         return f"{entry.path}/samples.jsonl"
     if is_hub(entry.source):
         return []
-    source, split = Path(entry.source), glob.escape(entry.split)
-    if source.is_file():
+    if Path(entry.source).is_file():
         return entry.source
-    found = {
-        file for kind in (f"{split}*", f"data/{split}*", f"*_{split}*.json") for file in source.glob(kind)
-    }
-    return with_targets(file for file in found if file.is_file())
+    return with_targets(split_files(entry.source, entry.split))

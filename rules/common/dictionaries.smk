@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from vlmdiff.config.sources import is_local
 from vlmdiff.dictionaries.source import files_read
 from vlmdiff.runtime.seeds import derive_seed
 
@@ -84,7 +85,7 @@ def published_files(wildcards):
 def published_content(wildcards):
     """Return the files that the import of a dictionary reads from a local source; none for other sources."""
     entry = CFG.dictionaries[wildcards.dictionary]
-    if is_hub(entry.source) or entry.source.startswith("saelens:"):
+    if not is_local(entry.source):
         return []
     files = files_read(entry.format, f"{entry.source}/{entry.path(int(wildcards.layer))}")
     return with_targets(file for file in files if file.is_file())

@@ -11,9 +11,11 @@ from damage import JUNK, damaged_bytes, damaged_json, dumped, nothing_left, outc
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from vlmdiff.data import tabular
 from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.reading import safe_name
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.runtime.storage import StorageError
 
 LINE = {
     "sample_id": "a", "image": "a.png", "prompt": "what ?", "answer": "yes", "choices": ["yes", "no"],
@@ -233,6 +235,21 @@ def test_a_damaged_parquet_source_is_refused(tmp_path, damage):
     with nothing_left(tmp_path):
         refused(lambda: prepare_dataset("d", {"kind": "text", "source": str(file), "samples": 2},
                                         tmp_path / "d.jsonl", tmp_path / "c.csv"), file)  # fmt: skip
+
+
+def test_a_file_of_the_librarys_own_is_not_blamed_on_the_source(tmp_path, monkeypatch):
+    source = tmp_path / "train.jsonl"
+    source.write_text("{}\n")
+
+    def without_room(*_, **__):
+        raise OSError(30, "Read-only file system", "/hf/datasets/json")
+
+    monkeypatch.setattr(tabular, "loader", lambda: without_room)
+    with pytest.raises(
+        StorageError, match="^/hf/datasets/json: cannot be used .Read-only.* set HF_HOME"
+    ) as error:
+        tabular.open_table(str(source), "train", 0)
+    assert "damaged" not in str(error.value)
 
 
 @tries(60)

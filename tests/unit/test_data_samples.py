@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_models import write_samples
 
-from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples, select_samples
+from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples
 
 GOOD = {"sample_id": "a", "image": None, "prompt": "what ?", "answer": None, "choices": None, "group": "kind"}
 
@@ -92,17 +92,6 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     sample = load(tmp_path, GOOD | {"image": "picture.png"})[0]
     with pytest.raises(DataError, match="picture.png: image of sample 'a'"):
         sample.open_image()
-
-
-def test_groups_are_selected(tiny_dataset):
-    samples = load_samples(tiny_dataset / "samples.jsonl")
-    assert {s.group for s in select_samples(samples, groups=["above", "below"])} == {"above", "below"}
-    assert "colour" not in {s.group for s in select_samples(samples, without=["colour"])}
-    assert select_samples(samples) == samples
-    with pytest.raises(DataError, match="has the groups.*'left of'"):
-        select_samples(samples, groups=["near"])
-    with pytest.raises(DataError, match="no samples"):
-        select_samples(samples, groups=["above"], without=["above"])
 
 
 def test_fingerprint_follows_content_not_place(tiny_dataset, tmp_path):

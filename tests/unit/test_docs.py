@@ -2,10 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Literal, Optional
 
 import pytest
 
 from vlmdiff.config import document as config_document
+from vlmdiff.config.base import Count, Name
 from vlmdiff.tables import document as tables_document
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +22,22 @@ def test_configuration_page_is_current():
     assert config_document.DOCUMENT.read_text() == config_document.page(), (
         "run python -m vlmdiff.config.document"
     )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (Optional[int], "int or None"),  # noqa: UP045
+        (float | None, "float or None"),
+        (Count | None, "int or None"),
+        (list[Name] | None, "list[str] or None"),
+        (Literal["a", "b"] | None, "`a` or `b` or None"),
+        (dict[Name, dict[int, str | int]], "dict[str, dict[int, str or int]]"),
+        (list[Literal["text", "image"]], "list[`text` or `image`]"),
+    ],
+)
+def test_types_are_written_in_words(annotation, words):
+    assert config_document.type_name(annotation) == words
 
 
 def test_formats_page_is_current():

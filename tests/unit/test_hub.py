@@ -212,3 +212,18 @@ def test_vsr_is_read_from_the_hubs_cache_and_vqa_says_what_it_lacks(tmp_path):
     status, output = python(vqa, tmp_path / "home", HF_HUB_OFFLINE="1")
     assert status != 0
     assert "hub dataset lmms-lab/VQAv2@main: not in the cache" in output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("home", ["/proc/nothing", "file/home"])
+def test_a_local_corpus_needs_no_cache_that_can_be_written(tmp_path, home):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": "a text of eight words or a few more"}) + "\n")
+    entry = {"kind": "text", "source": str(tmp_path), "samples": 1}
+    code = (
+        "from vlmdiff.data.prepare import prepare_dataset\n"
+        f"prepare_dataset('d', {entry!r}, {str(tmp_path / 'd' / 'samples.jsonl')!r}, "
+        f"{str(tmp_path / 'd' / 'counts.csv')!r})"
+    )
+    status, output = python(code, tmp_path / home, HF_HUB_OFFLINE="1")
+    assert status == 0, output
+    assert "of eight words" in (tmp_path / "d" / "samples.jsonl").read_text()

@@ -13,7 +13,7 @@ import pytest
 from feature_tables import write
 
 from vlmdiff.features.descriptions import Cache, Request, announce, describe_features
-from vlmdiff.hub.answers import EndpointError
+from vlmdiff.hub.answers import EndpointError, clean, read_answer
 from vlmdiff.hub.completions import Endpoint
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
@@ -150,6 +150,14 @@ def completion(message: dict, finish_reason: str | None = "stop", **more) -> str
         (completion({"content": None, "reasoning_content": "Hm"}, "length"), "max_tokens = 9 cut it off"),
         (completion({"content": None, "reasoning_content": "Hm"}), "the model said nothing"),
         (completion({"content": "<think>Hm, left"}, "stop"), "the model said nothing"),
+        (completion({"content": "[THINK]Hm[/THINK]"}, "stop"), "the model said nothing"),
+        (completion({"content": "<|channel|>analysis<|message|>Hm, left"}, "stop"), "the model said nothing"),
+        *(
+            (completion({"content": text}), "the model said nothing")
+            for text in ("None", "null", '"None"', "…")
+        ),
+        (completion({"content": [{"type": "text", "text": {"value": "left"}}]}), "not a chat completion"),
+        (completion({"content": [{"type": "output_text", "text": ["left"]}]}), "not a chat completion"),
         (completion({"content": ""}), "the model said nothing"),
         (completion({"content": " \n\t"}, None), "the model said nothing"),
         (completion({}), "the model said nothing"),
@@ -180,6 +188,63 @@ def test_what_is_no_whole_answer_is_an_error_that_says_why_and_is_not_kept(
 
 
 @pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        *((reason, "labelling.max_tokens = 50") for reason in (
+            "limit", "max_length", "max_new_tokens", "ERROR_LIMIT", {"type": "length", "length": 5},
+        )),
+        *((reason, "stopped it") for reason in ("SPII", "error_toxic", "guardrail_intervened")),
+        ("refusal", "the model refused"),
+        *((reason, "broke off") for reason in (
+            "abort", "insufficient_system_resource", {"type": "abort"}, "incomplete", "timeout", "OTHER",
+            "error", "rate_limit", "unfinished", "new", "non_stop", 1, False, {}, {"matched": 2},
+        )),
+    ],
+)  # fmt: skip
+def test_an_answer_that_ended_for_a_reason_nobody_knows_is_not_taken_for_whole(reason, words):
+    body = {"choices": [{"message": {"content": "This feature fires on"}, "finish_reason": reason}]}
+    with pytest.raises(EndpointError, match=words) as error:
+        read_answer(body, 50)
+    said = str(reason.get("type", reason) if isinstance(reason, dict) else reason)
+    assert f"finish_reason is '{said}' and the text 'This feature fires on'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        None, "", "stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "endoftext",
+        "complete", "completed", "COMPLETE", "FINISH_REASON_STOP", {"type": "stop", "matched": 151645},
+    ],
+)  # fmt: skip
+def test_an_answer_that_ended_by_itself_is_whole(reason):
+    answer = read_answer({"choices": [{"message": {"content": "left"}, "finish_reason": reason}]}, 50)
+    assert answer.text == "left" and answer.fault(50) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "<think>right?</think>left of",
+        "right, I think.</think>\n left of",
+        "<thinking>a</thinking><think>b</think>left of",
+        "[THINK]right?[/THINK]left of",
+        "◁think▷right?◁/think▷left of",
+        "<seed:think>right?</seed:think>left of",
+        "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>left of",
+        "Hm<|channel|>final <|constrain|>text<|message|>left of<|return|>",
+        "analysisWe see.assistantfinalleft of",
+    ],
+)
+def test_reasoning_is_cut_off(said):
+    assert clean(said) == "left of"
+
+
+@pytest.mark.parametrize("said", ["fires on <|channel|> and [INST]", "a < b", "analysis of [thought] words"])
+def test_what_only_looks_like_reasoning_stays(said):
+    assert clean(said) == said
+
+
+@pytest.mark.parametrize(
     ("message", "expected"),
     [
         ({"content": [{"type": "text", "text": "left "}, {"type": "text", "text": "of"}]}, "left of"),
@@ -203,10 +268,11 @@ def test_answers_of_old_versions_that_are_none_are_asked_for_again(server, table
     cache = tmp_path / "cache" / "answers.jsonl"
     old = [json.loads(line) for line in cache.read_text().splitlines()]
     old[0]["answer"] |= {"text": "None", "finish_reason": "stop"}
-    old[1]["answer"] |= {"text": "about a", "finish_reason": "length"}
+    old[1]["answer"] |= {"text": "about a", "finish_reason": "abort"}
+    old[2]["answer"] |= {"text": "Hm</think> about a"}
     cache.write_text("".join(json.dumps(entry) + "\n" for entry in old))
     found = describe(tables, tmp_path, request(server))
-    assert len(server.requests) == 3 + 2
+    assert len(server.requests) == 3 + 3
     assert (found["description"].str.startswith("about ")).all()
 
 

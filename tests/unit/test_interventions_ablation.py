@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from causal_files import answered
 
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.batching import prepare_batches
@@ -13,7 +14,7 @@ from vlmdiff.interventions.ablation import (
     remove_span,
     unit_directions,
 )
-from vlmdiff.interventions.evaluation import Evaluation, evaluate
+from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.hooks import edit_output, record_outputs
 from vlmdiff.models.registry import load_subject
@@ -153,7 +154,7 @@ def test_cached_evaluation_equals_a_plain_one(subject, samples, features, scope,
     plan = plan_ablation(subject, features, [(1, 7), (2, 2)], scope)
     cached = Evaluation(subject, samples, 512, cache_bytes=cache_bytes)
     found = cached.answers(plan, plan.first_block).margin
-    assert (found == evaluate(subject, samples, 512, plan).margin).all()
+    assert (found == answered(subject, samples, plan).margin).all()
 
 
 def test_unknown_scope_and_missing_dictionary_say_what_is_allowed(subject, tmp_path):

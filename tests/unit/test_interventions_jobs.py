@@ -4,12 +4,11 @@ import logging
 
 import numpy as np
 import pytest
-from causal_files import D_SAE, DEAD, SELECTED, filled, write_dictionaries, write_tables
+from causal_files import D_SAE, DEAD, SELECTED, answered, filled, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
-from vlmdiff.interventions.evaluation import evaluate
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
 from vlmdiff.interventions.ranking import rank_features
 from vlmdiff.interventions.report import controls, evaluate_ablation
@@ -73,7 +72,7 @@ def test_ranking_reports_the_change_of_margin_and_accuracy(model, questions, dic
     change = {}
     for role, file in (("target", questions.target), ("control", questions.control)):
         samples = load_samples(file, limit=20)
-        clean, ablated = (evaluate(subject, samples, 1024, *editor) for editor in ((), (plan,)))
+        clean, ablated = (answered(subject, samples, *editor) for editor in ((), (plan,)))
         change[role] = (ablated.margin - clean.margin).mean()
         assert best[f"{role}_delta_margin"] == pytest.approx(change[role], abs=1e-6)
         assert best[f"{role}_delta_accuracy"] == pytest.approx(ablated.correct.mean() - clean.correct.mean())
@@ -108,7 +107,7 @@ def test_ablation_says_what_a_run_by_hand_says(model, questions, dictionaries, t
         names = ";".join(f"L{layer}F{index}" for layer, index in features)
         for name, file in (("spatial", questions.target), ("general", questions.control)):
             samples = load_samples(file, limit=20)
-            clean, ablated = (evaluate(subject, samples, 1024, *editor) for editor in ((), (plan,)))
+            clean, ablated = (answered(subject, samples, *editor) for editor in ((), (plan,)))
             row = whole[(whole["features"] == names) & (whole["dataset"] == name)].iloc[0]
             assert row["delta_margin"] == pytest.approx((ablated.margin - clean.margin).mean(), abs=1e-5)
             assert row["accuracy_clean"] == pytest.approx(clean.correct.mean())

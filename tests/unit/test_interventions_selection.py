@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from causal_files import write_dictionaries, write_tables
+from causal_files import answered, write_dictionaries, write_tables
 from feature_tables import table, write
 from tiny_models import build_tiny_dataset, build_tiny_vlm
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
-from vlmdiff.interventions.evaluation import evaluate
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.ranking import rank_features
 from vlmdiff.interventions.selection import (
@@ -163,7 +162,7 @@ def ablated_by_hand(model, file, dictionaries, features, scope, samples=20):
     subject, some = model.load(), load_samples(file, limit=samples)
     directions = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), features)
     plan = plan_ablation(subject, directions, features, scope)
-    return (evaluate(subject, some, 1024, plan).margin - evaluate(subject, some, 1024).margin).mean()
+    return (answered(subject, some, plan).margin - answered(subject, some).margin).mean()
 
 
 def test_ratios_are_to_the_last_model_set_by_set_and_group_by_group():

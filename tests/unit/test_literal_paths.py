@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from damage import picture
 from pydantic import TypeAdapter, ValidationError
 
+from vlmdiff.config import sources
 from vlmdiff.config.datasets import Dataset, TextDataset, VqaDataset
+from vlmdiff.config.load import load_config
+from vlmdiff.config.local_files import unnameable_files
 from vlmdiff.data.corpus import offer_text
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.vqa import offer_vqa
-from vlmdiff.dictionaries import importing
+from vlmdiff.dictionaries import importing, source
 
+ROOT = Path(__file__).parents[2]
 NAMES = (
     "run[12]", "run1", "a b", "ü\u4e2d", "~", "-dash", "a,b", "q?", "st*r", "100%", "#hash", ".hidden",
     "__twice",
@@ -105,3 +113,64 @@ def test_files_of_a_dictionary_on_the_hub_are_names(tmp_path, monkeypatch):
 def test_braces_are_refused_because_snakemake_takes_them_for_wildcards(entry):
     with pytest.raises(ValidationError, match="expected a path without braces"):
         TypeAdapter(Dataset).validate_python(entry)
+
+
+def with_entries(**entries) -> dict:
+    """Return the default configuration with some entries changed."""
+    values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    for section, named in entries.items():
+        for name, entry in named.items():
+            values.setdefault(section, {}).setdefault(name, {}).update(entry)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("file", "section", "name", "entry", "key"),
+    [
+        ("model{a}.safetensors", "models", "vlm", {"path": "here"}, "models.vlm.path"),
+        ("pytorch_model{}.bin", "models", "vlm", {"path": "here"}, "models.vlm.path"),
+        ("train{b}.jsonl", "datasets", "text_train", {"kind": "text"}, "datasets.text_train.source"),
+        ("data/train-{1.parquet", "datasets", "text_train", {"kind": "text"}, "datasets.text_train.source"),
+    ],
+)
+def test_a_file_that_is_read_and_cannot_be_named_is_refused(tmp_path, file, section, name, entry, key):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    for one in (file, "notes{old}.txt", "x{1a}.json", "validation{c}.jsonl", "config.json"):
+        (tmp_path / one).write_text("{}")
+    place = {"path": str(tmp_path)} if "path" in entry else {"source": str(tmp_path), "samples": 3}
+    config = load_config(with_entries(**{section: {name: entry | place}}))
+    assert unnameable_files(config) == [
+        f"{key}: found '{tmp_path / file}', expected a name without braces (Snakemake's wildcards); rename it"
+    ]
+
+
+def test_a_published_dictionary_whose_path_has_braces_is_refused(tmp_path):
+    entry = {"source": str(tmp_path), "format": "mmdiff", "k": 3, "file": "a{{b}}/{layer}.pt"}
+    values = with_entries()
+    values["dictionaries"]["base"] = entry
+    found = unnameable_files(load_config(values))
+    assert len(found) == 4
+    assert found[0].startswith(f"dictionaries.base.file: found '{tmp_path}/a{{b}}/0.pt', expected a name")
+
+
+def test_a_link_may_lead_to_braces_and_what_is_not_read_may_have_them(tmp_path):
+    """The model is a link into such a folder, so is a file of a corpus; notes and the like are not read."""
+    (tmp_path / "{draft}").mkdir()
+    shutil.copytree(ROOT / "resources" / "world" / "vlm", tmp_path / "{draft}" / "vlm")
+    for name in ("notes{old}.txt", "x{1a}.json"):
+        (tmp_path / "{draft}" / "vlm" / name).write_text("{}")
+    (tmp_path / "{draft}" / "texts.jsonl").write_text("{}")
+    (tmp_path / "vlm").symlink_to(tmp_path / "{draft}" / "vlm")
+    (tmp_path / "train.jsonl").symlink_to(tmp_path / "{draft}" / "texts.jsonl")
+    corpus = {"kind": "text", "source": str(tmp_path), "samples": 1200}
+    values = with_entries(models={"vlm": {"path": str(tmp_path / "vlm")}}, datasets={"text_train": corpus})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all"]
+    done = subprocess.run(
+        [*command, "--configfile", str(tmp_path / "config.yaml")], cwd=ROOT, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_release_begins_alike_for_the_configuration_and_for_jobs():
+    assert source.RELEASE == sources.RELEASE

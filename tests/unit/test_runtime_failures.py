@@ -117,6 +117,31 @@ def test_a_run_that_nobody_summarises_is_told_by_the_job(log, capsys, monkeypatc
     assert len(shown) == 1 and "some_rule[layer=2] failed: ValueError: a; b. Log: " in shown[0]
 
 
+def led_by(first: BaseException, text: str) -> BaseException:
+    error = RuntimeError(text)
+    error.__cause__ = first
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ExceptionGroup("g", [ValueError("x"), ValueError("y")]), "because of ValueError: x"),
+        (led_by(KeyError(0), "found 10 layers"), "because of KeyError: 0"),
+        (led_by(OSError(5), "shard 5 of 8"), "because of OSError: 5"),
+        (led_by(MemoryError(), "the batch failed"), "because of MemoryError"),
+        (led_by(ValueError("no such layer"), "found no such layers"), "because of ValueError: no such layer"),
+        (led_by(ExceptionGroup("g", [led_by(KeyError("a"), "inner")]), "a"), "because of KeyError: 'a'"),
+        (led_by(ValueError("no such layer"), "sae.npz: no such layer; name another"), None),
+        (led_by(KeyError(0), "cannot be read (KeyError: 0); download it again"), None),
+        (led_by(MemoryError(), "cannot be read (MemoryError)"), None),
+    ],
+)  # fmt: skip
+def test_a_cause_is_told_unless_the_message_repeats_it(error, told):
+    text = cause(error)
+    assert text.endswith(f"({told})") if told else text == f"RuntimeError: {error}"
+
+
 def test_a_message_of_any_length_stays_a_line():
     text = cause(ValueError("\n".join(f"layers.{i}.weight" for i in range(5000))))
     assert "\n" not in text and len(text) < LONGEST + 100
@@ -183,6 +208,40 @@ def test_a_job_without_a_last_word_is_told_by_how_it_ended(log, body, words):
     assert "\n" not in said and words in said and str(log) in said
     assert ("memory" in said) == ("killed" in said or "Bus" in said)
     assert "Traceback" not in done.stderr
+
+
+RECORD = "2026-01-01 10:00:00,000 INFO vlmdiff: some_rule started with 1 thread(s)\n"
+RAISED = "Traceback (most recent call last):\n  File x, line 1, in <module>\n    import h5py\n"
+GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File x, line 1, in <module>
+  | ExceptionGroup: g (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | ValueError: a
+    +------------------------------------
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{RAISED}ModuleNotFoundError: No h5py\n", "failed: ModuleNotFoundError: No h5py."),
+        (f"{RECORD}{RAISED}yaml.scanner.Odd: found\na tab\n", "failed: yaml.scanner.Odd: found."),
+        (f"{RAISED}KeyError: 1\n\nDuring it, another:\n\n{RAISED}MemoryError\n", "failed: MemoryError."),
+        (f"{RAISED}KeyboardInterrupt\n", "failed: KeyboardInterrupt."),
+        ('  File "x.py", line 3\n    a b\nSyntaxError: invalid syntax\n', "failed: SyntaxError: inv"),
+        (GROUP, "failed: ExceptionGroup: g (2 sub-exceptions)."),
+        (f"{RAISED}ValueError: x\n{RECORD}", "was killed"),
+        (f"{RECORD}loading: 3 of 4\n", "ends with: 'loading: 3 of 4'"),
+        ("", "ended before its first word; Snakemake's message above tells why."),
+        ("\n \n", "ended before its first word; Snakemake's message above tells why."),
+    ],
+)  # fmt: skip
+def test_a_job_that_died_outside_of_its_frame_tells_what_its_log_ends_with(tmp_path, text, words):
+    (tmp_path / "some_rule.log").write_text(text)
+    said = failure_summary(tmp_path, since=0)
+    assert said.startswith("some_rule ") and words in said and "\n" not in said
+    assert ("memory or time" in said) == ("killed" in said)
+    assert f"Log: {tmp_path / 'some_rule.log'}. Next: " in said
 
 
 def test_a_crash_after_the_end_is_a_crash(log):

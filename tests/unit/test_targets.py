@@ -83,12 +83,27 @@ def test_the_default_configuration_names_no_file_of_the_user(tmp_path, monkeypat
         ("models/empty", "there is no models/empty/config.json"),
         ("~/tuned", "write the whole path"),
         ("owner/name", "is written hub:owner/name@REVISION"),
+        ("owner/name@main", "is written hub:owner/name@main"),
+        ("https://huggingface.co/owner/name/", "is written hub:owner/name@REVISION"),
+        ("https://huggingface.co/owner/name/tree/v1/sub", "is written hub:owner/name@v1"),
+        ("huggingface.co/datasets/owner/name", "is written hub:owner/name@REVISION"),
+        ("hf://owner/name", "is written hub:owner/name@REVISION"),
+        ("HUB:owner/name", "did you mean hub:owner/name?"),
+        ("World: vlm", "did you mean world:vlm?"),
+        ("models", "the folder is there, config.json is not: did you mean models/tuned-7b?"),
+        ("models/empty", "the folder is there, config.json is not: name the folder that holds it"),
+        ("models/tuned-7b/config.json", "/config.json is a file: name its folder, models/tuned-7b"),
+        ("models/tuned-7b/config.json/", "/config.json is a file: name its folder, models/tuned-7b"),
+        ("models/link", "models/link is a link that leads nowhere"),
+        ("m" * 300, "put the files there"),
         ("/nowhere/at/all", "put the files there"),
     ],
 )
 def test_a_missing_checkpoint_names_its_key(tmp_path, monkeypatch, path, words):
     for name in ("tuned-7b", "empty"):
         (tmp_path / "models" / name).mkdir(parents=True)
+    (tmp_path / "models" / "tuned-7b" / "config.json").write_text("{}")
+    (tmp_path / "models" / "link").symlink_to("gone")
     (line,) = problems(tmp_path, monkeypatch, models={"vlm": {"path": path}})
     assert line.startswith("models.vlm.path: ")
     assert words in line
@@ -101,6 +116,26 @@ def test_what_is_there_what_a_rule_makes_and_what_nobody_uses_is_not_missing(tmp
     values["models"]["unused"] = {"family": "llava", "path": "nowhere"}
     monkeypatch.chdir(tmp_path)
     assert missing_files(load_config(values), lambda file: file == "made/config.json") == []
+
+
+@pytest.mark.parametrize("path", ["", " ", " hub:owner/name", "models/tuned ", "\tworld:vlm"])
+def test_a_path_is_not_empty_and_has_no_blanks_around_it(path):
+    with pytest.raises(ConfigError, match=r"models.vlm.path: .* expected a path without blanks around it"):
+        load_config(changed(models={"vlm": {"path": path}}))
+
+
+def test_a_file_in_the_place_of_a_data_set_is_named(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "samples.jsonl").write_text("")
+    (tmp_path / "sae.npz").write_text("")
+    published = {"format": "gemma_scope", "initial": "random", "file": "layer_{layer}"}
+    values = changed(datasets={"text_train": {"path": "mine/samples.jsonl", "samples": 3}})
+    values["dictionaries"]["base"] = {"source": "sae.npz", **published}
+    monkeypatch.chdir(tmp_path)
+    samples, dictionary = sorted(missing_files(load_config(values)))
+    assert samples.endswith("; mine/samples.jsonl is a file: name its folder, mine")
+    assert dictionary.startswith("dictionaries.base.file: found 'layer_{layer}', ")
+    assert dictionary.endswith("; sae.npz is a file: name its folder, .")
 
 
 def test_data_sets_and_dictionaries_name_their_keys_too(tmp_path, monkeypatch):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vlmdiff.config.schema import Config
+from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ModelConfig
-from vlmdiff.config.world import SNAPSHOTS, WORLD
+from vlmdiff.config.world import SNAPSHOTS
 
 TUNED = SNAPSHOTS[100]
 # Keys on which no answer of a checkpoint depends: where it runs, what is planned, and a day for which the

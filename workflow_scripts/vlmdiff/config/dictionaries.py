@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from vlmdiff.config.base import Count, Name, Section, TokenType
 from vlmdiff.config.budgets import Budget
-from vlmdiff.config.sources import Source
+from vlmdiff.config.sources import RELEASE, Source
 
 
 class DictionaryStage(Budget):
@@ -132,7 +132,7 @@ class PublishedDictionary(Section):
             raise ValueError(
                 f"budget.architecture: found {shape.kind} with k {shape.k}, but it is topk with k {self.k}"
             )
-        if self.source.startswith("saelens:") and self.format != "saelens":
+        if self.source.startswith(RELEASE) and self.format != "saelens":
             raise ValueError(f"format: a release of SAELens has format saelens, found '{self.format}'")
         return self
 

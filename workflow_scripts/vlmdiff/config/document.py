@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -50,13 +51,24 @@ def default_of(field: FieldInfo) -> str:
     return f"`{value}`"
 
 
+def type_name(annotation: Any) -> str:
+    """Write a type in words: `A or None` for a union, what is annotated without its constraints."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_name(parts[0])
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in parts)
+    if origin in (Union, UnionType):
+        return " or ".join(map(type_name, parts))
+    if annotation is NoneType:
+        return "None"
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(type_name, parts))}]" if parts else name
+
+
 def type_of(field: FieldInfo) -> str:
     """Write a field's type in words that fit a table cell."""
-    choices = [str(part) for part in get_args(field.annotation) if isinstance(part, str)]
-    if choices:
-        return " or ".join(f"`{choice}`" for choice in choices)
-    name = getattr(field.annotation, "__name__", str(field.annotation))
-    return "section" if list(sections_in(field.annotation)) else name.replace("Annotated", "value")
+    return "section" if list(sections_in(field.annotation)) else type_name(field.annotation)
 
 
 def describe(section: type[BaseModel], key: str) -> Iterator[str]:

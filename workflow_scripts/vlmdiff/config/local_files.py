@@ -1,23 +1,35 @@
-"""The user's own files that a configuration points to: which are not there, and which key names them."""
+"""The user's own files that a configuration points to: what is not there or cannot be named, and its key."""
 
 from __future__ import annotations
 
+import glob
+import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
 from vlmdiff.config.schema import Config, references
-from vlmdiff.config.sources import HUB
+from vlmdiff.config.sources import ELSEWHERE, is_literal, is_local
 
-# Sources that are no paths.
-ELSEWHERE = (HUB, "world:", "saelens:")
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# What a checkpoint is known by beside its weights and config.json.
+BESIDE_WEIGHTS = ("*.json", "*.model", "*.txt", "*.jinja", "*/*.jinja")
+# How people write a repository of the hub, by its name or by its page.
+REPOSITORY = re.compile(
+    r"(?P<page>(?:hf|huggingface):(?://)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)?"
+    r"(?(page)(?:datasets/|models/)?)(?P<name>[\w.-]+/[\w.-]+)"
+    r"(?:(?:@|/(?:tree|blob|resolve)/)(?P<revision>[\w.-]+).*)?/?",
+    re.IGNORECASE,
+)
 
 
-def is_local(source: str | None) -> bool:
-    """Tell whether a source is a path."""
-    return source is not None and not source.startswith(ELSEWHERE)
+def is_there(path: str | Path) -> bool:
+    """Tell whether a path leads somewhere; one that the system cannot even look up does not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def used(config: Config, kind: str) -> set[str]:
@@ -40,7 +52,7 @@ def dictionary_files(config: Config) -> Iterator[tuple[str, str, str]]:
         entry = config.dictionaries[name]
         if is_local(entry.source):
             yield f"dictionaries.{name}.source", entry.source, entry.source
-            if Path(entry.source).exists():
+            if is_there(entry.source):
                 for layer in config.layers:
                     yield f"dictionaries.{name}.file", entry.file, f"{entry.source}/{entry.path(layer)}"
 
@@ -57,18 +69,81 @@ def data_files(config: Config) -> Iterator[tuple[str, str, str]]:
             yield f"datasets.{name}.images", images, images
 
 
-def advice(said: str) -> str:
-    """Say what may be meant by a path that is not there."""
-    path = Path(said)
-    while not path.parent.exists():
+def files_of(folder: str | Path, patterns: Iterable[str]) -> set[Path]:
+    """Return the files in a folder whose names follow one of some patterns."""
+    return {file for pattern in patterns for file in Path(folder).glob(pattern) if file.is_file()}
+
+
+def split_files(source: str | Path, split: str) -> set[Path]:
+    """Return the files in the folder of a public data set that one split is read from."""
+    name = glob.escape(split)
+    return files_of(source, (f"{name}*", f"data/{name}*", f"*_{name}*.json"))
+
+
+def files_read(config: Config) -> Iterator[tuple[str, Path]]:
+    """Yield (key, file) for the files that are read of the user's folders, and whose names others chose."""
+    for key, folder, _ in model_files(config):
+        yield from ((key, file) for file in files_of(folder, WEIGHTS))
+    for key, _, file in dictionary_files(config):
+        yield key, Path(file)
+    for name in used(config, "dataset") & set(config.datasets):
+        if is_local(source := getattr(config.datasets[name], "source", None)):
+            files = split_files(source, config.datasets[name].split)
+            yield from ((f"datasets.{name}.source", file) for file in files)
+
+
+def unnameable_files(config: Config) -> list[str]:
+    """Return a line for each file that is read and that Snakemake takes for a pattern."""
+    return [
+        f"{key}: found '{file}', expected a name without braces (Snakemake's wildcards); rename it"
+        for key, file in sorted(files_read(config))
+        if not is_literal(str(file))
+    ]
+
+
+def first_absent(file: str) -> Path:
+    """Return the first part of a path that is not there, with what leads to it."""
+    path = Path(file)
+    while not is_there(path.parent):
         path = path.parent
+    return path
+
+
+def found_instead(said: str, absent: Path) -> str | None:
+    """Say what is where the first absent part of a path should be; None if nothing of the kind."""
+    here, name = absent.parent, absent.name
+    if here.is_file():
+        return f"{here} is a file: name its folder, {here.parent}"
+    if here == Path(said):
+        inner = sorted(one.parent for one in here.glob(f"*/{name}"))
+        meant = f"did you mean {inner[0]}?" if inner else "name the folder that holds it, or put it there"
+        return f"the folder is there, {name} is not: {meant}"
+    siblings = [one.name for one in here.iterdir()] if os.access(here, os.R_OK) else []
+    if name in siblings:
+        return f"{absent} is a link that leads nowhere: correct it"
+    near = get_close_matches(name, siblings, n=1)
+    return f"did you mean {here / near[0]}?" if near else None
+
+
+def advice(said: str, file: str) -> str:
+    """Say what may be meant by a path that is not there.
+
+    Args:
+        said: what the configuration says.
+        file: the file that has to be there because of it.
+    """
     if said.startswith(("~", "$")):
         return "`~` and variables are not replaced here: write the whole path"
-    siblings = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
-    if near := get_close_matches(path.name, siblings, n=1):
-        return f"did you mean {path.parent / near[0]}?"
-    if REPOSITORY.fullmatch(said) and len(path.parts) == 1:
-        return f"a repository of the hub is written hub:{said}@REVISION"
+    for prefix in ELSEWHERE:
+        if said.lower().startswith(prefix):
+            return f"did you mean {prefix}{said[len(prefix) :].strip()}?"
+    repository, absent = REPOSITORY.fullmatch(said), first_absent(file)
+    is_page = repository is not None and repository["page"] is not None
+    if not is_page and (instead := found_instead(said, absent)):
+        return instead
+    if is_page or (repository and len(absent.parts) == 1):
+        name, revision = repository["name"], repository["revision"] or "REVISION"
+        return f"a repository of the hub is written hub:{name}@{revision}"
     return f"correct the path, which counts from {Path.cwd()} on, or put the files there"
 
 
@@ -81,8 +156,8 @@ def missing_files(config: Config, is_made: Callable[[str], bool] = lambda _: Fal
     """
     lines: dict[str, str] = {}
     for key, said, file in (*model_files(config), *dictionary_files(config), *data_files(config)):
-        if key in lines or Path(file).exists() or is_made(file):
+        if key in lines or is_there(file) or is_made(file):
             continue
         what = "but nothing is there" if file == said else f"but there is no {file}"
-        lines[key] = f"{key}: found '{said}', {what}; {advice(said)}"
+        lines[key] = f"{key}: found '{said}', {what}; {advice(said, file)}"
     return list(lines.values())

@@ -22,8 +22,9 @@ from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, Stage
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
+from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
-from vlmdiff.config.world import SNAPSHOTS, WORLD, WorldConfig, WorldDataset
+from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
 
 # What is shipped or trained before any control model.
 WORLD_MODELS = ("base_lm", *SNAPSHOTS.values())

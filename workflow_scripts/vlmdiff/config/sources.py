@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-HUB = "hub:"
+HUB, WORLD, RELEASE = "hub:", "world:", "saelens:"
+# How sources begin that are no paths.
+ELSEWHERE = (HUB, WORLD, RELEASE)
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,36 @@ def is_hub(source: str) -> bool:
     return source.startswith(HUB)
 
 
+def is_local(source: str | None) -> bool:
+    """Tell whether a source is a path."""
+    return source is not None and not source.startswith(ELSEWHERE)
+
+
+def world_model(source: str) -> str | None:
+    """Return which model of the built-in world a source is; None if it is another source."""
+    return source.removeprefix(WORLD) if source.startswith(WORLD) else None
+
+
+def is_literal(path: str) -> bool:
+    """Tell whether Snakemake can name a path: it reads braces as wildcards, in every path."""
+    return not set(path) & set("{}")
+
+
 def check_path(path: str) -> str:
-    """Refuse a path that Snakemake cannot name: it reads braces as wildcards, in every path.
+    """Refuse a path that is empty, begins or ends with a blank, or that Snakemake cannot name.
 
     Raises:
         ValueError: naming the path and what to do.
     """
-    if "{" in path or "}" in path:
+    if not path or path != path.strip():
+        raise ValueError(f"found '{path}', expected a path without blanks around it; correct it")
+    if not is_literal(path):
         raise ValueError(f"found '{path}', expected a path without braces; rename it, or link to it")
     return path
 
 
 def check_source(source: str) -> str:
-    """Refuse a hub source of a wrong form, and a path with braces."""
+    """Refuse a hub source of a wrong form, and what is no path (`check_path`)."""
     if is_hub(source):
         HubSource.parse(source)
     return check_path(source)

@@ -10,6 +10,7 @@ from pathlib import Path
 from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.schema import Config
+from vlmdiff.config.sources import world_model
 from vlmdiff.config.subjects import PlannedSize
 
 VALUE_BYTES, WEIGHT_BYTES = 2, 4
@@ -116,10 +117,10 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
     if entry.planned is not None:
         return entry.planned
     folder = "resources/world" if config.world and config.world.models == "shipped" else None
-    world = entry.path.startswith("world:")
-    path = Path(folder or "", entry.path.removeprefix("world:")) if world else Path(entry.path)
+    world = world_model(entry.path)
+    path = Path(entry.path) if world is None else Path(folder or "", world)
     file = path / "config.json"
-    if (world and folder is None) or not file.is_file():
+    if (world is not None and folder is None) or not file.is_file():
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from vlmdiff.config.base import Name, Section
 
-WORLD = "world:"
 # The tuned model and its snapshots, by per cent of fine-tuning done.
 SNAPSHOTS = MappingProxyType({25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"})
 SceneSplit = Literal["train", "validation", "test"]

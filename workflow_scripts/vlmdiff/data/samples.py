@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -193,24 +193,6 @@ def explain(problem: dict) -> str:
         return f"{key}: missing"
     found = repr(problem["input"])
     return f"{key}: {cause} (found: {found[:LONGEST_SHOWN]})" if key else cause[: 3 * LONGEST_SHOWN]
-
-
-def select_samples(
-    samples: Iterable[Sample], groups: Collection[str] | None = None, without: Collection[str] = ()
-) -> list[Sample]:
-    """Return the samples of some groups (all if None) that are not in the groups `without`.
-
-    Raises:
-        DataError: nothing is left.
-    """
-    samples = list(samples)
-    chosen = [s for s in samples if (groups is None or s.group in groups) and s.group not in without]
-    if not chosen:
-        raise DataError(
-            f"no samples in groups {groups} without {list(without)}; the data set has the groups "
-            f"{sorted({sample.group for sample in samples})}"
-        )
-    return chosen
 
 
 def dataset_fingerprint(samples: Iterable[Sample]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.samples import DataError
 from vlmdiff.hub.fetch import HubError, explained, resolve_commit
 from vlmdiff.runtime.secrets import redacted
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.storage import StorageError, not_read
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -78,11 +79,26 @@ def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
             f"{path}: found {sorted({file.suffix for file in files}) or 'no files'} for split '{split}', "
             f"expected files of one kind of {sorted(READERS)} named {split}* (in the folder or in data/)"
         )
-    try:
-        table = loader()(kinds.pop(), data_files={"rows": as_they_are(files)}, split="rows", streaming=True)
-        return undecoded(table), ", ".join(file.name for file in files)
-    except Exception as error:  # damaged files make readers fail in many ways
-        raise not_read(path, error) or unreadable(str(path), error) from error
+    rows = {"rows": as_they_are(files)}
+    # The library wants a cache even where it keeps nothing, and HF_HOME may be read-only.
+    with TemporaryDirectory(prefix="vlmdiff-") as cache:
+        try:
+            table = loader()(kinds.pop(), data_files=rows, split="rows", streaming=True, cache_dir=cache)
+            return undecoded(table), ", ".join(file.name for file in files)
+        except Exception as error:  # damaged files make readers fail in many ways
+            problem = not_made(path, rows["rows"], error) or not_read(path, error)
+            raise problem or unreadable(str(path), error) from error
+
+
+def not_made(source: Path, files: Collection[str], error: BaseException) -> StorageError | None:
+    """Return the error for a file of the library's own that it cannot use; None if it is a source's."""
+    name = error.filename if isinstance(error, OSError) else None
+    if name is None or source in (Path(name), *Path(name).parents) or str(name) in files:
+        return None
+    return StorageError(
+        f"{name}: cannot be used ({error.strerror}), which the reader of {source} needs; the source may be "
+        "whole: set HF_HOME and TMPDIR to folders of your own that can be written"
+    )
 
 
 def as_they_are(files: Sequence[Path]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from vlmdiff.dictionaries.source import PublishedSource
+from vlmdiff.dictionaries.source import RELEASE, PublishedSource
 from vlmdiff.dictionaries.weights import (
     CONFIG,
     SIGNED,
@@ -97,7 +97,7 @@ def load_dictionary(source: str | Path | PublishedSource) -> Dictionary:
             says which and what to do.
     """
     if isinstance(source, (str, Path)):
-        if not str(source).startswith("saelens:") and is_own(source):
+        if not str(source).startswith(RELEASE) and is_own(source):
             return load_own(source)
         return published().load_published(PublishedSource("saelens", source))
     return published().load_published(source)

@@ -16,6 +16,7 @@ FILES: dict[str, tuple[str, ...]] = {
 SCALER = "activation_scaler.json"
 # What is read if it is there.
 OPTIONAL: dict[str, tuple[str, ...]] = {"saelens": (SCALER,), "vlmdiff": (SCALER,)}
+# As in `vlmdiff.config.sources`, whose checks of a configuration must not make trainings stale.
 RELEASE = "saelens:"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.hub.answers import Answer
+from vlmdiff.hub.answers import Answer, clean
 from vlmdiff.hub.completions import Endpoint, read_key
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.io import read_table, write_table
@@ -71,8 +71,8 @@ def digest(prompt: str, request: Request) -> str:
 
 
 def is_whole(answer: Answer) -> bool:
-    """Tell whether a kept answer is a description; "None" is what older versions kept where nothing came."""
-    return answer.fault(0) is None and answer.text != "None"
+    """Tell whether a kept answer is a description; older versions kept some that were none."""
+    return answer.fault(0) is None and clean(answer.text) == answer.text
 
 
 class Cache:

@@ -10,25 +10,37 @@ from typing import Any
 
 from vlmdiff.runtime.text import visible
 
-# Why an answer ended before it was whole, by what endpoints call it, and what a user can do about it.
+# Why a whole answer ends, by what endpoints call it in whatever case; most say nothing or `stop`.
+WHOLE = re.compile(
+    r"|null|none|(finish_?reason[_.])?"
+    r"(stop|eos|end|(stop|eos|eot|end)_?(token|sequence|turn|of_?turn|of_?text)|completed?|finished?)"
+)
+# Why another one ended, and what a user can do about it; the first that is found in its word counts.
 BROKEN_OFF = MappingProxyType(
-    dict.fromkeys(
-        ("length", "max_tokens", "model_length", "max_output_tokens"),
-        "labelling.max_tokens = {max_tokens} cut it off; raise it (models that reason spend tokens first)",
-    )
-    | dict.fromkeys(
-        ("content_filter", "safety", "recitation", "blocklist", "prohibited_content"),
-        "a content filter stopped it; ask another labelling.model, or change labelling.template",
-    )
-    | dict.fromkeys(
-        ("tool_calls", "function_call"),
-        "the model called a tool, though none was offered; ask another labelling.model",
-    )
-    | {"error": "the endpoint broke off; run the same command again"}
+    {
+        r"length|tokens|(?<!rate.)limit": "labelling.max_tokens = {max_tokens} cut it off; raise it (models "
+        "that reason spend tokens first)",
+        r"filter|safety|recitation|block|prohibited|toxic|sensitive|spii|guardrail": "a content filter "
+        "stopped it; ask another labelling.model, or change labelling.template",
+        r"refus": "the model refused; ask another labelling.model, or change labelling.template",
+        r"tool|function": "the model called a tool, though none was offered; ask another labelling.model",
+        r"": "the endpoint broke off; run the same command again, or ask another labelling.model",
+    }
 )
 NOTHING_SAID = "the model said nothing; ask another labelling.model, or change labelling.template"
-# Some servers leave the reasoning in the text. It ends with its tag, or with the answer's tokens.
-REASONING = re.compile(r"\A\s*<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+# What servers write where there is no text.
+NO_WORDS = frozenset({"", "none", "null", "nil", "undefined", "nan"})
+# Some servers leave the reasoning in the text: up to its closing tag, or to the end if nothing closes it; or
+# in channels, of which the final one is the answer.
+TAG = r"[<\[◁]{}(?:\w+:)?(?:think|thinking|thoughts?|reasoning)[>\]▷]"
+REASONING = re.compile(
+    rf"\A(?:.*{TAG.format('/')}|analysis.*assistantfinal)?"
+    rf"\s*(?:(?:{TAG.format('')}|<\|channel\|>\s*(?:analysis|commentary)).*)?",
+    re.DOTALL | re.IGNORECASE,
+)
+FINAL_CHANNEL = re.compile(
+    r"\A.*<\|channel\|>\s*final\b.*?<\|message\|>(.*?)(?:<\|(?:end|return|call|start)\|>.*)?\Z", re.DOTALL
+)
 SHOWN = 200
 
 
@@ -59,11 +71,15 @@ class Answer:
         Args:
             max_tokens: how long it was allowed to be.
         """
-        advice = BROKEN_OFF.get(self.finish_reason.lower())
-        if advice is None and self.text:
-            return None
-        why = (advice or NOTHING_SAID).format(max_tokens=max_tokens)
-        return f"finish_reason is '{self.finish_reason}' and the text {shown(self.text)}: {why}"
+        reason = self.finish_reason.lower()
+        if WHOLE.fullmatch(reason):
+            if re.sub(r"\W", "", self.text.lower()) not in NO_WORDS:
+                return None
+            why = NOTHING_SAID
+        else:
+            why = next(advice for words, advice in BROKEN_OFF.items() if re.search(words, reason))
+        said = f"finish_reason is {shown(self.finish_reason)} and the text {shown(self.text)}"
+        return f"{said}: {why.format(max_tokens=max_tokens)}"
 
 
 def shown(text: str) -> str:
@@ -96,7 +112,7 @@ def read_answer(body: Any, max_tokens: int) -> Answer:
     usage = body.get("usage") or {}
     answer = Answer(
         clean("".join(parts["text"])),
-        str(choice.get("finish_reason") or ""),
+        finish_reason(choice),
         str(body.get("model") or ""),
         count(usage, "prompt_tokens"),
         count(usage, "completion_tokens"),
@@ -128,6 +144,13 @@ def first_choice(body: Any) -> Mapping[str, Any]:
     return choice
 
 
+def finish_reason(choice: Mapping[str, Any]) -> str:
+    """Return why an answer ended, in a text or as `{"type": "stop", …}`; empty if the endpoint is silent."""
+    reason = choice.get("finish_reason")
+    reason = reason.get("type", reason) if isinstance(reason, Mapping) else reason
+    return "" if reason is None else str(reason)
+
+
 def text_parts(content: Any) -> dict[str, list[str]]:
     """Return the texts of a message's content by kind, `text` and `refusal`; reasoning is neither.
 
@@ -139,20 +162,20 @@ def text_parts(content: Any) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {"text": [], "refusal": []}
     for part in [] if content is None else content if isinstance(content, list) else [content]:
-        if isinstance(part, str):
-            found["text"].append(part)
-        elif isinstance(part, Mapping):
-            kind = {"output_text": "text"}.get(part.get("type"), part.get("type"))
-            if kind in found:
-                found[kind].append(str(part.get(kind) or ""))
-        else:
+        part = part if isinstance(part, Mapping) else {"type": "text", "text": part}
+        kind = str(part.get("type")).removeprefix("output_")
+        said = part.get(kind)
+        if kind in found and not isinstance(said, str | None):
             raise EndpointError(f"the answer is not a chat completion; content is {shown(repr(content))}")
+        found.get(kind, []).append(said or "")
     return found
 
 
 def clean(text: str) -> str:
     """Return an answer without reasoning in its text, blanks around it and halves of characters."""
-    return REASONING.sub("", text).encode("utf-8", "replace").decode("utf-8").strip()
+    return (
+        REASONING.sub("", FINAL_CHANNEL.sub(r"\1", text)).encode("utf-8", "replace").decode("utf-8").strip()
+    )
 
 
 def count(usage: Any, name: str) -> int:

@@ -122,10 +122,3 @@ def with_images_at(batch: Batch, device: str | torch.device) -> Batch:
         return batch
     deepstack = None if seen.deepstack is None else seen.deepstack.to(device)
     return replace(batch, seen=replace(seen, features=seen.features.to(device), deepstack=deepstack))
-
-
-def evaluate(
-    subject: Subject, samples: Sequence[Sample], batch_tokens: int, editor: Editor = no_edit
-) -> Answers:
-    """Answer questions once; use `Evaluation` to answer the same ones repeatedly."""
-    return Evaluation(subject, samples, batch_tokens, cache_bytes=0).answers(editor)

@@ -14,7 +14,6 @@ from vlmdiff.kernels.compiled import compiled
 ATANH = tuple(1 / (2 * k + 1) for k in range(13))  # of s^2k: to 1e-17 for |s| <= 1/4
 EXP = tuple(1 / math.factorial(k) for k in range(14))  # of r^k: to 1e-17 for |r| <= log(2) / 2
 LOG2_E = 1 / math.log(2)
-LOG_2 = math.log(2)
 LOG_2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # few digits: exact times a small whole number
 LOG_2_LOW = 1.9082149292705877e-10  # log(2) - LOG_2_HIGH
 ROUND = 1.5 * 2.0**52  # added to a float64 it leaves its nearest whole number in the last bits

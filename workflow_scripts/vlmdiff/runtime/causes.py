@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 # Longer messages, such as the keys of a whole checkpoint, stand in full in the log.
 LONGEST = 1500
+# Shorter words of a cause, such as a key, may stand in a message by chance.
+CHANCE = 12
 # Lines of a message that end so go on in the next one.
 OPEN_ENDS = (":", ";", ",", ".", "-", "(", "[", "{", "=")
 
@@ -45,9 +49,16 @@ def root(error: BaseException) -> BaseException:
     return error
 
 
+def tells(text: str, error: BaseException) -> bool:
+    """Tell whether a message repeats the words of an exception; short ones count only with its kind."""
+    words = one_line(str(error))
+    said = words if len(words) >= CHANCE else named(error)
+    return re.search(rf"(?<!\w){re.escape(said)}(?!\w)", text) is not None
+
+
 def cause(error: BaseException) -> str:
     """Say in one line what failed, and what led to it if that is not said."""
     text, first = named(error), root(error)
-    if first is error or one_line(str(first)) in text:
+    if first is error or tells(text, first):
         return text
     return f"{text} (because of {named(first)})"

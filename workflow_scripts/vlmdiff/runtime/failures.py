@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from vlmdiff.runtime.causes import one_line
+
 # How the frame of a job ends its log (`vlmdiff.runtime.job`); other words may follow, as the process ends.
 FINISHED = re.compile(r"^\S+ \S+ INFO vlmdiff: (\S.* finished after [\d.]+ s)$")
 FAILED = re.compile(r"^\S+ \S+ ERROR vlmdiff: (\S.*? failed: .*)$")
@@ -13,12 +15,18 @@ FAILED = re.compile(r"^\S+ \S+ ERROR vlmdiff: (\S.*? failed: .*)$")
 CRASHED = re.compile(r"^Fatal Python error: (.+)$")
 THREAD = re.compile(r"^(Current thread|Thread) 0x")
 PLACE = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
+# A record of the log; and how Python ends what it prints of an exception that nobody caught.
+RECORD = re.compile(r"^\d{4}-\d\d-\d\d \S+ [A-Z]+ ")
+TRACEBACK = "Traceback (most recent call last):"
+RAISED = re.compile(r"^([A-Za-z_][\w.]*)(: .*)?$")
+ERROR = re.compile(r"^(\w+\.)*\w*(Error|Exception|ExceptionGroup|Interrupt|Exit)(: .*)?$")
 # How Snakemake names the logs of a job that failed.
 NAMED = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$")
 AGAIN = "then run snakemake again: finished jobs are kept, trainings resume"
 NEXT = {
     "Bus error": "make room in /dev/shm and on the disk, which memory is mapped from, ",
     "killed": "if memory or time ran out, give the rule more (`resources:` in the config); ",
+    "failed": "fix the cause, ",
     "crash": "if it crashes again, report the log: a library, a driver or the machine is at fault; ",
 }
 
@@ -48,6 +56,24 @@ def last_said(lines: Iterable[str]) -> str:
     return next((line.strip() for line in reversed(list(lines)) if line.strip()), "")
 
 
+def uncaught(lines: Sequence[str]) -> str | None:
+    """Return the exception with which a log ends that the frame of a job did not see; None if with none.
+
+    It stands behind the last record, unindented, after a traceback or, as a `SyntaxError` does, alone; in
+    an exception group `|` stands before it.
+    """
+    traceback, found = False, None
+    for line in lines:
+        line = re.sub(r"^  (?:\| )+", "", line)
+        if RECORD.match(line):
+            traceback, found = False, None
+        elif TRACEBACK in line:
+            traceback = True
+        elif ERROR.match(line) or (traceback and RAISED.match(line)):
+            traceback, found = False, line
+    return found
+
+
 def explain(log: Path, name: str) -> str | None:
     """Say in one line why the job of a log failed; None if it finished.
 
@@ -65,6 +91,13 @@ def explain(log: Path, name: str) -> str | None:
         what = CRASHED.match(lines[number])[1]
         advice = NEXT["Bus error" if what.startswith("Bus error") else "crash"]
         return f"{name} crashed: {what}{place_of(lines[number:])}. Log: {log}. Next: {advice}{AGAIN}"
+    if (exception := uncaught(lines)) is not None:
+        return f"{name} failed: {one_line(exception)}. Log: {log}. Next: {NEXT['failed']}{AGAIN}"
+    if not last_said(lines):
+        return (
+            f"{name} ended before its first word; Snakemake's message above tells why. Log: {log}. Next: "
+            f"{NEXT['failed']}{AGAIN}"
+        )
     return (
         f"{name} was killed, or is still running on a cluster; its log ends with: {last_said(lines)!r}. "
         f"Log: {log}. Next: {NEXT['killed']}{AGAIN}"
