@@ -14,7 +14,13 @@ from published_dictionaries import (
 )
 
 from vlmdiff.dictionaries.importing import fetch_dictionary, import_dictionary
-from vlmdiff.dictionaries.published.place import block_after, check_place, place_in_path
+from vlmdiff.dictionaries.published.place import (
+    block_after,
+    check_place,
+    place_in,
+    place_in_path,
+    place_of_file,
+)
 from vlmdiff.dictionaries.weights import DictionaryError
 
 # What each name stands for in its library: the output of this block, -1 the embeddings, None another place.
@@ -188,3 +194,149 @@ def test_repositories_of_other_places_are_refused(tmp_path):
     write_gemma_scope(root / "layer_4", random_weights())
     with pytest.raises(DictionaryError, match="gemma-scope-2b-pt-mlp.*not the residual stream"):
         imported(root, "gemma_scope", "layer_4", 4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hook_module": "model.layers.1"},
+        {"module": "model.layers.1"},
+        {"module": "layers.1.mlp"},
+        {"target": "h.1"},
+        {"target": "model.layers[1]"},
+        {"location": "blocks.1.hook_mlp_out"},
+        {"location": "mlp_out", "layer": 0},
+        {"component": "attn", "layer": 0},
+        {"sae_id": "gpt2/blocks.1.hook_resid_post"},
+        {"submodule": "attn_out_layer_0"},
+        {"hookpoints": ["layers.1"]},
+        {"hookpoints": ["layers.1", "layers.2"]},
+        {"hook_layers": [1]},
+        {"layers": [1]},
+        {"hook_layer": [1, 2]},
+        {"hook_point_layers": 1},
+        {"layer_idx": 1},
+        {"layerIndex": 1},
+        {"sae_layer": 1},
+        {"block": 1},
+        {"hook_name_in": "blocks.1.hook_resid_post"},
+        {"hf_hook_name_in": "model.layers.1"},
+        {"sae": {"hook_name": "blocks.1.hook_resid_post"}},
+        {"cfg": {"hook_point": "blocks.1.hook_mlp_out"}},
+        {"cfg": {"hook_point": "blocks.0.hook_mlp_out"}},
+        {"metadata": {"model": {"hook_name": "blocks.1.hook_resid_post"}}},
+        {"saes": [{"place": {"layer": 1}}]},
+        {"trainer": {"layer": 1, "submodule_name": "resid_post_layer_1"}},
+        {"cfg": {"hook_head_index": 0}},
+    ],
+    ids=json.dumps,
+)
+def test_every_key_that_tells_another_place_is_read(config):
+    with pytest.raises(DictionaryError, match="imported as layer 0"):
+        check_place(place_in(config, "cfg.json"), "cfg.json", 0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"n_layers": 26, "num_layers": 26, "num_hidden_layers": 26, "layers": 26, "encoder_layers": 1},
+        {"n_layer": 12, "total_layers": 12, "layer_norm_eps": 1, "layer_count": 4, "block_size": 128},
+        {"hookpoints": ["layers.2", "layers.3"], "layers": [2, 3], "layer_stride": 1},
+        {"normalize_activations": "layer_norm", "hook_eval": "NOT_IN_USE", "seqpos_slice": [None]},
+        {"model_name": "pythia-70m-layers.6", "dataset_path": "corpora/layers.1", "run_name": "blocks.1"},
+        {"checkpoint_path": "out/blocks.1.hook_mlp_out", "target": "activations", "module": "encoder"},
+        {"hook_layers": [], "hook_name": None, "hook_point": "", "hook_head_index": None},
+        {"module": "model.layers.3", "layer_idx": 3, "cfg": {"hook_name_in": "blocks.4.hook_resid_pre"}},
+        {"description": "trained beside the MLP of layers.1", "activation_fn": "relu"},
+    ],
+    ids=json.dumps,
+)
+def test_keys_that_tell_no_place_are_none(config):
+    check_place(place_in(config, "cfg.json"), "cfg.json", 3)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "layers_1", "block_1", "blocks_1", "layer.1", "Layer 1/params.npz", "resid_post_1",
+        "sae_l1", "L01", "1/params.npz", "blk.1.pt", "saeLayer1", "attn_only_model/layer1", "gpt2_blocks.1",
+        "gemma-L1R-8x", "1", "train_layer_1.pt", "l1/16k", "resid_pre/layer_2", "resid_pre_2",
+    ],
+)  # fmt: skip
+def test_every_spelling_of_a_layer_in_a_path_is_read(file):
+    check_place(place_in_path(file), file, 1)
+    for layer in (0, 2):
+        with pytest.raises(DictionaryError, match=f"the path '.*as layer {layer};"):
+            check_place(place_in_path(file), file, layer)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "mlp_out_layer_1.pt", "layer_1_mlp", "layer1_attn_out.pt", "attn-layer_1.pt", "resid_mid_layer_1",
+        "text-only_mlp_layer_1.pt", "layer_1/transcoder_width", "layer_1.mlp.sae.pt", "res/layer_1-att",
+        "layer_1/attention", "layer_1-hook_z", "mlp-layers.1", "crosscoder/layer_1",
+    ],
+)  # fmt: skip
+def test_other_parts_beside_the_right_layer_are_refused(file):
+    with pytest.raises(DictionaryError, match="names another part of a block"):
+        check_place(place_in_path(file), file, 1)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "layer_3/width_16k/average_l0_40", "layer_3_width_16k_l0_small", "SAE-W32K-L0_50/layer3.sae.pt",
+        "n_layers_26/layer_3", "num-layers-12/layer_3", "TinyStories-1Layer-21M/layer_3", "seed_0/trainer_1",
+        "llava-v1.5-mlp2x-336px/layer_3", "mlp_projector/layer_3", "no_attention_sinks/layer_3",
+        "block_size/3", "gelu-2l/layer_3", "sae_l1_8e-05/3", "topk_text_only/text-only_layer_3.pt",
+        "1/layer_3/0", "width_16k", "average_l0_40", "l1_0.1", "smlp_7b/layer_3",
+        "flash_attention/layer_3", "layer_3.pth",
+    ],
+)  # fmt: skip
+def test_what_tells_no_other_place_in_a_path_is_taken(file):
+    check_place(place_in_path(file), file, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("/data/gemma-scope/layer_1/width_16k/average_l0_40", "params.npz"),
+        ("/data/Llama3_1-8B-Base-L1R-8x", "."),
+        ("hub:fnlp/Llama3_1-8B-Base-L1R-8x@main", "."),
+        ("/data/blocks.1.hook_resid_post", "sae"),
+        ("/data/gemma-scope-2b-pt-mlp/", "layer_0/x"),
+        ("/data/gemma-scope-2b-pt-att/sub", "layer_0/x"),
+        ("/data/gemma-scope-2b-pt-mlp/layer_0/width_16k/average_l0_40", "params.npz"),
+        ("hub:google/gemma-scope-2b-pt-att@main", "layer_0/x"),
+        ("saelens:gpt2-small-resid-mid-v5-32k", "layer_0"),
+        ("saelens:llama_scope_lxm_8x", "l0"),
+        ("/data/gpt2-resid-pre", "layer_0"),
+    ],
+)
+def test_the_source_tells_a_place_too(source, file):
+    with pytest.raises(DictionaryError, match="imported as layer 0"):
+        check_place(place_of_file(source, file), file, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("/home/me/layer_5_study/saes", "layer_0/params.npz"),
+        ("/home/attention/mlp/saes/gemma-scope-2b-pt-res", "layer_0/width_16k/average_l0_105"),
+        ("/data/gemma-scope/layer_0/width_16k/average_l0_40", "params.npz"),
+        ("hub:fnlp/Llama3_1-8B-Base-LXR-8x@main", "Llama3_1-8B-Base-L0R-8x"),
+        ("hub:mlp-lab/saes@layer_1", "sae"),
+        ("/mnt/7/saes", "sae"),
+        (".", "sae"),
+    ],
+)
+def test_a_source_may_be_called_otherwise(source, file):
+    check_place(place_of_file(source, file), file, 0)
+
+
+def test_a_checkpoint_of_mmdiff_may_tell_its_place(tmp_path):
+    file = write_mmdiff(tmp_path / "sae.pt", {"sae": random_weights(), "cfg": {"hook": "blocks.4.hook_out"}})
+    assert imported(tmp_path, "mmdiff", "sae.pt", 4)["metadata"]["hook"] == "blocks.4.hook_out"
+    with pytest.raises(DictionaryError, match=f"{file.name}: cfg.hook: was trained at blocks.4"):
+        imported(tmp_path, "mmdiff", "sae.pt", 0)

@@ -21,6 +21,7 @@ from vlmdiff.dictionaries.published.content import (
     remedy,
     widened,
 )
+from vlmdiff.dictionaries.published.place import place_in
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.runtime.storage import not_read
@@ -50,7 +51,11 @@ def read(source: PublishedSource) -> Found:
     if source.k is not None:
         count(source.k, "`k` in the config", path, weights["b_enc"].numel())
     return Found(
-        weights, source.k, bool(source.subtract_decoder_bias), chosen_scale(None, source.input_scale, path)
+        weights,
+        source.k,
+        bool(source.subtract_decoder_bias),
+        chosen_scale(None, source.input_scale, path),
+        place=place_in(content, path),
     )
 
 
