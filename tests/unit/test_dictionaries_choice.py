@@ -219,7 +219,12 @@ def test_a_whole_training_keeps_the_divisor_in_its_file(tmp_path):
     shards = write_sparse_shards(tmp_path / "shards", scale=30.0)
     weights = random_weights(6)
     del weights["threshold"]
-    imported = load_dictionary(PublishedSource("mmdiff", write_mmdiff(tmp_path / "layer_0.pt", weights), k=K))
+    # One that fits the data, in spite of its unequal rows.
+    tokens = torch.cat([chunk.values for chunk in ActivationStore(shards, 0).chunks(("text",))])
+    rows, weights["b_dec"] = weights["W_dec"], tokens.mean(dim=0)
+    weights["W_enc"] = (0.4 * rows / rows.square().sum(dim=1, keepdim=True)).T.contiguous()
+    file = write_mmdiff(tmp_path / "layer_0.pt", weights)
+    imported = load_dictionary(PublishedSource("mmdiff", file, k=K, subtract_decoder_bias=True))
     save_dictionary(imported, tmp_path / "base", {"input_scale": 2.0**-5})
     train_dictionary(
         shards, tmp_path / "base", 0, 3, ARCHITECTURE, STAGE, {}, tmp_path / "adapted", tmp_path / "work"

@@ -116,6 +116,31 @@ def test_a_tenth_of_the_training_beyond_the_limit_is_the_end(steps, patience):
     judged(task, [9.0, *[8.0] * steps])
 
 
+@pytest.mark.parametrize(
+    ("first", "fault", "words"),
+    [
+        (2e4, 100.0, "does not fit the data. Check that `initial` .* and its `input_scale` .trained at 1.;"),
+        (3.0, 2.0, "the first step had 3: what it starts from does not fit"),
+        (2.0, 2.0, "the first step had 2: the training diverges; lower learning_rate"),
+    ],
+)
+def test_a_bad_start_excuses_no_bad_end(first, fault, words):
+    """A warm start from a base of another model that only got better than its start is a failure."""
+    task, x = task_of(10), torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    health = judged(task, [first, *[first * 0.9] * 9])
+    with torch.no_grad():
+        for weight in task.dictionary.parameters():
+            weight.zero_()
+        # A constant at a distance from the mean: an FVU of 1 and its square by the variance.
+        task.dictionary.b_dec.copy_(x.mean(dim=0))
+        spread = (x - x.mean(dim=0)).square().sum(dim=1).mean().sqrt()
+        task.dictionary.b_dec[3] += spread * 0.9
+        health.judge_result(task, x)
+        task.dictionary.b_dec[3] += spread * fault
+    with pytest.raises(TrainingDivergedError, match=rf"step 10 of 10: .*expected at most 2; .*{words}"):
+        health.judge_result(task, x)
+
+
 BROKEN = [(name, value) for name in ("W_enc", "b_enc", "W_dec", "b_dec") for value in (math.nan, -math.inf)]
 BROKEN += [("exp_avg_sq", math.inf), ("log_threshold", 100.0)]
 

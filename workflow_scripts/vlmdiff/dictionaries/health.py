@@ -2,7 +2,8 @@
 
 The mean of the tokens reaches a fraction of variance unexplained (FVU) of 1. Tokens of the data in the places
 of others, drawn at random, reach 2 on average: whoever is beyond that has lost the data. A training may start
-there (a warm start in other data) and may pass through (a bad first step), but may not stay or end there.
+there (a warm start in other data) and may pass through (a bad first step), but may not end there: the FVU of
+the start excuses steps on the way, never the result.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Health(pl.Callback):
 
     @property
     def limit(self) -> float:
-        """Return the FVU beyond which a step is bad: that of a random token, or of the start if higher."""
+        """Return the FVU beyond which a step on the way is bad: that of a random token, or a higher start."""
         return max(ANOTHER_TOKEN, self.first or 0.0)
 
     def on_train_batch_end(
@@ -101,13 +102,17 @@ class Health(pl.Callback):
 
     @torch.no_grad()
     def judge_result(self, task: DictionaryTask, batch: Tensor) -> None:
-        """Judge the dictionary after the last update, on the last batch."""
+        """Judge the dictionary after the last update, on the last batch, wherever it started.
+
+        Raises:
+            TrainingDivergedError: it is worse than a random token in the place of each.
+        """
         x = batch * task.input_scale
         fvu = float(fraction_of_all(x, task.dictionary.reconstruct(x).x_hat))
-        if not fvu <= self.limit:
+        if not fvu <= ANOTHER_TOKEN:
             raise TrainingDivergedError(
                 f"{self.place(task, task.recipe.steps)}: the FVU is {fvu:.6g} after the last update, "
-                f"expected at most {self.limit:.6g}; {self.verdict(task)}"
+                f"expected at most {ANOTHER_TOKEN:g}; {self.verdict(task)}"
             )
         if fvu > 1:
             log.warning(
@@ -121,9 +126,13 @@ class Health(pl.Callback):
 
     def verdict(self, task: DictionaryTask) -> str:
         """Say what a high FVU means and what to do."""
+        told = f"the mean of the tokens alone reaches 1, the first step had {self.first:.6g}: "
+        if self.first <= ANOTHER_TOKEN:
+            return f"{told}the training diverges; {lower_rate(task)}"
         return (
-            f"the mean of the tokens alone reaches 1, the first step had {self.first:.6g}: the training "
-            f"diverges; {lower_rate(task)}"
+            f"{told}what it starts from does not fit the data. Check that `initial` belongs to this model "
+            f"and layer, and its `input_scale` (trained at {task.input_scale:g}); if both are right, train "
+            f"longer, or {lower_rate(task)}"
         )
 
     def state_dict(self) -> dict[str, Any]:
