@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vlmdiff.dictionaries.pairs import PairGradients, active_products, decode_active, weight_gradients
-from vlmdiff.dictionaries.topk import topk_pairs
+from vlmdiff.dictionaries.pairs import PairGradients, decode_active
+from vlmdiff.dictionaries.topk import kept_or_summed, pair_gradients, topk_pairs
 
 
 def auxiliary_size(d_model: int) -> int:
@@ -57,12 +57,4 @@ class DeadReconstruction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return gradients of all weights by sums over the pairs."""
-        x, W_enc, W_dec = ctx.saved_tensors
-        products = active_products(gradient, ctx.pairs, W_dec)
-        if ctx.divisor is not None:
-            products.mul_(ctx.divisor[ctx.pairs.columns])
-        found = PairGradients(ctx.pairs, products, x, gradient, biased=0)
-        if ctx.keep is not None:
-            ctx.keep(found)
-            return (None,) * 10
-        return None, *weight_gradients(found, W_enc, ctx.subtract_decoder_bias), *(None,) * 5
+        return None, *kept_or_summed(ctx, pair_gradients(ctx, gradient, biased=0)), *(None,) * 5

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from vlmdiff.dictionaries.cosines import decoder_of, median_cosine
+from vlmdiff.dictionaries.cosines import Rows, decoder_of, median_cosine
 from vlmdiff.dictionaries.weights import DictionaryError
 
-Rows = Float[np.ndarray, "d_sae d_model"]
 # Cosines of unrelated directions have a mean of 0 and a spread of 1 / sqrt(d_model), and so a median over
 # thousands of features of 0.00. After fine-tuning it lies above 0.5: of the authors' features, the quarter
 # that turned most ends at 0.88.

@@ -73,6 +73,29 @@ def topk_pairs(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, divisor: Tensor 
     return pairs
 
 
+def pair_gradients(ctx: Any, gradient: Tensor, biased: int | None = None) -> PairGradients:
+    """Return what the weight gradients of a reconstruction are sums of.
+
+    Args:
+        ctx: of its forward pass, with `pairs` and `divisor`, and `x`, `W_enc` and `W_dec` saved.
+        gradient: of the reconstruction, `(n, d_model)`.
+        biased: as for `PairGradients`.
+    """
+    x, _, W_dec = ctx.saved_tensors
+    products = active_products(gradient, ctx.pairs, W_dec)
+    if ctx.divisor is not None:
+        products.mul_(ctx.divisor[ctx.pairs.columns])
+    return PairGradients(ctx.pairs, products, x, gradient, biased)
+
+
+def kept_or_summed(ctx: Any, found: PairGradients) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the four weights; or none, and hand the pairs to `ctx.keep` if it is there."""
+    if ctx.keep is not None:
+        ctx.keep(found)
+        return (None,) * 4
+    return weight_gradients(found, ctx.saved_tensors[1], ctx.subtract_decoder_bias)
+
+
 class SparseReconstruction(torch.autograd.Function):
     """`divisor relu(topk((x - offset) W_enc + b_enc)) W_dec + b_dec` through the active features alone.
 
@@ -105,12 +128,4 @@ class SparseReconstruction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         """Return gradients of all weights by sums over the active pairs."""
-        x, W_enc, W_dec = ctx.saved_tensors
-        products = active_products(gradient, ctx.pairs, W_dec)
-        if ctx.divisor is not None:
-            products.mul_(ctx.divisor[ctx.pairs.columns])
-        found = PairGradients(ctx.pairs, products, x, gradient)
-        if ctx.keep is not None:
-            ctx.keep(found)
-            return (None,) * 9
-        return None, *weight_gradients(found, W_enc, ctx.subtract_decoder_bias), None, None, None, None
+        return None, *kept_or_summed(ctx, pair_gradients(ctx, gradient)), None, None, None, None
