@@ -95,6 +95,45 @@ def test_what_is_equal_may_be_written_in_two_ways():
     assert config.dictionaries["adapted"].warmup == 15 and config.dictionaries["null_text"].warmup == 0.05
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"auxk_coefficient": 0},
+        {"auxk_coefficient": 0.0, "dead_after_tokens": 5000},
+        {"dead_after_tokens": 5000},
+        {"architecture": {"d_sae": 1024, "k": 8, "bandwidth": 0.5}},
+        {"architecture": {"d_sae": 1024, "k": 8, "l0_coefficient": 7.0}},
+        {"warmup": 15, "sparsity_warmup": 0.0},
+    ],
+)
+def test_what_a_training_does_not_read_or_leaves_out_is_equal(keys):
+    for one in ({"adapted": keys}, {"null_text": keys, "null_check": {}}, {"null_check": keys}):
+        assert load_config(changed(DEFAULT, **{name: found for name, found in one.items() if found}))
+
+
+def test_jumprelu_reads_no_auxiliary_loss():
+    values = copy.deepcopy(DEFAULT)
+    values["architecture"] |= {"kind": "jumprelu", "bandwidth": 0.1}
+    values["dictionaries"] = {
+        name: {**stage, "architecture": None} for name, stage in values["dictionaries"].items()
+    }
+    assert load_config(changed(values, null_text={"dead_after_tokens": 9000, "auxk_coefficient": 0}))
+    said = refused(changed(values, null_text={"sparsity_warmup": 30}))
+    assert "sparsity_warmup 30 against 0" in said
+    shape = {**values["architecture"], "bandwidth": 0.2}
+    assert "bandwidth 0.2 against 0.1" in refused(changed(values, null_text={"architecture": shape}))
+
+
+def test_an_auxiliary_loss_is_compared():
+    said = refused(
+        changed(DEFAULT, null_text={"auxk_coefficient": 0.5}, null_check={"auxk_coefficient": 0.5})
+    )
+    assert "auxk_coefficient 0.5 against 0.0" in said
+    both = {name: {"auxk_coefficient": 0.5} for name in DEFAULT["dictionaries"]}
+    both["null_text"] = {"auxk_coefficient": 0.5, "dead_after_tokens": 9000}
+    assert "dead_after_tokens 9000 against" in refused(changed(DEFAULT, **both))
+
+
 def test_a_published_dictionary_tells_its_budget():
     values = copy.deepcopy(LOOK)
     budget = values["dictionaries"]["adapted"].pop("budget")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from vlmdiff.config.base import Count, Section
+from vlmdiff.dictionaries.defaults import decided, unread
+from vlmdiff.dictionaries.schedules import rising_steps
 
 
 class ArchitectureConfig(Section):
@@ -74,16 +75,19 @@ class Budget(Section):
                 )
         return self
 
-    def compared(self, experiment: ArchitectureConfig) -> dict[str, Any]:
-        """Return by name what must agree: settings, warm-ups in steps, and the shape.
+    def compared(self, experiment: ArchitectureConfig, warm: bool) -> dict[str, Any]:
+        """Return by name what must agree: all that the training reads, warm-ups in steps, and the shape.
 
         Args:
             experiment: the shape where it names none of its own.
+            warm: it starts from another dictionary.
         """
-        values = {name: getattr(self, name) for name in Budget.model_fields if name != "architecture"}
+        given = {name: getattr(self, name) for name in Budget.model_fields if name != "architecture"}
+        shape = (self.architecture or experiment).model_dump(exclude={"subtract_decoder_bias"})
+        values = decided(given | shape, warm)
         for name in ("warmup", "sparsity_warmup"):
-            values[name] = math.ceil(values[name] * self.steps) if values[name] < 1 else int(values[name])
-        return values | (self.architecture or experiment).model_dump(exclude={"subtract_decoder_bias"})
+            values[name] = rising_steps(values[name], self.steps)
+        return {name: value for name, value in values.items() if name not in unread(values)}
 
 
 def differences(one: Sequence[dict[str, Any]], two: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -93,6 +97,7 @@ def differences(one: Sequence[dict[str, Any]], two: Sequence[dict[str, Any]]) ->
         return
     for number, (first, second) in enumerate(zip(one, two, strict=True), 1):
         stage = f" of training {number}" if len(one) > 1 else ""
-        for name in first:
+        # What one kind alone reads is not compared across kinds, which differ anyway.
+        for name in (name for name in first if name in second):
             if first[name] != second[name]:
                 yield f"{name}{stage} {first[name]} against {second[name]}"

@@ -60,5 +60,5 @@ def trainings(config: Config, dictionary: str, base: str) -> list[dict[str, Any]
                 "dictionaries, which must be trained alike: declare its steps, batch_tokens, learning_rate "
                 "and so on, as its authors tell them (docs/import_dictionary.md#budget)"
             )
-        found.append(budget.compared(config.architecture))
+        found.append(budget.compared(config.architecture, config.dictionaries[name].initial != "random"))
     return found

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.dictionaries.defaults import LONGEST_SILENCE, decided
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
-
-# Of arXiv 2406.04093, A.2: weight of the auxiliary loss, and tokens after which a silent feature is dead.
-AUXK_COEFFICIENT = 1 / 32
-LONGEST_SILENCE = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -65,17 +62,9 @@ class Recipe:
 
         Args:
             architecture, stage: the sections.
-            initial: `random`, or where the training starts: features of an earlier dictionary that are dead
-                now are not pulled elsewhere.
+            initial: `random`, or where the training starts.
         """
-        values = {**architecture, **stage}
-        if values.get("dead_after_tokens") is None:
-            tenth = -(-values["steps"] * values["batch_tokens"] // 10)
-            values["dead_after_tokens"] = min(LONGEST_SILENCE, max(values["batch_tokens"], tenth))
-        if values.get("auxk_coefficient") is None:
-            wanted = initial == "random" and values["kind"] == "topk"
-            values["auxk_coefficient"] = AUXK_COEFFICIENT if wanted else 0.0
-        return cls(**values)
+        return cls(**decided({**architecture, **stage}, warm=initial != "random"))
 
     def build(self, d_model: int) -> Dictionary:
         """Return a dictionary of this architecture with empty weights."""
