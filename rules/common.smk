@@ -73,7 +73,7 @@ def code_digest(rule_name):
 
 def not_compared(values):
     """Return a param that changes no result: Snakemake does not compare what is computed from resources."""
-    return lambda wildcards, resources: values()
+    return lambda wildcards, resources: values(wildcards)
 
 
 def is_world(dataset):
@@ -177,7 +177,7 @@ def fewer_samples(dataset):
 
 def is_published(dictionary):
     """Tell whether a dictionary is imported instead of trained."""
-    return dictionary not in CFG.trained()
+    return dictionary in CFG.published()
 
 
 def dictionary_file(dictionary, seed, layer, name="sae_weights.safetensors"):

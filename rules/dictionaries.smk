@@ -61,7 +61,7 @@ rule fetch_dictionary:
     benchmark:
         f"{RESULTS}/benchmarks/fetch_dictionary/{{dictionary}}.tsv"
     wildcard_constraints:
-        dictionary=one_of(published_dictionaries()),
+        dictionary=one_of(CFG.published()),
     priority: 50
     conda:
         "../envs/vlmdiff.yaml"
@@ -91,7 +91,7 @@ rule import_dictionary:
     benchmark:
         f"{RESULTS}/benchmarks/import_dictionary/{{dictionary}}/layer_{{layer}}.tsv"
     wildcard_constraints:
-        dictionary=one_of(published_dictionaries()),
+        dictionary=one_of(CFG.published()),
     # What does not fit is refused before long work.
     priority: 50
     conda:
@@ -104,7 +104,9 @@ rule import_dictionary:
         options=lambda wildcards: CFG.dictionaries[wildcards.dictionary].options(int(wildcards.layer)),
         d_sae=CFG.architecture.d_sae,
         # For a warning: it changes no result.
-        models=not_compared(lambda: [model.path for model in CFG.models.values()]),
+        models=not_compared(lambda _: [model.path for model in CFG.models.values()]),
+        # For a check: it changes no result either.
+        needs_scale=not_compared(lambda wildcards: CFG.needs_told_scale(wildcards.dictionary)),
         facts=lambda wildcards: {
             "dictionary": wildcards.dictionary,
             "initial": CFG.dictionaries[wildcards.dictionary].initial,
@@ -127,7 +129,7 @@ rule estimate_scale:
     benchmark:
         f"{RESULTS}/benchmarks/estimate_scale/{{dictionary}}/layer_{{layer}}.tsv"
     wildcard_constraints:
-        dictionary=one_of(published_dictionaries()),
+        dictionary=one_of(CFG.published()),
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -138,7 +140,8 @@ rule estimate_scale:
         tokens=of_scale_stage(lambda stage: CFG.dictionaries[stage.dictionary].tokens),
         facts=of_scale_stage(
             lambda stage: {
-                key: getattr(CFG.dictionaries[stage.dictionary], key) for key in ("model", "dataset")
+                "scale_on": CFG.dictionaries[stage.root].scale_on,
+                **{key: getattr(CFG.dictionaries[stage.dictionary], key) for key in ("model", "dataset")},
             }
         ),
         stream=of_scale_stage(stream_settings),

@@ -64,7 +64,7 @@ rule describe_features:
     params:
         features=lambda wildcards: CFG.labelling.features,
         request=lambda wildcards: CFG.labelling.params("features", *ACCESS),
-        access=not_compared(lambda: CFG.labelling.model_dump(include=ACCESS)),
+        access=not_compared(lambda _: CFG.labelling.model_dump(include=ACCESS)),
         # Not an output: Snakemake would delete it on failure, and paid answers must not be lost.
         cache=f"{RESULTS}/checkpoints/descriptions/seed_{{seed}}/{{concept}}.jsonl",
         code=code_digest("describe_features"),

@@ -18,4 +18,5 @@ with job(snakemake):
         folder=Path(snakemake.output.weights).parent,
         initial=Path(initial).parent if initial else None,
         models=params.models,
+        needs_scale=params.needs_scale,
     )

@@ -28,7 +28,7 @@ def of_scale_stage(function):
 
     def asked(wildcards):
         stage = CFG.scale_stage(wildcards.dictionary)
-        return function(SimpleNamespace(dictionary=stage, layer=wildcards.layer))
+        return function(SimpleNamespace(dictionary=stage, layer=wildcards.layer, root=wildcards.dictionary))
 
     return asked
 
@@ -70,11 +70,6 @@ def all_initial_weights(wildcards):
     """Return the weights that a dictionary starts from at every layer; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial
     return [] if initial == "random" else dictionary_files(initial, wildcards.seed)
-
-
-def published_dictionaries():
-    """Return the names of dictionaries that are imported."""
-    return [name for name in CFG.dictionaries if is_published(name)]
 
 
 def published_files(wildcards):

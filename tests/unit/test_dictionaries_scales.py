@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from published_dictionaries import (
     D_MODEL,
     D_SAE,
     random_weights,
     write_gemma_scope,
+    write_llama_scope,
     write_mmdiff,
     write_saelens,
 )
@@ -21,6 +23,7 @@ from vlmdiff.activations.store import ActivationStore
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
 from vlmdiff.dictionaries.importing import fetch_dictionary, import_dictionary
+from vlmdiff.dictionaries.initial import inherited_scale
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.dictionaries.scales import estimate_input_scale
 from vlmdiff.dictionaries.training import train_dictionary
@@ -63,10 +66,11 @@ def train(shards, folder, initial, **values):
 
 @pytest.fixture
 def imported(tmp_path):
-    """An imported base of which nothing tells a scale."""
-    base, weights = TopKDictionary(16, 64, 4), random_weights(1, unit_rows=True)
-    cut = {"W_enc": (slice(None), slice(64)), "b_enc": slice(64), "W_dec": slice(64), "b_dec": slice(16)}
-    base.load_state_dict({name: weights[name][part] for name, part in cut.items()})
+    """An imported base of which nothing tells a scale: it keeps the four largest numbers of any token."""
+    base, axes = TopKDictionary(16, 64, 4), torch.eye(16)
+    rows, silent = torch.cat([axes, -axes, axes, -axes]), torch.cat([torch.ones(32), torch.zeros(32)])
+    biases = {"b_enc": torch.zeros(64), "b_dec": torch.zeros(16)}
+    base.load_state_dict({"W_enc": rows.T * silent, "W_dec": rows, **biases})
     save_dictionary(base, tmp_path / "base", {"format": "gemma_scope"})
     return tmp_path / "base"
 
@@ -110,11 +114,12 @@ def test_a_training_with_another_scale_does_not_resume(two, imported, tmp_path):
     assert not np.allclose(*(one.detach().numpy() for one in found))
 
 
-def brought_in(root, format, file, initial=None, **options):
+def brought_in(root, format, file, initial=None, needs_scale=False, **options):
     values = {"k": None, "subtract_decoder_bias": None, "input_scale": None, **options}
     fetch_dictionary(str(root), format, {3: str(file.relative_to(root))}, root / "sources.json")
     import_dictionary(
-        root / "sources.json", 3, format, values, (D_MODEL, D_SAE), {}, root / "out", initial
+        root / "sources.json", 3, format, values, (D_MODEL, D_SAE), {}, root / "out", initial,
+        needs_scale=needs_scale,
     )  # fmt: skip
     return scale_of(root / "out")
 
@@ -133,6 +138,60 @@ def test_what_files_or_config_tell_is_recorded_at_import(tmp_path):
     base = tmp_path / "base"
     save_dictionary(load_dictionary(folder), base, {"input_scale": 0.25})
     assert brought_in(tmp_path, "mmdiff", file, initial=base, input_scale=4.0) == 0.25
+    # Where the scale of the one whose indices it keeps is estimated, its own would be a second one.
+    save_dictionary(load_dictionary(folder), base, {})
+    assert brought_in(tmp_path, "mmdiff", file, initial=base, input_scale=4.0) is None
+
+
+@pytest.mark.parametrize(("given", "scale"), [(0.9, 0.25), (1.0, 0.25), (1.1, 0.25), (4.0, 1.0)])
+def test_a_given_scale_of_one_is_one_as_any_other(tmp_path, given, scale):
+    """sqrt(16) / 1.0 is an average norm of 4."""
+    file = write_mmdiff(tmp_path / "layer_3.pt", random_weights())
+    assert brought_in(tmp_path, "mmdiff", file, needs_scale=True, input_scale=given) == scale
+
+
+def test_an_average_norm_that_gives_a_scale_of_one_is_told(tmp_path):
+    average = {"dataset_average_activation_norm": {"in": 4.0, "out": 4.0}}
+    folder = write_llama_scope(tmp_path / "L3R-8x", random_weights(), **average)
+    assert brought_in(tmp_path, "llama_scope", folder, needs_scale=True) == 0.25
+
+
+def test_a_scale_that_nothing_tells_is_missed_at_import(tmp_path):
+    """Files that were folded, and our own without a note: trainings would fail after all extraction."""
+    folded = {"norm_activation": "inference", "dataset_average_activation_norm": None}
+    llama = write_llama_scope(tmp_path / "L3R-8x", random_weights(), **folded)
+    own = tmp_path / "own"
+    save_dictionary(TopKDictionary(D_MODEL, D_SAE, 4), own, {})
+    for format, folder in (("llama_scope", llama), ("vlmdiff", own)):
+        with pytest.raises(
+            DictionaryError, match=f"{folder.name}: nothing tells the input scale.*`scale_on`"
+        ):
+            brought_in(tmp_path, format, folder, needs_scale=True)
+        assert not (tmp_path / "out").exists()
+    assert brought_in(tmp_path, "llama_scope", llama, needs_scale=True, input_scale=1.0) == 0.25
+    for format, folder in (("llama_scope", llama), ("vlmdiff", own)):
+        assert brought_in(tmp_path, format, folder) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "scale", "source"),
+    [
+        (0.25, None, 0.25, "told by"),
+        (0.25, "further", 0.5, "estimated in"),
+        (None, None, 0.5, "estimated in"),
+        (None, "further", 0.5, "estimated in"),
+    ],
+)
+def test_a_told_scale_wins_over_an_estimate_that_nobody_asked_for(
+    tmp_path, caplog, told, asked, scale, source
+):
+    caplog.set_level("INFO")
+    noted = {} if told is None else {"input_scale": told}
+    save_dictionary(TopKDictionary(16, 64, 4), tmp_path, noted)
+    estimated = tmp_path / "scale.json"
+    estimated.write_text(json.dumps({"input_scale": 0.5, "scale_on": asked}))
+    assert inherited_scale(tmp_path, estimated) == scale
+    assert f"input scale {scale:g}, {source}" in caplog.text
 
 
 def changed(values, **entries):
@@ -156,6 +215,13 @@ def test_on_which_stage_a_scale_is_estimated(tmp_path):
     # Llama Scope tells its norms; one that trains on from a trained dictionary inherits.
     llama = load_config(llava_more(tmp_path / "llama"))
     assert llama.scale_root("adapted") == "base" and llama.scale_stage("base") is None
+    assert llama.needs_told_scale("base") and not config.needs_told_scale("base")
+    assert not config.needs_told_scale("adapted")
+    asked = load_config(changed(llava_more(tmp_path / "asked"), base={"scale_on": "null_text"}))
+    assert asked.scale_stage("base") == "null_text" and not asked.needs_told_scale("base")
+    one = load_config(changed(gemma, base={"input_scale": 1.0}))
+    assert one.scale_stage("base") is None and one.needs_told_scale("base")
+    assert list(config.published()) == ["base", "adapted"] and list(config.trained()) == ["null_text"]
     inherits = {**gemma["dictionaries"]["null_text"], "initial": "null_text"}
     assert load_config(changed(gemma, inherits=inherits)).scale_root("inherits") is None
 

@@ -48,8 +48,7 @@ def model_files(config: Config) -> Iterator[tuple[str, str, str]]:
 
 def dictionary_files(config: Config) -> Iterator[tuple[str, str, str]]:
     """Yield the same for published dictionaries in folders: the folder, and in it a path for each layer."""
-    for name in sorted(config.dictionaries.keys() - config.trained().keys()):
-        entry = config.dictionaries[name]
+    for name, entry in config.published().items():
         if is_local(entry.source):
             yield f"dictionaries.{name}.source", entry.source, entry.source
             if is_there(entry.source):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ from vlmdiff.config.budgets import ArchitectureConfig, Budget
 from vlmdiff.config.comparable import check_budgets
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
-from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, Stage
+from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
@@ -93,6 +93,12 @@ class Config(Section):
         """Return the dictionaries that are trained here, as opposed to published ones."""
         return {
             name: stage for name, stage in self.dictionaries.items() if isinstance(stage, DictionaryStage)
+        }
+
+    def published(self) -> dict[str, PublishedDictionary]:
+        """Return the dictionaries that are imported, as opposed to trained ones."""
+        return {
+            name: entry for name, entry in self.dictionaries.items() if isinstance(entry, PublishedDictionary)
         }
 
     def default_dictionaries(self) -> dict[str, int]:
@@ -183,9 +189,9 @@ class Config(Section):
     @model_validator(mode="after")
     def published_layers_exist(self) -> Config:
         """A published dictionary has a file for every layer."""
-        for name in self.dictionaries.keys() - self.trained().keys():
+        for name, entry in self.published().items():
             try:
-                self.dictionaries[name].check_layers(self.layers)
+                entry.check_layers(self.layers)
             except ValueError as error:
                 raise ValueError(f"dictionaries.{name}.{error}") from error
         return self
@@ -196,25 +202,30 @@ class Config(Section):
         None for one that starts at random, or inherits the scale of a dictionary that is trained here.
         """
         path = [name, *self.ancestors(name)]
-        imported = [one for one in path if one not in self.trained()]
+        imported = [one for one in path if one in self.published()]
         return imported[-1] if path[1:] and path[1:] == imported else None
 
     def scale_stage(self, root: str) -> str | None:
         """Return the dictionary on whose tokens an imported one's input scale is estimated, if it is."""
-        entry, stages = (
-            self.dictionaries[root],
-            [one for one in self.trained() if self.scale_root(one) == root],
-        )
-        if entry.scale_on is not None or entry.tells_scale or not stages:
+        entry = self.published()[root]
+        if entry.scale_on is not None:
             return entry.scale_on
-        return stages[0]
+        return None if entry.tells_scale else next(self.scaled_by(root), None)
+
+    def scaled_by(self, root: str) -> Iterator[str]:
+        """Yield the dictionaries that are trained with an imported one's input scale."""
+        return (name for name in self.trained() if self.scale_root(name) == root)
+
+    def needs_told_scale(self, root: str) -> bool:
+        """Return whether trainings need the input scale that an imported dictionary's files tell."""
+        return self.scale_stage(root) is None and any(self.scaled_by(root))
 
     @model_validator(mode="after")
     def scales_are_estimated_on_own_stages(self) -> Config:
         """An input scale is estimated on what a training from that very dictionary sees."""
-        for root in self.dictionaries.keys() - self.trained().keys():
-            stage = self.dictionaries[root].scale_on
-            if stage is not None and (stage not in self.trained() or self.scale_root(stage) != root):
+        for root, entry in self.published().items():
+            stage = entry.scale_on
+            if stage is not None and stage not in self.scaled_by(root):
                 raise ValueError(
                     f"dictionaries.{root}.scale_on: '{stage}' is no trained dictionary that starts from "
                     f"'{root}'"
@@ -224,8 +235,8 @@ class Config(Section):
     @model_validator(mode="after")
     def imported_indices_have_one_seed(self) -> Config:
         """An imported dictionary keeps the indices of one dictionary, not of one a seed."""
-        for name in self.dictionaries.keys() - self.trained().keys():
-            initial = self.dictionaries[name].initial
+        for name, entry in self.published().items():
+            initial = entry.initial
             if initial in self.trained() and self.seeds > 1:
                 raise ValueError(
                     f"dictionaries.{name}.initial: '{initial}' is trained for {self.seeds} seeds, each with "

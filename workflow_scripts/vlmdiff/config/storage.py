@@ -169,7 +169,7 @@ def dictionary_bytes(config: Config) -> int | None:
         (1 + len(config.dictionaries[name].snapshots)) * config.shape(name).d_sae * seeds
         for name, seeds in config.default_dictionaries().items()
     )
-    published = len(config.dictionaries) - len(config.trained())
+    published = len(config.published())
     return one * (trained + published * config.architecture.d_sae)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.dictionaries.files import save_dictionary
+from vlmdiff.dictionaries.initial import inverse_power_of_two
 from vlmdiff.dictionaries.lineage import check_lineage
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.published.content import Found
@@ -22,7 +23,7 @@ from vlmdiff.dictionaries.published.convert import (
     read_published,
     to_dictionary,
 )
-from vlmdiff.dictionaries.published.place import Place, check_place, place_in_path
+from vlmdiff.dictionaries.published.place import check_place, place_of_file
 from vlmdiff.dictionaries.published.saelens import read_release
 from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_of, files_read
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
@@ -80,6 +81,7 @@ def import_dictionary(
     folder: str | Path,
     initial: str | Path | None = None,
     models: Sequence[str] = (),
+    needs_scale: bool = False,
 ) -> None:
     """Convert one layer of a published dictionary to this project's conventions and layout.
 
@@ -93,26 +95,30 @@ def import_dictionary(
         folder: receives `sae_weights.safetensors` and `cfg.json`.
         initial: folder of the dictionary whose feature indices it keeps; None if of none.
         models: sources of the experiment's models, for a warning.
+        needs_scale: trainings start from it, and their input scale is not estimated.
 
     Raises:
-        DictionaryError: a file is missing or damaged, has no equal here, does not fit the experiment, or does
-            not keep the indices of `initial`.
+        DictionaryError: a file is missing or damaged, has no equal here, does not fit the experiment, does
+            not keep the indices of `initial`, or tells no input scale where one is needed.
     """
     noted = read_sources(sources, layer)
     path = noted["paths"][str(layer)]
     found = read_published(PublishedSource(format, path, **options))
-    check_place(found.place | told_by_path(noted, layer), path, layer)
+    check_place(found.place | place_of_file(noted["source"], noted["files"][str(layer)]), path, layer)
     dictionary = to_dictionary(found)
     check_converted(dictionary, path)
     check_shape(dictionary, path, shape)
     warn_of_another_model(found.model, models, path)
+    scale = training_scale(found, options.get("input_scale"), format, path, initial)
+    if needs_scale:
+        check_scale(scale, path)
     kinship = {}
     if initial is not None:
         kinship["median_cosine"] = check_lineage(dictionary.W_dec.detach().numpy(), initial, path)
     provenance = {
         **facts,
         **kinship,
-        **training_scale(found, format, path, initial),
+        **scale,
         "layer": layer,
         "source": noted["source"],
         "commit": noted["commit"],
@@ -121,7 +127,7 @@ def import_dictionary(
         "sha256": {file.name: digest(file) for file in files_read(format, path)},
         "published_input_scale": found.input_scale,
         "published_model": found.model,
-        "hook": next(iter(found.place.names.values()), None),
+        "hook": next((names[0] for names in found.place.names.values()), None),
     }
     save_dictionary(dictionary, folder, provenance)
 
@@ -143,17 +149,6 @@ def read_sources(sources: str | Path, layer: int) -> dict[str, Any]:
             f"{sources}: does not say where the dictionary of layer {layer} is ({type(error).__name__}: "
             f"{error}); delete the file and run snakemake again, which remakes it"
         ) from error
-
-
-def told_by_path(noted: Mapping[str, Any], layer: int) -> Place:
-    """Return what the paths of a dictionary in its source, and of the source, tell of its place.
-
-    Args:
-        noted: what `fetch_dictionary` wrote.
-        layer: decoder block.
-    """
-    repository = noted["source"].rpartition("/")[2].partition("@")[0]
-    return place_in_path(noted["files"][str(layer)]) | Place(other=place_in_path(repository).other)
 
 
 def check_shape(dictionary: Dictionary, path: str, shape: tuple[int | None, int]) -> None:
@@ -189,24 +184,46 @@ def warn_of_another_model(name: Any, models: Sequence[str], path: str) -> None:
         )  # fmt: skip
 
 
-def training_scale(found: Found, format: str, path: str, initial: str | Path | None) -> dict[str, Any]:
+def training_scale(
+    found: Found, given: float | None, format: str, path: str, initial: str | Path | None
+) -> dict[str, Any]:
     """Return the input scale of all trainings that start from a dictionary, where something tells it.
 
-    It is that of the dictionary whose indices it keeps, else the one at which this project trained it, else
-    the power of two nearest to the inverse of the average norm that the files tell: an input scale `s` is
-    sqrt(d_model) / average norm.
+    It is that of the dictionary whose indices it keeps and no other, else the one at which this project
+    trained it, else the power of two nearest to the inverse of the average norm that the files or the config
+    tell: an input scale `s` is sqrt(d_model) / average norm. Files that expect the residual stream as it is
+    tell no norm; a scale in the config does, also if it is 1.
+
+    Args:
+        found: what the files hold.
+        given: input scale of the config; None if it gives none.
+        format, path: of the files.
+        initial: folder of the dictionary whose indices it keeps; None if of none.
 
     Returns:
         for `cfg.json`; nothing if it has to be estimated.
     """
-    for folder in filter(None, [initial, path if format == "vlmdiff" else None]):
-        scale = load_config_file(folder).get("metadata", {}).get("input_scale")
-        if scale is not None:
-            return {"input_scale": scale}
-    if found.input_scale == 1:
-        return {}
-    norm = math.sqrt(found.weights["W_enc"].shape[0]) / found.input_scale
-    return {"input_scale": 2.0 ** round(-math.log2(norm))}
+    noted = initial or (path if format == "vlmdiff" else None)
+    scale = load_config_file(noted).get("metadata", {}).get("input_scale") if noted else None
+    if scale is None and initial is None and (found.tells_norm or given is not None):
+        norm = math.sqrt(found.weights["W_enc"].shape[0]) / found.input_scale
+        scale = inverse_power_of_two(norm)
+    return {} if scale is None else {"input_scale": scale}
+
+
+def check_scale(scale: Mapping[str, Any], path: str) -> None:
+    """Refuse a dictionary without an input scale before trainings that start from it wait for their data.
+
+    Raises:
+        DictionaryError: nothing tells one.
+    """
+    if not scale:
+        raise DictionaryError(
+            f"{path}: nothing tells the input scale of the trainings that start from it: its files were "
+            "folded or never noted one. Name `scale_on` in its entry in the config, a dictionary that is "
+            "trained from it and on whose tokens it is estimated, or give `input_scale` (sqrt(d_model) / "
+            "average norm of the residual stream)"
+        )
 
 
 def digest(file: Path) -> str:

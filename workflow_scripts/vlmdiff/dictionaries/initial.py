@@ -52,7 +52,12 @@ def estimate_scale(sample: Tensor) -> float:
             f"the activations have a spread of {spread}, expected a positive finite number; "
             "remake the activation shards, or store them as bfloat16 if float16 overflows"
         )
-    return 2.0 ** round(-math.log2(spread))
+    return inverse_power_of_two(spread)
+
+
+def inverse_power_of_two(size: float) -> float:
+    """Return the power of two nearest to the inverse of a positive number, in octaves."""
+    return 2.0 ** round(-math.log2(size))
 
 
 @torch.no_grad()
@@ -181,7 +186,10 @@ def warm_start(
 
 
 def inherited_scale(folder: Path, scale_file: str | Path | None) -> float:
-    """Return the input scale of a warm start: the one estimated for it, else the earlier dictionary's own.
+    """Return the input scale of a warm start.
+
+    It is the one that the earlier dictionary notes, which files or config told at its import or at which it
+    was trained; an estimate stands in where it notes none, or where the user asked for it by `scale_on`.
 
     Args:
         folder: the earlier dictionary.
@@ -190,20 +198,24 @@ def inherited_scale(folder: Path, scale_file: str | Path | None) -> float:
     Raises:
         DictionaryError: neither tells one, or the file is damaged.
     """
+    told = load_config_file(folder).get("metadata", {}).get("input_scale")
+    scale, source = told, f"told by {folder}"
     if scale_file is not None:
         try:
-            return float(json.loads(Path(scale_file).read_text())["input_scale"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            noted = json.loads(Path(scale_file).read_text())
+            if told is None or noted.get("scale_on") is not None:
+                scale, source = float(noted["input_scale"]), f"estimated in {scale_file}"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DictionaryError(
                 f"{scale_file}: holds no input_scale ({type(error).__name__}: {error}); delete the file and "
                 "run snakemake again, which remakes it"
             ) from error
-    scale = load_config_file(folder).get("metadata", {}).get("input_scale")
     if scale is None:
         raise DictionaryError(
             f"{folder}: names no metadata.input_scale, and trainings never estimate one for a warm start: "
             "those that are compared would differ in it. Name `scale_on` in the imported dictionary's entry"
         )
+    log.info("input scale %g, %s", scale, source)
     return float(scale)
 
 

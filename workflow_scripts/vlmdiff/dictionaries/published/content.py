@@ -35,6 +35,7 @@ class Found:
         by_norm: threshold or TopK look at a pre-activation times the norm of its decoder row.
         place: what the files tell of the place in the model.
         model: name of the model, if the files give it.
+        tells_norm: `input_scale` is sqrt(d_model) / average norm by the files, not 1 because they expect `x`.
     """
 
     weights: dict[str, Tensor]
@@ -44,6 +45,7 @@ class Found:
     by_norm: bool = False
     place: Place = Place()
     model: str | None = None
+    tells_norm: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any]:

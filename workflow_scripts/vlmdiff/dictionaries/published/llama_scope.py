@@ -29,6 +29,7 @@ from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
+NORMS = "dataset_average_activation_norm"
 ACTIVATIONS = ("jumprelu", "topk", "relu")
 
 
@@ -64,6 +65,7 @@ def read(source: PublishedSource) -> Found:
         scale,
         flag(config, "sparsity_include_decoder_norm", False, path),
         place_in(config, path),
+        tells_norm=norm_mode(config) == "dataset-wise" and bool(config.get(NORMS)),
     )
 
 
@@ -130,14 +132,18 @@ def check_kind(config: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def norm_mode(config: Mapping[str, Any]) -> Any:
+    """Return how activations are scaled: by an average over data, or as they are."""
+    return config.get("norm_activation", "dataset-wise" if config.get(NORMS) else "inference")
+
+
 def input_scale(config: Mapping[str, Any], source: PublishedSource, path: Path) -> float:
     """Return the factor `sqrt(d_model) / average norm` that brings residuals to the trained units.
 
     Raises:
         DictionaryError: the normalisation differs from token to token, or the average is missing.
     """
-    norms = config.get("dataset_average_activation_norm") or {}
-    mode = config.get("norm_activation", "dataset-wise" if norms else "inference")
+    norms, mode = config.get(NORMS) or {}, norm_mode(config)
     if mode == "inference":
         told = 1.0 if "norm_activation" in config else None
         return chosen_scale(told, source.input_scale, path)

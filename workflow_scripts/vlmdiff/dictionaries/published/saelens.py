@@ -61,8 +61,8 @@ def found(
         DictionaryError: what they describe has no equal here.
     """
     architecture = architecture_of(config, path)
-    place = place_in(config, path) | place_in(section(config, "metadata", path), path, "metadata.")
-    reshaped = "hook_z" if any("hook_z" in name for name in place.names.values()) else "none"
+    place = place_in(config, path)
+    reshaped = "hook_z" if "hook_z" in str(place.names) else "none"
     if config.get("reshape_activations", reshaped) != "none":
         raise DictionaryError(f"{path}: acts on outputs of heads (hook_z), not on a residual stream")
     weights = weights_of(architecture, tensors, path)
@@ -80,6 +80,7 @@ def found(
         by_norm,
         place,
         section(config, "metadata", path).get("model_name") or config.get("model_name"),
+        tells_norm=(config.get("normalize_activations") or "none") != "none" and (path / SCALER).is_file(),
     )
 
 
