@@ -53,7 +53,8 @@ def list_left_out(parts: Mapping[str, Sequence[str | Path]], output: str | Path)
 def where_most(part: pd.DataFrame) -> str:
     """Name the most frequent massive tokens of one layer with their numbers and positions."""
     named = [
-        f"{escape(row.token)} x {row.n_tokens} at {row.position_min} to {row.position_max}"
+        f"{escape(row.token)} x {row.n_tokens} at {row.position_min}"
+        + (f" to {row.position_max}" if row.position_max > row.position_min else "")
         for row in part.head(NAMED).itertuples(index=False)
     ]
     return ", ".join([*named, *(["…"] if len(part) > NAMED else [])])

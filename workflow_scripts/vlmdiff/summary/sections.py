@@ -58,7 +58,7 @@ def describe_dictionaries(metrics: pd.DataFrame, warm: str) -> Section:
     rows = [
         [
             *map(escape, key), f"{number(part['fvu'].mean())} ({number(part['fvu'].min())} to "
-            f"{number(part['fvu'].max())})", number(part["l0"].mean()), number(part["dead"].mean()),
+            f"{number(part['fvu'].max())})", number(part["l0"].mean()), f"{part['dead'].mean():,.0f}",
         ]
         for key, part in grouped
     ]  # fmt: skip
