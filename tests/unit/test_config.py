@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlmdiff.activations import tokens
+from vlmdiff.config import defaults
 from vlmdiff.config.checkpoints import checkpoints, snapshots
 from vlmdiff.config.datasets import FolderDataset, VsrDataset, is_prepared
 from vlmdiff.config.load import ConfigError, load_config
@@ -62,7 +62,7 @@ def test_a_configuration_is_read_without_the_libraries_of_models():
 
 
 def test_defaults_of_the_configuration_are_those_of_the_library():
-    assert ExtractionConfig().massive_ratio == tokens.DEFAULT_RATIO == 10
+    assert ExtractionConfig().massive_ratio == defaults.MASSIVE_RATIO == 10
     model = ModelConfig(family="llava", path="/data/mine")
     assert model.prompt_date == Loading().prompt_date == ChatFormat("m").day == date(2024, 7, 26)
 

@@ -55,12 +55,12 @@ def kind(request, sources):
 
 def wait_for(point: Path, process, newer_than: int = 0) -> None:
     """Wait until there is a checkpoint that this process wrote, or the process ended."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while process.is_alive() and time.monotonic() < deadline:
         if point.is_file() and point.stat().st_mtime_ns > newer_than:
             return
         time.sleep(0.002)
-    assert not process.is_alive(), "no checkpoint within two minutes"
+    assert not process.is_alive(), "no checkpoint within ten minutes"
 
 
 def step_of(point: Path) -> int:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 BOS, IMAGE, TEXT, PADDING = 0, 1, 2, 255
 TOKEN_TYPES = MappingProxyType({"image": IMAGE, "text": TEXT})
-# Multiple of the median norm above which a token is massive, unless the config says otherwise.
-DEFAULT_RATIO = 10.0
 
 
 def type_codes(token_types: Sequence[str]) -> np.ndarray:

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from vlmdiff.config.base import Count, Section
-from vlmdiff.dictionaries.defaults import decided, unread
-from vlmdiff.dictionaries.schedules import rising_steps
+from vlmdiff.config.defaults import decided, rising_steps, unread
 
 
 class ArchitectureConfig(Section):

@@ -7,10 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from vlmdiff.activations.tokens import DEFAULT_RATIO
 from vlmdiff.config.base import Count, Section
+from vlmdiff.config.defaults import MASSIVE_RATIO, PROMPT_DATE
 from vlmdiff.config.sources import Source
-from vlmdiff.models.loading import PROMPT_DATE
 
 Family = Literal["causal_lm", "llava", "llava_original", "paligemma", "qwen_vl", "internvl"]
 
@@ -81,7 +80,7 @@ class ExtractionConfig(Section):
         "float16", description="16-bit type of the stored values."
     )
     massive_ratio: float = Field(
-        DEFAULT_RATIO,
+        MASSIVE_RATIO,
         ge=0,
         description="Multiple of its sample's median norm (tokens of the same type, at the same block) above "
         "which a token is massive and left out; 0: none is. The first token of a sequence always is.",

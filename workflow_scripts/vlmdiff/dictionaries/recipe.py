@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmdiff.dictionaries.defaults import LONGEST_SILENCE, decided
+from vlmdiff.config.defaults import LONGEST_SILENCE, decided
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
 

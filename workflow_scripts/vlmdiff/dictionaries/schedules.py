@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import math
 
-
-def rising_steps(warmup: float, steps: int) -> int:
-    """Return how many steps a warm-up takes.
-
-    Args:
-        warmup: below 1 a fraction of all steps, which is rounded up; from 1 on a number of steps.
-        steps: of the whole training.
-    """
-    return math.ceil(warmup * steps) if warmup < 1 else round(warmup)
+from vlmdiff.config.defaults import rising_steps
 
 
 def learning_rate_factor(step: int, steps: int, warmup: float, schedule: str = "cosine") -> float:

@@ -15,8 +15,9 @@ from torch import Tensor
 from vlmdiff.activations.format import ShardContent, ShardHeader, Storage
 from vlmdiff.activations.massive import above, data_tokens, norm_multiples
 from vlmdiff.activations.precision import TORCH, to_storage
-from vlmdiff.activations.tokens import DEFAULT_RATIO, TOKEN_TYPES
+from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.activations.writer import ShardWriter, shard_writer
+from vlmdiff.config.defaults import MASSIVE_RATIO
 from vlmdiff.data.batching import prepare_batches, sample_lengths
 from vlmdiff.data.samples import DataError, Sample, dataset_fingerprint, load_samples
 from vlmdiff.extraction.left_out import LeftOut, write_part
@@ -42,7 +43,7 @@ class Keeping:
 
     storage: Storage = "float16"
     token_types: tuple[str, ...] = ("image", "text")
-    massive_ratio: float = DEFAULT_RATIO
+    massive_ratio: float = MASSIVE_RATIO
 
     def data(self, token_type: Tensor) -> Tensor:
         """Mark the tokens (samples, sequence) that are stored."""
@@ -72,7 +73,7 @@ def extract_block(
     storage: Storage = "float16",
     batch_tokens: int = 8192,
     token_types: Sequence[str] = ("image", "text"),
-    massive_ratio: float = DEFAULT_RATIO,
+    massive_ratio: float = MASSIVE_RATIO,
     left_out: str | Path | None = None,
 ) -> None:
     """Capture the residual stream of one block of samples and write it as a shard.

@@ -16,7 +16,8 @@ from torch import Tensor
 from vlmdiff.activations.format import STORED, ShardError, Storage, check_finite
 from vlmdiff.activations.precision import from_storage
 from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
-from vlmdiff.activations.tokens import DEFAULT_RATIO, type_codes
+from vlmdiff.activations.tokens import type_codes
+from vlmdiff.config.defaults import MASSIVE_RATIO
 from vlmdiff.data.batching import alike, naming, prepare_batches
 from vlmdiff.data.samples import Sample, dataset_fingerprint
 from vlmdiff.extraction.blocks import Keeping, capture_batch, first_samples
@@ -53,7 +54,7 @@ class ActivationStream:
         storage: Storage = "float16",
         batch_tokens: int = 8192,
         pool_samples: int = POOL_SAMPLES,
-        massive_ratio: float = DEFAULT_RATIO,
+        massive_ratio: float = MASSIVE_RATIO,
     ) -> None:
         """Check the layer; nothing runs yet.
 

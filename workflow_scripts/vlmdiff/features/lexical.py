@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from vlmdiff.activations.tokens import DEFAULT_RATIO
+from vlmdiff.config.defaults import MASSIVE_RATIO
 from vlmdiff.features.candidates import FEATURE, find_candidates, strongest_samples
 from vlmdiff.features.sums import SampleSet, SampleSetError
 from vlmdiff.tables.features import LEXICAL
@@ -66,7 +66,7 @@ class NeutralRuns:
     batch_tokens: int
     describe_tokens: int = 0
     concept_words: Sequence[str] = ()
-    massive_ratio: float = DEFAULT_RATIO
+    massive_ratio: float = MASSIVE_RATIO
 
 
 def run_neutral(tried: pd.DataFrame, runs: NeutralRuns) -> pd.DataFrame:

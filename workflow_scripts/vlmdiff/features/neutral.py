@@ -12,7 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vlmdiff.activations.massive import massive_tokens
-from vlmdiff.activations.tokens import DEFAULT_RATIO, TEXT
+from vlmdiff.activations.tokens import TEXT
+from vlmdiff.config.defaults import MASSIVE_RATIO
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.models.describe import describe
 from vlmdiff.runtime.progress import progress
@@ -49,7 +50,7 @@ def largest_on_text(
     token_type: UInt8[Tensor, "samples sequence"],
     dictionary: Dictionary,
     features: Sequence[int],
-    massive_ratio: float = DEFAULT_RATIO,
+    massive_ratio: float = MASSIVE_RATIO,
 ) -> Float[Tensor, "samples features"]:
     """Return the largest activation of some features over each sample's text tokens; 0 if silent.
 
@@ -87,7 +88,7 @@ def measure(
     features: Mapping[int, Sequence[int]],
     batch_tokens: int,
     own_words: OwnWords = OwnWords(),
-    massive_ratio: float = DEFAULT_RATIO,
+    massive_ratio: float = MASSIVE_RATIO,
 ) -> dict[int, np.ndarray]:
     """Run the model once on every sample and encode all layers that are needed.
 

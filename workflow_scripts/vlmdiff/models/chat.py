@@ -8,8 +8,8 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmdiff.config.defaults import PROMPT_DATE
 from vlmdiff.models.errors import SubjectError, showing
-from vlmdiff.models.loading import PROMPT_DATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

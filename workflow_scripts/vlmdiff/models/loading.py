@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vlmdiff.config.defaults import PROMPT_DATE
 from vlmdiff.models.errors import SubjectError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 # For tokenizers and processors. Without the second, transformers would ask at the terminal whether to run
 # a repository's code.
 FROM_FOLDER = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
-# What a chat template takes for today unless the config says otherwise; Llama's own fall back to it.
-PROMPT_DATE = date(2024, 7, 26)
 
 
 @dataclass(frozen=True)

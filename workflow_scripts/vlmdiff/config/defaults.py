@@ -1,10 +1,16 @@
-"""What the settings of a training leave open, and which of them it reads; without torch, for rules too."""
+"""What settings are where the configuration leaves them open: one place for rules, jobs and checks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
+# A token is massive whose norm exceeds as many medians of its sample.
+MASSIVE_RATIO = 10.0
+# What a chat template takes for today; Llama's own fall back to it.
+PROMPT_DATE = date(2024, 7, 26)
 # Of arXiv 2406.04093, A.2: weight of the auxiliary loss, and tokens after which a silent feature is dead.
 AUXK_COEFFICIENT = 1 / 32
 LONGEST_SILENCE = 10_000_000
@@ -13,8 +19,18 @@ READ_BY = {"bandwidth": "jumprelu", "l0_coefficient": "jumprelu", "sparsity_warm
 READ_BY |= {"auxk_coefficient": "topk", "dead_after_tokens": "topk"}
 
 
+def rising_steps(warmup: float, steps: int) -> int:
+    """Return how many steps a warm-up takes.
+
+    Args:
+        warmup: below 1 a fraction of all steps, which is rounded up; from 1 on a number of steps.
+        steps: of the whole training.
+    """
+    return math.ceil(warmup * steps) if warmup < 1 else round(warmup)
+
+
 def decided(values: Mapping[str, Any], warm: bool) -> dict[str, Any]:
-    """Return settings with a value for what they leave open.
+    """Return settings of a training with a value for what they leave open.
 
     Args:
         values: by the names of the configuration, with `kind`, `steps` and `batch_tokens`.
