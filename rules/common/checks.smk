@@ -66,6 +66,8 @@ def check_targets():
     files = [*experiment_outputs(), *(file for target in TARGETS for file in comparison_outputs(target))]
     lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong]
     lines += filter(None, map(no_such_shard, targets))
+    if CFG.world is None and "world_models" in targets:
+        lines.append("world_models: this configuration has no `world`; ask for it with config/config.yaml")
     if lines:
         raise WorkflowError("\n".join(lines))
 

@@ -37,6 +37,13 @@ def changed(path: str, value: object) -> dict:
     return values
 
 
+def test_keys_that_yaml_reads_as_something_else_are_told():
+    values = copy.deepcopy(DEFAULT)
+    values["diff"][None] = values["diff"].pop("null")
+    with pytest.raises(ConfigError, match=r'diff.None: keys are text.*write it as "null"'):
+        load_config(values)
+
+
 def test_a_hub_source_has_a_repository_and_a_revision():
     assert HubSource.parse("hub:google/gemma@0f1e2d3") == HubSource("google/gemma", "0f1e2d3")
     assert HubSource.parse("hub:google/gemma") == HubSource("google/gemma", "main")

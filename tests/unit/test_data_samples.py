@@ -64,7 +64,7 @@ def test_missing_keys_broken_json_and_doubles_are_named(tmp_path):
     message = str(caught.value)
     assert "line 1: prompt: missing; group: missing" in message
     assert "line 2: not JSON" in message
-    assert "line 3: expected a JSON object, found list" in message
+    assert "line 3: expected a JSON object, found list; write one object a line" in message
     assert "line 5: sample_id: 'a' was used in line 4" in message
 
 

@@ -193,11 +193,17 @@ def test_snakemake_refuses_targets_that_nothing_makes():
     for words in (
         "controlz: nothing of this name can be made; did you mean controls",
         "train_dictionary makes one set of files for each of many cases",
+        "or make all with `--until train_dictionary`",
         f"{layer}: layer: found '99', expected one of 0, 1, 2, 3",
         f"{shard}: found block 9, expected 0 to 2",
         "train_dictionry: nothing of this name can be made; did you mean train_dictionary",
     ):
         assert said.count(words) == 1
+
+
+def test_an_experiment_without_the_world_trains_no_models_of_it():
+    said = refused("world_models", "--configfile", "config/paligemma2_first_look.yaml")
+    assert said.count("world_models: this configuration has no `world`") == 1
 
 
 def test_snakemake_refuses_files_that_are_not_there(tmp_path):

@@ -35,6 +35,8 @@ def explain(error: ValidationError, values: Any) -> str:
         cause = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
+        if problem["type"] == "invalid_key":
+            cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
         value = repr(problem["input"])
         found = f" (found: {value})" if problem["loc"] and len(value) < 120 else ""
         lines.append(f"  {key}: {cause}{found}")

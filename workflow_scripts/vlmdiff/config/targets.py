@@ -81,8 +81,8 @@ def explain_target(
     if target in outputs:
         return (
             f"{target} makes one set of files for each of many cases; ask for a file, such as "
-            f"{plain(next(iter(outputs[target])))} with values for what stands in braces, or remake all with "
-            f"`--forcerun {target}`"
+            f"{plain(next(iter(outputs[target])))} with values for what stands in braces, or make all with "
+            f"`--until {target}`"
         )
     parts = PurePath(target).parts
     if len(parts) > 2 and parts[0] == "results" and parts[1] != experiment:

@@ -160,7 +160,8 @@ def parse_line(line: str, folder: Path, real: Callable[[str], str] = os.path.rea
     """Check one line and the existence of its image; `real` as for `within`."""
     values = parse_json(line)
     if not isinstance(values, dict):
-        raise DataError(f"expected a JSON object, found {type(values).__name__}")
+        hint = "; write one object a line, without brackets around all" if isinstance(values, list) else ""
+        raise DataError(f"expected a JSON object, found {type(values).__name__}{hint}")
     sample = make_sample({**values, "folder": folder})
     if sample.image is None:
         return sample
@@ -169,7 +170,10 @@ def parse_line(line: str, folder: Path, real: Callable[[str], str] = os.path.rea
     except DataError as error:
         raise DataError(f"image: {error}") from None
     if not found:
-        raise DataError(f"image: no file {sample.image_file}; put it there or set image to null")
+        raise DataError(
+            f"image: no file {sample.image_file}; put it there, name `on_missing: skip` in the config, or "
+            "set image to null if nothing about an image is asked"
+        )
     return sample
 
 
