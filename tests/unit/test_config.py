@@ -172,10 +172,10 @@ def with_published(**changes) -> dict:
 
 def test_published_dictionary_has_a_file_for_each_layer():
     config = load_config(with_published())
-    layer = DEFAULT["layers"][-1]
     stage = config.dictionaries["base"]
-    assert stage.path(layer) == f"layer_{layer}/width_16k/average_l0_{50 + layer}"
-    assert stage.options(layer) == {"k": None, "subtract_decoder_bias": None, "input_scale": None}
+    for layer in DEFAULT["layers"]:
+        assert stage.path(layer) == f"layer_{layer}/width_16k/average_l0_{50 + layer}"
+        assert stage.options(layer) == {"k": None, "subtract_decoder_bias": None, "input_scale": None}
     assert "base" not in config.trained() and "adapted" in config.trained()
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from published_dictionaries import random_weights, write_gemma_scope, write_mmdiff
 
+from vlmdiff.dictionaries import cosines
+from vlmdiff.dictionaries.cosines import median_cosine
 from vlmdiff.dictionaries.importing import fetch_dictionary, import_dictionary
 from vlmdiff.dictionaries.lineage import LEAST_MEDIAN, check_lineage
 from vlmdiff.dictionaries.weights import DictionaryError
@@ -38,6 +40,14 @@ def initial(tmp_path):
         base.W_dec.copy_(torch.from_numpy(rows()))
     save_dictionary(base, tmp_path / "base", {})
     return tmp_path / "base"
+
+
+def test_the_median_is_that_of_all_features(monkeypatch):
+    base = rows()
+    adapted = np.concatenate([base[:300], rows(5)[300:]])
+    assert median_cosine(adapted, base) == pytest.approx(1.0)
+    monkeypatch.setattr(cosines, "COSINE_ROWS", 7)
+    assert median_cosine(turned(base, 0.4), base) == pytest.approx(0.4, abs=1e-6)
 
 
 @pytest.mark.parametrize("cosine", [1.0, 0.9, 0.5, 0.3])

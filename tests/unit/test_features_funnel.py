@@ -16,7 +16,7 @@ EPS, FDR = 0.01, 0.001
 FEATURES = {
     (0, 0): (0.005, False, True, True, None, -9),
     (0, 1): (0.011, False, True, False, True, -8),
-    (0, 2): (1.0, True, False, True, True, -1),
+    (0, 2): (1.0, True, False, True, True, -4),
     (2, 0): (0.3, True, True, True, True, -20),
     (2, 1): (1.0, True, True, True, True, -2000),
     (2, 2): (0.02, True, True, False, False, -70),
@@ -67,7 +67,7 @@ def test_the_two_tests_are_compared(tmp_path):
     run(tmp_path)
     found = read_table(tmp_path / "contrast_check.csv", CONTRAST_CHECK).set_index("unit").loc["token"]
     assert (found["tested"], found["selected"], found["selected_clustered"]) == (7, 6, 2)
-    # The limit is log 0.001 = -6.9. Of -9, -8, -1, -20, -2000, -70, -20 six are below it; halved, four are.
+    # The limit is log 0.001 = -6.9. Of -9, -8, -4, -20, -2000, -70, -20 six are below it; halved, four are.
     assert (found["significant"], found["significant_clustered"]) == (6, 4)
     assert (found["final"], found["final_clustered"]) == (3, 1)
     # Of the selected: 8, 9, 20, 20, 70, 2000.
