@@ -29,7 +29,17 @@ WRONG = {
     "two objects": (LINES[0] + "\n\n" + LINES[1] * 2, "line 3"),
     "a list": (LINES[0] + "\n[1]", "line 2"),
     "not UTF-8": (LINES[0].encode() + b"\n\xff\n", "UTF-8"),
-    "an id twice": (LINES[0] + "\n" + LINES[0], "used in line 1|several samples of one id"),
+    "an id twice": (
+        LINES[0] + "\n\n" + LINES[0],
+        r"line 3: sample_id: '\w+' was used (?:in line 1|before \(.*line 1\)); make it unique",
+    ),
+    **{
+        f"an image at {image!r}": (
+            LINES[0] + "\n" + json.dumps(ROWS[1] | {"image": image}),
+            r"line 2: image: .*expected a",
+        )
+        for image in ("/etc/passwd", "../x", "images/../../x", "", "a\nb")
+    },
 }
 
 
@@ -47,6 +57,17 @@ def test_both_readers_find_the_same_samples(tmp_path, name):
     for file in (tmp_path / "samples.jsonl", prepared(tmp_path)):
         found = load_samples(file)
         assert [(one.sample_id, one.prompt) for one in found] == [(r["sample_id"], r["prompt"]) for r in ROWS]
+
+
+def test_both_readers_refuse_a_link_out_of_the_folder(tmp_path):
+    (tmp_path / "elsewhere.png").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").symlink_to("../elsewhere.png")
+    file = tmp_path / "mine" / "samples.jsonl"
+    file.write_text(json.dumps(ROWS[0] | {"image": "a.png"}) + "\n" + LINES[1])
+    for read in (load_samples, lambda file: prepared(file.parent)):
+        with pytest.raises(DataError, match="line 1: image: .* is a link out of its folder"):
+            read(file)
 
 
 @pytest.mark.parametrize("name", WRONG)

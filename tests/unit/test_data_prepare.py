@@ -318,6 +318,18 @@ def test_a_users_folder_may_lack_images(tmp_path):
     samples, counts = prepare(tmp_path / "d", kind="folder", path=str(root), samples=2, on_missing="skip")
     assert [s.sample_id for s in samples] == ["a"]
     assert counts["missing_images"] == 1
+    (root / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"(?s)2 of 2 images are missing.*`on_missing: skip` would leave no"):
+        prepare(tmp_path / "e", kind="folder", path=str(root), samples=2, on_missing="skip")
+
+
+def test_an_id_that_a_source_gives_twice_is_named(official, tmp_path):
+    entry, questions, answers = official
+    twice = {"questions": questions[:1] * 2, "annotations": answers[:1] * 2}
+    for name, rows in twice.items():
+        (tmp_path / f"v2_train2014_{name}.json").write_text(json.dumps({name: rows}))
+    with pytest.raises(DataError, match=r"several samples of one id, '\w*1000'; choose another split"):
+        prepare(tmp_path / "d", **entry | {"source": str(tmp_path), "samples": 2})
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def completion(message: dict, finish_reason: str | None = "stop", **more) -> str
         (completion({"content": "<|channel|>analysis<|message|>Hm, left"}, "stop"), "the model said nothing"),
         *(
             (completion({"content": text}), "the model said nothing")
-            for text in ("None", "null", '"None"', "…")
+            for text in ("None", "null", '"None"', "…", "<|eot_id|>", "<pad><pad>", "</s>", "None<|im_end|>")
         ),
         (completion({"content": [{"type": "text", "text": {"value": "left"}}]}), "not a chat completion"),
         (completion({"content": [{"type": "output_text", "text": ["left"]}]}), "not a chat completion"),
@@ -213,7 +213,9 @@ def test_an_answer_that_ended_for_a_reason_nobody_knows_is_not_taken_for_whole(r
     "reason",
     [
         None, "", "stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "stop_token", "endoftext",
-        "complete", "completed", "COMPLETE", "FINISH_REASON_STOP", {"type": "stop", "matched": 151645},
+        "complete", "completed", "COMPLETE", "FINISH_REASON_STOP", "FinishReason.STOP", "normal", "done",
+        "eot", "eom", "eos_id", "end_of_sequence", "end-of-turn", "endOfTurn", "<|eot_id|>", "<|im_end|>",
+        "</s>", "stop ", "Stop.", {"type": "stop", "matched": 151645},
     ],
 )  # fmt: skip
 def test_an_answer_that_ended_by_itself_is_whole(reason):
@@ -233,15 +235,50 @@ def test_an_answer_that_ended_by_itself_is_whole(reason):
         "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>final<|message|>left of",
         "Hm<|channel|>final <|constrain|>text<|message|>left of<|return|>",
         "analysisWe see.assistantfinalleft of",
+        "right? (I think)</think> left of",
+        "Hm\n</think> left of",
+        "Hm </think>\n\nleft of",
+        "</think>\n\nleft of",
+        "Hm </think>left of",
+        "<think>right? `</think>` is a tag.</think>left of",
+        "[THINK]right?[/THINK]\nleft of<|im_end|>",
     ],
 )
 def test_reasoning_is_cut_off(said):
     assert clean(said) == "left of"
 
 
-@pytest.mark.parametrize("said", ["fires on <|channel|> and [INST]", "a < b", "analysis of [thought] words"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "</s>", "<|im_end|>", "<|eot_id|>", "<pad><pad>", "<eos>", "<end_of_turn>", "[EOS]", "[/INST]",
+        "\n</s>", "<|im_end|>\n<|endoftext|>", "<｜end▁of▁sentence｜>", ". <|im_end|>",
+    ],
+)  # fmt: skip
+def test_marks_of_the_end_are_cut_off(end):
+    assert clean(f"left of{end}") == f"left of{'.' * end.startswith('.')}"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "fires on <|channel|> and [INST]", "a < b", "analysis of [thought] words", "Fires on </think> tags",
+        "The token [/think] and </reasoning> markers", "[Reasoning] and logic words", "[thinking] verbs",
+        "Ends of reasoning, </think>", "Tags (</think>) and `</think>`", "Pairs <think></think> in prompts",
+        "The mark <|eot_id|>", "Padding, such as <pad><pad>", "The marks <s>/</s>", "Marks like '</s>'",
+        "Generics: List<Thought>",
+    ],
+)  # fmt: skip
 def test_what_only_looks_like_reasoning_stays(said):
     assert clean(said) == said
+
+
+@pytest.mark.parametrize(
+    "said", ["</think></think>", "Hm</think></think>left", "left</s><pad>\n<think>Hm", "left. <s> [EOS]</s>"]
+)
+def test_nothing_is_left_to_be_cut_off(said):
+    """Or an answer that was kept would be asked for again in every run."""
+    assert clean(clean(said)) == clean(said)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +288,8 @@ def test_what_only_looks_like_reasoning_stays(said):
         ({"content": [{"type": "thinking", "thinking": "Hm"}, {"type": "text", "text": "left"}]}, "left"),
         ({"content": "<think>right?</think>\nleft"}, "left"),
         ({"content": "left \ud800", "refusal": None}, "left ?"),
+        ({"content": [{"text": "left "}, {"type": None, "text": "of"}]}, "left of"),
+        ({"content": {"text": "left"}}, "left"),
     ],
 )
 def test_an_answer_is_its_text_alone(server, tables, tmp_path, message, expected):
@@ -350,6 +389,21 @@ def test_a_line_that_a_crash_cut_off_is_asked_again(server, tables, tmp_path):
     assert len(Cache(cache).known) == 2
     assert len(describe(tables, tmp_path, request(server))) == 3
     assert len(server.requests) == 4
+
+
+def test_an_answer_behind_a_line_that_a_crash_cut_off_is_kept(tmp_path):
+    (tmp_path / "answers.jsonl").write_text('{"key": "a", "answer": {"text": "ha')
+    answer = read_answer({"choices": [{"message": {"content": "left"}}], "usage": {"prompt_tokens": 3}}, 9)
+    Cache(tmp_path / "answers.jsonl").add("b", answer)
+    Cache(tmp_path / "answers.jsonl").add("c", answer)
+    assert Cache(tmp_path / "answers.jsonl").known == {"b": answer, "c": answer}
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), None, "many"])
+def test_what_is_no_count_of_tokens_is_none(count):
+    body = {"choices": [{"message": {"content": "left"}}], "usage": {"prompt_tokens": count}}
+    assert read_answer(body, 9).prompt_tokens == -1
 
 
 def test_calls_and_cost_are_announced_before_the_first(server, tables, tmp_path, caplog):

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from vlmdiff.dictionaries.processes import first_reason
 from vlmdiff.runtime.causes import LONGEST, cause, one_line
 from vlmdiff.runtime.failures import failure_summary
-from vlmdiff.runtime.job import TOLD_AT_THE_END, job
+from vlmdiff.runtime.job import TOLD_AT_THE_END, job, next_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,6 +123,21 @@ def led_by(first: BaseException, text: str) -> BaseException:
     return error
 
 
+def while_handling(first: BaseException, error: BaseException) -> BaseException:
+    error.__context__ = first
+    return error
+
+
+FULL = OSError(28, "No space")
+WRAPS = (
+    lambda error: error,
+    lambda error: led_by(error, "x"),
+    lambda error: led_by(while_handling(ZeroDivisionError(), led_by(error, "y")), "x"),
+    lambda error: while_handling(error, KeyError("x")),
+    lambda error: ExceptionGroup("g", [ValueError("x"), led_by(error, "y")]),
+)
+
+
 @pytest.mark.parametrize(
     ("error", "told"),
     [
@@ -135,11 +150,32 @@ def led_by(first: BaseException, text: str) -> BaseException:
         (led_by(ValueError("no such layer"), "sae.npz: no such layer; name another"), None),
         (led_by(KeyError(0), "cannot be read (KeyError: 0); download it again"), None),
         (led_by(MemoryError(), "cannot be read (MemoryError)"), None),
+        (led_by(while_handling(ZeroDivisionError(), MemoryError()), "x"), "because of MemoryError"),
+        (led_by(while_handling(KeyError(0), FULL), "x"), "because of OSError: [Errno 28] No space"),
+        (ExceptionGroup("g", [ValueError("x"), led_by(MemoryError(), "y")]), "because of MemoryError"),
     ],
 )  # fmt: skip
 def test_a_cause_is_told_unless_the_message_repeats_it(error, told):
     text = cause(error)
     assert text.endswith(f"({told})") if told else text == f"RuntimeError: {error}"
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        *((wrap(error), "give the rule more memory") for wrap in WRAPS for error in (
+            MemoryError(), OSError(12, "Cannot allocate memory"), torch.OutOfMemoryError("CUDA"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        )),
+        *((wrap(error), "free disk space") for wrap in WRAPS for error in (
+            FULL, OSError(122, "Disk quota exceeded"), RuntimeError("write failed: No space left on device"),
+        )),
+        *((wrap(error), "fix the cause") for wrap in WRAPS for error in (ValueError("x"), OSError(5, "I/O"))),
+        (while_handling(MemoryError(), KeyboardInterrupt()), "run snakemake again"),
+    ],
+)  # fmt: skip
+def test_what_to_do_is_found_anywhere_in_the_chain(error, step):
+    assert next_step(error).startswith(step)
 
 
 def test_a_message_of_any_length_stays_a_line():
@@ -225,7 +261,23 @@ GROUP = """  + Exception Group Traceback (most recent call last):
     ("text", "words"),
     [
         (f"{RAISED}ModuleNotFoundError: No h5py\n", "failed: ModuleNotFoundError: No h5py."),
-        (f"{RECORD}{RAISED}yaml.scanner.Odd: found\na tab\n", "failed: yaml.scanner.Odd: found."),
+        (f"{RECORD}{RAISED}yaml.scanner.Odd: found\na tab\n", "failed: yaml.scanner.Odd: found; a tab."),
+        (f"{RAISED}ValueError: first\nsecond\nthird\n", "failed: ValueError: first; second; third."),
+        (f"{RAISED}RuntimeError: a\nncclSystemError: b\n\nc\n", "RuntimeError: a; ncclSystemError: b."),
+        *(
+            (f"{RAISED}ValueError: first\nsecond\n{after}\n", "failed: ValueError: first; second.")
+            for after in (
+                "Exception ignored in: <x>", "srun: error: n1: task 0: Exited", "terminate called after",
+                "W1128 10:00:00 torch", "[W1128 10:00:00 socket.cpp:1]", "[rank0]:[E1128 10:00:00 x.cpp:1]",
+            )
+        ),
+        *(
+            (
+                RECORD + "".join(f"{rank}{line}\n" for line in f"{RAISED}RuntimeError: a\nb".splitlines()),
+                "failed: RuntimeError: a; b.",
+            )
+            for rank in ("[rank1]: ", "[rank12]: ", "[default0]:", "[0]: ")
+        ),
         (f"{RAISED}KeyError: 1\n\nDuring it, another:\n\n{RAISED}MemoryError\n", "failed: MemoryError."),
         (f"{RAISED}KeyboardInterrupt\n", "failed: KeyboardInterrupt."),
         ('  File "x.py", line 3\n    a b\nSyntaxError: invalid syntax\n', "failed: SyntaxError: inv"),

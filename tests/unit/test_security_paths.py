@@ -46,9 +46,13 @@ def test_no_name_of_an_image_leaves_its_folder(folder, name):
     refused(lambda: load_samples(lines(folder, name)), "samples.jsonl")
     refused(lambda: LocalImage(folder, [name]).place(folder / "images"), "image", str(folder))
     lines(folder, name)
-    entry = {"kind": "folder", "path": str(folder), "samples": 1}
     target = folder.parent / "prepared"
-    refused(lambda: prepare_dataset("d", entry, target / "samples.jsonl", target / "c.csv"), "datasets.d")
+    for policy in ("error", "skip"):
+        entry = {"kind": "folder", "path": str(folder), "samples": 1, "on_missing": policy}
+        refused(
+            lambda entry=entry: prepare_dataset("d", entry, target / "samples.jsonl", target / "c.csv"),
+            "samples.jsonl: line 1: image: ",
+        )
     assert not (target / "samples.jsonl").exists()
 
 

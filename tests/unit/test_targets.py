@@ -124,6 +124,51 @@ def test_a_path_is_not_empty_and_has_no_blanks_around_it(path):
         load_config(changed(models={"vlm": {"path": path}}))
 
 
+FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
+VQA = {"kind": "vqav2", "source": "vqa", "samples": 3}
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "entry", "key", "expected"),
+    [
+        *(("models", "vlm", {key: said}, key, "a path, hub:… or world:…")
+          for key in ("path", "vision_tower") for said in ("saelens:foo", "SAELens: foo")),
+        *(("dictionaries", "new", {"source": said, "format": "vlmdiff", "file": "{layer}"}, "source",
+           "a path, hub:… or saelens:…") for said in ("world:foo", "World:vlm")),
+        *(("datasets", "text_train", {"kind": kind, "source": said, "samples": 3}, "source",
+           "a path or hub:…") for kind in ("text", "vsr", "vqav2") for said in ("world:foo", "saelens:foo")),
+        ("datasets", "x", {"kind": "whatsup", "source": "hub:a/b", "samples": 3}, "source",
+         "a folder on this machine"),
+        *(("datasets", "x", {"path": said, "samples": 3}, "path", f"a folder on this machine; {FROM_THE_HUB}")
+          for said in ("hub:a/b", "HUB:a/b", "world:b", "saelens:b")),
+        *(("datasets", "x", VQA | {"kind": kind, key: said}, key, f"a folder on this machine; {FROM_THE_HUB}")
+          for kind, key in (("vqav2", "images"), ("vsr", "images"), ("vsr", "image_cache"))
+          for said in ("hub:c/d", "world:c")),
+    ],
+)  # fmt: skip
+def test_every_key_knows_where_its_source_may_come_from(section, name, entry, key, expected):
+    with pytest.raises(ConfigError) as error:
+        load_config(changed(**{section: {name: entry}}))
+    (line,) = [line for line in str(error.value).splitlines() if "expected a" in line]
+    assert f"{section}.{name}." in line
+    assert f"{key}: found '{entry[key]}', expected {expected}" in line
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "entry"),
+    [
+        ("models", "vlm", {"path": "hub:a/b"}),
+        ("models", "vlm", {"path": "worlds/saelens:foo"}),
+        ("datasets", "x", {"kind": "text", "source": "hub:a/b@main", "samples": 3}),
+        ("datasets", "x", {"path": "hub/a", "samples": 3}),
+        ("dictionaries", "new", {"source": "saelens:r", "format": "saelens", "file": "{layer}"}),
+        ("dictionaries", "new", {"source": "hub:a/b", "format": "vlmdiff", "file": "{layer}"}),
+    ],
+)
+def test_sources_that_a_key_takes_are_taken(section, name, entry):
+    assert load_config(changed(**{section: {name: entry}}))
+
+
 def test_a_file_in_the_place_of_a_data_set_is_named(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "samples.jsonl").write_text("")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
 from vlmdiff.config.base import Count, Section
-from vlmdiff.config.sources import LocalPath, Source, check_path
+from vlmdiff.config.sources import DataSource, LocalPath, check_source
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
+FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
+check_folder = partial(check_source, advice=FROM_THE_HUB)
 
 
 class FolderDataset(Section):
     """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
-    path: LocalPath = Field(description="Folder that holds samples.jsonl and the images that it names.")
+    path: Annotated[str, AfterValidator(check_folder)] = Field(
+        description="Folder that holds samples.jsonl and the images that it names."
+    )
     samples: Count = Field(description="How many samples to use, from the first on.")
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
@@ -26,7 +31,7 @@ class FolderDataset(Section):
 class PreparedDataset(Section):
     """What all public sources share (docs/prepare_dataset.md)."""
 
-    source: Source = Field(description="Local folder or file, or `hub:OWNER/NAME@REVISION`.")
+    source: DataSource = Field(description="Local folder or file, or `hub:OWNER/NAME@REVISION`.")
     split: str = Field("train", description="Split of the source.")
     samples: Count = Field(description="How many samples to use; fewer only if images are skipped.")
     offset: int = Field(
@@ -38,9 +43,9 @@ class PreparedDataset(Section):
 
     @field_validator("images", "image_cache", check_fields=False)
     @classmethod
-    def folders_have_no_braces(cls, value: str | None) -> str | None:
-        """See `check_path`."""
-        return None if value is None else check_path(value)
+    def folders_are_local(cls, value: str | None) -> str | None:
+        """See `check_source`."""
+        return None if value is None else check_folder(value)
 
 
 class VqaDataset(PreparedDataset):
@@ -82,6 +87,7 @@ class WhatsUpDataset(StatementDataset):
     """What's Up: photographs of two objects in controlled relations."""
 
     kind: Literal["whatsup"] = Field(description="What's Up.")
+    source: LocalPath = Field(description="Local folder with the annotations and the images.")
 
 
 class TextDataset(PreparedDataset):

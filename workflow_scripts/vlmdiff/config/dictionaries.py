@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from vlmdiff.config.base import Count, Name, Section, TokenType
 from vlmdiff.config.budgets import Budget
-from vlmdiff.config.sources import RELEASE, Source
+from vlmdiff.config.sources import RELEASE, DictionarySource
 
 
 class DictionaryStage(Budget):
@@ -54,7 +54,7 @@ class DictionaryStage(Budget):
 class PublishedDictionary(Section):
     """A dictionary that others trained, in the place of a training stage (docs/import_dictionary.md)."""
 
-    source: Source = Field(
+    source: DictionarySource = Field(
         description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."
     )
     format: Literal["llama_scope", "gemma_scope", "mmdiff", "saelens", "vlmdiff"] = Field(

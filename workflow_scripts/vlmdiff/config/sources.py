@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -71,12 +72,27 @@ def check_path(path: str) -> str:
     return path
 
 
-def check_source(source: str) -> str:
-    """Refuse a hub source of a wrong form, and what is no path (`check_path`)."""
+def check_source(source: str, *, prefixes: tuple[str, ...] = (), advice: str = "") -> str:
+    """Refuse what comes from elsewhere than it may, a hub source of a wrong form, and what is no path.
+
+    Args:
+        source: what the configuration says.
+        prefixes: how sources may begin that are no paths.
+        advice: what to do instead, if it begins with another one.
+
+    Raises:
+        ValueError: naming the source and what was expected; see also `check_path`.
+    """
+    if source.lower().startswith(tuple(one for one in ELSEWHERE if one not in prefixes)):
+        *others, last = ["a path", *(f"{one}…" for one in prefixes)]
+        expected = f"{', '.join(others)} or {last}" if others else "a folder on this machine"
+        raise ValueError(f"found '{source}', expected {expected}{advice and f'; {advice}'}")
     if is_hub(source):
         HubSource.parse(source)
     return check_path(source)
 
 
-LocalPath = Annotated[str, AfterValidator(check_path)]
-Source = Annotated[str, AfterValidator(check_source)]
+LocalPath = Annotated[str, AfterValidator(check_source)]
+ModelSource = Annotated[str, AfterValidator(partial(check_source, prefixes=(HUB, WORLD)))]
+DictionarySource = Annotated[str, AfterValidator(partial(check_source, prefixes=(HUB, RELEASE)))]
+DataSource = Annotated[str, AfterValidator(partial(check_source, prefixes=(HUB,)))]

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from vlmdiff.config.base import Count, Section
 from vlmdiff.config.defaults import MASSIVE_RATIO, PROMPT_DATE
-from vlmdiff.config.sources import Source
+from vlmdiff.config.sources import ModelSource
 
 Family = Literal["causal_lm", "llava", "llava_original", "paligemma", "qwen_vl", "internvl"]
 
@@ -26,11 +26,11 @@ class ModelConfig(Section):
     """One language model or vision-language model."""
 
     family: Family = Field(description="How to load the model and find its parts (docs/model_families.md).")
-    path: Source = Field(
+    path: ModelSource = Field(
         description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "
         "hub; `world:NAME` a model of the built-in world."
     )
-    vision_tower: Source | None = Field(
+    vision_tower: ModelSource | None = Field(
         None, description="`llava_original`: folder or hub repository of its vision tower."
     )
     text_only: bool = Field(

@@ -21,10 +21,12 @@ class Candidate:
     Attributes:
         values: keys of the sample's line, the image aside.
         picture: where its image comes from; None if it has none.
+        place: file and line of it, where a user wrote them; may be empty.
     """
 
     values: dict[str, Any]
     picture: Picture | None = None
+    place: str = ""
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from vlmdiff.config.datasets import (
 from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.corpus import offer_text
 from vlmdiff.data.images import LocalImage, MissingImageError
-from vlmdiff.data.reading import needed, read_json_lines
+from vlmdiff.data.reading import needed, read_json_lines, within
 from vlmdiff.data.samples import REMEDY, DataError, Sample, make_sample
 from vlmdiff.data.vqa import offer_vqa
 from vlmdiff.data.vsr import offer_vsr
@@ -44,21 +46,28 @@ def offer_folder(entry: FolderDataset) -> Offer:
     file, root = Path(entry.path) / "samples.jsonl", Path(entry.path).resolve()
     if not file.is_file():
         raise DataError(f"{file}: no such file; expected one JSON object a line (docs/formats.md)")
-    lines = read_json_lines(file, REMEDY)
-    return Offer([of_line(line, root, f"{file}: line {i}") for i, line in lines], root, str(entry.path))
+    lines, real = read_json_lines(file, REMEDY), cache(os.path.realpath)
+    rows = [of_line(line, root, f"{file}: line {i}", real) for i, line in lines]
+    return Offer(rows, root, str(entry.path))
 
 
-def of_line(line: Any, root: Path, place: str) -> Candidate:
-    """Make a candidate of a line of samples.jsonl.
+def of_line(line: Any, root: Path, place: str, real: Callable[[str], str] = os.path.realpath) -> Candidate:
+    """Make a candidate of a line of samples.jsonl; `real` as for `within`.
 
     Raises:
-        DataError: it is no JSON object, or its image is no path.
+        DataError: it is no JSON object, or its image is no path, or one that leads out of the folder.
     """
     values = needed(line, (), place, REMEDY)
     image = values.pop("image", None)
     if not isinstance(image, str | None):
         raise DataError(f"{place}: image: found {image!r}, expected a path or null; {REMEDY}")
-    return Candidate(values, None if image is None else LocalImage(root, [image]))
+    if image is None:
+        return Candidate(values, place=place)
+    try:
+        within(root, image, real)
+    except DataError as error:
+        raise DataError(f"{place}: image: {error}; {REMEDY}") from None
+    return Candidate(values, LocalImage(root, [image]), place)
 
 
 OFFERS: tuple[tuple[type, Callable[[Any], Offer]], ...] = (
@@ -82,7 +91,8 @@ def prepare_dataset(
         counts_file: how many samples were asked for, found and kept.
 
     Raises:
-        DataError: the source has too few samples, or images are missing and `on_missing` is `error`.
+        DataError: the source has too few samples, a wrong one, or two of one id; or images are missing, all
+            of them or with `on_missing: error`.
     """
     entry = TypeAdapter(Dataset).validate_python(values)
     offer = next(make for kind, make in OFFERS if isinstance(entry, kind))(entry)
@@ -94,15 +104,18 @@ def prepare_dataset(
         )
     images = Path(samples_file).parent / "images"
     start_images(images, offer.linked)
-    lines, missing = [], []
+    lines, missing, first = [], [], {}
     for candidate, place in progress(placed(wanted, images), "samples", len(wanted)):
+        image = f"images/{place}" if isinstance(place, str) else None
+        sample = checked_sample({**candidate.values, "image": image}, name)
+        if (before := first.setdefault(sample.sample_id, candidate)) is not candidate:
+            raise DataError(f"datasets.{name}: {same_id(sample.sample_id, before, candidate)}")
         if isinstance(place, MissingImageError):
             missing.append(place)
         else:
-            image = None if place is None else f"images/{place}"
-            lines.append(checked_sample({**candidate.values, "image": image}, name))
+            lines.append(sample)
     report_missing(name, missing, len(wanted), entry.on_missing)
-    write_samples(lines, samples_file, name)
+    write_samples(lines, samples_file)
     write_counts(name, entry, offer, (len(wanted), len(lines), len(missing)), counts_file)
 
 
@@ -119,6 +132,13 @@ def checked_sample(values: dict[str, Any], name: str) -> Sample:
             f"datasets.{name}: sample {values.get('sample_id')!r} of the source cannot be used: {error}; "
             "correct the source"
         ) from None
+
+
+def same_id(sample_id: str, before: Candidate, candidate: Candidate) -> str:
+    """Say where two samples share an id, and what to do."""
+    if candidate.place:
+        return f"{candidate.place}: sample_id: '{sample_id}' was used before ({before.place}); make it unique"
+    return f"the source has several samples of one id, '{sample_id}'; choose another split"
 
 
 def placed(
@@ -158,27 +178,23 @@ def report_missing(name: str, missing: Sequence[DataError], wanted: int, policy:
     """Log missing images, or refuse to go on without them.
 
     Raises:
-        DataError: images are missing and the policy is `error`.
+        DataError: images are missing and the policy is `error`, or nothing is left.
     """
     if not missing:
         return
     listed = "\n  ".join([*map(str, missing[:SHOWN]), *(["…"] if len(missing) > SHOWN else [])])
     if policy == "error" or len(missing) == wanted:
+        skip = "set `on_missing: skip` to go on without them"
+        advice = skip if policy == "error" else "correct the folder: `on_missing: skip` would leave no sample"
         raise DataError(
             f"datasets.{name}: {len(missing)} of {wanted} images are missing:\n  {listed}\n"
-            "bring them, or set `on_missing: skip` to go on without them"
+            f"bring them, or {advice}"
         )
     log.warning("%d of %d images are missing and left out:\n  %s", len(missing), wanted, listed)
 
 
-def write_samples(lines: Sequence[Sample], samples_file: str | Path, name: str) -> None:
-    """Write samples.jsonl.
-
-    Raises:
-        DataError: two samples share an id.
-    """
-    if len({line.sample_id for line in lines}) < len(lines):
-        raise DataError(f"datasets.{name}: the source has several samples of one id; choose another split")
+def write_samples(lines: Sequence[Sample], samples_file: str | Path) -> None:
+    """Write samples.jsonl."""
     with replacing(samples_file) as temporary:
         text = (json.dumps(line.model_dump(mode="json"), ensure_ascii=False) for line in lines)
         temporary.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")

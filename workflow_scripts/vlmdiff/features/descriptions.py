@@ -83,7 +83,12 @@ class Cache:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.known: dict[str, Answer] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
+        kept = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+        if not kept.endswith("\n") and kept:
+            # What a crash cut off stays a line of its own.
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in kept.splitlines():
             try:
                 entry = json.loads(line)
                 key, answer = entry["key"], Answer(**entry["answer"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any
 
 from vlmdiff.runtime.text import visible
 
-# Why a whole answer ends, by what endpoints call it in whatever case; most say nothing or `stop`.
+# Why a whole answer ends, by what endpoints call it (`plain`); most say nothing or `stop`.
 WHOLE = re.compile(
-    r"|null|none|(finish_?reason[_.])?"
-    r"(stop|eos|end|(stop|eos|eot|end)_?(token|sequence|turn|of_?turn|of_?text)|completed?|finished?)"
+    r"|null|none|(finish_?reason_)?(stop|end|eos|eot|eom|im_end|s|normal|done|completed?|finished?"
+    r"|(stop|end|eos|eot|eom)_?(id|token|((of_?)?(sequence|turn|text|sentence|message))|string|words?))"
 )
 # Why another one ended, and what a user can do about it; the first that is found in its word counts.
 BROKEN_OFF = MappingProxyType(
@@ -30,16 +31,30 @@ BROKEN_OFF = MappingProxyType(
 NOTHING_SAID = "the model said nothing; ask another labelling.model, or change labelling.template"
 # What servers write where there is no text.
 NO_WORDS = frozenset({"", "none", "null", "nil", "undefined", "nan"})
-# Some servers leave the reasoning in the text: up to its closing tag, or to the end if nothing closes it; or
-# in channels, of which the final one is the answer.
-TAG = r"[<\[◁]{}(?:\w+:)?(?:think|thinking|thoughts?|reasoning)[>\]▷]"
+# What stands before a tag or mark that a text speaks of, and not before one that ends it.
+MENTIONING = r"""[\s"'`“‘«(\[{<>,/|*]"""
+# Some servers leave the reasoning in the text: in tags, of which the first may lack, or to the end if nothing
+# closes it; or in channels, of which the final one is the answer. A closing tag without an opening one counts
+# if it begins or ends a line or is glued to words: texts about tags speak of them between blanks.
+TAG = r"(?:<{0}(?:\w+:)?{1}>|◁{0}{1}▷|(?-i:\[{0}THINK\]))"
+OPEN, CLOSE = (TAG.format(slash, "(?:think|thinking|thoughts?|reasoning)") for slash in ("", "/"))
 REASONING = re.compile(
-    rf"\A(?:.*{TAG.format('/')}|analysis.*assistantfinal)?"
-    rf"\s*(?:(?:{TAG.format('')}|<\|channel\|>\s*(?:analysis|commentary)).*)?",
-    re.DOTALL | re.IGNORECASE,
+    rf"\A(?:\s*{OPEN}.*?{CLOSE})*"
+    rf"(?:.*(?:(?:^[ \t]*|(?<!{MENTIONING})){CLOSE}(?:\s*{CLOSE})*|{CLOSE}(?:(?=\w\w)|[ \t]*\n(?=\s*\S)))"
+    r"|analysis.*assistantfinal)?"
+    rf"\s*(?:(?:{OPEN}|<\|channel\|>\s*(?:analysis|commentary)).*)?",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
 )
 FINAL_CHANNEL = re.compile(
     r"\A.*<\|channel\|>\s*final\b.*?<\|message\|>(.*?)(?:<\|(?:end|return|call|start)\|>.*)?\Z", re.DOTALL
+)
+# Marks of tokenizers that some servers leave at the end: behind a word or sentence, or alone in a line.
+MARK = (
+    r"(?:<\|[^<>|\s]+\|>|<｜[^<>｜]+｜>|</?s>|<(?:pad|[be]os|unk|eo[tdm]|end|end_of_\w+)>"
+    r"|(?-i:\[(?:PAD|[BE]OS|SEP|CLS|UNK|/INST)\]))"
+)
+END_MARKS = re.compile(
+    rf"(?:^|(?<!{MENTIONING})|(?<=[.!?…]\s)){MARK}(?:\s*{MARK})*\s*\Z", re.IGNORECASE | re.MULTILINE
 )
 SHOWN = 200
 
@@ -71,7 +86,7 @@ class Answer:
         Args:
             max_tokens: how long it was allowed to be.
         """
-        reason = self.finish_reason.lower()
+        reason = plain(self.finish_reason)
         if WHOLE.fullmatch(reason):
             if re.sub(r"\W", "", self.text.lower()) not in NO_WORDS:
                 return None
@@ -80,6 +95,11 @@ class Answer:
             why = next(advice for words, advice in BROKEN_OFF.items() if re.search(words, reason))
         said = f"finish_reason is {shown(self.finish_reason)} and the text {shown(self.text)}"
         return f"{said}: {why.format(max_tokens=max_tokens)}"
+
+
+def plain(reason: str) -> str:
+    """Return a reason in the spelling of `WHOLE`, as `eot_id` for `<|EOT_ID|>`; signs alone stay."""
+    return re.sub(r"\W+", "_", reason.lower()).strip("_") or reason.strip()
 
 
 def shown(text: str) -> str:
@@ -155,7 +175,7 @@ def text_parts(content: Any) -> dict[str, list[str]]:
     """Return the texts of a message's content by kind, `text` and `refusal`; reasoning is neither.
 
     Args:
-        content: None, a text, or a list of texts and parts `{"type": …, "text": …}`.
+        content: None, a text, or a list of texts and parts `{"type": …, "text": …}`, by default of type text.
 
     Raises:
         EndpointError: it is something else.
@@ -163,7 +183,7 @@ def text_parts(content: Any) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"text": [], "refusal": []}
     for part in [] if content is None else content if isinstance(content, list) else [content]:
         part = part if isinstance(part, Mapping) else {"type": "text", "text": part}
-        kind = str(part.get("type")).removeprefix("output_")
+        kind = str(part.get("type") or "text").removeprefix("output_")
         said = part.get(kind)
         if kind in found and not isinstance(said, str | None):
             raise EndpointError(f"the answer is not a chat completion; content is {shown(repr(content))}")
@@ -172,13 +192,15 @@ def text_parts(content: Any) -> dict[str, list[str]]:
 
 
 def clean(text: str) -> str:
-    """Return an answer without reasoning in its text, blanks around it and halves of characters."""
-    return (
-        REASONING.sub("", FINAL_CHANNEL.sub(r"\1", text)).encode("utf-8", "replace").decode("utf-8").strip()
-    )
+    """Return an answer without reasoning in its text, marks of its end, blanks and halves of characters."""
+    before, said = None, text.encode("utf-8", "replace").decode("utf-8")
+    while said != before:
+        before, said = said, REASONING.sub("", FINAL_CHANNEL.sub(r"\1", said), count=1).strip()
+        said = END_MARKS.sub("", said).strip()
+    return said
 
 
 def count(usage: Any, name: str) -> int:
     """Return a count of tokens; -1 if the endpoint does not count."""
     value = usage.get(name) if isinstance(usage, Mapping) else None
-    return int(value) if isinstance(value, (int, float)) else -1
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else -1

@@ -20,6 +20,13 @@ RECORD = re.compile(r"^\d{4}-\d\d-\d\d \S+ [A-Z]+ ")
 TRACEBACK = "Traceback (most recent call last):"
 RAISED = re.compile(r"^([A-Za-z_][\w.]*)(: .*)?$")
 ERROR = re.compile(r"^(\w+\.)*\w*(Error|Exception|ExceptionGroup|Interrupt|Exit)(: .*)?$")
+# What stands before each line of one of several processes (`[rank1]: `), and of a group's message.
+BEFORE = re.compile(r"^(?:\[[A-Za-z_]*\d+\]: ?)?(?:  (?:\| )+)?")
+# What follows a message, whose lines go on otherwise.
+OTHER = re.compile(
+    rf"^\s*$|^ *\+-|^.*{re.escape(TRACEBACK)}|{RECORD.pattern}|^\[?[WEIF]\d{{4}} |^Exception ignored"
+    r"|^(?:srun|slurmstepd): |^terminate called|^(?:free|malloc|munmap_chunk)\(\)"
+)
 # How Snakemake names the logs of a job that failed.
 NAMED = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$")
 AGAIN = "then run snakemake again: finished jobs are kept, trainings resume"
@@ -60,17 +67,19 @@ def uncaught(lines: Sequence[str]) -> str | None:
     """Return the exception with which a log ends that the frame of a job did not see; None if with none.
 
     It stands behind the last record, unindented, after a traceback or, as a `SyntaxError` does, alone; in
-    an exception group `|` stands before it.
+    an exception group `|` stands before it. Its message may have several lines.
     """
-    traceback, found = False, None
-    for line in lines:
-        line = re.sub(r"^  (?:\| )+", "", line)
-        if RECORD.match(line):
+    traceback, goes_on, found = False, False, None
+    for line in (BEFORE.sub("", line) for line in lines):
+        goes_on = goes_on and not OTHER.match(line)
+        if goes_on:
+            found = f"{found}\n{line}"
+        elif RECORD.match(line):
             traceback, found = False, None
         elif TRACEBACK in line:
             traceback = True
         elif ERROR.match(line) or (traceback and RAISED.match(line)):
-            traceback, found = False, line
+            traceback, goes_on, found = False, True, line
     return found
 
 
@@ -92,7 +101,7 @@ def explain(log: Path, name: str) -> str | None:
         advice = NEXT["Bus error" if what.startswith("Bus error") else "crash"]
         return f"{name} crashed: {what}{place_of(lines[number:])}. Log: {log}. Next: {advice}{AGAIN}"
     if (exception := uncaught(lines)) is not None:
-        return f"{name} failed: {one_line(exception)}. Log: {log}. Next: {NEXT['failed']}{AGAIN}"
+        return f"{name} failed: {one_line(exception).rstrip('.')}. Log: {log}. Next: {NEXT['failed']}{AGAIN}"
     if not last_said(lines):
         return (
             f"{name} ended before its first word; Snakemake's message above tells why. Log: {log}. Next: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import faulthandler
 import logging
 import os
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlmdiff.runtime.causes import cause
+from vlmdiff.runtime.causes import cause, chain, ran_out
 from vlmdiff.runtime.environment import neutralise
 from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.secrets import RedactingFormatter
@@ -22,6 +21,12 @@ from vlmdiff.runtime.secrets import RedactingFormatter
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Set by the workflow where it tells at the end of a run why jobs failed (`vlmdiff.runtime.failures`).
 TOLD_AT_THE_END = "VLMDIFF_FAILURES_TOLD_AT_THE_END"
+# What a user can do, by what the machine ran out of.
+NEXT_STEPS = {
+    "memory": "give the rule more memory (`resources:` in the config) or lower its batch size",
+    "disk": "free disk space, then run snakemake again: finished jobs are kept",
+    None: "fix the cause, then run snakemake again: finished jobs are kept",
+}
 
 
 def limit_threads(threads: int) -> None:
@@ -72,13 +77,9 @@ def describe(snakemake: Any) -> str:
 
 def next_step(error: BaseException) -> str:
     """Return what a user can do about a failure."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "give the rule more memory (`resources:` in the config) or lower its batch size"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free disk space, then run snakemake again: finished jobs are kept"
     if isinstance(error, KeyboardInterrupt):
         return "run snakemake again: finished jobs are kept, trainings resume"
-    return "fix the cause, then run snakemake again: finished jobs are kept"
+    return NEXT_STEPS[next(filter(None, map(ran_out, chain(error))), None)]
 
 
 def tell_failure(log: logging.Logger, name: str, error: BaseException, log_file: str | None) -> None:
