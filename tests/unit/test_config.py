@@ -233,6 +233,16 @@ def test_a_model_is_what_its_path_names_and_not_what_it_is_called():
     assert snapshots(load_config(values)) == {}
 
 
+@pytest.mark.parametrize("value", [0, 20240726, 1.7e9, "0", "1721952000", True, "today", None, "2024-13-01"])
+def test_a_day_is_no_number(value):
+    with pytest.raises(ConfigError, match=r"models\.vlm\.prompt_date: .*(YEAR-MONTH-DAY|valid date)"):
+        load_config(changed("models.vlm.prompt_date", value))
+    for good in ("2025-03-01", date(2025, 3, 1)):
+        assert load_config(changed("models.vlm.prompt_date", good)).models["vlm"].prompt_date == date(
+            2025, 3, 1
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "measured"),
     [

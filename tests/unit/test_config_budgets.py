@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from tiny_experiment import ROOT
 
+from vlmdiff.config.budgets import Budget
+from vlmdiff.config.defaults import rising_steps
 from vlmdiff.config.load import ConfigError, load_config
 
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -164,6 +167,9 @@ def test_the_shape_of_a_published_dictionary_is_compared():
     [
         ({"warmup": 1.5}, "warmup: found 1.5, expected a fraction below 1 or a whole number of steps below"),
         ({"warmup": 300}, "warmup: found 300, expected a fraction below 1 or a whole number of steps below"),
+        ({"warmup": 0.999}, "warmup: found 0.999, which is all 300 steps, expected a fraction below 1 or"),
+        ({"sparsity_warmup": 0.9999999999}, "sparsity_warmup: found 0.9999999999, which is all 300 steps"),
+        ({"dead_after_tokens": 10**30}, "less than or equal to 4611686018427387904 (found: 1000"),
         ({"warmup": -1}, "greater than or equal to 0"),
         ({"sparsity_warmup": 300}, "sparsity_warmup: found 300"),
         ({"sparsity_warmup": 0.5}, "only JumpReLU has a sparsity penalty"),
@@ -174,3 +180,26 @@ def test_the_shape_of_a_published_dictionary_is_compared():
 def test_bad_budgets_are_explained(keys, words):
     alike = {name: keys for name in DEFAULT["dictionaries"] if DEFAULT["dictionaries"][name]["steps"] == 300}
     assert words in refused(changed(DEFAULT, **alike))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "rising"),
+    [
+        (0.07, 100, 7),
+        (0.05, 60, 3),
+        (0.29, 100, 29),
+        (0.051, 60, 4),
+        (0.05, 1, 1),
+        (59, 60, 59),
+        (0.98, 60, 59),
+    ],
+)
+def test_a_fraction_of_the_steps_is_a_whole_number(warmup, steps, rising):
+    budget = Budget(steps=steps, learning_rate=1e-3, warmup=warmup)
+    assert rising_steps(budget.warmup, steps) == rising
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.999, 60), (60, 60), (0.6, 2), (1, 1)])
+def test_a_training_outlasts_its_warm_up(warmup, steps):
+    with pytest.raises(ValidationError, match=f"warmup: found {warmup}"):
+        Budget(steps=steps, learning_rate=1e-3, warmup=warmup)

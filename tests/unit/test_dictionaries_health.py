@@ -1,6 +1,7 @@
 """A training that has diverged fails, says where and why, and leaves the last good checkpoint."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -139,6 +140,25 @@ def test_a_bad_start_excuses_no_bad_end(first, fault, words):
         task.dictionary.b_dec[3] += spread * fault
     with pytest.raises(TrainingDivergedError, match=rf"step 10 of 10: .*expected at most 2; .*{words}"):
         health.judge_result(task, x)
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "fails"),
+    [(0.467, 1.241, True), (1.0, 1.241, True), (1.05, 1.241, False), (0.467, 0.9, False)],
+)
+def test_a_training_may_not_become_worse_than_the_mean(caplog, first, end, fails):
+    task, x = task_of(10), torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    health = judged(task, [first] * 10)
+    centred = x - x.mean(dim=0)
+    x_hat = x + (end * centred.square().sum() / x.numel()).sqrt()
+    task.dictionary.reconstruct = lambda _: SimpleNamespace(x_hat=x_hat)
+    if fails:
+        words = rf"step 10 of 10: the FVU is 1.241 .*expected at most 1; .*the first step had {first:g}: "
+        with pytest.raises(TrainingDivergedError, match=f"{words}.*diverges; lower learning_rate"):
+            health.judge_result(task, x)
+    else:
+        health.judge_result(task, x)
+        assert ("1.241 after the last step (1.05 at the first)" in caplog.text) == (end > 1)
 
 
 BROKEN = [(name, value) for name in ("W_enc", "b_enc", "W_dec", "b_dec") for value in (math.nan, -math.inf)]

@@ -118,7 +118,7 @@ def test_a_place_that_fits_is_taken(load, layer, config):
         (1, {"hook_name": "model.layers.1.self_attn"}, "not known"),
         (1, {"hook_name": "somewhere in block 1"}, "not known"),
         (1, {"hook_name": POST, "hook_head_index": 3}, "hook_head_index is 3.*one head"),
-        (1, {"hook_name": POST, "hook_layer": 2}, r"hook_layer tells layer 2, expected \[1\]"),
+        (1, {"hook_name": POST, "hook_layer": 2}, "hook_layer tells layer 2, expected 1"),
         (1, {"hook_point_layer": 2}, "hook_point_layer tells layer 2, expected 1"),
         (1, {"hook_name": POST, "metadata": {"hook_name": "model.layers.2"}}, "metadata.hook_name"),
         (1, {"hook_name": "model.layers.1", "hook_name_out": "blocks.1.hook_mlp_out"}, "hook_name_out is"),
@@ -147,6 +147,7 @@ def test_another_or_unknown_place_is_refused(load, tmp_path, layer, config, word
         ("blocks.5.hook_resid_pre", 4),
         ("resid_post_layer_9/trainer_0", 9),
         ("SAE-Res-Qwen3-1.7B-Base-W32K-L0_50/layer3.sae.pt", 3),
+        ("l8_pre", 7),
         ("run_17/final", 5),
     ],
 )
@@ -167,10 +168,11 @@ def test_paths_of_other_places_are_refused(file):
 
 
 def test_a_folder_is_held_against_what_its_files_tell(load):
-    """A folder may count as its hook does: the input of block 12 is the output of block 11."""
-    assert load(11, {"hook_name": "blocks.12.hook_resid_pre"}, "layer_12")["metadata"]["layer"] == 11
-    with pytest.raises(DictionaryError, match=r"path 'layer_11' tells layer 11, expected \[12\]"):
-        load(11, {"hook_name": "blocks.12.hook_resid_pre"}, "layer_11")
+    """A folder may count as its hook does (the input of block 12 is the output of block 11) or as we do."""
+    for file in ("layer_11", "layer_12"):
+        assert load(11, {"hook_name": "blocks.12.hook_resid_pre"}, file)["metadata"]["layer"] == 11
+    with pytest.raises(DictionaryError, match="path 'layer_10' tells layer 10, expected 11, 12"):
+        load(11, {"hook_name": "blocks.12.hook_resid_pre"}, "layer_10")
 
 
 @pytest.mark.parametrize("format", ["gemma_scope", "mmdiff", "llama_scope"])
@@ -228,12 +230,40 @@ def test_repositories_of_other_places_are_refused(tmp_path):
         {"saes": [{"place": {"layer": 1}}]},
         {"trainer": {"layer": 1, "submodule_name": "resid_post_layer_1"}},
         {"cfg": {"hook_head_index": 0}},
+        {"layer": 0, "kind": "transcoder"},
+        {"layer": 0, "architecture": "CrossCoder"},
+        {"layer": 0, "hook_type": "resid_mid"},
+        {"layer": 0, "component": "vision_tower"},
+        {"layer": 0, "io": "in_and_out"},
+        {"layer": 0, "transcode": True},
+        {"layer": 0, "sae": {"is_transcoder": True}},
     ],
     ids=json.dumps,
 )
 def test_every_key_that_tells_another_place_is_read(config):
     with pytest.raises(DictionaryError, match="imported as layer 0"):
         check_place(place_in(config, "cfg.json"), "cfg.json", 0)
+
+
+@pytest.mark.parametrize("number", ["config", "path"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"site": "resid_pre"},
+        {"location": "residual_pre"},
+        {"cfg": {"hookType": "ResidPre"}},
+        {"io": "in"},
+        {"stream": "residual_stream_input"},
+        {"activation_site": "pre"},
+    ],
+    ids=json.dumps,
+)
+def test_layers_may_count_by_their_input(config, number):
+    place = place_in({**config, "layer": 8} if number == "config" else config, "cfg.json")
+    place |= place_in_path("layer_8" if number == "path" else "sae")
+    check_place(place, "cfg.json", 7)
+    with pytest.raises(DictionaryError, match=r"tells layer 8 by its input \(.* is '.*'\), expected 9"):
+        check_place(place, "cfg.json", 8)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +278,9 @@ def test_every_key_that_tells_another_place_is_read(config):
         {"hook_layers": [], "hook_name": None, "hook_point": "", "hook_head_index": None},
         {"module": "model.layers.3", "layer_idx": 3, "cfg": {"hook_name_in": "blocks.4.hook_resid_pre"}},
         {"description": "trained beside the MLP of layers.1", "activation_fn": "relu"},
+        {"layer": 3, "site": "resid_post", "io": "out", "transcode": False, "kind": "topk"},
+        {"layer": 3, "type": "residual", "model_type": "clip_vision_model", "dtype": "float32"},
+        {"layer": 4, "hook_name": "blocks.4.hook_resid_pre", "site": "resid_pre"},
     ],
     ids=json.dumps,
 )
@@ -261,6 +294,9 @@ def test_keys_that_tell_no_place_are_none(config):
         "layers_1", "block_1", "blocks_1", "layer.1", "Layer 1/params.npz", "resid_post_1",
         "sae_l1", "L01", "1/params.npz", "blk.1.pt", "saeLayer1", "attn_only_model/layer1", "gpt2_blocks.1",
         "gemma-L1R-8x", "1", "train_layer_1.pt", "l1/16k", "resid_pre/layer_2", "resid_pre_2",
+        "residual_pre_layer_2.pt", "layer_2_input.pt", "ResidPre/layer_2", "layer_2/pre", "pre_layer_2",
+        "residual_stream_pre/layer_2", "input_block_2", "layer_2_in.pt", "resid_input/layer_2",
+        "residual_pre_2",
     ],
 )  # fmt: skip
 def test_every_spelling_of_a_layer_in_a_path_is_read(file):
@@ -276,6 +312,10 @@ def test_every_spelling_of_a_layer_in_a_path_is_read(file):
         "mlp_out_layer_1.pt", "layer_1_mlp", "layer1_attn_out.pt", "attn-layer_1.pt", "resid_mid_layer_1",
         "text-only_mlp_layer_1.pt", "layer_1/transcoder_width", "layer_1.mlp.sae.pt", "res/layer_1-att",
         "layer_1/attention", "layer_1-hook_z", "mlp-layers.1", "crosscoder/layer_1",
+        "mlps/layer_1.pt", "mlp1_layer_1.pt", "res_mid_layer_1.pt", "layer_1_q_proj.pt", "layer_1_ln2.pt",
+        "vision_tower_layer_1.pt", "feed_forward/layer_1", "FeedForward/layer_1", "hook_q/layer_1",
+        "embed_layer_1", "layer_1_head_3", "L1H3/layer_1", "final_norm/layer_1", "clip_vision/layer_1",
+        "clip-ViT-L/layer_1", "CrossCoder/layer_1", "ResidMid/layer_1", "layer_1_down_proj", "ln_f/layer_1",
     ],
 )  # fmt: skip
 def test_other_parts_beside_the_right_layer_are_refused(file):
@@ -291,7 +331,11 @@ def test_other_parts_beside_the_right_layer_are_refused(file):
         "llava-v1.5-mlp2x-336px/layer_3", "mlp_projector/layer_3", "no_attention_sinks/layer_3",
         "block_size/3", "gelu-2l/layer_3", "sae_l1_8e-05/3", "topk_text_only/text-only_layer_3.pt",
         "1/layer_3/0", "width_16k", "average_l0_40", "l1_0.1", "smlp_7b/layer_3",
-        "flash_attention/layer_3", "layer_3.pth",
+        "flash_attention/layer_3", "layer_3.pth", "gemma_2b_blocks.3.hook_resid_post_16384_anthropic_fast_lr",
+        "blocks.3.hook_resid_post__trainer_0", "blocks.4.hook_resid_pre_16k", "llava_mlp2_projector/layer_3",
+        "layer_3/pre-trained", "layer_3/in_distribution", "layer_3_pretrained", "inputs/layer_3",
+        "top_k_projected/layer_3",
+        "layer_3/input_scale_1", "vision-language/layer_3", "residual/layer_3", "res/layer_3_init",
     ],
 )  # fmt: skip
 def test_what_tells_no_other_place_in_a_path_is_taken(file):

@@ -23,4 +23,5 @@ class Section(BaseModel):
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Percentage = Annotated[float, Field(gt=0.0, lt=100.0)]
-Count = Annotated[int, Field(ge=1)]
+# Counts become 64-bit integers, and sums of them must too.
+Count = Annotated[int, Field(ge=1, le=2**62)]

@@ -67,9 +67,12 @@ class Budget(Section):
         """Refuse a warm-up that is no number of steps, or that the training does not outlast."""
         for name in ("warmup", "sparsity_warmup"):
             value = getattr(self, name)
-            if value >= 1 and (value != int(value) or value >= self.steps):
+            rising = rising_steps(value, self.steps)
+            # A training of one step has its default warm-up in that step.
+            if value >= 1 and value != rising or rising >= self.steps and (value >= 1 or self.steps > 1):
+                found = f"{value:.12g}" + (f", which is all {self.steps} steps" if value < 1 else "")
                 raise ValueError(
-                    f"{name}: found {value:g}, expected a fraction below 1 or a whole number of steps below "
+                    f"{name}: found {found}, expected a fraction below 1 or a whole number of steps below "
                     f"steps = {self.steps}"
                 )
         return self

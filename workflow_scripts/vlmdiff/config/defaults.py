@@ -26,7 +26,8 @@ def rising_steps(warmup: float, steps: int) -> int:
         warmup: below 1 a fraction of all steps, which is rounded up; from 1 on a number of steps.
         steps: of the whole training.
     """
-    return math.ceil(warmup * steps) if warmup < 1 else round(warmup)
+    # Rounded before, because 0.07 * 100 is 7.000000000000001.
+    return math.ceil(round(warmup * steps, 6)) if warmup < 1 else round(warmup)
 
 
 def decided(values: Mapping[str, Any], warm: bool) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -59,6 +60,14 @@ class ModelConfig(Section):
     planned: PlannedSize | None = Field(
         None, description="Sizes that storage is planned with; left out: read from a local checkpoint."
     )
+
+    @field_validator("prompt_date", mode="before")
+    @classmethod
+    def written_as_a_day(cls, value: Any) -> Any:
+        """Refuse numbers, which would be seconds since 1970, also as text."""
+        if not isinstance(value, date) and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
+            raise ValueError("expected a day as YEAR-MONTH-DAY, such as 2024-07-26")
+        return value
 
 
 class ExtractionConfig(Section):

@@ -3,7 +3,7 @@
 The mean of the tokens reaches a fraction of variance unexplained (FVU) of 1. Tokens of the data in the places
 of others, drawn at random, reach 2 on average: whoever is beyond that has lost the data. A training may start
 there (a warm start in other data) and may pass through (a bad first step), but may not end there: the FVU of
-the start excuses steps on the way, never the result.
+the start excuses steps on the way, never the result. Whoever starts at or below 1 may not end above it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from vlmdiff.dictionaries.task import DictionaryTask
 from vlmdiff.dictionaries.together import fraction_of_all
 
 log = logging.getLogger(__name__)
-ANOTHER_TOKEN = 2.0  # FVU of a random token of the data in the place of each
+# FVU of the mean of the tokens, and of a random token of the data, in the place of each.
+MEAN_TOKEN, ANOTHER_TOKEN = 1.0, 2.0
 # So many steps on end, and at least so large a part of the training, may be beyond the limit.
 PATIENCE_STEPS, PATIENCE_SHARE = 100, 0.1
 
@@ -105,19 +106,22 @@ class Health(pl.Callback):
         """Judge the dictionary after the last update, on the last batch, wherever it started.
 
         Raises:
-            TrainingDivergedError: it is worse than a random token in the place of each.
+            TrainingDivergedError: it is worse than a random token in the place of each, or than the mean
+                although it was not at first.
         """
         x = batch * task.input_scale
         fvu = float(fraction_of_all(x, task.dictionary.reconstruct(x).x_hat))
-        if not fvu <= ANOTHER_TOKEN:
+        limit = MEAN_TOKEN if self.first <= MEAN_TOKEN else ANOTHER_TOKEN
+        if not fvu <= limit:
             raise TrainingDivergedError(
                 f"{self.place(task, task.recipe.steps)}: the FVU is {fvu:.6g} after the last update, "
-                f"expected at most {ANOTHER_TOKEN:g}; {self.verdict(task)}"
+                f"expected at most {limit:g}; {self.verdict(task)}"
             )
-        if fvu > 1:
+        if fvu > MEAN_TOKEN:
             log.warning(
-                "layer %d: the FVU is %.4g after the last step, and the mean of the tokens alone reaches 1; "
-                "train longer, or check that the dictionary fits the data", self.layer, fvu,
+                "layer %d: the FVU is %.4g after the last step (%.4g at the first), and the mean of the "
+                "tokens alone reaches 1; train longer, or check that the dictionary fits the data",
+                self.layer, fvu, self.first,
             )  # fmt: skip
 
     def place(self, task: DictionaryTask, step: int) -> str:

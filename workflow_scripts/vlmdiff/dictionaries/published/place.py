@@ -37,32 +37,52 @@ NUMBER_KEY = re.compile(
     r"(?:layer|block)(?P<many>s?)(?:_(?:in|out|input|output|idx|index|indices|ids?|no|number))*"
 )
 HEAD_KEY = re.compile(r"(?:hook_(?:point_)?)?head_(?:index|idx)(?:_out)?")
-PART_KEY = re.compile(r"hook|module|location|site|component|target|stream|act_name|sae_type")
+PART_KEY = re.compile(
+    r"hook|module|location|site|component|target|stream|act_name"
+    r"|(?:^|(?<!model)_)(?:part|place|point|position|type|kind|io|act(?:ivations?)?|arch(?:itecture)?)$"
+)
+TRANSCODER_KEY = re.compile(r"(?:trans|cross)code")
 # What these tell is no place of the dictionary: files, data and the model as a whole.
 OTHER_KEY = re.compile(r"path|dir|folder|file|url|data|checkpoint|tokeni[sz]er|model_name|run_name|project")
 
-# Spellings in paths and in values of any key.
+# Spellings in paths and in values of any key. Behind `hook_resid_post_` stands what concerns the training.
 DOTTED = re.compile(
-    r"(?<![A-Za-z0-9])(?:[A-Za-z_]\w*\.)*(?:blocks|layers|h)[.\[]\d+\]?(?:\.\w+(?:\[\d+\])?)*"
+    r"(?<![A-Za-z0-9])(?:[A-Za-z_]\w*\.)*(?:blocks|layers|h)[.\[]\d+\]?"
+    r"(?:\.hook_resid_(?:post|pre)(?=[_.])|(?:\.\w+(?:\[\d+\])?)*)"
 )
 MODULE = re.compile(rf"{DOTTED.pattern}|(?:resid|mlp|attn?)\w*_layer_\d+")
 LAYER = re.compile(
     r"(?:(?<![A-Za-z0-9])(?<!^n[_-])(?<![^A-Za-z]n[_-])(?<!num[_-])(?i:layers?|blocks?|blk)"
     r"|(?<=[a-z])(?:Layer|Block))[-_. =]{0,2}(\d+)(?![\d]|[kKmMbBxX](?![A-Za-z]))"
-    r"|(?i:resid_(?:post|pre)_)(\d+)(?![A-Za-z0-9])"
+    r"|(?i:res(?:id(?:ual)?)?_(?:post|pre)_)(\d+)(?![A-Za-z0-9])"
     r"|(?<![A-Za-z0-9])[Ll](\d+)(?:R|r|M|m|A|a|TC|tc)(?![A-Za-z])"
 )
 # Read only where nothing clearer is there. L0, L1 and L2 are norms, unless they end a part of the path.
 UNCLEAR = re.compile(r"^(\d{1,3})$|(?<![A-Za-z0-9])[Ll](?:([0-2])$|([3-9]|\d\d+)(?![A-Za-z0-9]))")
+# The next two search words in snake case: `ResidPre` is `Resid_Pre`.
 OTHER = re.compile(
-    r"(?<![A-Za-z])(?<!flash[_-])(?:mlp|ffn|att(?:n|ention)?)(?:_?out)?"
-    r"(?![A-Za-z0-9]|[_-](?:projector|adapter|connector|sinks?|mask|only))"
-    r"|(?<![A-Za-z])(?:(?:trans|cross)coders?|clt|resid[_-]mid|hook[_-]z)(?![A-Za-z0-9])"
-    r"|^(?:hook_)?embed(?:dings?)?$"
-    r"|(?<![A-Za-z0-9])L(?:\d+|X)(?:M|A|TC)(?![A-Za-z])",
-    re.IGNORECASE,
+    r"""(?<![a-z])(?:
+        (?<!flash[_-])(?:mlp|ffn|feed[_-]?forward|att(?:n|ention)?)[s\d]?(?:_?out)?
+            (?![a-z0-9]|[_-](?:projector|adapter|connector|sinks?|mask|only))
+        | (?: (?:trans|cross)[_-]?code(?:rs?)? | clt
+            | res(?:id(?:ual)?)?(?:[_-]stream)?[_.-]?mid(?:dle)?
+            | hook[_-](?:[qkvz]|pattern|result|normalized) | (?:[qkvoc]|qkv|out|up|down|gate)_proj
+            | ln[_-]?(?:[12f]|final) | final[_-]?(?:layer|rms)?[_-]?norm | input_layernorm
+            | vi(?:sion|sual)[_-](?:tower|model|encoder) | clip[_-]vision | vi_?t | head[_-]?\d+
+        )(?![a-z])
+        | (?<!\d)l(?:\d+|x)(?:m|a|tc|h\d+)(?![a-z])
+    ) | ^(?:hook_)?embed(?:dings?)?(?:$|[_-]layer) | ^in_(?:and_|to_)?out$""",
+    re.IGNORECASE | re.VERBOSE,
 )
-BEFORE_BLOCK = re.compile(r"(?<![A-Za-z])resid[_-]pre(?![A-Za-z])", re.IGNORECASE)
+BEFORE_BLOCK = re.compile(
+    r"""(?<![a-z])(?:
+        res(?:id(?:ual)?)?(?:[_-]stream)?[_-]?(?:pre|in(?:put)?)(?![a-z])
+        | (?:layers?|blocks?|blk|l)[-_.\ ]?\d+[-_./](?:pre|inputs?|in(?![_-][a-z]))
+            (?![a-z]|[_-](?:train|bias|relu|act|enc|scale))
+        | (?:pre|before|inputs?)[-_.]?(?:layer|block)[-_.\ ]?\d
+    ) | ^(?:pre|in|inputs?)$""",
+    re.IGNORECASE | re.VERBOSE,
+)
 SUFFIX = re.compile(r"(?:\.sae)?\.(?:pth?|npz|safetensors|bin)$")
 
 
@@ -75,12 +95,14 @@ class Place:
     Attributes:
         names: hook points or modules.
         numbers: layers without a name; where there is a name, the number in it.
+        before: what tells that layers without a name count by their input.
         heads: heads of attention.
         other: what names another part of a block.
     """
 
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     numbers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    before: dict[str, str] = field(default_factory=dict)
     heads: dict[str, Any] = field(default_factory=dict)
     other: dict[str, str] = field(default_factory=dict)
 
@@ -89,6 +111,7 @@ class Place:
         return Place(
             self.names | more.names,
             self.numbers | more.numbers,
+            self.before | more.before,
             self.heads | more.heads,
             self.other | more.other,
         )
@@ -105,6 +128,11 @@ def block_after(name: str) -> int | None:
     if match := BEFORE.fullmatch(name):
         return int(next(filter(None, match.groups()))) - 1
     return None
+
+
+def snake(text: str) -> str:
+    """Return `ResidPre` as `Resid_Pre`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text)
 
 
 def leaves(config: Mapping[Any, Any]) -> Iterator[tuple[str, str, list[Any], bool]]:
@@ -125,8 +153,7 @@ def leaves(config: Mapping[Any, Any]) -> Iterator[tuple[str, str, list[Any], boo
                     todo.append((f"{whole}.", inner))
             plain = [one for one in values if isinstance(one, str | int | float) and one != ""]
             if plain:
-                snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).replace("-", "_").lower()
-                yield whole, snake, plain, listed
+                yield whole, snake(str(key)).replace("-", "_").lower(), plain, listed
 
 
 def place_in(config: Mapping[Any, Any], path: Any) -> Place:
@@ -148,8 +175,12 @@ def place_in(config: Mapping[Any, Any], path: Any) -> Place:
         elif match := NUMBER_KEY.fullmatch(key):
             if not match["many"] or listed or "hook" in key:
                 found |= Place(numbers={whole: checked(values, int, whole, path)})
-        elif PART_KEY.search(key) and (parts := [one for one in texts if OTHER.search(one)]):
-            found |= Place(other={whole: parts[0]})
+        elif PART_KEY.search(key):
+            for kind, pattern in (("before", BEFORE_BLOCK), ("other", OTHER)):
+                if parts := [one for one in texts if pattern.search(snake(one))]:
+                    found |= Place(**{kind: {whole: parts[0]}})
+        elif TRANSCODER_KEY.search(key) and values[0] in (True, "true", "True"):
+            found |= Place(other={whole: key})
     return found
 
 
@@ -178,7 +209,7 @@ def place_in_path(path: str, unclear: bool = True, above: str = "") -> Place:
     """
     found, parts = Place(), PurePosixPath(path).parts
     stems = [SUFFIX.sub("", part) for part in parts]
-    kind = "names" if BEFORE_BLOCK.search(f"{above}/{path}") else "numbers"
+    kind = "names" if BEFORE_BLOCK.search(snake(f"{above}/{path}")) else "numbers"
     told = {"names": "resid_pre_layer_{}".format, "numbers": int}[kind]
     for number, stem in enumerate(stems, 1):
         key = f"the path '{PurePosixPath(*parts[:number])}'"
@@ -186,7 +217,7 @@ def place_in_path(path: str, unclear: bool = True, above: str = "") -> Place:
             found |= Place(names={key: (match[0],)})
         elif layers := numbers_in(LAYER, stem):
             found |= Place(**{kind: {key: tuple(map(told, layers))}})
-        if OTHER.search(stem):
+        if OTHER.search(snake(stem)):
             found |= Place(other={key: stem})
     layers = [layer for stem in stems for layer in numbers_in(UNCLEAR, stem)]
     if unclear and layers and not found.tells_layer():
@@ -229,10 +260,13 @@ def problems(place: Place, layer: int) -> Iterator[str]:
         numbered |= {int(number) for name in fitting for number in re.findall(r"\d+", name)[:1]}
         if not fitting:
             yield another_place(key, names[0], layer)
+    # A bare number is that of the hook or, where this is told, that of the layer.
+    allowed = numbered | {layer} if numbered else {layer + bool(place.before)}
+    by = "".join(f" by its input ({key} is '{one}')" for key, one in list(place.before.items())[:1])
     for key, numbers in place.numbers.items():
-        if not set(numbers) & (numbered or {layer}):
-            told = ", ".join(map(str, numbers))
-            yield f"{key} tells layer {told}, expected {sorted(numbered) if numbered else layer}"
+        if not set(numbers) & allowed:
+            told, expected = (", ".join(map(str, some)) for some in (numbers, sorted(allowed)))
+            yield f"{key} tells layer {told}{by}, expected {expected}"
     for key, part in place.other.items():
         yield f"{key} names another part of a block ('{part}'), not the residual stream after it"
 
