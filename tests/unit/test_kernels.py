@@ -382,20 +382,26 @@ x = torch.randint(-3, 4, (200, 80)).float()
 fraction_unexplained(x, dictionary.reconstruct(x).x_hat).backward()
 adam.step()
 weights = [one.detach().contiguous().numpy().tobytes() for one in dictionary.parameters()]
-print(THREADED, hashlib.sha256(b"".join(weights)).hexdigest())
+print(THREADED, hashlib.sha256(b"".join(weights)).hexdigest(), torch.get_num_threads())
 """
 
 
 def test_one_thread_and_several_give_the_same_bits():
     results = {}
     for threads in ("1", "2"):
-        environment = os.environ | {"NUMBA_NUM_THREADS": threads, "PYTHONPATH": str(LIBRARY)}
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "NUMBA_NUM_THREADS": threads,
+            "PYTHONPATH": str(LIBRARY),
+        }
         run = subprocess.run(
             [sys.executable, "-c", STEPS], env=environment, capture_output=True, text=True, check=True
         )
         results[threads] = run.stdout.split()
     assert [results[threads][0] for threads in ("1", "2")] == ["False", "True"]
     assert results["1"][1] == results["2"][1]
+    # Starting numba's threads leaves torch its own number.
+    assert [results[threads][2] for threads in ("1", "2")] == ["1", "1"]
 
 
 def test_threads_change_no_bit():

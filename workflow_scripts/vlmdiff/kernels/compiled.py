@@ -84,14 +84,21 @@ def parallel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def torch_threads() -> Iterator[None]:
-    """Run compiled loops in as many threads as torch has."""
+    """Run compiled loops in as many threads as torch has, and leave torch as many.
+
+    Numba's threads are OpenMP's, and starting them, at the first call, sets the number for torch too. In the
+    middle of a training that would change the last bits of whatever torch computes from then on.
+    """
     if not THREADED:
         yield
         return
     import torch
 
+    wanted = torch.get_num_threads()
     before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != wanted:
+        torch.set_num_threads(wanted)
+    numba.set_num_threads(min(wanted, numba.config.NUMBA_NUM_THREADS))
     try:
         yield
     finally:
