@@ -78,8 +78,6 @@ def train_dictionary(
         TrainingStoppedError: the process got SIGTERM; its state is saved.
     """
     folder, work, recipe = Path(folder), Path(checkpoints), Recipe.from_params(architecture, stage, initial)
-    # For the start too, so that a training has the same bits whatever this process trained before.
-    torch.set_flush_denormal(True)
     rank = cluster_environment(recipe.devices, recipe.nodes).global_rank()
     store = opened(activations, layer, Share(rank, recipe.processes))
     dictionary, scale = start(store, recipe, initial, derive_seed(seed, "start"), scale_file)
@@ -127,6 +125,7 @@ def fit(
         TrainingStoppedError: the process got SIGTERM.
     """
     recipe = task.recipe
+    torch.set_flush_denormal(True)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for package in ("pytorch_lightning", "lightning_fabric"):
