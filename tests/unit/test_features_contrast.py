@@ -114,6 +114,8 @@ def test_unknown_and_empty_groups_are_explained():
     assert SampleSet.of({"dataset": "vsr", "groups": ["above"], "without": []}).choose(known) == {"above"}
     with pytest.raises(SampleSetError, match=r"'vsr' has no group \['beside'\]; it has \['above', 'below'\]"):
         SampleSet("vsr", ("beside",)).choose(known)
+    with pytest.raises(SampleSetError, match=r"'vsr' has no group \['near'\]"):
+        SampleSet("vsr", None, ("near",)).choose(known)
     with pytest.raises(SampleSetError, match="no group of data set 'vsr' is left"):
         SampleSet("vsr", ("above",), ("above",)).choose(known)
 

@@ -13,7 +13,7 @@ from feature_tables import write
 from scipy.stats import fisher_exact
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.data.samples import load_samples
+from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.extraction.blocks import extract_block
@@ -109,6 +109,16 @@ def test_rare_and_common_traits_are_left_out(tiny_dataset):
     assert len(names)
     assert (counts >= 10).all()
     assert (counts <= len(samples) - 10).all()
+
+
+def test_a_trait_is_kept_if_ten_have_it_and_ten_lack_it():
+    def sample(number: int) -> Sample:
+        extra = {"few": number < 9, "some": number < 10, "most": number < 20, "nearly": number < 21}
+        return Sample(sample_id=str(number), prompt="p", group="g", **extra)
+
+    names, has = trait_matrix([sample(number) for number in range(30)])
+    assert names == ["most=False", "most=True", "some=False", "some=True"]
+    assert has.sum(0).tolist() == [10, 20, 20, 10]
 
 
 def evidence_of(effects: dict[str, tuple[float, float]]) -> pd.DataFrame:

@@ -7,12 +7,21 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
 from feature_tables import write
 
-from vlmdiff.features.descriptions import Cache, Request, announce, describe_features
+from vlmdiff.features.descriptions import (
+    Cache,
+    Request,
+    announce,
+    describe_features,
+    digest,
+    evidence_text,
+)
 from vlmdiff.hub.answers import EndpointError, clean, read_answer
 from vlmdiff.hub.completions import Endpoint
 from vlmdiff.tables.io import read_table
@@ -422,3 +431,29 @@ def test_redirects_are_not_followed(server):
     with pytest.raises(EndpointError, match="status 307"):
         Endpoint(url(server), KEY, 5.0, 0, 0.0).ask("m", "hello", 0.0, 5)
     assert len(server.requests) == 1
+
+
+HOW = Request("http://here/v1", "m", 0.0, 100, "{evidence}", None, 1.0, 1, 0.0, 2.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"base_url": "http://there/v1"}, {"model": "n"}, {"temperature": 0.7}, {"max_tokens": 99}]
+)
+def test_another_request_has_another_answer(change):
+    assert digest("p", HOW) == digest("p", replace(HOW, timeout_s=9.0, price_input=None))
+    assert digest("p", HOW) != digest("q", HOW)
+    assert digest("p", HOW) != digest("p", replace(HOW, **change))
+
+
+def test_prompts_and_answers_have_their_prices():
+    # A million tokens of prompts at 2, and as many of answers at 8.
+    said = announce(["x" * 400] * 10_000, HOW)
+    assert "10000 calls" in said and "about 1000000 tokens of prompts" in said
+    assert said.endswith("at most 1000000 of answers: at most about 10.00 at the configured prices")
+
+
+def test_evidence_is_written_by_rank():
+    rows = [("word", 1, "b", 0.2), ("trait", 0, "c", 0.5), ("word", 0, "a", 0.7)]
+    lines = evidence_text(pd.DataFrame(rows, columns=["kind", "rank", "what", "effect"])).splitlines()
+    assert lines[0].endswith(": 'a' (0.70), 'b' (0.20).") and lines[1].endswith(": 'c' (0.50).")
+    assert [line.endswith(": none.") for line in lines] == [False, False, True, True]

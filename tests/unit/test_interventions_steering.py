@@ -8,7 +8,7 @@ import torch
 from causal_files import filled, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
-from vlmdiff.activations.tokens import IMAGE, TEXT
+from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.ranking import rank_features
@@ -24,6 +24,7 @@ from vlmdiff.interventions.steering import (
     random_directions,
     steered_tokens,
 )
+from vlmdiff.models.batch import Batch
 from vlmdiff.models.positions import text_after_image
 from vlmdiff.tables.causal import RANKING, STEERING
 from vlmdiff.tables.io import read_table, write_table
@@ -67,6 +68,14 @@ def test_without_an_image_all_text_is_steered(evaluation):
     assert found[0].tolist() == text_after_image(batch)[0].tolist()
     assert found[1].tolist() == (batch.token_type[1] == TEXT).tolist()
     assert found[1].any()
+
+
+def test_text_before_an_image_is_not_steered():
+    kinds = torch.tensor([[BOS, TEXT, IMAGE, TEXT], [BOS, TEXT, TEXT, PADDING]], dtype=torch.uint8)
+    ids, last = torch.zeros(2, 4, dtype=torch.int64), torch.tensor([3, 2])
+    batch = Batch(ids, (kinds != PADDING).long(), kinds, last, torch.zeros(2, dtype=torch.int64))
+    expected = [[False, False, False, True], [False, True, True, False]]
+    assert steered_tokens(batch).tolist() == expected
 
 
 def test_the_vector_points_from_wrong_to_right():
