@@ -112,8 +112,8 @@ class Bench:
             return place in names if place else bool(names)
 
         chosen = {name: note for name, note in tests.items() if near(note)}
-        # Compiled loops, fields of settings and child processes are not seen.
-        if not chosen or "kernels" in mutation.file.parts:
+        # Compiled loops, constants that others took, fields of settings and child processes are not seen.
+        if not chosen or place is None or "kernels" in mutation.file.parts:
             chosen |= {name: note for name, note in tests.items() if name not in chosen}
         # A test that calls little besides is likely to be about the function, and quick.
         return sorted(chosen.items(), key=lambda item: (len(item[1]["called"]), item[1]["seconds"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import tiny_qwen_vl
 from damage import refused
 from transformers.utils import chat_template_utils
 
+from vlmdiff.models.chat import ChatFormat
 from vlmdiff.models.errors import SubjectError
+from vlmdiff.models.fingerprint import with_prompts
 from vlmdiff.models.registry import load_subject
 
 QUESTION = "Where is the dog?"
@@ -175,6 +178,15 @@ def test_the_config_sets_the_day_and_the_fingerprint_records_it(dated, monkeypat
     assert text == f"Today is 01 Mar 2025, Saturday 00:00. {QUESTION}"
     assert on(monkeypatch, now, dated, prompt_date="2025-03-01") == (text, fingerprint)
     assert on(monkeypatch, now, dated, prompt_date="2025-03-02")[1] != fingerprint
+
+
+def test_fingerprints_see_all_that_writes_a_conversation():
+    usual = ChatFormat("m", "{{ messages }}")
+    assert with_prompts("f", usual) == with_prompts("f", replace(usual, model="n", day=date(2000, 1, 1)))
+    clock = replace(usual, template="{{ strftime_now('%d') }}")
+    others = [usual, replace(usual, template="{{ text }}"), replace(usual, wanted=False), clock,
+              replace(clock, day=date(2000, 1, 1))]  # fmt: skip
+    assert len({with_prompts(name, one) for name in "fg" for one in others}) == 2 * len(others)
 
 
 def test_a_template_without_a_clock_has_one_fingerprint(tmp_path, monkeypatch):

@@ -61,6 +61,16 @@ def test_a_placeholder_of_an_image_is_no_word(subject, batch, monkeypatch):
     assert [len(row) - len(prompt) for row, prompt in zip(longer, rows_of(batch))] == [0, 2]
 
 
+def test_who_has_finished_says_no_more(subject, batch, monkeypatch):
+    """The first sample stops at once, and would speak again at the next step."""
+    red, blue = (subject.tokenizer.convert_tokens_to_ids(word) for word in ("red", "blue"))
+    spoken = iter([[blue, red], [red, red], [red, red]])
+    logits = lambda _: torch.nn.functional.one_hot(torch.tensor(next(spoken)), len(subject.tokenizer)).float()  # noqa: E731
+    monkeypatch.setattr(subject, "final_logits", logits)
+    longer = rows_of(describe(subject, batch, 3, {blue}))
+    assert [row[len(before) :] for row, before in zip(longer, rows_of(batch))] == [[], [red] * 3]
+
+
 def test_own_words_are_text_tokens(subject, batch):
     longer = describe(subject, batch, 3, ())
     added = longer.last - batch.last
@@ -71,3 +81,14 @@ def test_own_words_are_text_tokens(subject, batch):
 def test_tokens_of_words_ignore_case_and_blanks(subject):
     vocabulary = subject.tokenizer.get_vocab()
     assert tokens_of_words(subject.tokenizer, ["LEFT", "no such word"]) == {vocabulary["left"]}
+
+
+def test_words_are_found_with_blanks_around_them_and_in_any_case():
+    class Tokenizer:
+        def get_vocab(self):
+            return {"_left": 1, "Left": 2, "left": 3, "lefty": 4, "LEFT_": 5, "right": 6}
+
+        def convert_tokens_to_string(self, tokens):
+            return "".join(tokens).replace("_", " ")
+
+    assert tokens_of_words(Tokenizer(), ["Left"]) == {1, 2, 3, 5}

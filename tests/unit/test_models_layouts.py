@@ -210,6 +210,16 @@ def test_a_block_that_adds_something_else_is_refused(tmp_path):
         verified(subject, batch)
 
 
+@pytest.mark.parametrize("block", [0, 1])
+def test_one_block_that_adds_something_else_is_enough(tmp_path, block):
+    subject = load(build(tmp_path, *CASES["mistral"][:2]))
+    batch = subject.prepare(PROMPTS, [None, None], as_chat=False)
+    assert verified(subject, batch).writers == subject.layout.writers
+    double = lambda _module, _given, out: tuple(2 * one for one in out) if isinstance(out, tuple) else 2 * out  # noqa: E731
+    with subject.blocks[block].register_forward_hook(double), pytest.raises(LayoutError):
+        verified(subject, batch)
+
+
 def test_a_head_that_does_something_else_is_refused(tmp_path):
     subject = load(build(tmp_path, *CASES["cohere"][:2]))
     subject.model.config.logit_scale = None

@@ -216,3 +216,11 @@ def test_what_the_tower_sees_of_a_picture(subject):
         assert subject.view_of((60, 40)) == pytest.approx((1 / 6, 0.0, 5 / 6, 1.0))
     finally:
         subject.pads = True
+
+
+@pytest.mark.parametrize("aspect", ["square", None])
+def test_pictures_are_padded_only_where_the_checkpoint_says_so(folders, tmp_path, aspect):
+    other = shutil.copytree(folders[0], tmp_path / "vlm")
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(values | {"image_aspect_ratio": aspect}))
+    assert load(folders).pads and not load((other, folders[1])).pads

@@ -12,7 +12,7 @@ from feature_tables import table, write
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.summary import confidence
-from vlmdiff.summary.causal import Intervention, interventions
+from vlmdiff.summary.causal import Intervention, claim_sets, interventions
 from vlmdiff.summary.comparisons import ComparisonFiles, summarise_comparisons
 from vlmdiff.summary.criteria import Comparison, Effect, at_chance, compare, effect
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads, strongest
@@ -113,7 +113,23 @@ def test_the_clearest_effect_fails_least_then_lowers_the_margin_most():
     assert strongest(found.items())[0] == "both, deeper"
     del found["both, deeper"], found["both"]
     assert strongest(found.items())[0] == "accuracy alone"
+    # Two criteria fail in the margin alone, against one in accuracy.
+    overlapping = replace(GOOD, control=Effect(-2.9, -3.0, -2.8), random=(-5.0,) * 20)
+    assert len(bad.failures()) < len(overlapping.failures())
+    found = {"margin": Intervention(2, "e", GOOD, overlapping), "accuracy": Intervention(2, "f", bad, GOOD)}
+    assert strongest(found.items())[0] == "accuracy"
     assert strongest([]) is None
+
+
+def test_a_set_is_claimed_by_accuracy_and_the_margin_is_told_beside_it():
+    bad = replace(GOOD, control=Effect(-2.9, -3.0, -2.8))
+    section = Section("Effects")
+    claim_sets(section, [("top 2", Intervention(2, "a", GOOD, bad))], "space", "Sets:")
+    assert section.failed == []
+    claim_sets(section, [("top 3", Intervention(3, "b", bad, GOOD))], "space", "Sets:")
+    assert len(section.failed) == 1
+    assert section.failed[0].startswith("space, top 3: not specific (control not spared")
+    assert section.failed[0].endswith("; specific by margin.")
 
 
 def test_findings_are_those_of_the_rule_of_sets_and_of_whole_models():

@@ -146,6 +146,7 @@ def test_precision_and_recall(tmp_path):
         (2, 1): (False, False, True, 0.5, True, True, True),
         (2, 2): (False, False, True, 0.9, False, True, True),
         (2, 3): (False, False, True, 0.4, False, False, None),
+        (2, 4): (False, False, True, 0.9, False, True, True),
     }
     keys = [{"layer": layer, "feature": feature} for layer, feature in rows]
     said = [
@@ -166,7 +167,7 @@ def test_precision_and_recall(tmp_path):
     found = read_table(tmp_path / "q.csv", RULE_QUALITY)
     best = found[(found["layer"] == -1) & (found["definition"] == "best match")].set_index("rule")
     assert best["selected"].to_dict() == {
-        "live": 8, "visual": 6, "adapted": 5, "contrast": 6, "contrast_visual": 5, "contrast_lexical": 3,
+        "live": 9, "visual": 7, "adapted": 5, "contrast": 7, "contrast_visual": 6, "contrast_lexical": 4,
         "contrast_adapted": 4, "full": 3,
     }  # fmt: skip
     assert best.loc["full", ["hits", "precision"]].tolist() == [1, 1 / 3]
@@ -249,6 +250,7 @@ def test_a_feature_that_tells_a_word_best_is_not_spatial_though_a_place_matches(
     assert not frame.loc[2, ["live", "matches", "spatial_match"]].any()
     # Intervals are of the label's own samples.
     own = frame.iloc[1]
+    assert 0 < abs(own["spatial_auroc"] - 0.5) < own["chance"] and not own["spatial_match"]
     among_best = {label.name: label.among for label in labels}[own["label"]]
     value = {label.name: label.value for label in labels}[own["label"]]
     ends = delong_interval(activations[among_best, 1], value[among_best])
