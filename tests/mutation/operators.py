@@ -138,8 +138,9 @@ class Faults(ast.NodeVisitor):
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
         """Drop `not`, `~` and `-`."""
+        # The operator alone: the operand's span leaves out brackets around it.
         start = self.span(node)[0]
-        self.found.append((start, self.span(node.operand)[0], ""))
+        self.found.append((start, start + (3 if isinstance(node.op, ast.Not) else 1), ""))
         if not isinstance(node.operand, ast.Constant):
             self.generic_visit(node)
 

@@ -94,3 +94,9 @@ def test_the_function_around_a_fault_is_named():
     assert enclosing(by_name["the score of a head is A alone"]) == "head_scores"
     assert enclosing(by_name["p of the control's draws"]) == "Comparison.p_random"
     assert enclosing(by_name["unknown keys are taken"]) is None
+
+
+def test_faults_by_rule_are_python():
+    every = [fault for room in ROOMS for fault in room_faults(room)]
+    for fault in [*sample(every, 100, 1), *(fault for fault in every if fault.put == "")]:
+        ast.parse(fault.applied(source_of(fault.file)))
