@@ -27,7 +27,7 @@ from vlmdiff.extraction.stream import ActivationStream
 from vlmdiff.models.batch import token_types
 from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.registry import load_subject
-from vlmdiff.summary.left_out import describe_left_out, list_left_out
+from vlmdiff.summary.left_out import describe_left_out, list_left_out, where_most
 from vlmdiff.tables.activations import LEFT_OUT, LEFT_OUT_PARTS
 from vlmdiff.tables.io import read_table
 
@@ -321,3 +321,12 @@ def test_a_ratio_among_usual_norms_is_refused():
     assert ExtractionConfig(massive_ratio=0.0).massive_ratio == 0
     with pytest.raises(ValueError, match=r"found 1\.5, expected 0 .* or at least 2"):
         ExtractionConfig(massive_ratio=1.5)
+
+
+def test_the_summary_names_three_tokens_and_says_where_there_are_more():
+    rows = [
+        {"token": name, "n_tokens": 9 - i, "position_min": 1, "position_max": 1 + i}
+        for i, name in enumerate("abcd")
+    ]
+    assert where_most(pd.DataFrame(rows[:3])) == "a x 9 at 1, b x 8 at 1 to 2, c x 7 at 1 to 3"
+    assert where_most(pd.DataFrame(rows)) == "a x 9 at 1, b x 8 at 1 to 2, c x 7 at 1 to 3, …"

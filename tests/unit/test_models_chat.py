@@ -186,6 +186,7 @@ def test_fingerprints_see_all_that_writes_a_conversation():
     clock = replace(usual, template="{{ strftime_now('%d') }}")
     others = [usual, replace(usual, template="{{ text }}"), replace(usual, wanted=False), clock,
               replace(clock, day=date(2000, 1, 1))]  # fmt: skip
+    assert len(with_prompts("f", usual)) == 32
     assert len({with_prompts(name, one) for name in "fg" for one in others}) == 2 * len(others)
 
 

@@ -234,6 +234,10 @@ def test_recurrence_is_more_than_the_controls_matches():
     assert (
         len(claimed(confidence.describe_recurrence, recurrence_frame([True, False], [True, False]))[1]) == 1
     )
+    # A quarter of the final ones is more than none, and no more than a quarter; half have the same direction.
+    few = [True] + [False] * 3
+    assert claimed(confidence.describe_recurrence, recurrence_frame(few, [False] * 4))[1] == []
+    assert len(claimed(confidence.describe_recurrence, recurrence_frame(few, few))[1]) == 1
 
 
 def test_the_second_null_may_give_a_tenth():
