@@ -354,6 +354,15 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert learning_rate_factor(0, 100, 0.0) == 1.0
 
 
+def test_a_long_training_notes_every_hundredth_step_the_first_and_the_last(train):
+    stage = {**STAGE, "steps": 251, "snapshots": []}
+    table = read_table(train("long", stage=stage) / "training.csv", TRAINING_LOG)
+    assert table["step"].tolist() == [1, *range(2, 251, 2), 251]
+    recipe = Recipe.from_params(TOPK, stage)
+    rates = [recipe.learning_rate * recipe.rate_factor(step - 1) for step in table["step"]]
+    assert table["learning_rate"].tolist() == pytest.approx(rates)
+
+
 @pytest.mark.parametrize(
     ("architecture", "betas"), [(TOPK, (0.9, 0.999)), (JUMPRELU, (0.0, 0.999))], ids=["topk", "jumprelu"]
 )
