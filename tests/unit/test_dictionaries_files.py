@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from test_dictionaries_modules import D_MODEL, D_SAE, randomise, tokens
 
-from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
+from vlmdiff.dictionaries.files import is_own, load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.weights import CONFIG, WEIGHTS, DictionaryError
 
@@ -30,6 +30,24 @@ def folder(dictionary, tmp_path):
 def change_config(folder, **changes):
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "bfloat16"},
+        {"normalize_activations": "layer_norm"},
+        {"reshape_activations": "hook_z"},
+        {"rescale_acts_by_decoder_norm": True},
+        {"architecture": "standard"},
+        {"metadata": {"sae_lens_version": "6.0"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_each_of_saelens_own_conventions_is_not_ours(folder, change):
+    assert is_own(folder)
+    change_config(folder, **change)
+    assert not is_own(folder)
 
 
 def test_round_trip(dictionary, folder):

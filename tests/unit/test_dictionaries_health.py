@@ -11,7 +11,8 @@ from sparse_activations import write_sparse_shards
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint
 from vlmdiff.dictionaries.evaluation import score_dictionaries
-from vlmdiff.dictionaries.health import PATIENCE_STEPS, Health, TrainingDivergedError
+from vlmdiff.dictionaries.health import PATIENCE_STEPS, Health, TrainingDivergedError, cause
+from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.loss import fraction_unexplained
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
@@ -213,3 +214,17 @@ def test_numbers_beyond_float32_are_refused_when_dictionaries_are_read_and_score
         score_dictionaries(store, {25: dictionary})
     with pytest.raises(DictionaryError, match=r"\d+ activations of features are NaN or infinite"):
         encode_chunk(dictionary, next(store.chunks()))
+
+
+def test_the_cause_is_what_the_batch_and_the_weights_tell(shards):
+    recipe = Recipe.from_params(TOPK, STAGE)
+    task = DictionaryTask(start(ActivationStore(shards, 0), recipe, "random", 5)[0], recipe, 1.0)
+    batch = torch.ones(6, task.dictionary.d_model)
+    assert cause(task, batch).startswith("the 6 tokens of this step are all equal")
+    batch[3, 1] += 1
+    assert cause(task, batch).startswith("the training diverges; ")
+    with torch.no_grad():
+        task.dictionary.b_enc[2] = math.inf
+    assert cause(task, batch).startswith("b_enc hold NaN or infinity now; the training diverges")
+    batch[0, 0] = math.nan
+    assert cause(task, batch).startswith("the activations of this step hold NaN or infinity")
