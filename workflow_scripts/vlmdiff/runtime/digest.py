@@ -20,13 +20,14 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
-# through its params alone; neither may make results stale. How a source's text is read does.
+# through its params alone; neither may make results stale. What jobs themselves look up in config/ does.
+READ_BY_JOBS = ("sources.py", "defaults.py")
 FRAME = (
     "__init__", "causes", "digest", "environment", "failures", "files", "hdf5", "job", "locks", "origin",
     "progress", "records", "secrets", "storage", "verification",
 )  # fmt: skip
 WITHOUT_RESULT = (
-    *(file for file in (LIBRARY / "config").glob("*.py") if file.name != "sources.py"),
+    *(file for file in (LIBRARY / "config").glob("*.py") if file.name not in READ_BY_JOBS),
     *(LIBRARY / "runtime" / f"{name}.py" for name in FRAME),
 )
 # Trees differ between versions of Python, as compiled modules do.
