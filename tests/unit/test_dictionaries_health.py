@@ -1,6 +1,8 @@
 """A training that has diverged fails, says where and why, and leaves the last good checkpoint."""
 
 import math
+import statistics
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +20,7 @@ from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import DictionaryTask, ShuffledBatches
+from vlmdiff.dictionaries.together import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features.firings import encode_chunk
 
@@ -154,12 +157,37 @@ def test_a_training_may_not_become_worse_than_the_mean(caplog, first, end, fails
     x_hat = x + (end * centred.square().sum() / x.numel()).sqrt()
     task.dictionary.reconstruct = lambda _: SimpleNamespace(x_hat=x_hat)
     if fails:
-        words = rf"step 10 of 10: the FVU is 1.241 .*expected at most 1; .*the first step had {first:g}: "
+        words = rf"step 10 of 10: the FVU is 1.241 .*at most 1.0[0-9]*; .*the first step had {first:g}: "
         with pytest.raises(TrainingDivergedError, match=f"{words}.*diverges; lower learning_rate"):
             health.judge_result(task, x)
     else:
         health.judge_result(task, x)
         assert ("1.241 after the last step (1.05 at the first)" in caplog.text) == (end > 1)
+
+
+def test_the_noise_of_a_step_is_that_of_other_tokens():
+    """Against the spread of the FVU of ten thousand other draws of the same kind, for an FVU of 1."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(10_000, 50, 16, generator=draw) * torch.tensor([5.0, *[1.0] * 15])
+    # Half of what differs, and three quarters of the variance of 40 as noise: 1 / 4 + 3 / 4.
+    x_hat = (x + x.mean(dim=1, keepdim=True)) / 2 + (30 / 16) ** 0.5 * torch.randn(x.shape, generator=draw)
+    fvus = (x - x_hat).square().sum(dim=(1, 2)) / (x - x.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+    assert float(fvus.mean()) == pytest.approx(1, abs=0.03)
+    told = statistics.median(noise_of_fraction(x[row], x_hat[row]) for row in range(200))
+    assert told == pytest.approx(float(fvus.std()), rel=0.1)
+
+
+def test_a_step_just_above_the_mean_is_noise():
+    """From the mean of the tokens to a level of 1 with the chance of one batch: no failure, but a warning."""
+    task, x = task_of(10), torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    health = judged(task, [0.9999] * 10)
+    noise = noise_of_fraction(x, x.mean(dim=0) + torch.randn_like(x) * 0.1)
+    for end, fails in ((1 + 2 * noise, False), (1 + 20 * noise, True)):
+        x_hat = x.mean(dim=0) + torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) * 0.1
+        x_hat = x + (x_hat - x) * (end / float(fraction_of_all(x, x_hat))) ** 0.5
+        task.dictionary.reconstruct = lambda _, x_hat=x_hat: SimpleNamespace(x_hat=x_hat)
+        with pytest.raises(TrainingDivergedError) if fails else nullcontext():
+            health.judge_result(task, x)
 
 
 BROKEN = [(name, value) for name in ("W_enc", "b_enc", "W_dec", "b_dec") for value in (math.nan, -math.inf)]

@@ -3,7 +3,8 @@
 The mean of the tokens reaches a fraction of variance unexplained (FVU) of 1. Tokens of the data in the places
 of others, drawn at random, reach 2 on average: whoever is beyond that has lost the data. A training may start
 there (a warm start in other data) and may pass through (a bad first step), but may not end there: the FVU of
-the start excuses steps on the way, never the result. Whoever starts at or below 1 may not end above it.
+the start excuses steps on the way, never the result. Whoever starts at or below 1 may not end above it by
+more than the noise of one step's tokens.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ import torch
 from torch import Tensor
 
 from vlmdiff.dictionaries.task import DictionaryTask
-from vlmdiff.dictionaries.together import fraction_of_all
+from vlmdiff.dictionaries.together import fraction_of_all, noise_of_fraction
 
 log = logging.getLogger(__name__)
 # FVU of the mean of the tokens, and of a random token of the data, in the place of each.
 MEAN_TOKEN, ANOTHER_TOKEN = 1.0, 2.0
 # So many steps on end, and at least so large a part of the training, may be beyond the limit.
 PATIENCE_STEPS, PATIENCE_SHARE = 100, 0.1
+# So many standard errors of one step's FVU are noise.
+NOISE_ERRORS = 3.0
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -110,8 +113,10 @@ class Health(pl.Callback):
                 although it was not at first.
         """
         x = batch * task.input_scale
-        fvu = float(fraction_of_all(x, task.dictionary.reconstruct(x).x_hat))
-        limit = MEAN_TOKEN if self.first <= MEAN_TOKEN else ANOTHER_TOKEN
+        x_hat = task.dictionary.reconstruct(x).x_hat
+        fvu = float(fraction_of_all(x, x_hat))
+        mean_token = MEAN_TOKEN + NOISE_ERRORS * noise_of_fraction(x, x_hat)
+        limit = mean_token if self.first <= MEAN_TOKEN else ANOTHER_TOKEN
         if not fvu <= limit:
             raise TrainingDivergedError(
                 f"{self.place(task, task.recipe.steps)}: the FVU is {fvu:.6g} after the last update, "

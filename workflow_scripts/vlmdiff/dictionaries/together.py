@@ -7,6 +7,7 @@ to rounding. Everything here leaves its arguments as they are where one process 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -52,6 +53,22 @@ def fraction_of_all(x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_mod
     variance = summed((x - mean).square().sum())
     own = (x - x_hat).square().sum() * (count / variance)
     return shown_as(own, summed(own) / count)
+
+
+def noise_of_fraction(x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]) -> float:
+    """Return the standard error, over all processes' tokens, of `fraction_of_all` held against 1.
+
+    A token's excess is its squared error less its squared distance from the mean; an FVU of 1 is an excess
+    of 0 on average. The unit is that of the FVU.
+    """
+    x, x_hat = x.double(), x_hat.double()
+    alone = process_count() == 1
+    mean = x.mean(dim=0) if alone else summed(x.sum(dim=0)) / (process_count() * len(x))
+    spread = (x - mean).square().sum(dim=1)
+    excess = (x - x_hat).square().sum(dim=1) - spread
+    sums = torch.stack([torch.ones_like(excess), spread, excess, excess.square()]).sum(dim=1)
+    count, variance, first, second = (sums if alone else summed(sums)).tolist()
+    return math.sqrt(max(second - first * first / count, 0.0)) / variance
 
 
 def squared_error_of_all(
