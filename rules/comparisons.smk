@@ -74,6 +74,7 @@ rule evaluate_selection:
             "draws": CFG.ablation.selection_draws,
             "random_draws": CFG.ablation.random_draws,
             "bootstrap": CFG.ablation.bootstrap,
+            "massive_ratio": CFG.extraction.massive_ratio,
         },
         code=code_digest("evaluate_selection"),
     script:
@@ -151,9 +152,7 @@ rule evaluate_transfer:
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
-        final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
-        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
-        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
+        pools=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/random_pools.csv",
     output:
         report(
             f"{RESULTS}/stages/seed_{{seed}}/{{concept}}/transfer.csv",
@@ -177,8 +176,8 @@ rule evaluate_transfer:
         stage={
             "layers": LAYERS,
             "features": CFG.stages.features,
-            "random_draws": CFG.ablation.random_draws,
             "bootstrap": CFG.ablation.bootstrap,
+            "massive_ratio": CFG.extraction.massive_ratio,
         },
         code=code_digest("evaluate_transfer"),
     script:

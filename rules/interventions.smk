@@ -9,13 +9,15 @@ rule rank_features:
         control=samples_file(CFG.ablation.rank_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
+        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
     output:
-        report(
+        ranking=report(
             f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
             caption="captions/ranking.rst",
             category="Interventions",
             labels={"table": "Ranking", "concept": "{concept}", "seed": "{seed}"},
         ),
+        pools=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/random_pools.csv",
     log:
         f"{RESULTS}/logs/rank_features/seed_{{seed}}/{{concept}}.log",
     benchmark:
@@ -28,10 +30,14 @@ rule rank_features:
     params:
         model=causal_model(),
         questions=question_sets(CFG.ablation.rank_on),
+        seed=CFG.seed,
         stage={
             "layers": LAYERS,
-            "scope": CFG.ablation.scopes[0],
+            "scope": CFG.ablation.headline.scope,
             "candidates": CFG.ablation.candidates,
+            "verified": CFG.ablation.verified,
+            "random_draws": CFG.ablation.random_draws,
+            "massive_ratio": CFG.extraction.massive_ratio,
         },
         code=code_digest("rank_features"),
     script:
@@ -45,10 +51,8 @@ rule evaluate_ablation:
         target=samples_file(CFG.ablation.report_on.target),
         control=samples_file(CFG.ablation.report_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        ranking=rules.rank_features.output[0],
-        final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
-        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
-        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
+        ranking=rules.rank_features.output.ranking,
+        pools=rules.rank_features.output.pools,
     output:
         report(
             f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation_{{scope}}.csv",
@@ -71,15 +75,10 @@ rule evaluate_ablation:
         seed=CFG.seed,
         stage={
             "layers": LAYERS,
-            **CFG.ablation.params(
-                "concepts",
-                "scopes",
-                "rank_on",
-                "report_on",
-                "candidates",
-                "selection_sizes",
-                "selection_draws",
-            ),
+            "single_features": CFG.ablation.single_features,
+            "set_sizes": CFG.ablation.set_sizes,
+            "bootstrap": CFG.ablation.bootstrap,
+            "massive_ratio": CFG.extraction.massive_ratio,
         },
         code=code_digest("evaluate_ablation"),
     script:

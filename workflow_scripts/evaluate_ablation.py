@@ -8,12 +8,11 @@ with job(snakemake):
     from vlmdiff.runtime.seeds import derive_seed
 
     files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
-    tables = ("ranking", "final_features", "contrast", "adapted")
     evaluate_ablation(
         ModelFiles(**params.model, config=files.model),
         QuestionSets(files.target, files.control, **params.questions),
         files.dictionaries,
-        {name: files[name] for name in tables},
+        {name: files[name] for name in ("ranking", "pools")},
         snakemake.output[0],
         concept=wildcards.concept,
         scope=wildcards.scope,

@@ -8,7 +8,6 @@ with job(snakemake):
     from vlmdiff.runtime.seeds import derive_seed
 
     files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
-    tables = ("ranking", "final_features", "contrast", "adapted")
     evaluate_transfer(
         [
             ModelFiles(**model, config=config)
@@ -16,7 +15,7 @@ with job(snakemake):
         ],
         QuestionSets(files.target, files.control, **params.questions),
         files.dictionaries,
-        {name: files[name] for name in tables},
+        {name: files[name] for name in ("ranking", "pools")},
         snakemake.output[0],
         concept=wildcards.concept,
         seed=derive_seed(params.seed, "evaluate_transfer", wildcards.seed, wildcards.concept),

@@ -3,6 +3,8 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
+    from vlmdiff.summary.causal import Headline
     from vlmdiff.summary.write import Names, write_summary
 
-    write_summary(snakemake.output[0], Names(**snakemake.params.names), **dict(snakemake.input.items()))
+    names = Names(**snakemake.params.names, headline=Headline(**snakemake.params.headline))
+    write_summary(snakemake.output[0], names, **dict(snakemake.input.items()))

@@ -13,7 +13,7 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.heads.ablation import write_mean
 from vlmdiff.heads.activity import feature_metric
-from vlmdiff.heads.attribution import attribute, change, gradient_tokens, graph_bytes
+from vlmdiff.heads.attribution import attribute, change
 from vlmdiff.heads.corruption import clean_and_corrupt, mean_image
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads, top_and_random
@@ -278,14 +278,14 @@ def test_the_size_of_a_graph_is_foreseen(family, attention, dtype):
 
 def test_a_batch_with_gradients_fits_and_is_never_larger_than_others(subject, monkeypatch):
     assert gradient_tokens(subject, 50, 8192) == 8192
-    monkeypatch.setattr("vlmdiff.heads.attribution.GRAPH_ON_CPU", 700 * graph_bytes(subject, 50))
+    monkeypatch.setattr("vlmdiff.models.memory.GRAPH_ON_CPU", 700 * graph_bytes(subject, 50))
     assert gradient_tokens(subject, 50, 8192) == 700
-    monkeypatch.setattr("vlmdiff.heads.attribution.GRAPH_ON_CPU", 0)
+    monkeypatch.setattr("vlmdiff.models.memory.GRAPH_ON_CPU", 0)
     assert gradient_tokens(subject, 50, 8192) == 1
 
 
 def test_traced_batches_shrink_for_gradients_and_keep_all_samples(subject, tiny_dataset, monkeypatch):
     traced = TracedSamples(str(tiny_dataset / "samples.jsonl"), samples=6, mean_samples=8, batch_tokens=8192)
-    monkeypatch.setattr("vlmdiff.heads.attribution.GRAPH_ON_CPU", 0)
+    monkeypatch.setattr("vlmdiff.models.memory.GRAPH_ON_CPU", 0)
     assert [len(run.batch) for run in traced.runs(subject, for_gradients=True)] == [1] * 6
     assert [len(run.batch) for run in traced.runs(subject)] == [6]

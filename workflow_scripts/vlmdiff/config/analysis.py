@@ -97,16 +97,37 @@ class CausalData(Section):
     samples: Count = Field(600, description="Samples of each data set, from the first on.")
 
 
+class HeadlineConfig(Section):
+    """The one result that is claimed, fixed before the run; every other one is corrected for being many."""
+
+    scope: Literal["own_layer", "all_layers"] = Field(
+        "all_layers", description="Where directions are removed; one of `scopes`."
+    )
+    size: Count = Field(10, description="Features ablated together; one of `set_sizes`.")
+    measure: Literal["margin", "accuracy"] = Field(
+        "margin", description="What is claimed about: accuracy saturates where the margin still moves."
+    )
+
+
 class AblationConfig(Section):
     """Projection ablation of features and sets (docs/method.md section 7)."""
 
-    concepts: list[Name] = Field(min_length=1, description="Concepts whose final features are ablated.")
+    concepts: list[Name] = Field(
+        min_length=1,
+        description="Concepts whose final features are ablated; the first one's is the headline.",
+    )
     scopes: list[Literal["own_layer", "all_layers"]] = Field(
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
     report_on: CausalData = Field(description="Test data: results are reported here.")
+    headline: HeadlineConfig = Field(HeadlineConfig(), description="The one result that is claimed.")
     candidates: Count = Field(250, description="At most this many final features are ranked causally.")
+    verified: Count = Field(
+        40,
+        description="How many of the first by first-order estimate are measured exactly, of the candidates "
+        "and of each random pool alike.",
+    )
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
     set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
     selection_sizes: list[Count] = Field(
@@ -115,8 +136,27 @@ class AblationConfig(Section):
     selection_draws: int = Field(
         10, ge=0, description="Random subsets of each selection rule's features, for every size."
     )
-    random_draws: int = Field(20, ge=20, description="Matched random features and sets for each size.")
-    bootstrap: Count = Field(2000, description="Bootstrap resamples of the samples for 95 % intervals.")
+    random_draws: int = Field(
+        20,
+        ge=20,
+        description="Pools of matched random features, each as large as the candidates and ranked as they "
+        "are; the smallest possible p is 1 / (1 + pools).",
+    )
+    bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+
+    @model_validator(mode="after")
+    def headline_is_made(self) -> AblationConfig:
+        """The headline is one of the results, and all that is reported was measured before it is ranked."""
+        if self.headline.scope not in self.scopes:
+            raise ValueError(f"headline.scope: found '{self.headline.scope}', expected one of {self.scopes}")
+        if self.headline.size not in self.set_sizes:
+            raise ValueError(f"headline.size: found {self.headline.size}, expected one of {self.set_sizes}")
+        if self.verified < (largest := max([self.single_features, *self.set_sizes])):
+            raise ValueError(
+                f"verified: found {self.verified}, expected at least {largest}, the most features that "
+                "single_features and set_sizes report"
+            )
+        return self
 
 
 class SteeringConfig(Section):

@@ -13,11 +13,9 @@ from torch import Tensor
 from vlmdiff.heads.activity import by_head, feature_metric, head_values, recorded_heads
 from vlmdiff.heads.corruption import Run
 from vlmdiff.models.batch import Batch
-from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.subject import Subject
 
 Values = dict[int, Tensor]
-GRAPH_ON_CPU = 16 * 2**30  # bytes
 
 
 @dataclass
@@ -106,30 +104,6 @@ def add_run(
             totals[i].method_b[at] += second.abs().sum(dim=(0, 1)).cpu().numpy()
 
     walk_back(subject, run, run.corrupt_batch, run.corrupt, layer, directions, from_corrupt)
-
-
-def graph_bytes(subject: Subject, longest: int) -> int:
-    """Return what the graph through all blocks holds of one token, at most.
-
-    Measured on Llama, Qwen 3 and Gemma 2 in 16 bits (docs/scale.md): each block keeps 17 values' bytes
-    of the residual width, 6 of the MLP's, 13 of the heads', and 8 of each attention weight if the
-    attention is written out ("eager").
-
-    Args:
-        subject: the model.
-        longest: tokens of the longest sample.
-    """
-    config = subject.model.config.get_text_config()
-    inner = getattr(config, "intermediate_size", 4 * subject.d_model)
-    weights = 8 * subject.n_heads * longest if config._attn_implementation == "eager" else 0
-    block = 17 * subject.d_model + 6 * inner + 13 * subject.n_heads * subject.d_head + weights
-    return subject.n_layers * block * subject.model.dtype.itemsize // 2
-
-
-def gradient_tokens(subject: Subject, longest: int, batch_tokens: int) -> int:
-    """Return how many tokens a batch may have whose graph is kept, at most `batch_tokens`."""
-    spare = spare_bytes(subject.device, on_cpu=GRAPH_ON_CPU)
-    return max(1, min(batch_tokens, spare // graph_bytes(subject, longest)))
 
 
 def attribute(

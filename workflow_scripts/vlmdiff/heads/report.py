@@ -123,7 +123,7 @@ def ablation_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of head_ablation.csv, the concept aside."""
     effects = {
-        name: EffectTable(name, evaluation.groups, evaluation.answers(), resamples, seed)
+        name: EffectTable(name, evaluation.samples, evaluation.answers(), resamples, seed)
         for name, evaluation in evaluations.items()
     }
     for arm, ablation in progress(list(zip(arms, ablations)), "ablations"):

@@ -16,7 +16,7 @@ from vlmdiff.data.batching import sample_lengths
 from vlmdiff.data.samples import load_samples
 from vlmdiff.heads.aggregate import head_scores
 from vlmdiff.heads.agreement import agreement
-from vlmdiff.heads.attribution import attribute, gradient_tokens
+from vlmdiff.heads.attribution import attribute
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
 from vlmdiff.heads.patching import Head, patch_exactly
 from vlmdiff.interventions.ablation import check_directions, unit_directions
@@ -28,6 +28,7 @@ from vlmdiff.interventions.inputs import (
     ranked_features,
     table_of,
 )
+from vlmdiff.models.memory import gradient_tokens
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.causal import HEAD_AGREEMENT, HEAD_ATTRIBUTION, HEAD_PATCHING

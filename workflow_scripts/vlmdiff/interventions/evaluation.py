@@ -61,11 +61,6 @@ class Evaluation:
         with torch.no_grad():
             self.entering = [self._streams(batch) for _, batch in self.batches]
 
-    @property
-    def groups(self) -> np.ndarray:
-        """Group of each sample."""
-        return np.array([sample.group for sample in self.samples], dtype=object)
-
     def _kept_blocks(self, cache_bytes: int) -> list[int]:
         """Return the blocks whose entering residual stream is kept, as many as fit, block 0 first."""
         tokens = sum(batch.input_ids.numel() for _, batch in self.batches)

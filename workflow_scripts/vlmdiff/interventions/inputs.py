@@ -78,7 +78,17 @@ def dictionary_folders(files: Sequence[str | Path], layers: Sequence[int]) -> di
 
 def ranked_features(ranking: str | Path, count: int) -> list[Feature]:
     """Return the `count` best features of ranking.csv, best first."""
-    table = read_table(ranking, RANKING).sort_values("rank").head(count)
+    return best(read_table(ranking, RANKING), count)
+
+
+def ranked_pools(pools: str | Path, count: int) -> list[list[Feature]]:
+    """Return the `count` best features of each random pool of random_pools.csv, best first."""
+    return [best(part, count) for _, part in read_table(pools, RANKING).groupby("pool")]
+
+
+def best(ranking: pd.DataFrame, count: int) -> list[Feature]:
+    """Return the first features of one ranking."""
+    table = ranking.sort_values("rank").head(count)
     return list(zip(table["layer"].astype(int), table["feature"].astype(int)))
 
 

@@ -1,21 +1,20 @@
-"""Random features that match selected ones in layer and firing rate: the control of every ablation."""
+"""Random features that match selected ones on the tested questions: the control of every ablation."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 Feature = tuple[int, int]
-NEIGHBOURS = 50
+FEATURE = ["layer", "feature"]
+# A control is drawn among so many nearest features.
+NEIGHBOURS = 10
+# So many times as many possible controls as candidates, or pools would all hold the same features.
+ROOM = 2
 log = logging.getLogger(__name__)
-
-
-class MatchingError(ValueError):
-    """There are too few features to draw a matched set from."""
 
 
 def keys(frame: pd.DataFrame) -> list[Feature]:
@@ -23,91 +22,97 @@ def keys(frame: pd.DataFrame) -> list[Feature]:
     return list(zip(frame["layer"].astype(int), frame["feature"].astype(int)))
 
 
-class Pool(NamedTuple):
-    """Features of one layer, by rising index, and their firing rates."""
-
-    feature: np.ndarray
-    rate: np.ndarray
-
-
-NO_FEATURES = Pool(np.zeros(0, np.int64), np.zeros(0))
-
-
 def among(frame: pd.DataFrame, features: Collection[Feature]) -> np.ndarray:
     """Mark the rows of a feature table that are among some features."""
-    place = pd.MultiIndex.from_frame(frame[["layer", "feature"]])
+    place = pd.MultiIndex.from_frame(frame[FEATURE])
     return place.isin(list(features)) if features else np.zeros(len(frame), dtype=bool)
 
 
-def by_layer(frame: pd.DataFrame) -> dict[int, Pool]:
-    """Return the features of each layer, in the order of the table."""
-    return {
-        int(layer): Pool(part["feature"].to_numpy(), part["visual_rate"].to_numpy())
-        for layer, part in frame.groupby("layer")
-    }
+def coordinates(activity: pd.DataFrame) -> np.ndarray:
+    """Return where features stand in rate and energy: logarithms, each in standard deviations of its layer.
+
+    Silent features stand half of the smallest positive value of their layer.
+
+    Args:
+        activity: columns layer, rate, energy.
+
+    Returns:
+        `(features, 2)`.
+    """
+    columns = []
+    for name in ("rate", "energy"):
+        floor = activity[name].where(activity[name] > 0).groupby(activity["layer"]).transform("min")
+        values = np.log(activity[name].where(activity[name] > 0, floor.fillna(1.0) / 2))
+        by_layer = values.groupby(activity["layer"])
+        spread = by_layer.transform("std").fillna(0.0)
+        columns.append((values - by_layer.transform("mean")) / spread.where(spread > 0, 1.0))
+    return np.stack(columns, axis=1)
 
 
 class MatchedFeatures:
-    """Draws random features of the same layer with nearly the same firing rate."""
+    """Draws random features of the same layer with nearly the same firing rate and energy."""
 
     def __init__(
-        self,
-        rates: pd.DataFrame,
-        final: Collection[Feature],
-        contrast_selected: Collection[Feature],
-        neighbours: int = NEIGHBOURS,
+        self, activity: pd.DataFrame, avoided: Collection[Feature], neighbours: int = NEIGHBOURS
     ) -> None:
-        """Collect the features that may serve as controls.
-
-        A control is alive (it fires on text tokens with images), is not a final feature of the
-        concept, and was not even selected by the concept's contrast: features that were selected
-        but not adapted encode the concept too, and would make the control look causal.
+        """Collect the features that may serve as controls: those that fire and are not to be avoided.
 
         Args:
-            rates: columns layer, feature, visual_rate.
-            final: final features of the concept.
-            contrast_selected: features that the concept's contrast selected, by any unit.
-            neighbours: a control is drawn among this many nearest in firing rate.
+            activity: columns layer, feature, rate, energy: what every feature does on the questions.
+            avoided: features that are no controls: those of the concept, as its contrast tells, adapted
+                or not. They encode it too, and would make controls look causal.
+            neighbours: a control is drawn among this many nearest.
         """
-        frame = rates.sort_values(["layer", "feature"], ignore_index=True)
-        alive = (frame["visual_rate"] > 0) & ~among(frame, final)
-        self.neighbours = neighbours
-        self.live = by_layer(frame[alive])
-        self.unselected = by_layer(frame[alive & ~among(frame, contrast_selected)])
-        self.every = by_layer(frame)
+        frame = activity.sort_values(FEATURE, ignore_index=True)
+        self.neighbours, self.feature = neighbours, frame["feature"].to_numpy()
+        self.row = {feature: row for row, feature in enumerate(keys(frame))}
+        self.at = coordinates(frame)
+        possible = frame[(frame["rate"] > 0) & ~among(frame, avoided)]
+        self.controls = {int(layer): part.index.to_numpy() for layer, part in possible.groupby("layer")}
 
-    def rate(self, feature: Feature) -> float:
-        """Return a feature's firing rate; 0 if the table does not have it."""
-        layer, index = feature
-        known = self.every.get(layer, NO_FEATURES)
-        return float(known.rate[known.feature == index].sum())
+    def possible(self, layer: int) -> np.ndarray:
+        """Return the rows of a layer's features that may serve as controls, by rising index."""
+        return self.controls.get(layer, np.zeros(0, dtype=np.int64))
 
-    def pool(self, layer: int, needed: int) -> Pool:
-        """Return the possible controls of a layer.
+    def testable(self, candidates: Sequence[Feature]) -> list[Feature]:
+        """Return those candidates, in their order, for which each layer has room for different pools.
 
-        Raises:
-            MatchingError: the layer has fewer live features than the set needs.
+        A layer with too few possible controls keeps its first candidates.
         """
-        for candidates, kind in ((self.unselected, "not selected"), (self.live, "live")):
-            found = candidates.get(layer, NO_FEATURES)
-            if len(found.feature) >= needed:
-                return found
-            log.warning("layer %d: %d %s features for %d controls", layer, len(found.feature), kind, needed)
-        raise MatchingError(
-            f"layer {layer}: a set needs {needed} matched random features, but only {len(found.feature)} "
-            "live ones are not final features. Use smaller ablation.set_sizes or a wider dictionary."
-        )
+        kept: list[Feature] = []
+        for layer, index in candidates:
+            used = sum(own == layer for own, _ in kept)
+            if ROOM * (used + 1) <= len(self.possible(layer)):
+                kept.append((layer, index))
+        if dropped := len(candidates) - len(kept):
+            log.warning(
+                "%d of %d candidates are left out: their layers have fewer than %d possible controls "
+                "(firing, not of the concept) for each candidate, so random pools would all be the same",
+                dropped, len(candidates), ROOM,
+            )  # fmt: skip
+        return kept
 
     def draw(self, selected: Sequence[Feature], generator: np.random.Generator) -> list[Feature]:
-        """Draw one control for each selected feature, all different, in the same layers."""
-        needed = {layer: sum(key[0] == layer for key in selected) for layer, _ in selected}
-        pools = {layer: self.pool(layer, count) for layer, count in needed.items()}
-        drawn: list[Feature] = []
-        for layer, index in selected:
-            pool, taken = pools[layer], [other for own, other in drawn if own == layer]
-            distance = np.abs(pool.rate - self.rate((layer, index)))
-            distance[np.isin(pool.feature, taken)] = np.inf
-            # Equally near features rank by their index; those that are taken come last.
-            nearest = np.lexsort((pool.feature, distance))[: len(distance) - len(taken)][: self.neighbours]
-            drawn.append((layer, int(pool.feature[nearest[generator.integers(len(nearest))]])))
+        """Draw one control for each selected feature, all different, in the same layers and order.
+
+        Features are served in random order, so that none always gets what the others left.
+        """
+        drawn: list[Feature] = [(0, 0)] * len(selected)
+        free = {layer: np.ones(len(self.possible(layer)), dtype=bool) for layer, _ in selected}
+        for turn in generator.permutation(len(selected)):
+            layer = selected[turn][0]
+            left = np.flatnonzero(free[layer])
+            rows = self.possible(layer)[left]
+            distance = np.linalg.norm(self.at[rows] - self.at[self.row[selected[turn]]], axis=1)
+            nearest = np.argsort(distance, kind="stable")[: self.neighbours]
+            chosen = nearest[generator.integers(len(nearest))]
+            free[layer][left[chosen]] = False
+            drawn[turn] = (layer, int(self.feature[rows[chosen]]))
         return drawn
+
+
+def pools(
+    matched: MatchedFeatures, candidates: Sequence[Feature], count: int, generator: np.random.Generator
+) -> list[list[Feature]]:
+    """Draw matched random pools, each as large as the candidates."""
+    return [matched.draw(candidates, generator) for _ in range(count)]

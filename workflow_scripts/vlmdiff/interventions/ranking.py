@@ -1,15 +1,22 @@
-"""Rank final features by what their ablation does on validation data."""
+"""Rank final features, and pools of matched random ones, by what their ablation does on validation data.
+
+A set that was chosen as the best of many is held against sets that were chosen in the same way: the null of
+"the best n candidates" is "the best n" of random pools, each as large as the candidates, ranked by the same
+function on the same questions (docs/rank_features.md).
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.activity import feature_activity
 from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.interventions.inputs import (
     Feature,
@@ -17,93 +24,215 @@ from vlmdiff.interventions.inputs import (
     QuestionSets,
     dictionary_folders,
     feature_name,
-    table_of,
 )
+from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys
+from vlmdiff.interventions.screening import estimated_changes
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.causal import RANKING
-from vlmdiff.tables.features import FINAL_FEATURES
+from vlmdiff.tables.features import CONTRAST, FINAL_FEATURES
 from vlmdiff.tables.io import read_table, write_table
 
 log = logging.getLogger(__name__)
+ROLES = ("target", "control")
+MEASURED = [f"{role}_{name}" for role in ROLES for name in ("delta_accuracy", "delta_margin")]
 
 
 def candidate_features(final_features: str | Path, count: int) -> list[Feature]:
     """Return at most `count` final features, strongest contrast (smallest adjusted p) first."""
-    table = (
-        read_table(final_features, FINAL_FEATURES)
-        .sort_values(["log_p_adjusted", "layer", "feature"])
-        .head(count)
-    )
-    return list(zip(table["layer"].astype(int), table["feature"].astype(int)))
+    table = read_table(final_features, FINAL_FEATURES).sort_values(["log_p_adjusted", *FEATURE]).head(count)
+    return keys(table)
 
 
-def mean_effects(
+def concept_features(final_features: str | Path, contrast: str | Path) -> list[Feature]:
+    """Return the features that are no controls: the final ones, and all that the contrast selects.
+
+    Selected but not adapted, they encode the concept too, and would make a control look causal.
+    """
+    tests = read_table(contrast, CONTRAST, [*FEATURE, "selected"])
+    final = read_table(final_features, FINAL_FEATURES, FEATURE)
+    return sorted({*keys(final), *keys(tests[tests["selected"]])})
+
+
+def specificity(target: pd.Series, control: pd.Series) -> pd.Series:
+    """Return how much more the target's margin falls than the control's changes, down or up."""
+    return -target - control.abs()
+
+
+def screen(
+    subject: Subject,
+    evaluations: Mapping[str, Evaluation],
+    directions: Mapping[Feature, Tensor],
+    scope: str,
+    batch_tokens: int,
+) -> pd.DataFrame:
+    """Estimate every feature's effect to first order: one row a feature, indexed by layer and feature."""
+    features = list(directions)
+    found = {
+        f"{role}_estimate": estimated_changes(subject, one, directions, features, scope, batch_tokens)
+        for role, one in zip(ROLES, evaluations.values())
+    }
+    return pd.DataFrame(found, index=pd.MultiIndex.from_tuples(features, names=FEATURE))
+
+
+def verify(
     subject: Subject,
     evaluations: Mapping[str, Evaluation],
     directions: Mapping[Feature, Tensor],
     features: Sequence[Feature],
     scope: str,
-) -> list[dict[str, float]]:
-    """Return the mean change of accuracy and margin of both data sets for each feature alone."""
+) -> pd.DataFrame:
+    """Measure the mean change of accuracy and margin of both data sets for each feature alone."""
     clean = [evaluation.answers() for evaluation in evaluations.values()]
-    effects = []
+    rows = []
     for feature in progress(features, "features"):
         plan = plan_ablation(subject, directions, [feature], scope)
         row = {}
-        for role, before, evaluation in zip(("target", "control"), clean, evaluations.values()):
+        for role, before, evaluation in zip(ROLES, clean, evaluations.values()):
             after = evaluation.answers(plan, plan.first_block)
             row[f"{role}_delta_accuracy"] = float(after.correct.mean() - before.correct.mean())
             row[f"{role}_delta_margin"] = float((after.margin - before.margin).mean())
-        effects.append(row)
-    return effects
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(features, names=FEATURE), columns=MEASURED)
+
+
+def shortlisted(estimates: pd.DataFrame, features: Sequence[Feature], count: int) -> list[Feature]:
+    """Return the `count` features of a set whose estimates are the most specific."""
+    own = estimates.loc[list(features)]
+    order = specificity(own["target_estimate"], own["control_estimate"])
+    return list(order.sort_values(ascending=False, kind="stable").index[:count])
+
+
+def ranked(found: pd.DataFrame, features: Sequence[Feature]) -> pd.DataFrame:
+    """Order a set: measured features by their specificity, then the others by their estimate's.
+
+    Args:
+        found: what is known of each feature, indexed by layer and feature: MEASURED (NaN where it was not
+            measured) and the estimates.
+        features: the set, in the order of the features that they stand for.
+
+    Returns:
+        Columns of `found`, layer, feature, specificity, rank, place (index in `features`); best first.
+    """
+    own = found.loc[list(features)].reset_index().assign(place=range(len(features)))
+    own["specificity"] = specificity(own["target_delta_margin"], own["control_delta_margin"])
+    own["estimated"] = specificity(own["target_estimate"], own["control_estimate"])
+    own = own.sort_values(
+        ["specificity", "estimated", *FEATURE],
+        ascending=[False, False, True, True],
+        na_position="last",
+        ignore_index=True,
+    )
+    return own.drop(columns="estimated").assign(rank=range(len(own)))
+
+
+def rank_sets(
+    subject: Subject,
+    evaluations: Mapping[str, Evaluation],
+    directions: Mapping[Feature, Tensor],
+    sets: Sequence[Sequence[Feature]],
+    *,
+    scope: str,
+    verified: int,
+    batch_tokens: int,
+) -> list[pd.DataFrame]:
+    """Rank several sets of features in one and the same way; what sets share is measured once.
+
+    Args:
+        subject: the model.
+        evaluations: validation data, target first.
+        directions: unit direction of every feature of the sets.
+        sets: the sets.
+        scope: where a direction is removed.
+        verified: how many of each set's first by estimate are measured exactly.
+        batch_tokens: most tokens in one pass.
+
+    Returns:
+        For each set what `ranked` returns.
+    """
+    estimates = screen(subject, evaluations, directions, scope, batch_tokens)
+    chosen = {feature for one in sets for feature in shortlisted(estimates, one, verified)}
+    log.info(
+        "%d features estimated, the best %d of each set measured: %d", len(estimates), verified, len(chosen)
+    )
+    measured = verify(subject, evaluations, directions, sorted(chosen), scope)
+    found = estimates.join(measured)
+    return [ranked(found, one) for one in sets]
+
+
+def described(
+    found: pd.DataFrame, pool: int, candidates: Sequence[Feature], activity: pd.DataFrame
+) -> pd.DataFrame:
+    """Add what RANKING says of each feature beside its effects: whom it stands for, and how active it is.
+
+    Args:
+        found: what `ranked` returns of a set.
+        pool: number of the pool; -1 for the candidates.
+        candidates: the features that the set stands for, in its order.
+        activity: rate and energy, indexed by layer and feature.
+    """
+    active = activity.loc[keys(found)].reset_index(drop=True)
+    return found.assign(
+        pool=pool,
+        name=[feature_name(feature) for feature in keys(found)],
+        stands_for=[feature_name(candidates[place]) for place in found["place"]],
+        rate=active["rate"],
+        energy=active["energy"],
+    )
 
 
 def rank_features(
     model: ModelFiles,
     questions: QuestionSets,
     dictionaries: Sequence[str],
-    final_features: str,
-    output: str,
+    tables: Mapping[str, str],
+    outputs: tuple[str, str],
     *,
     layers: Sequence[int],
     concept: str,
     scope: str,
     candidates: int,
+    verified: int,
+    random_draws: int,
+    massive_ratio: float,
+    seed: int,
 ) -> None:
-    """Ablate each candidate alone on validation data and write ranking.csv, the most specific first.
-
-    Specificity is how much more the target's margin falls than the control's; the margin is used
-    because accuracy saturates.
+    """Rank the candidates and matched random pools on validation data; write two tables RANKING.
 
     Args:
         model: the VLM.
         questions: validation data.
         dictionaries: weights of the adapted dictionary at each of `layers`.
-        final_features: final_features.csv of the concept.
-        output: ranking.csv.
+        tables: paths of `final_features` and `contrast`.
+        outputs: where to write the ranking of the candidates, and the rankings of the random pools.
         layers: decoder blocks that have dictionaries.
         concept: name of the concept.
         scope: where a direction is removed, `own_layer` or `all_layers`.
         candidates: at most this many features are tried.
+        verified: how many of the first by estimate are measured exactly, of the candidates and of each pool.
+        random_draws: number of pools.
+        massive_ratio: see `feature_activity`.
+        seed: seed of the job.
     """
-    features = candidate_features(final_features, candidates)
-    rows: list[dict[str, Any]] = []
+    features = candidate_features(tables["final_features"], candidates)
+    rankings: list[pd.DataFrame] = []
+    if features:
+        subject, folders = model.load(), dictionary_folders(dictionaries, layers)
+        evaluations = questions.evaluations(subject)
+        activity = feature_activity(subject, next(iter(evaluations.values())), folders, massive_ratio)
+        matched = MatchedFeatures(activity, concept_features(tables["final_features"], tables["contrast"]))
+        features = matched.testable(features)
     if not features:
-        log.warning("concept '%s' has no final features: nothing to rank", concept)
+        log.warning("concept '%s' has no final features that can be tested: nothing to rank", concept)
     else:
-        subject = model.load()
-        directions = unit_directions(dictionary_folders(dictionaries, layers), features)
-        effects = mean_effects(subject, questions.evaluations(subject), directions, features, scope)
-        rows = [
-            {"layer": feature[0], "feature": feature[1], "name": feature_name(feature), **effect}
-            for feature, effect in zip(features, effects)
-        ]
-    table = table_of(
-        rows, [name for name in RANKING.names if name not in ("concept", "rank", "scope", "specificity")]
-    )
-    table["specificity"] = table["control_delta_margin"] - table["target_delta_margin"]
-    table = table.sort_values(
-        ["specificity", "layer", "feature"], ascending=[False, True, True], ignore_index=True
-    )
-    write_table(table.assign(concept=concept, scope=scope, rank=range(len(table))), RANKING, output)
+        generator = np.random.default_rng(seed)
+        sets = [features, *(matched.draw(features, generator) for _ in range(random_draws))]
+        every = sorted({feature for one in sets for feature in one})
+        how = {"scope": scope, "verified": verified, "batch_tokens": questions.batch_tokens}
+        found = rank_sets(subject, evaluations, unit_directions(folders, every), sets, **how)
+        known = activity.set_index(FEATURE)
+        rankings = [described(one, pool, features, known) for pool, one in enumerate(found, start=-1)]
+    names = [name for name in RANKING.names if name not in ("concept", "scope")]
+    for part, output in zip((rankings[:1], rankings[1:]), outputs, strict=True):
+        table = pd.concat(part, ignore_index=True) if part else pd.DataFrame(columns=names)
+        write_table(table[names].assign(concept=concept, scope=scope), RANKING, output)

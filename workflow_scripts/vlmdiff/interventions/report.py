@@ -1,16 +1,18 @@
-"""Ablate the best features, alone and in sets, on test data, beside matched random ones."""
+"""Ablate the best features, alone and in sets, on test data, beside the best of random pools."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from torch import Tensor
 
-from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.ablation import FeatureAblation, plan_ablation, unit_directions
+from vlmdiff.interventions.activity import Variance, feature_activity
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.interventions.inputs import (
@@ -20,15 +22,14 @@ from vlmdiff.interventions.inputs import (
     dictionary_folders,
     feature_name,
     ranked_features,
+    ranked_pools,
     table_of,
 )
-from vlmdiff.interventions.matching import MatchedFeatures, keys
+from vlmdiff.interventions.matching import FEATURE
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
-from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import ABLATION
-from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES
-from vlmdiff.tables.io import read_table, write_table
+from vlmdiff.tables.io import write_table
 
 log = logging.getLogger(__name__)
 
@@ -59,29 +60,40 @@ def selected_arms(ranked: Sequence[Feature], single_features: int, sizes: Sequen
         yield Arm("selected", size, 0, tuple(ranked[:size]))
 
 
-def random_arms(selected: Sequence[Arm], matched: MatchedFeatures, draws: int, seed: int) -> Iterator[Arm]:
-    """Yield `draws` matched random features, then as many sets of each size.
+def random_arms(pools: Sequence[Sequence[Feature]], sizes: Sequence[int]) -> Iterator[Arm]:
+    """Yield what each pool of random features, ranked as the candidates were, has for every size.
 
-    The single random features match the selected ones in turn: draw `d` matches the one of rank
-    `d mod (number of single features)`.
+    Single features are all held against the best one of each pool, the most favourable of its ranks.
     """
-    singles = [arm for arm in selected if arm.size == 1]
-    sets = [arm for arm in selected if arm.size > 1]
-    for models in (singles, *([arm] for arm in sets)):
-        for draw in range(draws):
-            model = models[draw % len(models)]
-            generator = np.random.default_rng(derive_seed(seed, "matched", model.size, draw))
-            yield Arm("random", model.size, draw, tuple(matched.draw(model.features, generator)))
+    for size in sorted({1, *sizes}):
+        for draw, features in enumerate(pools):
+            yield Arm("random", size, draw, tuple(features[:size]))
 
 
-def controls(adapted: str, contrast: str, final_features: str) -> MatchedFeatures:
-    """Read the tables from which matched random features are drawn."""
-    tests = read_table(contrast, CONTRAST, ["layer", "feature", "selected"])
-    return MatchedFeatures(
-        read_table(adapted, ADAPTED, ["layer", "feature", "visual_rate"]),
-        keys(read_table(final_features, FINAL_FEATURES, ["layer", "feature"])),
-        keys(tests[tests["selected"]]),
-    )
+@dataclass(frozen=True)
+class Weight:
+    """How much the ablated features do on the target's questions, and carry of the residual stream.
+
+    Attributes:
+        activity: rate and energy, indexed by layer and feature.
+        variance: tokens by which it is told what ablations remove.
+    """
+
+    activity: pd.DataFrame
+    variance: Variance
+
+    @classmethod
+    def of(
+        cls, subject: Subject, evaluation: Evaluation, folders: Mapping[int, Path], massive_ratio: float
+    ) -> Weight:
+        """Measure it on an evaluation's questions."""
+        activity = feature_activity(subject, evaluation, folders, massive_ratio).set_index(FEATURE)
+        return cls(activity, Variance.of(subject, evaluation, range(subject.n_layers), massive_ratio))
+
+    def row(self, features: Sequence[Feature], plan: FeatureAblation) -> dict[str, float]:
+        """Return the columns rate, energy and removed of a set of features."""
+        means = self.activity.loc[list(features), ["rate", "energy"]].mean()
+        return {**means.astype(float), "removed": self.variance.removed(plan)}
 
 
 def ablate_arms(
@@ -89,22 +101,33 @@ def ablate_arms(
     evaluations: Mapping[str, Evaluation],
     directions: Mapping[Feature, Tensor],
     arms: Sequence[Arm],
+    weight: Weight,
     scope: str,
     resamples: int,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the table ABLATION, the concept aside."""
+    """Yield the rows of ABLATION, the concept aside; arms of the same features are measured once."""
     effects = {
-        name: EffectTable(name, evaluation.groups, evaluation.answers(), resamples, seed)
+        name: EffectTable(name, evaluation.samples, evaluation.answers(), resamples, seed)
         for name, evaluation in evaluations.items()
     }
-    for arm in progress(arms, "ablations"):
-        plan = plan_ablation(subject, directions, arm.features, scope)
-        head = {"scope": scope, "arm": arm.arm, "size": arm.size, "draw": arm.draw}
-        head["features"] = ";".join(map(feature_name, arm.features))
+    same: dict[frozenset[Feature], list[Arm]] = {}
+    for arm in arms:
+        same.setdefault(frozenset(arm.features), []).append(arm)
+    for alike in progress(list(same.values()), "ablations"):
+        features = alike[0].features
+        plan = plan_ablation(subject, directions, features, scope)
+        carried = weight.row(features, plan)
         for name, evaluation in evaluations.items():
             answers = evaluation.answers(plan, plan.first_block)
-            yield from ({**head, **row} for row in effects[name].rows(answers))
+            for row in effects[name].rows(answers):
+                yield from ({**head(arm), "scope": scope, **carried, **row} for arm in alike)
+
+
+def head(arm: Arm) -> dict[str, Any]:
+    """Return the columns that name an arm."""
+    names = ";".join(map(feature_name, arm.features))
+    return {"arm": arm.arm, "size": arm.size, "draw": arm.draw, "features": names}
 
 
 def evaluate_ablation(
@@ -119,42 +142,63 @@ def evaluate_ablation(
     scope: str,
     single_features: int,
     set_sizes: Sequence[int],
-    random_draws: int,
     bootstrap: int,
+    massive_ratio: float,
     seed: int,
 ) -> None:
-    """Ablate ranked and matched random features on test data and write the table ABLATION of one scope.
-
-    The random draws depend on the seed alone, so that two scopes compare the same features.
+    """Ablate ranked features and the best of random pools on test data; write ABLATION of one scope.
 
     Args:
         model: the VLM.
         questions: test data.
         dictionaries: weights of the adapted dictionary at each of `layers`.
-        tables: paths of `ranking`, `final_features`, `contrast` and `adapted`.
+        tables: paths of `ranking` and `pools`, the rankings of final and of random features.
         output: where to write it.
         layers: decoder blocks that have dictionaries.
         concept: name of the concept.
         scope: where directions are removed, `own_layer` or `all_layers`.
         single_features: how many of the best features are ablated one by one.
         set_sizes: sizes of the sets of best features.
-        random_draws: matched random features, and sets of each size.
         bootstrap: resamples of the paired bootstrap.
+        massive_ratio: see `feature_activity`.
         seed: seed of the job.
     """
-    sizes = list(set_sizes)
-    ranked = ranked_features(tables["ranking"], max([single_features, *sizes]))
+    largest = max([single_features, *set_sizes])
+    chosen = ranked_features(tables["ranking"], largest)
     rows: list[dict[str, Any]] = []
-    if not ranked:
+    if not chosen:
         log.warning("concept '%s' has no ranked features: nothing to ablate", concept)
     else:
-        selected = list(selected_arms(ranked, single_features, reported_sizes(sizes, len(ranked))))
-        matched = controls(tables["adapted"], tables["contrast"], tables["final_features"])
-        arms = [*selected, *random_arms(selected, matched, random_draws, seed)]
-        subject = model.load()
-        features = sorted({feature for arm in arms for feature in arm.features})
-        directions = unit_directions(dictionary_folders(dictionaries, layers), features)
-        evaluations = questions.evaluations(subject)
-        rows = list(ablate_arms(subject, evaluations, directions, arms, scope, bootstrap, seed))
+        sizes = reported_sizes(set_sizes, len(chosen))
+        pools = ranked_pools(tables["pools"], largest)
+        arms = [*selected_arms(chosen, single_features, sizes), *random_arms(pools, sizes)]
+        rows = ablate(
+            model,
+            questions,
+            dictionary_folders(dictionaries, layers),
+            arms,
+            scope,
+            bootstrap,
+            massive_ratio,
+            seed,
+        )
     names = [name for name in ABLATION.names if name != "concept"]
     write_table(table_of(rows, names).assign(concept=concept), ABLATION, output)
+
+
+def ablate(
+    model: ModelFiles,
+    questions: QuestionSets,
+    folders: Mapping[int, Path],
+    arms: Sequence[Arm],
+    scope: str,
+    bootstrap: int,
+    massive_ratio: float,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Load a model and return the effects of all arms in it (`ablate_arms`)."""
+    subject = model.load()
+    evaluations = questions.evaluations(subject)
+    directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
+    weight = Weight.of(subject, next(iter(evaluations.values())), folders, massive_ratio)
+    return list(ablate_arms(subject, evaluations, directions, arms, weight, scope, bootstrap, seed))

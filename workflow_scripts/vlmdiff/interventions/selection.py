@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlmdiff.interventions.ablation import unit_directions
-from vlmdiff.interventions.inputs import (
-    ModelFiles,
-    QuestionSets,
-    dictionary_folders,
-    feature_name,
-    table_of,
-)
-from vlmdiff.interventions.matching import MatchedFeatures, keys
-from vlmdiff.interventions.report import Arm, ablate_arms
-from vlmdiff.models.subject import Subject
+from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, table_of
+from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys
+from vlmdiff.interventions.report import Arm, Weight, ablate_arms
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import read_table, write_table
 
-FEATURE = ["layer", "feature"]
 SCOPE = "all_layers"
 RULES = ("contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", "full")
 log = logging.getLogger(__name__)
@@ -43,14 +34,20 @@ def decisions(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
     Returns:
         layer, feature, visual, adapted, invariant; sorted by the contrast's p.
     """
-    contrast = read_table(tables["contrast"], CONTRAST, [*FEATURE, "unit", "selected", "log_p_adjusted"])
+    contrast = read_table(tables["contrast"], CONTRAST, [*FEATURE, "unit", "selected", "log_p"])
     chosen = contrast[(contrast["unit"] == unit) & contrast["selected"]]
     adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"])
     lexical = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
     frame = chosen.merge(adapted, on=FEATURE).merge(lexical, on=FEATURE, how="left")
     frame["visual"] = frame["visual_energy"] > eps
     frame["invariant"] = frame["invariant"].eq(True)
-    return frame.sort_values(["log_p_adjusted", *FEATURE], ignore_index=True)
+    return frame.sort_values(["log_p", *FEATURE], ignore_index=True)
+
+
+def contrast_p(contrast: str, unit: str) -> pd.Series:
+    """Return the logarithm of the contrast's p, by layer and feature."""
+    table = read_table(contrast, CONTRAST, [*FEATURE, "unit", "log_p"])
+    return table[table["unit"] == unit].set_index(FEATURE)["log_p"]
 
 
 def by_rule(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -87,45 +84,41 @@ def selection_arms(
     return arms
 
 
-def random_arms(arms: Sequence[Arm], matched: MatchedFeatures, draws: int, seed: int) -> list[Arm]:
-    """Return random sets that match the set of the last rule in layers and firing rates, for every size."""
-    models = {arm.size: arm for arm in arms if arm.draw == 0}
-    return [
-        Arm(
-            "random",
-            size,
-            draw,
-            tuple(
-                matched.draw(model.features, np.random.default_rng(derive_seed(seed, "random", size, draw)))
-            ),
-        )
-        for size, model in models.items()
-        for draw in range(draws)
-    ]
-
-
-def ablate_once(
-    subject: Subject,
-    questions: QuestionSets,
-    dictionaries: Mapping[int, Path],
-    arms: Sequence[Arm],
-    bootstrap: int,
+def random_arms(
+    given: Mapping[str, pd.DataFrame],
+    sizes: Sequence[int],
+    matched: MatchedFeatures,
+    log_p: pd.Series,
+    draws: int,
     seed: int,
-) -> list[dict[str, Any]]:
-    """Return the effects of all arms; those with the same features are measured once."""
-    features = sorted({feature for arm in arms for feature in arm.features})
-    directions = unit_directions(dictionaries, features)
-    distinct = {frozenset(arm.features): arm for arm in arms}
-    names = {";".join(map(feature_name, arm.features)): key for key, arm in distinct.items()}
-    found: dict[frozenset, list[dict[str, Any]]] = {key: [] for key in distinct}
-    evaluations = questions.evaluations(subject)
-    for row in ablate_arms(subject, evaluations, directions, list(distinct.values()), SCOPE, bootstrap, seed):
-        found[names[row["features"]]].append(row)
-    return [
-        {**row, "arm": arm.arm, "size": arm.size, "draw": arm.draw}
-        for arm in arms
-        for row in found[frozenset(arm.features)]
-    ]
+) -> list[Arm]:
+    """Return matched random features in the places of those of the last rule that gives any.
+
+    Each draw is a pool as large as what the rule gives. Its first features by the contrast's p are the null
+    of the rule's first ones (`random_first`), a random subset of it that of the rule's random subsets
+    (`random`).
+
+    Args:
+        given: features of each rule.
+        sizes: features ablated together.
+        matched: what random features are drawn from.
+        log_p: logarithm of the contrast's p by layer and feature; those it lacks fire nowhere.
+        draws: number of pools.
+        seed: seed of the job.
+    """
+    wanted = next((keys(part) for part in reversed(given.values()) if len(part)), [])
+    modelled = matched.testable(wanted)
+    arms = []
+    for draw in range(draws):
+        generator = np.random.default_rng(derive_seed(seed, "random", draw))
+        pool = matched.draw(modelled, generator)
+        first = sorted(pool, key=lambda feature: (log_p.get(feature, 0.0), feature))
+        for size in sorted({min(size, len(wanted)) for size in sizes if wanted}):
+            if size <= len(pool):
+                arms.append(Arm("random_first", size, draw, tuple(first[:size])))
+                subset = generator.choice(len(pool), size, replace=False)
+                arms.append(Arm("random", size, draw, tuple(pool[i] for i in sorted(subset))))
+    return arms
 
 
 def evaluate_selection(
@@ -145,6 +138,7 @@ def evaluate_selection(
     draws: int,
     random_draws: int,
     bootstrap: int,
+    massive_ratio: float,
     seed: int,
 ) -> None:
     """Ablate features of every selection rule at all layers and write the table SELECTION.
@@ -165,8 +159,9 @@ def evaluate_selection(
         rules: selection rules, some of `RULES`.
         sizes: features ablated together.
         draws: random subsets of each rule's features.
-        random_draws: random sets of each size.
+        random_draws: pools of matched random features.
         bootstrap: resamples of the paired bootstrap.
+        massive_ratio: see `feature_activity`.
         seed: seed of the job.
     """
     every = by_rule(decisions(tables, unit, eps))
@@ -176,11 +171,13 @@ def evaluate_selection(
     if not arms:
         log.warning("%s, concept '%s': the contrast selects nothing to ablate", comparison, concept)
     else:
-        rates = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_rate"])
-        avoided = keys(every["contrast"])
-        arms += random_arms(arms, MatchedFeatures(rates, avoided, avoided), random_draws, seed)
-        folders = dictionary_folders(dictionaries, layers)
-        rows = ablate_once(model.load(), questions, folders, arms, bootstrap, seed)
+        subject, folders = model.load(), dictionary_folders(dictionaries, layers)
+        evaluations = questions.evaluations(subject)
+        weight = Weight.of(subject, next(iter(evaluations.values())), folders, massive_ratio)
+        matched = MatchedFeatures(weight.activity.reset_index(), keys(every["contrast"]))
+        arms += random_arms(given, sizes, matched, contrast_p(tables["contrast"], unit), random_draws, seed)
+        directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
+        rows = list(ablate_arms(subject, evaluations, directions, arms, weight, SCOPE, bootstrap, seed))
     table = table_of(rows, [*(name for name in SELECTION.names if name in KEPT), "arm"])
     counts = {rule: len(part) for rule, part in given.items()}
     table = table.rename(columns={"arm": "rule"})

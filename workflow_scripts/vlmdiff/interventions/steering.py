@@ -216,7 +216,7 @@ def report(
     """Yield the rows of the table STEERING, concept and model aside."""
     best, unknown = best_strengths(scores), (float("nan"), float("nan"))
     effects = {
-        name: EffectTable(name, evaluation.groups, sweep.clean[name], resamples, seed)
+        name: EffectTable(name, evaluation.samples, sweep.clean[name], resamples, seed)
         for name, evaluation in sweep.evaluations.items()
     }
     for i, direction in enumerate(progress(directions, "directions")):

@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.inputs import (
     ModelFiles,
     QuestionSets,
     dictionary_folders,
     ranked_features,
+    ranked_pools,
     table_of,
 )
-from vlmdiff.interventions.report import ablate_arms, controls, random_arms, selected_arms
+from vlmdiff.interventions.report import ablate, random_arms, selected_arms
 from vlmdiff.tables.causal import TRANSFER
 from vlmdiff.tables.io import write_table
 
@@ -41,8 +41,8 @@ def evaluate_transfer(
     layers: Sequence[int],
     concept: str,
     features: int,
-    random_draws: int,
     bootstrap: int,
+    massive_ratio: float,
     seed: int,
 ) -> None:
     """Ablate the best features, one by one and together, in every model and write the table TRANSFER.
@@ -51,30 +51,28 @@ def evaluate_transfer(
         models: the models in order of time, the one under study last.
         questions: test data.
         dictionaries: weights of the adapted dictionary at each of `layers`.
-        tables: paths of `ranking`, `final_features`, `contrast` and `adapted`.
+        tables: paths of `ranking` and `pools`, the rankings of final and of random features.
         output: where to write it.
         layers: decoder blocks that have dictionaries.
         concept: name of the concept.
         features: how many of the best features.
-        random_draws: matched random features and sets.
         bootstrap: resamples of the paired bootstrap.
+        massive_ratio: see `feature_activity`.
         seed: seed of the job.
     """
     ranked = ranked_features(tables["ranking"], features)
     rows: list[dict[str, Any]] = []
     if ranked:
         sizes = [len(ranked)] if len(ranked) > 1 else []
-        chosen = list(selected_arms(ranked, len(ranked), sizes))
-        matched = controls(tables["adapted"], tables["contrast"], tables["final_features"])
+        pools = ranked_pools(tables["pools"], len(ranked))
         # Random sets are held against the whole set; single random features would only cost time.
-        random = random_arms(chosen, matched, random_draws, seed)
-        arms = [*chosen, *(arm for arm in random if arm.size == len(ranked))]
-        every = sorted({feature for arm in arms for feature in arm.features})
-        directions = unit_directions(dictionary_folders(dictionaries, layers), every)
+        random = [arm for arm in random_arms(pools, sizes) if arm.size == len(ranked)]
+        arms, folders = (
+            [*selected_arms(ranked, len(ranked), sizes), *random],
+            dictionary_folders(dictionaries, layers),
+        )
         for order, model in enumerate(models):
-            subject = model.load()
-            evaluations = questions.evaluations(subject)
-            effects = ablate_arms(subject, evaluations, directions, arms, SCOPE, bootstrap, seed)
+            effects = ablate(model, questions, folders, arms, SCOPE, bootstrap, massive_ratio, seed)
             rows += [{"model": model.name, "order": order, **row} for row in effects]
     names = [name for name in TRANSFER.names if name not in ("concept", "transfer_margin")]
     table = table_of([{name: row[name] for name in names} for row in rows], names)

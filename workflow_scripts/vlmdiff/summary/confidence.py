@@ -17,33 +17,6 @@ SAME_DIRECTION = 0.7
 MAJORITY = 0.5
 
 
-def describe_seeds(section: Section, ablation: pd.DataFrame, data: tuple[str, str]) -> None:
-    """Give the spread over seeds of what ablating each set of best features does."""
-    rows = ablation[(ablation["group"] == "all") & (ablation["arm"] == "selected") & (ablation["size"] > 1)]
-    if rows.empty or rows["seed"].nunique() < 2:
-        section.say("One seed of dictionaries: nothing is known about the spread over seeds.")
-        return
-    lines = []
-    for (concept, scope, size), part in rows.groupby(["concept", "scope", "size"]):
-        cells = [f"{escape(concept)}, top {size}, {scope.replace('_', ' ')}"]
-        falls = []
-        for dataset in data:
-            values = part.loc[part["dataset"] == dataset]
-            for measure in ("accuracy", "margin"):
-                deltas = values[f"delta_{measure}"]
-                cells.append(
-                    f"{change(deltas.mean(), measure)} ± {change(deltas.std(), measure).lstrip('+')}"
-                )
-            falls.append(values["margin_high"].lt(0).all())
-        lines.append(cells)
-        failure = f"{cells[0]}: the margin does not fall in every seed."
-        section.claim(falls[0], "", failure)
-    header = ("ablated", "target, points", "target, logits", "control, points", "control, logits")
-    section.say(
-        "**Seeds.** Mean and standard deviation over seeds of dictionaries:", "", *table(header, lines)
-    )
-
-
 def describe_recurrence(section: Section, recurrence: pd.DataFrame) -> None:
     """Say how often a final feature is found again in another seed, and how often any feature would be."""
     if recurrence.empty:
@@ -197,13 +170,12 @@ def describe_confidence(
     """Say how sure the findings are.
 
     Args:
-        tables: `ablation` (with a column seed), `recurrence`, `thresholds`, `check`, `quality`, `selection`,
+        tables: `recurrence`, `thresholds`, `check`, `quality`, `selection`,
             `steering` and `labels`; empty where the experiment has none.
         data: target and control test data of the ablations.
         steering_data: the same of steering.
     """
     section = Section("How sure are we")
-    describe_seeds(section, tables["ablation"], data)
     describe_recurrence(section, tables["recurrence"])
     describe_second_null(section, tables["thresholds"])
     describe_dependence(section, tables["check"])

@@ -14,12 +14,17 @@ STAGES = ("all", "visual", "adapted", "contrast", "adapted_and_contrast", "final
 
 @dataclass
 class Section:
-    """A chapter of the summary: its lines, and in short the claims that did not hold."""
+    """A chapter of the summary: its lines, claims that did not hold in short, what cannot be tested."""
 
     title: str
     lines: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     claims: int = 0
+    untestable: list[str] = field(default_factory=list)
+
+    def cannot(self, text: str) -> None:
+        """Add what cannot be tested: neither a claim that holds nor one that fails."""
+        self.untestable.append(text)
 
     def say(self, *lines: str) -> None:
         """Add a paragraph."""

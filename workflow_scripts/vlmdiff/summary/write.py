@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vlmdiff.figures.values import of_models, read_some
 from vlmdiff.runtime.files import replacing
-from vlmdiff.summary.causal import describe_ablation, describe_heads
+from vlmdiff.summary.causal import Headline, describe_ablation, describe_heads
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads
 from vlmdiff.summary.left_out import describe_left_out
@@ -51,6 +51,7 @@ class Names:
     """What the configuration calls things.
 
     Attributes:
+        headline: the one result that is claimed, and all that is ablated.
         checkpoints: the built-in world's checkpoints behind models of the config, by the model's name.
     """
 
@@ -58,7 +59,7 @@ class Names:
     model: str
     adapted: str
     rule: str
-    concepts: tuple[str, ...]
+    headline: Headline
     ablation_data: tuple[str, str]
     heads_data: tuple[str, str]
     steering_data: tuple[str, str] = ("", "")
@@ -93,6 +94,12 @@ def read_seeds(paths: Sequence[str | Path], schema: pa.Schema) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def untestable(sections: Sequence[Section]) -> list[str]:
+    """List what cannot be tested, under a title of its own; nothing if all can."""
+    found = [f"- {text}" for section in sections for text in section.untestable]
+    return ["## Not testable", "", *found, ""] if found else []
+
+
 def weak_results(sections: Sequence[Section]) -> list[str]:
     """List every claim that failed its criterion."""
     failed = [f"- {text}" for section in sections for text in section.failed]
@@ -114,7 +121,7 @@ def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Sect
     lines += ["## What was found", "", *(f"- {sentence}" for sentence in said), ""]
     for section, sources in chapters:
         lines += [f"## {section.title}", "", *section.lines, "", *sources_line(sources), ""]
-    lines += ["## Weak or negative results", "", *weak_results(sections)]
+    lines += ["## Weak or negative results", "", *weak_results(sections), "", *untestable(sections)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
 
 
@@ -171,7 +178,7 @@ def chapters_of(
         (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
         (describe_adapted(tables["thresholds"], names.rule), ("thresholds",)),
         (describe_concepts(tables["funnel"]), ("funnel",)),
-        (describe_ablation(tables["ablation"], names.concepts, names.ablation_data), ("ablation",)),
+        (describe_ablation(tables["ablation"], names.headline, names.ablation_data), ("ablation",)),
         (describe_heads(*traced, names.heads_data), heads),
         (describe_confidence(tables, names.ablation_data, names.steering_data), sure),
     ]
@@ -192,12 +199,11 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
     """
     tables = read_all(files, names)
     data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
-    traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
     findings = [
+        say_ablation(tables["ablation"], names.headline, names.ablation_data),
         say_models(tables["accuracy"], names.model, data),
         say_features(tables["thresholds"], tables["funnel"], names.rule),
-        say_ablation(tables["ablation"], names.ablation_data),
-        say_heads(*traced, names.heads_data),
+        say_heads(tables["scores"], tables["agreement"]),
     ]
     with replacing(output) as temporary:
         temporary.write_text(compose(names, findings, chapters_of(tables, files, names)), encoding="utf-8")

@@ -6,39 +6,64 @@ EFFECT = (
     ("dataset", "str", "data set"),
     ("group", "str", "relation or kind of question; 'all' for the whole data set"),
     ("n", "int", "samples"),
+    ("clusters", "int", "different texts or images, whichever are fewer, if they repeat; else samples"),
     ("accuracy_clean", "float", "accuracy without intervention"),
     ("accuracy", "float", "accuracy with it"),
     ("delta_accuracy", "float", "accuracy - accuracy_clean, of the same samples"),
-    ("delta_low", "float", "lower end of the paired bootstrap 95 % interval of delta_accuracy"),
+    ("delta_low", "float", "lower end of its paired bootstrap 95 % interval, by clusters"),
     ("delta_high", "float", "upper end of it"),
+    ("lost", "int", "samples that were answered right and no longer are"),
+    ("gained", "int", "samples that are answered right and were not"),
+    ("mcnemar_p", "float", "McNemar's exact two-sided p that as many are lost as gained"),
     ("delta_margin", "float", "mean change of logit(answer) - best other choice"),
     ("margin_low", "float", "lower end of its bootstrap 95 % interval"),
     ("margin_high", "float", "upper end of it"),
 )
 
+CARRIED = (
+    ("rate", "float", "mean over the features: share of the target's text tokens on which each fires"),
+    ("energy", "float", "mean over the features of activation^2 x |W_dec|^2 on these tokens"),
+    ("removed", "float", "share of the residual stream's variance there that the directions hold"),
+)
+
 RANKING = contract(
-    "Validation effect of ablating one final feature; sorted, best first.",
+    "Validation effect of ablating single features: final ones, or pools of matched random ones; best first.",
     ("concept", "str", "concept of the config"),
-    ("rank", "int", "0 for the best: largest fall of the target margin beyond that of the control"),
+    ("pool", "int", "number of the random pool; -1 for the final features"),
+    (
+        "rank",
+        "int",
+        "0 for the best of its pool: features measured exactly come before those estimated alone",
+    ),
     ("layer", "int", "decoder block"),
     ("feature", "int", "index in the dictionary"),
     ("name", "str", "L{layer}F{feature}"),
+    ("stands_for", "str", "name of the final feature that it matches; of final features their own"),
+    ("rate", "float", "share of the text tokens of the target's validation questions on which it fires"),
+    ("energy", "float", "mean over these tokens of activation^2 x |W_dec|^2"),
     ("scope", "str", "own_layer or all_layers"),
-    ("target_delta_accuracy", "float", "change of accuracy on the concept's validation data"),
+    ("target_estimate", "float", "first-order estimate of target_delta_margin"),
+    ("control_estimate", "float", "first-order estimate of control_delta_margin"),
+    (
+        "target_delta_accuracy",
+        "float",
+        "change of accuracy on the concept's validation data; NaN: not measured",
+    ),
     ("target_delta_margin", "float", "change of the mean logit margin there"),
     ("control_delta_accuracy", "float", "change of accuracy on the general validation data"),
     ("control_delta_margin", "float", "change of the mean logit margin there"),
-    ("specificity", "float", "control_delta_margin - target_delta_margin"),
+    ("specificity", "float", "-target_delta_margin - |control_delta_margin|"),
 )
 
 ABLATION = contract(
     "Test effect of ablating features, beside matched random ones.",
     ("concept", "str", "concept of the config"),
     ("scope", "str", "own_layer or all_layers"),
-    ("arm", "str", "selected, or random (same layers, matched firing rate)"),
+    ("arm", "str", "selected, or random: the best of a pool of matched random features, ranked alike"),
     ("size", "int", "features ablated together"),
-    ("draw", "int", "selected: rank of a single feature, 0 for a set; random: number of the draw"),
+    ("draw", "int", "selected: rank of a single feature, 0 for a set; random: number of the pool"),
     ("features", "str", "names, joined by ';'"),
+    *CARRIED,
     *EFFECT,
 )
 
@@ -49,7 +74,8 @@ SELECTION = contract(
     (
         "rule",
         "str",
-        "random, contrast, contrast_visual, contrast_lexical, contrast_adapted or full",
+        "contrast, contrast_visual, contrast_lexical, contrast_adapted or full; random: matched random "
+        "features in the places of the last rule's; random_first: the smallest contrast p among them",
     ),
     ("available", "int", "features that the rule gives"),
     ("size", "int", "features ablated together"),
@@ -57,9 +83,10 @@ SELECTION = contract(
         "draw",
         "int",
         "0: the features of the smallest contrast p; from 1 on: a random subset of what the rule gives; "
-        "rule random: number of the draw",
+        "random rules: number of the pool",
     ),
     ("features", "str", "names, joined by ';'"),
+    *CARRIED,
     *EFFECT,
 )
 
@@ -68,10 +95,11 @@ TRANSFER = contract(
     ("concept", "str", "concept of the config"),
     ("model", "str", "model in which they are ablated"),
     ("order", "int", "place of the model in the config's order of time"),
-    ("arm", "str", "selected, or random (same layers, matched firing rate)"),
+    ("arm", "str", "selected, or random: the best of a pool of matched random features, ranked alike"),
     ("size", "int", "features ablated together"),
-    ("draw", "int", "rank of a single feature, 0 for the set; number of the draw for random"),
+    ("draw", "int", "rank of a single feature, 0 for the set; number of the pool for random"),
     ("features", "str", "names, joined by ';'"),
+    *CARRIED,
     ("transfer_margin", "float", "delta_margin / delta_margin of the same features in the last model"),
     *EFFECT,
 )
