@@ -77,3 +77,14 @@ def write_tables(folder: Path, final: list[tuple[int, int]]) -> dict[str, str]:
     write_table(filled(CONTRAST, tests), CONTRAST, files["contrast.parquet"])
     write_table(filled(ADAPTED, diff), ADAPTED, files["adapted.parquet"])
     return {Path(name).stem: path for name, path in files.items()}
+
+
+def rank_tiny(model, questions, dictionaries, tables, folder: Path, **changes) -> dict[str, str]:
+    """Rank the final features of `write_tables` beside 20 pools, and return all tables with both rankings."""
+    from vlmdiff.interventions.ranking import rank_features
+
+    outputs = {"ranking": str(folder / "ranking.csv"), "pools": str(folder / "random_pools.csv")}
+    stage = {"layers": [0, 1, 2], "concept": "c", "scope": "own_layer", "candidates": 3, "verified": 3}
+    stage |= {"random_draws": 20, "massive_ratio": 0.0, "seed": 4, **changes}
+    rank_features(model, questions, dictionaries, tables, tuple(outputs.values()), **stage)
+    return tables | outputs

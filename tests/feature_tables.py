@@ -45,3 +45,11 @@ def write_decisions(
     """Write ADAPTED, CONTRAST and LEXICAL."""
     pairs = (("adapted", ADAPTED, adapted), ("contrast", CONTRAST, contrast), ("lexical", LEXICAL, lexical))
     return [write(folder / f"{name}.parquet", schema, rows) for name, schema, rows in pairs]
+
+
+def effects(**values) -> dict:
+    """A row with the columns of EFFECT: accuracy changes by `at`, margin ten times as much; ends differ."""
+    at = values.pop("at")
+    row = {"group": "all", "n": 100, "clusters": 31, "accuracy_clean": 0.9, "accuracy": 0.9 + at}
+    row |= {"delta_accuracy": at, "delta_low": at - 0.01, "delta_high": at + 0.02, "delta_margin": 10 * at}
+    return row | {"margin_low": 10 * at - 0.1, "margin_high": 10 * at + 0.2} | values

@@ -1,17 +1,23 @@
 """The jobs of the room on tiny files: tables by contract, repeatable, nothing breaks without features."""
 
 import logging
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
-from causal_files import D_SAE, DEAD, SELECTED, answered, filled, write_dictionaries, write_tables
+import torch
+from causal_files import DEAD, SELECTED, answered, filled, rank_tiny, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
+from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.samples import load_samples
+from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.activity import Variance, feature_activity
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
-from vlmdiff.interventions.ranking import rank_features
-from vlmdiff.interventions.report import controls, evaluate_ablation
+from vlmdiff.interventions.report import evaluate_ablation
+from vlmdiff.interventions.screening import estimated_changes
+from vlmdiff.models.hooks import edit_output, record_inputs
 from vlmdiff.tables.causal import ABLATION, RANKING
 from vlmdiff.tables.io import read_table, write_table
 
@@ -35,15 +41,9 @@ def questions(tiny_dataset, tmp_path_factory):
     return QuestionSets(*files, ["spatial", "general"], samples=20, batch_tokens=1024)
 
 
-def rank(model, questions, dictionaries, tables, output, candidates=3):
-    stage = {"layers": [0, 1, 2], "concept": "c", "scope": "own_layer", "candidates": candidates}
-    rank_features(model, questions, dictionaries, tables["final_features"], str(output), **stage)
-    return read_table(output, RANKING)
-
-
 def ablate(model, questions, dictionaries, tables, output, scope="own_layer"):
     stage = {"scope": scope, "single_features": 2, "set_sizes": [3, 9]}
-    stage |= {"layers": [0, 1, 2], "concept": "c", "random_draws": 20, "bootstrap": 100, "seed": 1}
+    stage |= {"layers": [0, 1, 2], "concept": "c", "bootstrap": 100, "massive_ratio": 0.0, "seed": 1}
     evaluate_ablation(model, questions, dictionaries, tables, str(output), **stage)
     return read_table(output, ABLATION)
 
@@ -51,40 +51,135 @@ def ablate(model, questions, dictionaries, tables, output, scope="own_layer"):
 @pytest.fixture(scope="module")
 def tables(model, questions, dictionaries, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
-    files = write_tables(folder, FINAL)
-    rank(model, questions, dictionaries, files, folder / "ranking.csv")
-    return files | {"ranking": str(folder / "ranking.csv")}
+    return rank_tiny(model, questions, dictionaries, write_tables(folder, FINAL), folder)
+
+
+def features_of(table):
+    return list(zip(table["layer"], table["feature"]))
 
 
 def test_ranking_takes_the_strongest_candidates_most_specific_first(tables):
     ranking = read_table(tables["ranking"], RANKING)
-    assert set(zip(ranking["layer"], ranking["feature"])) == set(FINAL[:3])
+    assert set(features_of(ranking)) == set(FINAL[:3])
     assert (np.diff(ranking["specificity"]) <= 0).all()
-    assert list(ranking["rank"]) == [0, 1, 2]
+    assert list(ranking["rank"]) == [0, 1, 2] and set(ranking["pool"]) == {-1}
     assert ranking["specificity"].iloc[0] > ranking["specificity"].iloc[-1]
+    assert list(ranking["stands_for"]) == list(ranking["name"])
+
+
+def test_pools_stand_for_the_candidates_and_are_ranked_as_they_are(tables):
+    pools = read_table(tables["pools"], RANKING)
+    of_concept = {(layer, i) for layer in range(3) for i in SELECTED} | set(FINAL)
+    assert sorted(pools["pool"].unique()) == list(range(20))
+    for _, pool in pools.groupby("pool"):
+        assert sorted(pool["stands_for"]) == sorted(f"L{layer}F{i}" for layer, i in FINAL[:3])
+        assert [f"L{layer}" for layer in pool["layer"]] == [name[:2] for name in pool["stands_for"]]
+        assert len(set(features_of(pool))) == 3 and not of_concept & set(features_of(pool))
+        assert list(pool["rank"]) == [0, 1, 2] and (np.diff(pool["specificity"]) <= 0).all()
+    assert (pools["rate"] > 0).all() and (pools["energy"] > 0).all()
+    # What pools share was measured once.
+    assert (pools.groupby(["layer", "feature"])["target_delta_margin"].nunique() == 1).all()
+    assert pools.groupby("pool")["name"].agg(tuple).nunique() > 15
 
 
 def test_ranking_reports_the_change_of_margin_and_accuracy(model, questions, dictionaries, tables):
-    best = read_table(tables["ranking"], RANKING).iloc[0]
-    feature, subject = (int(best["layer"]), int(best["feature"])), model.load()
-    directions = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), [feature])
-    plan = plan_ablation(subject, directions, [feature], "own_layer")
-    change = {}
-    for role, file in (("target", questions.target), ("control", questions.control)):
-        samples = load_samples(file, limit=20)
-        clean, ablated = (answered(subject, samples, *editor) for editor in ((), (plan,)))
-        change[role] = (ablated.margin - clean.margin).mean()
-        assert best[f"{role}_delta_margin"] == pytest.approx(change[role], abs=1e-6)
-        assert best[f"{role}_delta_accuracy"] == pytest.approx(ablated.correct.mean() - clean.correct.mean())
-    assert best["specificity"] == pytest.approx(change["control"] - change["target"], abs=1e-6)
+    for file in (tables["ranking"], tables["pools"]):
+        best = read_table(file, RANKING).iloc[0]
+        feature, subject = (int(best["layer"]), int(best["feature"])), model.load()
+        directions = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), [feature])
+        plan = plan_ablation(subject, directions, [feature], "own_layer")
+        change = {}
+        for role, data in (("target", questions.target), ("control", questions.control)):
+            samples = load_samples(data, limit=20)
+            clean, ablated = (answered(subject, samples, *editor) for editor in ((), (plan,)))
+            change[role] = (ablated.margin - clean.margin).mean()
+            accuracy = ablated.correct.mean() - clean.correct.mean()
+            assert best[f"{role}_delta_margin"] == pytest.approx(change[role], abs=1e-6)
+            assert best[f"{role}_delta_accuracy"] == pytest.approx(accuracy)
+        # A control that rises is as unspecific as one that falls.
+        assert best["specificity"] == pytest.approx(-change["target"] - abs(change["control"]), abs=1e-6)
 
 
-def test_controls_are_live_neither_final_nor_selected(tables):
-    matched = controls(tables["adapted"], tables["contrast"], tables["final_features"])
-    for layer in range(3):
-        live = set(range(D_SAE)) - {DEAD} - {index for own, index in FINAL if own == layer}
-        assert set(matched.live[layer].feature) == live
-        assert set(matched.unselected[layer].feature) == live - set(SELECTED)
+def test_only_the_first_by_estimate_are_measured(model, questions, dictionaries, tables, tmp_path):
+    files = rank_tiny(model, questions, dictionaries, write_tables(tmp_path, FINAL), tmp_path, verified=2)
+    whole = read_table(tables["ranking"], RANKING).set_index("name")
+    for file in (files["ranking"], files["pools"]):
+        for _, pool in read_table(file, RANKING).groupby("pool"):
+            assert list(pool["target_delta_margin"].isna()) == [False, False, True]
+            estimated = -pool["target_estimate"] - pool["control_estimate"].abs()
+            assert estimated.iloc[:2].min() >= estimated.iloc[2]
+            assert pool["specificity"].iloc[0] >= pool["specificity"].iloc[1]
+    for row in read_table(files["ranking"], RANKING).iloc[:2].itertuples():
+        assert row.target_delta_margin == pytest.approx(whole.loc[row.name, "target_delta_margin"], abs=1e-6)
+
+
+def written(subject, direction, layers, share):
+    """Take a share of a direction from what some blocks add to the stream, and what enters the first."""
+
+    @contextmanager
+    def editor(batch):
+        text = (batch.token_type == TEXT)[..., None]
+
+        def less(values, part):
+            return values - share * (part @ direction)[..., None] * direction * text
+
+        with ExitStack() as stack:
+            entered = stack.enter_context(record_inputs({layers[0]: subject.block(layers[0])}))
+            for layer in layers:
+                for module in subject.writers(layer):
+                    stack.enter_context(edit_output(module, lambda values: less(values, values)))
+            first = subject.block(layers[0])
+            stack.enter_context(edit_output(first, lambda values: less(values, entered[layers[0]])))
+            yield
+
+    return editor
+
+
+@pytest.mark.parametrize("scope", ["own_layer", "all_layers"])
+def test_estimates_are_the_derivative_of_what_is_removed(model, questions, dictionaries, scope):
+    """Held against a small step of the same removal, feature by feature."""
+    subject = model.load()
+    evaluation = questions.evaluations(subject)["spatial"]
+    features = [(1, 7), (0, 3), (2, 1)]
+    directions = unit_directions(dictionary_folders(dictionaries, [0, 1, 2]), features)
+    found = estimated_changes(subject, evaluation, directions, features, scope, 200)
+    clean, step = evaluation.answers().margin, 1e-2
+    for feature, estimate in zip(features, found):
+        layers = [feature[0]] if scope == "own_layer" else [0, 1, 2]
+        changes = [
+            (evaluation.answers(written(subject, directions[feature], layers, share)).margin - clean).mean()
+            for share in (step, -step)
+        ]
+        assert estimate == pytest.approx((changes[0] - changes[1]) / (2 * step), rel=0.02, abs=1e-5)
+        assert abs(estimate) > 1e-4
+
+
+def test_activity_and_removed_variance_by_hand(model, questions, dictionaries):
+    subject = model.load()
+    evaluation = questions.evaluations(subject)["spatial"]
+    folders = dictionary_folders(dictionaries, [0, 1, 2])
+    table = feature_activity(subject, evaluation, folders, 0.0).set_index(["layer", "feature"])
+    tokens = []
+    for sample in evaluation.samples:
+        batch = subject.prepare([sample.prompt], [sample.open_image()])
+        with torch.no_grad():
+            tokens.append(subject.residuals(batch, [1])[1][0][batch.token_type[0] == TEXT])
+    values, dictionary = torch.cat(tokens), load_dictionary(folders[1])
+    with torch.no_grad():
+        z = dictionary.encode(values)
+    lengths = dictionary.W_dec.detach().norm(dim=1)
+    for feature in (3, 7, DEAD):
+        assert table.loc[(1, feature), "rate"] == pytest.approx(float((z[:, feature] > 0).float().mean()))
+        energy = float((z[:, feature] * lengths[feature]).square().mean())
+        assert table.loc[(1, feature), "energy"] == pytest.approx(energy, rel=1e-4)
+    directions = unit_directions(folders, [(1, 3), (1, 7)])
+    plan = plan_ablation(subject, directions, [(1, 3), (1, 7)], "own_layer")
+    centred = values - values.mean(dim=0)
+    basis = torch.linalg.qr(torch.stack(list(directions.values())).T).Q
+    share = float((centred @ basis).square().sum() / centred.square().sum())
+    variance = Variance.of(subject, evaluation, [0, 1, 2], 0.0)
+    assert variance.removed(plan) == pytest.approx(share, rel=1e-4)
+    assert 0.001 < share < 0.9
 
 
 def test_ranked_features_come_by_rank(tmp_path):
@@ -117,6 +212,7 @@ def test_ablation_says_what_a_run_by_hand_says(model, questions, dictionaries, t
 def test_ablation_table_is_complete_and_repeatable(model, questions, dictionaries, tables, tmp_path):
     table = ablate(model, questions, dictionaries, tables, tmp_path / "first.csv")
     rows_of_a_run = table.groupby(["arm", "size", "draw", "dataset"]).size()
+    assert ((table["removed"] > 0) & (table["removed"] < 1) & (table["rate"] > 0)).all()
     assert set(rows_of_a_run) == {6}
     counts = table[(table["group"] == "all") & (table["dataset"] == "spatial")]
     counts = counts.groupby(["arm", "size"]).size()
@@ -126,7 +222,12 @@ def test_ablation_table_is_complete_and_repeatable(model, questions, dictionarie
     random = table[table["arm"] == "random"]
     drawn = {name for names in random["features"] for name in names.split(";")}
     assert not drawn & {f"L{layer}F{feature}" for layer, feature in FINAL}
-    assert not drawn & {f"L{layer}F{feature}" for layer in range(3) for feature in [*SELECTED, DEAD]}
+    assert not drawn & {f"L{layer}F{feature}" for layer in range(3) for feature in SELECTED}
+    pools = read_table(tables["pools"], RANKING)
+    for size in (1, 3):
+        best = pools[pools["rank"] < size].groupby("pool")["name"].agg(";".join)
+        found = random[random["size"] == size].groupby("draw")["features"].agg(lambda names: set(names))
+        assert [{names} for names in best] == list(found)
     ablate(model, questions, dictionaries, tables, tmp_path / "second.csv")
     assert (tmp_path / "first.csv").read_bytes() == (tmp_path / "second.csv").read_bytes()
 
@@ -144,10 +245,10 @@ def test_both_scopes_ablate_the_same_draws(model, questions, dictionaries, table
 def test_without_final_features_the_tables_are_empty(model, questions, dictionaries, tmp_path, caplog):
     files = write_tables(tmp_path, [])
     with caplog.at_level(logging.WARNING):
-        assert rank(model, questions, dictionaries, files, tmp_path / "ranking.csv").empty
-        files["ranking"] = str(tmp_path / "ranking.csv")
+        files = rank_tiny(model, questions, dictionaries, files, tmp_path)
         table = ablate(model, questions, dictionaries, files, tmp_path / "ablation.csv")
     assert table.empty
+    assert all(read_table(files[name], RANKING).empty for name in ("ranking", "pools"))
     assert list(table.columns) == ABLATION.names
     assert "nothing to rank" in caplog.text
     assert "nothing to ablate" in caplog.text

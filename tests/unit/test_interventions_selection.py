@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from causal_files import answered, write_dictionaries, write_tables
+from causal_files import answered, rank_tiny, write_dictionaries, write_tables
 from feature_tables import table, write
 from tiny_models import build_tiny_dataset, build_tiny_vlm
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
-from vlmdiff.interventions.ranking import rank_features
+from vlmdiff.interventions.matching import MatchedFeatures
 from vlmdiff.interventions.selection import (
     by_rule,
     decisions,
@@ -49,8 +49,8 @@ def tables(tmp_path_factory):
         key = {"layer": 1, "feature": feature}
         adapted.append({**key, "visual_energy": energy, "adapted": is_adapted, "visual_rate": rates[feature]})
         selected = feature in FEATURES and feature != 9
-        contrast.append({**key, "unit": "token", "selected": selected, "log_p_adjusted": log_p})
-        contrast.append({**key, "unit": "sample", "selected": feature == 9, "log_p_adjusted": -1.0})
+        contrast.append({**key, "unit": "token", "selected": selected, "log_p": log_p})
+        contrast.append({**key, "unit": "sample", "selected": feature == 9, "log_p": -1.0})
         if invariant is not None:
             lexical.append({**key, "invariant": invariant})
     return {
@@ -87,19 +87,31 @@ def test_arms_are_the_strongest_and_random_subsets(tables):
     assert larger == [(2, 0)]
 
 
-class Echo:
-    """Gives as a matched set the set itself."""
-
-    def draw(self, features, generator):
-        return list(features)
-
-
-def test_random_sets_match_the_last_rule(tables):
+def test_random_sets_stand_for_the_last_rule_first_by_p_and_at_random(tables):
     given = by_rule(decisions(tables, "token", EPS))
-    arms = selection_arms({rule: given[rule] for rule in ("contrast", "contrast_lexical")}, [2, 3], 2, seed=0)
-    drawn = random_arms(arms, Echo(), 4, seed=0)
-    assert [(arm.size, arm.draw) for arm in drawn] == [(size, draw) for size in (2, 3) for draw in range(4)]
-    assert {arm.features for arm in drawn} == {((1, 4), (1, 0)), ((1, 4), (1, 0), (1, 2))}
+    given = {rule: given[rule] for rule in ("contrast", "contrast_lexical")}
+    activity = pd.DataFrame({"layer": 1, "feature": range(48), "rate": 0.1, "energy": 1.0})
+    matched = MatchedFeatures(activity, [(1, i) for i in range(6)])
+    log_p = pd.Series({(1, i): -float(i % 7) for i in range(48)})
+    arms = random_arms(given, [2, 5], matched, log_p, 30, seed=0)
+    # The last rule gives three features: sets of two, and of all three.
+    kinds = {(arm.arm, arm.size) for arm in arms}
+    assert kinds == {(rule, size) for rule in ("random", "random_first") for size in (2, 3)}
+    drawn = {(arm.arm, arm.size, arm.draw): arm.features for arm in arms}
+    assert len(drawn) == len(arms) == 120
+    for draw in range(30):
+        pool = set(drawn["random", 3, draw])
+        assert len(pool) == 3 and not {i for _, i in pool} & set(range(6))
+        by_p = sorted(pool, key=lambda feature: (log_p[feature], feature))
+        assert drawn["random_first", 2, draw] == tuple(by_p[:2])
+        assert drawn["random_first", 3, draw] == tuple(by_p)
+        assert set(drawn["random", 2, draw]) < pool
+    left_out = {
+        tuple(by - set(two))
+        for by, two in ((set(drawn["random", 3, draw]), drawn["random", 2, draw]) for draw in range(30))
+    }
+    assert len(left_out) > 3
+    assert random_arms({"full": given["contrast"].iloc[:0]}, [2], matched, log_p, 30, seed=0) == []
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +134,7 @@ def questions(tiny_dataset, tmp_path_factory):
 def select(model, questions, dictionaries, tables, output, **changes):
     stage = {"layers": [0, 1, 2], "comparison": "main", "concept": "c", "unit": "token", "eps": EPS}
     stage |= {"rules": ["contrast", "contrast_visual", "full"], "sizes": [2], "draws": 2}
-    stage |= {"random_draws": 10, "bootstrap": 50, "seed": 1, **changes}
+    stage |= {"random_draws": 10, "bootstrap": 50, "massive_ratio": 0.0, "seed": 1, **changes}
     evaluate_selection(model, questions, dictionaries, tables, str(output), **stage)
     return read_table(output, SELECTION)
 
@@ -131,12 +143,13 @@ def test_selection_table(model, questions, dictionaries, tables, tmp_path):
     found = select(model, questions, dictionaries, tables, tmp_path / "s.csv")
     whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
     counts = whole.groupby("rule").size().to_dict()
-    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 10}
+    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 10, "random_first": 10}
     assert whole.set_index("rule")["available"].groupby(level=0).first().to_dict() == {
         "contrast": 6,
         "contrast_visual": 5,
         "full": 2,
         "random": 0,
+        "random_first": 0,
     }
     # Sets of the same features are measured once and agree to the last digit.
     first = whole[whole["draw"] == 0].set_index("rule")
@@ -182,22 +195,20 @@ def test_ratios_are_to_the_last_model_set_by_set_and_group_by_group():
 def test_transfer_of_the_same_directions(model, questions, dictionaries, tmp_path):
     final = [(0, 3), (2, 1), (1, 5)]
     files = write_tables(tmp_path, final)
-    stage = {"layers": [0, 1, 2], "concept": "c", "scope": "all_layers", "candidates": 3}
-    ranking = str(tmp_path / "ranking.csv")
-    rank_features(model, questions, dictionaries, files["final_features"], ranking, **stage)
+    files = rank_tiny(model, questions, dictionaries, files, tmp_path, scope="all_layers")
     earlier = build_tiny_vlm(tmp_path / "earlier", seed=5)
     models = [ModelFiles("earlier", {"family": "llava"}, str(earlier / "config.json")), model]
     output = tmp_path / "transfer.csv"
     evaluate_transfer(
-        models, questions, dictionaries, {**files, "ranking": ranking}, str(output), layers=[0, 1, 2],
-        concept="c", features=3, random_draws=4, bootstrap=50, seed=0,
+        models, questions, dictionaries, files, str(output), layers=[0, 1, 2], concept="c",
+        features=3, bootstrap=50, massive_ratio=0.0, seed=0,
     )  # fmt: skip
     found = read_table(output, TRANSFER)
     whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
     assert whole.groupby(["order", "arm", "size"]).size().to_dict() == {
         (order, arm, size): count
         for order in (0, 1)
-        for arm, size, count in (("random", 3, 4), ("selected", 1, 3), ("selected", 3, 1))
+        for arm, size, count in (("random", 3, 20), ("selected", 1, 3), ("selected", 3, 1))
     }
     assert dict(zip(whole["order"], whole["model"])) == {0: "earlier", 1: "vlm"}
     for one, order in zip(models, (0, 1)):
@@ -221,6 +232,6 @@ def test_no_ranked_feature_is_an_empty_table(model, questions, dictionaries, tmp
     output = tmp_path / "transfer.csv"
     evaluate_transfer(
         [model], questions, dictionaries, {**files, "ranking": str(tmp_path / "ranking.csv")}, str(output),
-        layers=[0, 1, 2], concept="c", features=3, random_draws=4, bootstrap=50, seed=0,
+        layers=[0, 1, 2], concept="c", features=3, bootstrap=50, massive_ratio=0.0, seed=0,
     )  # fmt: skip
     assert read_table(output, TRANSFER).empty

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from causal_files import filled, write_dictionaries, write_tables
+from causal_files import filled, rank_tiny, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
-from vlmdiff.interventions.ranking import rank_features
 from vlmdiff.interventions.steering import (
     Direction,
     Steering,
@@ -205,9 +204,7 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
 def test_the_table(model, questions, tmp_path):
     dictionaries = write_dictionaries(tmp_path / "dictionaries")
     files = write_tables(tmp_path, [(0, 3), (2, 1), (1, 5)])
-    ranking = str(tmp_path / "ranking.csv")
-    stage = {"layers": [0, 1, 2], "concept": "c", "scope": "all_layers", "candidates": 3}
-    rank_features(model, questions, dictionaries, files["final_features"], ranking, **stage)
+    ranking = rank_tiny(model, questions, dictionaries, files, tmp_path, scope="all_layers")["ranking"]
     output = tmp_path / "steering.csv"
     evaluate_steering(
         model, questions, questions, dictionaries, ranking, str(output), layers=[0, 1, 2], concept="c",

@@ -115,15 +115,17 @@ def trace(run: Run, adapted: Path) -> None:
     model = ModelFiles("vlm", SPEC, str(run.model / "config.json"))
     weights = [str(adapted / "sae_weights.safetensors")]
     layers = {"layers": [LAYER], "concept": CONCEPT}
+    found = {name: out / name for name in ("final_features.csv", "contrast.parquet")}
+    ranked = out / "ranking.csv", out / "random_pools.csv"
+    tables = {path.stem: path for path in found.values()}
     rank_features(
-        model, questions(run.samples, "val", 80), weights, out / "final_features.csv", out / "ranking.csv",
-        **layers, scope="all_layers", candidates=10,
+        model, questions(run.samples, "val", 80), weights, tables, ranked, **layers,
+        scope="all_layers", candidates=10, verified=2, random_draws=20, massive_ratio=0.0, seed=0,
     )  # fmt: skip
-    names = {"ranking": "ranking.csv", "final_features": "final_features.csv", "contrast": "contrast.parquet"}
-    tables = {name: str(out / file) for name, file in {**names, "adapted": "adapted.parquet"}.items()}
     evaluate_ablation(
-        model, questions(run.samples, "test", 160), weights, tables, out / "ablation.csv", **layers,
-        scope="all_layers", single_features=2, set_sizes=[2], random_draws=5, bootstrap=500, seed=0,
+        model, questions(run.samples, "test", 160), weights, dict(zip(("ranking", "pools"), ranked)),
+        out / "ablation.csv", **layers, scope="all_layers", single_features=2, set_sizes=[2], bootstrap=500,
+        massive_ratio=0.0, seed=0,
     )  # fmt: skip
     traced = TracedSamples(str(run.samples["spatial_val"]), 64, 160, 2048)
     attribute_heads(
@@ -225,7 +227,7 @@ def test_the_planted_effect_is_recovered_within_its_interval(planted):
     assert found["margin_low"] <= expected <= found["margin_high"]
     assert found["delta_margin"] == pytest.approx(expected, rel=0.03)
     # The interval says something: it is far from 0 and from twice the effect.
-    assert found["margin_high"] < expected / 2
+    assert found["margin_high"] < expected / 3
     control = effect(ablation, "general_test", arm="selected", size=1, draw=0)
     assert control["delta_margin"] == pytest.approx(0, abs=0.02)
 

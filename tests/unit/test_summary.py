@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import synthetic_tables as tables
 
-from vlmdiff.summary.criteria import Comparison, Effect, at_chance
+from vlmdiff.summary.causal import Headline
 from vlmdiff.summary.text import change, escape
 from vlmdiff.summary.write import Names, pattern, read_seeds, seed_of, write_summary
 from vlmdiff.tables import causal, features, models
@@ -23,7 +23,10 @@ from vlmdiff.tables.io import write_table
 
 DATA = (tables.TARGET, tables.CONTROL)
 CHECKPOINTS = {name: name for name in ("base_lm", "vlm_25", "vlm_50", "vlm_75", "vlm")}
-NAMES = Names("world", "vlm", "adapted", "calibrated", ("spatial",), DATA, DATA, checkpoints=CHECKPOINTS)
+HEADLINE = Headline(
+    "spatial", "own_layer", 10, "margin", ("spatial",), ("own_layer", "all_layers"), (3, 5, 10), 1
+)
+NAMES = Names("world", "vlm", "adapted", "calibrated", HEADLINE, DATA, DATA, checkpoints=CHECKPOINTS)
 MAKERS = {
     "metrics": (tables.dictionary_metrics, models.DICTIONARY_METRICS),
     "thresholds": (tables.thresholds, features.THRESHOLDS),
@@ -53,17 +56,20 @@ def chapter(text: str, title: str) -> str:
 def test_a_strong_effect_is_called_specific_and_nothing_is_weak(tmp_path: Path):
     text = summarise(tables.STRONG, tmp_path)
     found = chapter(text, "Causal effect of the features")
-    sets = [line for line in found.splitlines() if line.startswith("| top ")]
-    assert len(sets) == 6 and all("| **yes** | **" in line for line in sets)
-    assert any(line.startswith("| top 5, ") and "| -21.0 [-23.5, -19.5] |" in line for line in sets)
+    sets = [line for line in found.splitlines() if line.startswith("| spatial, top ") and "layer" in line]
+    # Of five further sets, each beside 20 pools, none survives the correction.
+    assert len(sets) == 6 and "(headline)" in sets[0] and "| **yes** |" in sets[0]
+    assert all("not after correction" in line for line in sets[1:])
+    assert "**Headline**, fixed in the config" in found and ": specific." in found
     assert "reaches the goal" in chapter(text, "Models") and "not at chance" not in text
     assert "they agree" in chapter(text, "Heads")
-    assert "None: every claim above" in chapter(text, "Weak or negative results")
+    weak = [line for line in chapter(text, "Weak or negative results").splitlines() if line]
+    assert len(weak) == 5 and all("after correction for 5 sets" in line for line in weak)
 
 
 def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):
     text = summarise(tables.NONE, tmp_path)
-    sets = [line for line in text.splitlines() if line.startswith("| top ")]
+    sets = [line for line in text.splitlines() if line.startswith("| spatial, top ") and "layer" in line]
     assert len(sets) == 6 and all("| **no**: " in line for line in sets)
     assert "This is not specific" in chapter(text, "What was found")
     weak = chapter(text, "Weak or negative results")
@@ -80,8 +86,8 @@ def test_the_head_tells_the_numbers_of_the_tables(tmp_path: Path):
     final = tables.final_features(tables.STRONG)
     assert f"Of {row.features} features {row.adapted} are adapted" in found
     assert f"would give {row.null_adapted})" in found and f"spatial {len(final)}." in found
-    assert "Clearest effect of ablating a set of features, spatial, top" in found
-    assert "specific by accuracy and margin" in found
+    assert found.lstrip().startswith("- Headline: removing the 10 best features of spatial (own layer)")
+    assert "This is specific." in found
     best = tables.head_scores(tables.STRONG).sort_values("rank")["name"].head(3)
     assert f"Attribution names the heads {', '.join(best)} first" in found
 
@@ -98,13 +104,13 @@ def test_without_final_features_the_summary_says_so(tmp_path: Path):
     text = summarise(tables.EMPTY, tmp_path)
     assert "no feature passes every filter: **nothing to intervene on**" in text
     weak = chapter(text, "Weak or negative results")
-    assert "nothing was ablated" in weak and "No feature was traced to heads" in weak
+    assert "too few features in seed 0" in weak and "No feature was traced to heads" in weak
 
 
 def test_tables_without_rows_do_not_crash(tmp_path: Path):
     text = summarise(tables.STRONG, tmp_path, rows=0)
     weak = chapter(text, "Weak or negative results")
-    for words in ("vlm was not evaluated on", "No dictionary was evaluated", "nothing was ablated"):
+    for words in ("vlm was not evaluated on", "No dictionary was evaluated", "too few features in seed 0"):
         assert words in weak
 
 
@@ -144,34 +150,10 @@ def test_a_model_that_nothing_measured_is_said_to_be_so(tmp_path: Path):
     assert "answers" not in chapter(text, "What was found")
 
 
-def test_a_hurt_control_or_equal_random_draws_are_not_specific():
-    random = tuple(-0.01 * i for i in range(20))
-    good = Comparison(Effect(-0.3, -0.35, -0.25), Effect(-0.01, -0.03, 0.01), random, random)
-    assert good.failures() == [] and good.p_random == pytest.approx(1 / 21)
-    control = Comparison(good.target, Effect(-0.2, -0.24, -0.16), random, random)
-    assert control.failures() == ["control not spared"]
-    matched = Comparison(good.target, good.control, (*random[:-1], -0.31), random)
-    assert len(matched.failures()) == 1 and "p = 0.10" in matched.failures()[0]
-    rise = Comparison(Effect(0.1, 0.05, 0.15), good.control, random, random)
-    assert rise.failures() == ["target does not fall"]
-    wide = Comparison(good.target, Effect(-0.05, -0.30, 0.20), random, random)
-    assert wide.failures() == ["intervals of target and control overlap"]
-    unknown = Comparison(Effect(float("nan"), float("nan"), float("nan")), good.control, random, random)
-    assert unknown.failures()
-
-
-def test_no_random_draws_prove_nothing():
-    effect = Comparison(Effect(-0.3, -0.35, -0.25), Effect(0.0, -0.01, 0.01), (), ())
-    assert effect.p_random == 1 and effect.failures()
-
-
-def test_chance_has_a_band():
-    assert at_chance(0.54, 0.5) and at_chance(0.46, 0.5) and not at_chance(0.56, 0.5)
-
-
 def test_markup_in_names_stays_text(tmp_path: Path):
     hostile = "a|b<script>\n# *x* [y](z) `c` $m$"
-    names = Names(hostile, "vlm", "adapted", "calibrated", (hostile,), DATA, DATA)
+    headline = replace(HEADLINE, concept=hostile, concepts=(hostile,))
+    names = Names(hostile, "vlm", "adapted", "calibrated", headline, DATA, DATA)
     text = summarise(tables.STRONG, tmp_path, names=names)
     assert "<script>" not in text and "\n# *x*" not in text and r"a\|b\<script\>" in text
 

@@ -68,7 +68,7 @@ class EffectTable:
         margin = edited.margin - self.clean.margin
         for group, index in self.members.items():
             deltas = np.stack([correct[index], margin[index]])
-            low, high = interval(deltas, self.counts[group])
+            low, high = interval(deltas, self.counts[group], self.clusters[group])
             lost, gained = int((deltas[0] < 0).sum()), int((deltas[0] > 0).sum())
             yield {
                 "dataset": self.dataset,

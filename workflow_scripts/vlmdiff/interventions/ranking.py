@@ -151,13 +151,17 @@ def rank_sets(
         For each set what `ranked` returns.
     """
     estimates = screen(subject, evaluations, directions, scope, batch_tokens)
-    chosen = {feature for one in sets for feature in shortlisted(estimates, one, verified)}
+    shortlists = [shortlisted(estimates, one, verified) for one in sets]
+    chosen = sorted({feature for one in shortlists for feature in one})
     log.info(
-        "%d features estimated, the best %d of each set measured: %d", len(estimates), verified, len(chosen)
+        "%d features estimated; the best %d of each set are measured: %d",
+        len(estimates),
+        verified,
+        len(chosen),
     )
-    measured = verify(subject, evaluations, directions, sorted(chosen), scope)
-    found = estimates.join(measured)
-    return [ranked(found, one) for one in sets]
+    measured = verify(subject, evaluations, directions, chosen, scope)
+    # What another set's shortlist brought to light does not help this one: all are treated alike.
+    return [ranked(estimates.join(measured.loc[shortlist]), one) for one, shortlist in zip(sets, shortlists)]
 
 
 def described(

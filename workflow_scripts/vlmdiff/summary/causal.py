@@ -409,5 +409,5 @@ def describe_heads(
     for seed, rows in whole.groupby("seed"):
         found = [(item.members, item) for item in interventions(rows, "heads", data)]
         section.say("")
-        claim_sets(section, found, f"Heads, seed {seed}", f"Heads ablated together, seed {seed}:")
+        claim_sets(section, found, f"Heads, seed {seed}", f"Heads ablated together, seed {seed}:", "margin")
     return section

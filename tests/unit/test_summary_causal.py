@@ -1,0 +1,226 @@
+"""Claims about ablations at their limits: every number differs from every other."""
+
+from dataclasses import replace
+from itertools import product
+from math import hypot, nan
+
+import numpy as np
+import pandas as pd
+import pytest
+from feature_tables import effects, table
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from vlmdiff.summary.causal import Headline, claim_sets, describe_ablation, interventions, set_results
+from vlmdiff.summary.criteria import Comparison, Effect, at_chance, combined, compare, effect, over_seeds
+from vlmdiff.summary.findings import say_ablation
+from vlmdiff.summary.sections import Section
+from vlmdiff.tables.causal import ABLATION
+
+GOOD = Comparison(Effect(-3.0, -3.5, -2.5), Effect(-0.1, -0.3, 0.1), (-0.1,) * 20, (-9.0,) * 20)
+Z = stats.norm.ppf(0.975)
+
+
+def around(value, error):
+    """An effect with a standard error."""
+    return Effect(value, value - Z * error, value + Z * error)
+
+
+def test_p_counts_the_selected_one_and_draws_that_do_as_much():
+    assert GOOD.p_random == pytest.approx(1 / 21)
+    for draws, p in (
+        ((-3.0, *[0.0] * 19), 2 / 21),
+        ((-2.999, *[0.0] * 19), 1 / 21),
+        ((3.5,) * 20, 1 / 21),
+        ((nan, nan, -4.0, *[0.0] * 7), 2 / 9),
+    ):
+        assert replace(GOOD, random=draws).p_random == pytest.approx(p)
+
+
+def test_each_part_of_the_criterion_at_its_limit():
+    assert GOOD.failures() == []
+    touching = replace(GOOD, target=Effect(-3.0, -6.0, 0.0))
+    assert touching.failures() == ["target does not fall"]
+    # 19 draws that do less can just reach the level of one in twenty, 18 cannot.
+    assert replace(GOOD, random=(0.0,) * 19).failures() == []
+    few = replace(GOOD, random=(0.0,) * 18)
+    assert few.failures() == ["random draws do as much, p = 0.05"] and not few.testable
+    assert replace(GOOD, random=(0.0,) * 19).testable
+    assert not replace(GOOD, random=(nan, *(0.0,) * 18)).testable
+    assert at_chance(0.25, 0.3) and not at_chance(0.2, 0.3)
+
+
+def test_the_control_is_spared_if_shown_to_change_by_less_than_a_third():
+    """Two one-sided tests: a wide interval around 0 shows nothing, and a rise is no better than a fall."""
+    target = around(-3.0, 0.3)
+    for control, spared in (
+        (around(-0.2, 0.2), True),
+        (around(0.2, 0.2), True),
+        (around(0.0, 0.8), False),
+        (around(-0.9, 0.2), False),
+        (around(0.9, 0.2), False),
+    ):
+        found = replace(GOOD, target=target, control=control)
+        error = hypot(control.error, 0.1)
+        expected = stats.norm.sf((1.0 - abs(control.value)) / error)
+        assert found.p_spared == pytest.approx(expected, rel=1e-3)
+        assert (found.failures() == []) == spared
+        if not spared:
+            assert found.failures()[0].startswith("control not shown to be spared, p = ")
+
+
+def test_the_p_of_a_claim_is_that_of_its_weakest_part():
+    found = Comparison(around(-1.0, 0.3), around(0.0, 0.1), (-0.5,) * 99, (0.0,) * 99)
+    parts = 2 * stats.norm.cdf(-1 / 0.3), 0.01, stats.norm.sf((1 / 3) / hypot(0.1, 0.1))
+    assert found.p == pytest.approx(max(parts), rel=1e-3)
+    assert replace(found, target=around(1.0, 0.3)).p == 1.0
+
+
+def test_the_smallest_detectable_effect_has_a_power_of_four_in_five():
+    unknown = around(0.0, 0.25)
+    power = stats.norm.sf(Z - unknown.detectable / 0.25)
+    assert power == pytest.approx(0.8, abs=1e-3)
+
+
+def test_seeds_and_samples_both_make_the_mean_uncertain():
+    seeds = [around(value, 0.2) for value in (-1.0, -2.0, -4.5)]
+    found = over_seeds([replace(one, clusters=41) for one in seeds])
+    between, sampling = np.var([-1, -2, -4.5], ddof=1) / 3, 0.04
+    freedom = (between + sampling) ** 2 / (between**2 / 2 + sampling**2 / 40)
+    reach = stats.t.ppf(0.975, freedom) * (between + sampling) ** 0.5
+    assert found.value == pytest.approx(-2.5)
+    assert (found.low, found.high) == pytest.approx((-2.5 - reach, -2.5 + reach))
+    # Seeds that agree leave the samples, which all of them share: more seeds do not make them more.
+    same = over_seeds([replace(around(-1.0, 0.2), clusters=41)] * 5)
+    assert same.high == pytest.approx(-1.0 + stats.t.ppf(0.975, 40) * 0.2)
+    assert over_seeds([around(0.0, 0.0)] * 3).high == 0.0
+
+
+def test_intervals_over_seeds_cover_the_true_mean():
+    """Effects of three seeds around -1 with a spread of 0.5, and noise that their samples share."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(600):
+        shared = rng.normal(0, 0.3)
+        values = -1 + 0.5 * rng.normal(size=3) + shared
+        found = over_seeds([replace(around(value, 0.3), clusters=100) for value in values])
+        covered += found.low <= -1 <= found.high
+    assert 0.93 < covered / 600 < 0.995
+
+
+def test_draws_of_the_same_number_are_averaged_over_seeds():
+    one = replace(GOOD, random=(-1.0, -2.0), random_control=(0.0, 1.0))
+    two = replace(GOOD, random=(-3.0, -8.0), random_control=(1.0, 5.0))
+    found = combined({0: one, 1: two})
+    assert found.random == (-2.0, -5.0) and found.random_control == (0.5, 3.0)
+    # Pools of a seed that hurts as much on average are counted, even if each seed has one that does not.
+    assert found.p_random == pytest.approx((1 + 1) / 3)
+
+
+def test_effects_are_read_from_their_own_columns():
+    row = pd.Series(effects(at=-0.3))
+    for measure, expected in (("accuracy", (-0.3, -0.31, -0.28)), ("margin", (-3.0, -3.1, -2.8))):
+        found = effect(row, measure)
+        assert (found.value, found.low, found.high, found.clusters) == pytest.approx((*expected, 31))
+
+
+def arms(*rows, data=("space", "other"), **head) -> pd.DataFrame:
+    """Rows (arm, size, draw, change of accuracy of the target); the control changes by a tenth of it."""
+    return pd.DataFrame(
+        [
+            {"arm": arm, "size": size, "draw": draw, "features": f"{arm}{size}", "rate": 0.1, "energy": 1.0}
+            | {"removed": 0.01, "lost": 3, "gained": 1, "mcnemar_p": 0.6, **head}
+            | effects(at=at * share, dataset=dataset)
+            for arm, size, draw, at in rows
+            for dataset, share in zip(data, (1.0, 0.1))
+        ]
+    )
+
+
+def test_an_intervention_stands_beside_draws_of_its_own_size():
+    frame = arms(
+        ("selected", 2, 0, -0.3),
+        ("random", 2, 1, -0.02),
+        ("random", 2, 0, -0.01),
+        ("selected", 5, 0, -0.5),
+        ("random", 5, 0, -0.05),
+    )
+    two, five = interventions(frame, "features", ("space", "other"))
+    assert (two.size, two.members, two.name, five.size) == (2, "selected2", "top 2", 5)
+    assert two.accuracy.random == pytest.approx((-0.01, -0.02))
+    assert two.accuracy.random_control == pytest.approx((-0.001, -0.002))
+    assert two.margin.control.value == pytest.approx(-0.3)
+    assert five.accuracy.random == pytest.approx((-0.05,))
+    chosen = frame[(frame["size"] == 2) & (frame["arm"] == "selected")]
+    for missing in ("space", "other"):
+        part = chosen[chosen["dataset"] != missing]
+        assert compare(part, frame.iloc[:0], "space", "other", "margin") is None
+
+
+HEADLINE = Headline("c", "all_layers", 4, "margin", ("c", "b"), ("all_layers", "own_layer"), (2, 4), 2)
+DATA = ("space", "other")
+
+
+def ablation(falls: dict, random: float = -0.02, **changes) -> pd.DataFrame:
+    """ABLATION of all sets of HEADLINE: `falls` by (concept, scope, size, seed) replace a fall of 0.3."""
+    frames = []
+    for concept, scope, size, seed in product(("c", "b"), ("all_layers", "own_layer"), (2, 4), (0, 1)):
+        fall = falls.get((concept, scope, size, seed), -0.3)
+        if fall is None:
+            continue
+        rows = [("selected", size, 0, fall), *(("random", size, draw, random) for draw in range(20))]
+        frames.append(arms(*rows, concept=concept, scope=scope, seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_the_headline_is_the_set_that_the_config_names_whatever_the_others_do():
+    """A set that does more does not take its place."""
+    weak = {("c", "all_layers", 4, seed): -0.001 for seed in (0, 1)}
+    frame = ablation({**weak, ("c", "own_layer", 2, 0): -0.9})
+    results = set_results(frame, HEADLINE, DATA)
+    assert [(one.concept, one.scope, one.size) for one in results] == [
+        ("c", "all_layers", 4), ("c", "all_layers", 2), ("c", "own_layer", 2), ("c", "own_layer", 4),
+        ("b", "all_layers", 2), ("b", "all_layers", 4), ("b", "own_layer", 2), ("b", "own_layer", 4),
+    ]  # fmt: skip
+    said = say_ablation(frame, HEADLINE, DATA)
+    assert said.startswith("Headline: removing the 4 best features of c (all layers)")
+    assert "on space by -0.01 [" in said and "This is not specific" in said
+    section = describe_ablation(frame, HEADLINE, DATA)
+    assert section.failed[0].startswith("Headline: c, top 4, all layers is **not specific**")
+    assert section.claims == 8
+
+
+def test_all_but_the_headline_are_corrected_for_being_many():
+    """With 20 pools no p below 1 / 21 is possible: of seven further sets none can pass."""
+    section = describe_ablation(ablation({}), HEADLINE, DATA)
+    assert len(section.failed) == 7
+    assert all("not after correction for 7 sets, p = 0.33" in text for text in section.failed)
+    alone = replace(HEADLINE, concepts=("c",), scopes=("all_layers",))
+    assert describe_ablation(ablation({}), alone, DATA).failed == []
+    assert multipletests([1 / 21] * 7, method="holm")[1][0] == pytest.approx(7 / 21)
+
+
+def test_a_seed_without_the_set_is_a_failure_not_a_missing_row():
+    frame = ablation({("c", "all_layers", 4, 1): None})
+    section = describe_ablation(frame, HEADLINE, DATA)
+    assert "too few features in seed 1" in section.failed[0]
+    nothing = describe_ablation(table(ABLATION, []).assign(seed=0), HEADLINE, DATA)
+    assert "too few features in seed 0, 1" in nothing.failed[0] and nothing.claims == 8
+
+
+def test_too_few_pools_are_neither_success_nor_failure():
+    frame = ablation({})
+    section = describe_ablation(frame[frame["draw"] < 18], HEADLINE, DATA)
+    assert section.claims == 0 and section.failed == [] and len(section.untestable) == 8
+
+
+def test_heads_are_claimed_by_one_measure_and_the_other_is_told_beside_it():
+    rows = [("random", 2, draw, -0.02) for draw in range(20)]
+    found = interventions(arms(("top", 2, 0, -0.3), *rows), "features", DATA)
+    section = Section("Effects")
+    claim_sets(section, [("H1, H2", found[0])], "Heads", "Sets:", "margin")
+    assert section.failed == [] and section.claims == 1
+    few = interventions(arms(("top", 2, 0, -0.3), *rows[:3]), "features", DATA)
+    claim_sets(section, [("H1, H2", few[0])], "Heads", "Sets:", "margin")
+    assert section.claims == 1 and "3 random draws reach no p of 0.05" in section.untestable[0]
+    assert "not testable: 3 random draws" in "\n".join(section.lines)
