@@ -87,31 +87,24 @@ def test_arms_are_the_strongest_and_random_subsets(tables):
     assert larger == [(2, 0)]
 
 
-def test_random_sets_stand_for_the_last_rule_first_by_p_and_at_random(tables):
+def test_random_sets_stand_for_random_ones_of_the_last_rule(tables):
     given = by_rule(decisions(tables, "token", EPS))
     given = {rule: given[rule] for rule in ("contrast", "contrast_lexical")}
     activity = pd.DataFrame({"layer": 1, "feature": range(48), "rate": 0.1, "energy": 1.0})
-    matched = MatchedFeatures(activity, [(1, i) for i in range(6)])
-    log_p = pd.Series({(1, i): -float(i % 7) for i in range(48)})
-    arms = random_arms(given, [2, 5], matched, log_p, 30, seed=0)
+    activity.loc[:5, "rate"] = activity.loc[30:35, "rate"] = np.exp(np.arange(6))
+    matched = MatchedFeatures(activity, [(1, i) for i in range(6)], neighbours=1)
+    arms = random_arms(given, [2, 5], matched, 30, seed=0)
     # The last rule gives three features: sets of two, and of all three.
-    kinds = {(arm.arm, arm.size) for arm in arms}
-    assert kinds == {(rule, size) for rule in ("random", "random_first") for size in (2, 3)}
-    drawn = {(arm.arm, arm.size, arm.draw): arm.features for arm in arms}
-    assert len(drawn) == len(arms) == 120
-    for draw in range(30):
-        pool = set(drawn["random", 3, draw])
-        assert len(pool) == 3 and not {i for _, i in pool} & set(range(6))
-        by_p = sorted(pool, key=lambda feature: (log_p[feature], feature))
-        assert drawn["random_first", 2, draw] == tuple(by_p[:2])
-        assert drawn["random_first", 3, draw] == tuple(by_p)
-        assert set(drawn["random", 2, draw]) < pool
-    left_out = {
-        tuple(by - set(two))
-        for by, two in ((set(drawn["random", 3, draw]), drawn["random", 2, draw]) for draw in range(30))
+    assert [(arm.arm, arm.size, arm.draw) for arm in arms] == [
+        ("random", size, draw) for size in (2, 3) for draw in range(30)
+    ]
+    # The nearest of feature i is feature 30 + i.
+    twins = {frozenset({(1, 34), (1, 30), (1, 32)} - {one}) for one in ((1, 34), (1, 30), (1, 32))}
+    assert {frozenset(arm.features) for arm in arms if arm.size == 2} == twins
+    assert {frozenset(arm.features) for arm in arms if arm.size == 3} == {
+        frozenset({(1, 34), (1, 30), (1, 32)})
     }
-    assert len(left_out) > 3
-    assert random_arms({"full": given["contrast"].iloc[:0]}, [2], matched, log_p, 30, seed=0) == []
+    assert random_arms({"full": given["contrast"].iloc[:0]}, [2], matched, 30, seed=0) == []
 
 
 @pytest.fixture(scope="module")
@@ -143,13 +136,12 @@ def test_selection_table(model, questions, dictionaries, tables, tmp_path):
     found = select(model, questions, dictionaries, tables, tmp_path / "s.csv")
     whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
     counts = whole.groupby("rule").size().to_dict()
-    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 10, "random_first": 10}
+    assert counts == {"contrast": 3, "contrast_visual": 3, "full": 1, "random": 10}
     assert whole.set_index("rule")["available"].groupby(level=0).first().to_dict() == {
         "contrast": 6,
         "contrast_visual": 5,
         "full": 2,
         "random": 0,
-        "random_first": 0,
     }
     # Sets of the same features are measured once and agree to the last digit.
     first = whole[whole["draw"] == 0].set_index("rule")

@@ -14,7 +14,7 @@ from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.bootstrap import crossed, interval, resample_counts
 from vlmdiff.interventions.effects import EffectTable, mcnemar_p
-from vlmdiff.interventions.matching import MatchedFeatures
+from vlmdiff.interventions.matching import MatchedFeatures, pools
 from vlmdiff.interventions.report import Arm, random_arms, reported_sizes, selected_arms
 from vlmdiff.runtime.seeds import derive_seed
 
@@ -196,7 +196,7 @@ def test_sets_keep_the_composition_by_layer_and_have_no_doubles():
         assert len(set(drawn)) == 3
 
 
-def test_pools_fill_up_when_controls_are_few():
+def test_draws_fill_up_when_controls_are_few():
     """Every control is taken in the end, each once, whatever the order in which features are served."""
     table = pd.DataFrame({"layer": 0, "feature": range(5), "rate": [0.1, 0.2, 0.3, 0.0, 0.4], "energy": 1.0})
     matched = MatchedFeatures(table, [(0, 0)])
@@ -205,8 +205,8 @@ def test_pools_fill_up_when_controls_are_few():
         assert sorted(drawn) == [(0, 1), (0, 2), (0, 4)]
 
 
-def test_layers_without_room_for_different_pools_keep_their_first_candidates(caplog):
-    """Five firing features that are not of the concept: room for two candidates."""
+def test_layers_without_controls_enough_keep_their_first_candidates(caplog):
+    """Five firing features that are not of the concept: two for each of two candidates."""
     table = pd.DataFrame({"layer": 0, "feature": range(9), "rate": [0.1] * 8 + [0.0], "energy": 1.0})
     table = pd.concat([table, table.assign(layer=3)])
     of_concept = [(0, 0), (0, 1), (0, 2), (3, 5)]
@@ -217,9 +217,57 @@ def test_layers_without_room_for_different_pools_keep_their_first_candidates(cap
     assert matched.testable([(7, 1)]) == []
 
 
+def test_strata_hold_a_candidate_and_its_own_nearest_controls():
+    """Rates rise with the index, so nearness is nearness of indices; layer 1 has 37 controls for two."""
+    table = pd.DataFrame(
+        {"layer": np.repeat([0, 1], 40), "feature": np.tile(np.arange(40), 2), "energy": 1.0}
+    )
+    table["rate"] = np.exp(table["feature"] / 10)
+    candidates = [(1, 10), (0, 3), (1, 30), (0, 20), (0, 39)]
+    avoided = [*candidates, (1, 11)]
+    strata = MatchedFeatures(table, avoided).strata(candidates, np.random.default_rng(0))
+    assert [one[0] for one in strata] == candidates
+    controls = [feature for one in strata for feature in one[1:]]
+    assert len(set(controls)) == len(controls) and not set(controls) & set(avoided)
+    # 37 controls for three, so twelve each; 37 for two, so eighteen each.
+    assert [len(one) - 1 for one in strata] == [18, 12, 18, 12, 12]
+    assert all(layer == one[0][0] for one in strata for layer, _ in one)
+    for (layer, index), *found in strata:
+        others = [i for own, i in candidates if own == layer and i != index]
+        # The first two rounds are undisturbed: neighbours on both sides, other candidates being far.
+        assert {i for _, i in found[:2]} <= set(range(index - 3, index + 4)), (layer, index, others)
+
+
+def test_a_pool_takes_each_member_of_a_stratum_with_the_same_chance():
+    strata = [[(0, 1), (0, 2), (0, 3), (0, 4)], [(1, 5), (1, 6)]]
+    drawn = pools(strata, 4000, np.random.default_rng(0))
+    for place, stratum in enumerate(strata):
+        counts = pd.Series([one[place] for one in drawn]).value_counts()
+        assert set(counts.index) == set(stratum)
+        assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_counting_pools_is_an_exact_test_however_few_controls_there_are():
+    """Best five of thirty with two controls each, all effects of one kind: p <= 0.05 in 5 % of all cases."""
+    rng, rejected, excluding = np.random.default_rng(0), 0, 0
+    candidates = [(0, i) for i in range(30)]
+    strata = [[(0, i), (0, 30 + 2 * i), (0, 31 + 2 * i)] for i in range(30)]
+    best = lambda effect, features: np.sort([effect[i] for _, i in features])[-5:].sum()  # noqa: E731
+    for _ in range(1500):
+        effect = rng.exponential(size=90)
+        own = best(effect, candidates)
+        null = [best(effect, one) for one in pools(strata, 20, rng)]
+        rejected += (1 + sum(one >= own for one in null)) / 21 <= 0.05
+        null = [best(effect, [(0, i) for i in rng.choice(60, 30, replace=False) + 30]) for _ in range(20)]
+        excluding += (1 + sum(one >= own for one in null)) / 21 <= 0.05
+    assert stats.binomtest(rejected, 1500).proportion_ci().high < 0.08
+    # Pools of random features alone, as one would draw them first, are not.
+    assert excluding / 1500 > 0.12
+
+
 def test_random_arms_are_the_best_of_each_pool():
-    pools = [[(0, 7), (1, 2), (0, 3), (2, 2)], [(1, 9), (0, 8), (2, 4), (0, 1)]]
-    assert list(random_arms(pools, [3])) == [
+    ranked = [[(0, 7), (1, 2), (0, 3), (2, 2)], [(1, 9), (0, 8), (2, 4), (0, 1)]]
+    assert list(random_arms(ranked, [3])) == [
         Arm("random", 1, 0, ((0, 7),)),
         Arm("random", 1, 1, ((1, 9),)),
         Arm("random", 3, 0, ((0, 7), (1, 2), (0, 3))),

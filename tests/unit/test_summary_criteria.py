@@ -200,8 +200,7 @@ def comparison_files(folder, name, seed, base, final, dictionaries, shift=0):
         {"rule": rule, "size": size, "draw": draw, **effects(at=at * share, dataset=dataset), "group": group}
         for rule, size, draw, at in (
             ("contrast", 10, 0, -0.7), ("full", 4, 0, -0.2), ("full", 10, 0, -0.3), ("full", 10, 1, -0.6),
-            ("random_first", 10, 0, -0.01), ("random_first", 10, 1, -0.03), ("random_first", 4, 0, -0.9),
-            ("random", 10, 0, -0.8),
+            ("random", 10, 0, -0.01), ("random", 10, 1, -0.03), ("random", 4, 0, -0.9),
         )
         for dataset, share in (("space", 1.0), ("other", 0.1))
         for group, share in (("left", 3 * share), ("all", share))

@@ -139,8 +139,8 @@ class AblationConfig(Section):
     random_draws: int = Field(
         20,
         ge=20,
-        description="Pools of matched random features, each as large as the candidates and ranked as they "
-        "are; the smallest possible p is 1 / (1 + pools).",
+        description="Random pools, each as large as the candidates and ranked as they are: of every "
+        "candidate and its matched random features one; the smallest possible p is 1 / (1 + pools).",
     )
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 

@@ -40,6 +40,7 @@ class Measure:
 
 ACCURACY = Measure("delta_accuracy", "delta_low", "delta_high", "Change of accuracy (points)", 100.0)
 MARGIN = Measure("delta_margin", "margin_low", "margin_high", "Change of margin (logits)", 1.0)
+REMOVED = Measure("removed", "removed", "removed", "Variance removed (%)", 100.0)
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def draw_categories(
             draw_chosen(
                 axis, chosen, place + shift, measure, (colour, marker, f"selected, {name} ({dataset})")
             )
-            draw_random(axis, random, place + shift + 0.2, measure, (colour, f"matched random, {name}"))
+            draw_random(axis, random, place + shift + 0.2, measure, (colour, f"random, ranked alike, {name}"))
     axis.axhline(0, color=BLACK, lw=0.5)
     axis.locator_params(axis="y", nbins=6)
     axis.set_xticks(places, [category.label for category in categories])
@@ -113,7 +114,7 @@ def feature_categories(table: pd.DataFrame) -> list[Category]:
     nothing = table.iloc[:0]
     found = [Category(rows["features"].iloc[0], rows, nothing) for _, rows in singles.groupby("draw")]
     if len(single_random := random[random["size"] == 1]):
-        found.append(Category("random", nothing, single_random))
+        found.append(Category("best random", nothing, single_random))
     for size in sorted(set(table["size"]) - {1}):
         rows = table[(table["size"] == size) & (table["arm"] != RANDOM)]
         found.append(Category(f"top {size}", rows, random[random["size"] == size]))
@@ -137,7 +138,9 @@ def scopes_of(table: pd.DataFrame) -> list[str]:
 
 @styled
 def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
-    """Draw the test effect of single features and sets; rows: accuracy, margin; columns: scopes.
+    """Draw the test effect of single features and sets, and how much of the stream they hold.
+
+    Rows: accuracy, margin, variance removed on the target's questions; columns: scopes.
 
     Args:
         table: ABLATION of one concept and seed.
@@ -148,17 +151,20 @@ def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
     if whole.empty:
         return message_figure("No feature passed all filters: nothing was ablated.")
     scopes = scopes_of(whole)
-    figure = new_figure(DOUBLE_MM, 122)
-    axes = figure.subplots(2, len(scopes), squeeze=False, sharey="row")
-    for row, measure in zip(axes, (ACCURACY, MARGIN)):
+    figure = new_figure(DOUBLE_MM, 165)
+    axes = figure.subplots(3, len(scopes), squeeze=False, sharey="row")
+    # What is removed is told of the target's questions.
+    panels = ((ACCURACY, (target, control)), (MARGIN, (target, control)), (REMOVED, (target, "")))
+    for row, (measure, datasets) in zip(axes, panels):
         for axis, scope in zip(row, scopes):
             categories = feature_categories(whole[whole["scope"] == scope])
-            draw_categories(axis, categories, measure, (target, control))
+            draw_categories(axis, categories, measure, datasets)
         row[0].set_ylabel(measure.label)
     for axis, scope in zip(axes[0], scopes):
         axis.set_title(SCOPE_TITLES[scope])
+    for axis in axes[:2].flat:
         axis.tick_params(axis="x", labelbottom=False)
-    legend_above(figure, axes.flat, columns=4, first="selected")
+    legend_above(figure, axes[:2].flat, columns=4, first="selected")
     return figure
 
 

@@ -12,8 +12,8 @@ Feature = tuple[int, int]
 FEATURE = ["layer", "feature"]
 # A control is drawn among so many nearest features.
 NEIGHBOURS = 10
-# So many times as many possible controls as candidates, or pools would all hold the same features.
-ROOM = 2
+# At least so many controls stand beside each candidate, and at most so many: more cost time and match worse.
+FEWEST, MOST = 2, 20
 log = logging.getLogger(__name__)
 
 
@@ -75,22 +75,36 @@ class MatchedFeatures:
         return self.controls.get(layer, np.zeros(0, dtype=np.int64))
 
     def testable(self, candidates: Sequence[Feature]) -> list[Feature]:
-        """Return those candidates, in their order, for which each layer has room for different pools.
-
-        A layer with too few possible controls keeps its first candidates.
-        """
+        """Return those candidates, in their order, for which each layer has controls enough."""
         kept: list[Feature] = []
         for layer, index in candidates:
             used = sum(own == layer for own, _ in kept)
-            if ROOM * (used + 1) <= len(self.possible(layer)):
+            if FEWEST * (used + 1) <= len(self.possible(layer)):
                 kept.append((layer, index))
         if dropped := len(candidates) - len(kept):
             log.warning(
                 "%d of %d candidates are left out: their layers have fewer than %d possible controls "
-                "(firing, not of the concept) for each candidate, so random pools would all be the same",
-                dropped, len(candidates), ROOM,
+                "(firing, not of the concept) for each candidate",
+                dropped, len(candidates), FEWEST,
             )  # fmt: skip
         return kept
+
+    def strata(self, candidates: Sequence[Feature], generator: np.random.Generator) -> list[list[Feature]]:
+        """Return each candidate with its own matched controls, the candidate first.
+
+        All controls are different. A layer has as many for each candidate as there are, up to `MOST`; they
+        are dealt out in rounds, each candidate taking the nearest that is left, in random order.
+        """
+        strata = [[feature] for feature in candidates]
+        free = {layer: list(self.possible(layer)) for layer, _ in candidates}
+        members = {layer: [i for i, one in enumerate(candidates) if one[0] == layer] for layer in free}
+        for layer, own in members.items():
+            for _ in range(min(MOST, len(free[layer]) // len(own))):
+                for i in generator.permutation(own):
+                    distance = np.linalg.norm(self.at[free[layer]] - self.at[self.row[candidates[i]]], axis=1)
+                    row = free[layer].pop(int(distance.argmin()))
+                    strata[i].append((layer, int(self.feature[row])))
+        return strata
 
     def draw(self, selected: Sequence[Feature], generator: np.random.Generator) -> list[Feature]:
         """Draw one control for each selected feature, all different, in the same layers and order.
@@ -112,7 +126,13 @@ class MatchedFeatures:
 
 
 def pools(
-    matched: MatchedFeatures, candidates: Sequence[Feature], count: int, generator: np.random.Generator
+    strata: Sequence[Sequence[Feature]], count: int, generator: np.random.Generator
 ) -> list[list[Feature]]:
-    """Draw matched random pools, each as large as the candidates."""
-    return [matched.draw(candidates, generator) for _ in range(count)]
+    """Draw pools of one feature of every stratum: the candidate or a control, all with one chance.
+
+    If candidates are no different from what they match, the set of candidates is one more such pool, so that a
+    test that counts pools is exact, however few controls there are (a randomisation test within matched sets;
+    Rosenbaum, "Observational Studies", 2002, chapter 3). Pools without any candidate would not be: of a few
+    controls all pools would have the same best ones.
+    """
+    return [[one[generator.integers(len(one))] for one in strata] for _ in range(count)]

@@ -2,7 +2,8 @@
 
 A set that was chosen as the best of many is held against sets that were chosen in the same way: the null of
 "the best n candidates" is "the best n" of random pools, each as large as the candidates, ranked by the same
-function on the same questions (docs/rank_features.md).
+function on the same questions (docs/rank_features.md). A pool takes each candidate or one of the random
+features that match it, all with the same chance.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vlmdiff.interventions.inputs import (
     dictionary_folders,
     feature_name,
 )
-from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys
+from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys, pools
 from vlmdiff.interventions.screening import estimated_changes
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
@@ -230,7 +231,7 @@ def rank_features(
         log.warning("concept '%s' has no final features that can be tested: nothing to rank", concept)
     else:
         generator = np.random.default_rng(seed)
-        sets = [features, *(matched.draw(features, generator) for _ in range(random_draws))]
+        sets = [features, *pools(matched.strata(features, generator), random_draws, generator)]
         every = sorted({feature for one in sets for feature in one})
         how = {"scope": scope, "verified": verified, "batch_tokens": questions.batch_tokens}
         found = rank_sets(subject, evaluations, unit_directions(folders, every), sets, **how)

@@ -44,12 +44,6 @@ def decisions(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
     return frame.sort_values(["log_p", *FEATURE], ignore_index=True)
 
 
-def contrast_p(contrast: str, unit: str) -> pd.Series:
-    """Return the logarithm of the contrast's p, by layer and feature."""
-    table = read_table(contrast, CONTRAST, [*FEATURE, "unit", "log_p"])
-    return table[table["unit"] == unit].set_index(FEATURE)["log_p"]
-
-
 def by_rule(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the features that each selection rule gives, strongest contrast first.
 
@@ -88,36 +82,27 @@ def random_arms(
     given: Mapping[str, pd.DataFrame],
     sizes: Sequence[int],
     matched: MatchedFeatures,
-    log_p: pd.Series,
     draws: int,
     seed: int,
 ) -> list[Arm]:
-    """Return matched random features in the places of those of the last rule that gives any.
-
-    Each draw is a pool as large as what the rule gives. Its first features by the contrast's p are the null
-    of the rule's first ones (`random_first`), a random subset of it that of the rule's random subsets
-    (`random`).
+    """Return matched random features in the places of random ones of the last rule that gives any.
 
     Args:
-        given: features of each rule.
+        given: features of each rule; none is ordered by what ablating it does, so neither are these.
         sizes: features ablated together.
         matched: what random features are drawn from.
-        log_p: logarithm of the contrast's p by layer and feature; those it lacks fire nowhere.
-        draws: number of pools.
+        draws: random sets of each size.
         seed: seed of the job.
     """
     wanted = next((keys(part) for part in reversed(given.values()) if len(part)), [])
-    modelled = matched.testable(wanted)
     arms = []
-    for draw in range(draws):
-        generator = np.random.default_rng(derive_seed(seed, "random", draw))
-        pool = matched.draw(modelled, generator)
-        first = sorted(pool, key=lambda feature: (log_p.get(feature, 0.0), feature))
-        for size in sorted({min(size, len(wanted)) for size in sizes if wanted}):
-            if size <= len(pool):
-                arms.append(Arm("random_first", size, draw, tuple(first[:size])))
-                subset = generator.choice(len(pool), size, replace=False)
-                arms.append(Arm("random", size, draw, tuple(pool[i] for i in sorted(subset))))
+    for size in sorted({min(size, len(wanted)) for size in sizes if wanted}):
+        for draw in range(draws):
+            generator = np.random.default_rng(derive_seed(seed, "random", size, draw))
+            subset = [wanted[i] for i in sorted(generator.choice(len(wanted), size, replace=False))]
+            modelled = matched.testable(subset)
+            if len(modelled) == size:
+                arms.append(Arm("random", size, draw, tuple(matched.draw(subset, generator))))
     return arms
 
 
@@ -159,7 +144,7 @@ def evaluate_selection(
         rules: selection rules, some of `RULES`.
         sizes: features ablated together.
         draws: random subsets of each rule's features.
-        random_draws: pools of matched random features.
+        random_draws: sets of matched random features.
         bootstrap: resamples of the paired bootstrap.
         massive_ratio: see `feature_activity`.
         seed: seed of the job.
@@ -175,7 +160,7 @@ def evaluate_selection(
         evaluations = questions.evaluations(subject)
         weight = Weight.of(subject, next(iter(evaluations.values())), folders, massive_ratio)
         matched = MatchedFeatures(weight.activity.reset_index(), keys(every["contrast"]))
-        arms += random_arms(given, sizes, matched, contrast_p(tables["contrast"], unit), random_draws, seed)
+        arms += random_arms(given, sizes, matched, random_draws, seed)
         directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
         rows = list(ablate_arms(subject, evaluations, directions, arms, weight, SCOPE, bootstrap, seed))
     table = table_of(rows, [*(name for name in SELECTION.names if name in KEPT), "arm"])

@@ -108,8 +108,7 @@ def effects(files: ComparisonFiles, data: tuple[str, str]) -> dict[str, float]:
         found |= {
             column: float(row[name].iloc[0]) if len(row) else float("nan") for name, column in columns.items()
         }
-    # The full rule's first features are held against the first of random pools.
-    random = table[table["rule"].eq("random_first") & table["size"].eq(size) & table["dataset"].eq(data[0])]
+    random = table[table["rule"].eq("random") & table["size"].eq(size) & table["dataset"].eq(data[0])]
     return found | {"random_margin": float(random["delta_margin"].mean())}
 
 

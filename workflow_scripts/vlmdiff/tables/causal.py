@@ -27,7 +27,7 @@ CARRIED = (
 )
 
 RANKING = contract(
-    "Validation effect of ablating single features: final ones, or pools of matched random ones; best first.",
+    "Validation effect of ablating single features: final ones, or pools of these and others; best first.",
     ("concept", "str", "concept of the config"),
     ("pool", "int", "number of the random pool; -1 for the final features"),
     (
@@ -38,7 +38,11 @@ RANKING = contract(
     ("layer", "int", "decoder block"),
     ("feature", "int", "index in the dictionary"),
     ("name", "str", "L{layer}F{feature}"),
-    ("stands_for", "str", "name of the final feature that it matches; of final features their own"),
+    (
+        "stands_for",
+        "str",
+        "name of the final feature in whose place it stands; its own name: that one itself",
+    ),
     ("rate", "float", "share of the text tokens of the target's validation questions on which it fires"),
     ("energy", "float", "mean over these tokens of activation^2 x |W_dec|^2"),
     ("scope", "str", "own_layer or all_layers"),
@@ -59,7 +63,7 @@ ABLATION = contract(
     "Test effect of ablating features, beside matched random ones.",
     ("concept", "str", "concept of the config"),
     ("scope", "str", "own_layer or all_layers"),
-    ("arm", "str", "selected, or random: the best of a pool of matched random features, ranked alike"),
+    ("arm", "str", "selected, or random: the best of a random pool, ranked alike"),
     ("size", "int", "features ablated together"),
     ("draw", "int", "selected: rank of a single feature, 0 for a set; random: number of the pool"),
     ("features", "str", "names, joined by ';'"),
@@ -75,7 +79,7 @@ SELECTION = contract(
         "rule",
         "str",
         "contrast, contrast_visual, contrast_lexical, contrast_adapted or full; random: matched random "
-        "features in the places of the last rule's; random_first: the smallest contrast p among them",
+        "features in the places of some of the last rule's",
     ),
     ("available", "int", "features that the rule gives"),
     ("size", "int", "features ablated together"),
@@ -83,7 +87,7 @@ SELECTION = contract(
         "draw",
         "int",
         "0: the features of the smallest contrast p; from 1 on: a random subset of what the rule gives; "
-        "random rules: number of the pool",
+        "rule random: number of the draw",
     ),
     ("features", "str", "names, joined by ';'"),
     *CARRIED,
@@ -95,7 +99,7 @@ TRANSFER = contract(
     ("concept", "str", "concept of the config"),
     ("model", "str", "model in which they are ablated"),
     ("order", "int", "place of the model in the config's order of time"),
-    ("arm", "str", "selected, or random: the best of a pool of matched random features, ranked alike"),
+    ("arm", "str", "selected, or random: the best of a random pool, ranked alike"),
     ("size", "int", "features ablated together"),
     ("draw", "int", "rank of a single feature, 0 for the set; number of the pool for random"),
     ("features", "str", "names, joined by ';'"),
