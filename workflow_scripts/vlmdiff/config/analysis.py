@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -143,6 +143,13 @@ class SteeringConfig(Section):
         return self
 
 
+class HeadMeans(Section):
+    """General questions over which the outputs of heads are averaged (docs/evaluate_head_ablation.md)."""
+
+    dataset: Name = Field(description="The data set; not one that is reported on.")
+    samples: Count = Field(300, description="How many of its samples, from the first on.")
+
+
 class HeadsConfig(Section):
     """Attribution patching, exact patching and head ablation (docs/method.md section 8)."""
 
@@ -160,9 +167,20 @@ class HeadsConfig(Section):
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
     random_draws: int = Field(20, ge=1, description="Random sets of heads for each size.")
-    rank_on: CausalData = Field(description="Validation data: means of the heads are taken here.")
+    head_means: HeadMeans = Field(description="What an ablated head's output is replaced by: its mean here.")
     report_on: CausalData = Field(description="Test data: results are reported here.")
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def nothing_is_ranked(cls, values: Any) -> Any:
+        """Heads are ranked by `dataset`; what was called `rank_on` gave means alone, of its control."""
+        if isinstance(values, dict) and "rank_on" in values:
+            raise ValueError(
+                "rank_on: no longer a key, for nothing was ranked on it; write `head_means: {dataset: …, "
+                "samples: …}` with what was its `control`"
+            )
+        return values
 
     @model_validator(mode="after")
     def mean_needs_samples(self) -> HeadsConfig:
