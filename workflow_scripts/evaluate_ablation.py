@@ -11,7 +11,7 @@ with job(snakemake):
     tables = ("ranking", "final_features", "contrast", "adapted")
     evaluate_ablation(
         ModelFiles(**params.model, config=files.model),
-        QuestionSets(files.target, files.control, **params.questions),
+        QuestionSets(files.target, files.control, **params.questions, held_out=files.held_out),
         files.dictionaries,
         {name: files[name] for name in tables},
         snakemake.output[0],

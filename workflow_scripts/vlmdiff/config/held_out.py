@@ -15,7 +15,6 @@ from vlmdiff.config.world import WorldDataset
 REPORT = ".report_on."
 # Scores of dictionaries: nothing is chosen by them, and nobody asks the model.
 SCORES = "evaluation."
-SHOWN = 3
 
 
 class HeldOutConfig(Section):
@@ -23,8 +22,8 @@ class HeldOutConfig(Section):
 
     shared_images: Literal["drop", "keep"] = Field(
         "drop",
-        description="Samples to report on whose image was used before: `drop` leaves them out, `keep` reports "
-        "on them as well, and the summary says so.",
+        description="Samples to report on whose image was used before: `drop` leaves them out, `keep` "
+        "reports on them as well, and the summary says so.",
     )
 
 
@@ -42,7 +41,7 @@ def reported(references: Iterable[tuple[str, str, str]]) -> dict[str, str]:
 
 
 def used_before(references: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-    """Return the data sets that are used before anything is reported, each with the first key that names it.
+    """Return the data sets that are used before anything is reported, each with a key that names it.
 
     Whatever reads a data set counts, unless it reports on it or scores a dictionary: training, energies,
     contrasts, ranking, tracing of heads, choice of a vector and its strength.
@@ -73,19 +72,15 @@ def what_is_shared(one: tuple[str, Any], other: tuple[str, Any]) -> str | None:
         folder = real_source(entry.path)
         return f"both read the folder {folder}" if folder == real_source(other_entry.path) else None
     if rows_overlap(entry, other_entry):
-        first, last = entry.offset, entry.offset + entry.samples
-        other_first, other_last = other_entry.offset, other_entry.offset + other_entry.samples
-        return (
-            f"both take rows of {real_source(entry.source)}, split '{entry.split}': {first} to {last - 1} and "
-            f"{other_first} to {other_last - 1}"
-        )
+        rows = (f"{part.offset} to {part.offset + part.samples - 1}" for part in (entry, other_entry))
+        return f"both take rows of {real_source(entry.source)}, split '{entry.split}': {' and '.join(rows)}"
     return None
 
 
 def check_held_out(references: Iterable[tuple[str, str, str]], datasets: Mapping[str, Any]) -> None:
     """Refuse to report on what was used before.
 
-    What only the samples tell (rows under other filters and seeds, images) is left to the rule `hold_out`.
+    What only the samples tell (rows of other filters and seeds, images) is left to the rule `hold_out`.
 
     Args:
         references: see `reported`.
@@ -97,13 +92,20 @@ def check_held_out(references: Iterable[tuple[str, str, str]], datasets: Mapping
     references = list(references)
     before, found = used_before(references), []
     for name, key in reported(references).items():
-        for other, other_key in before.items():
-            shared = what_is_shared((name, datasets[name]), (other, datasets[other]))
-            if shared is not None:
-                found.append(
-                    f"{key}: found data set '{name}', expected one that was not used before, but {other_key} "
-                    f"uses '{other}', and {shared}; name other data in one of the two keys"
-                )
+        # The same data set under its own name is the plainest case.
+        others = sorted(before, key=lambda other: other != name)
+        shared = {
+            other: common
+            for other in others
+            if (common := what_is_shared((name, datasets[name]), (other, datasets[other])))
+        }
+        if shared:
+            other, common = next(iter(shared.items()))
+            named = ", ".join(f"'{one}'" for one in list(shared)[1:])
+            more = f" (the same is true of {named})" if named else ""
+            found.append(
+                f"{key}: found data set '{name}', expected one that was not used before, but {before[other]} "
+                f"uses '{other}', and {common}{more}; name other data in one of the two keys"
+            )
     if found:
-        more = [f"… and {len(found) - SHOWN} more such pairs"] if len(found) > SHOWN else []
-        raise ValueError("\n  ".join([*found[:SHOWN], *more]))
+        raise ValueError("\n  ".join(found))

@@ -43,8 +43,9 @@ def public_id(sample: Sample) -> str | None:
     if value is None or (isinstance(value, str) and PUBLIC_ID.fullmatch(value)):
         return value
     raise DataError(
-        f"{sample.folder / 'samples.jsonl'}: image_id of sample '{sample.sample_id}': found {value!r}, expected "
-        "SOURCE:ID such as 'coco:139', the same for the same picture in every data set; correct or remove it"
+        f"{sample.folder / 'samples.jsonl'}: image_id of sample '{sample.sample_id}': found {value!r}, "
+        "expected SOURCE:ID such as 'coco:139', the same for the same picture in every data set; correct or "
+        "remove it"
     )
 
 
@@ -87,6 +88,7 @@ class Pictures:
         self.without: list[Sample] = []
         self.by_id: dict[str, list[Sample]] = defaultdict(list)
         self.by_size: dict[int, list[Sample]] = defaultdict(list)
+        self.by_bytes: dict[int, dict[str, list[Sample]]] = {}
         for sample in samples:
             if sample.image_file is None:
                 self.without.append(sample)
@@ -100,12 +102,18 @@ class Pictures:
         file = sample.image_file
         if file is None:
             return list(self.without)
-        found = {id(one): one for one in self.by_id.get(public_id(sample) or "", ())}
-        alike = [one for one in self.by_size.get(file.stat().st_size, ()) if id(one) not in found]
-        if alike:
-            digest = self.digest(file)
-            found |= {id(one): one for one in alike if self.digest(one.image_file) == digest}
-        return list(found.values())
+        found = [*self.by_id.get(public_id(sample) or "", ()), *self._same_bytes(file)]
+        return list({id(one): one for one in found}.values())
+
+    def _same_bytes(self, file: Path) -> list[Sample]:
+        size = file.stat().st_size
+        if size not in self.by_size:
+            return []
+        if size not in self.by_bytes:
+            self.by_bytes[size] = defaultdict(list)
+            for one in self.by_size[size]:
+                self.by_bytes[size][self.digest(one.image_file)].append(one)
+        return self.by_bytes[size].get(self.digest(file), [])
 
 
 def shared_samples(ones: Sequence[Sample], others: Sequence[Sample]) -> Iterator[tuple[Sample, Sample]]:
