@@ -30,10 +30,10 @@ rule hold_out:
         f"{RESULTS}/benchmarks/hold_out/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(REPORTED),
+    priority: 50
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1
-    priority: 50
     resources:
         **rule_resources("hold_out", mem_mb=2000, runtime=30),
     params:

@@ -21,7 +21,7 @@ def write(folder: Path, name: str, kept: list[bool]) -> tuple[str, str]:
     for number, keep in enumerate(kept):
         line = {"sample_id": f"{name} {number}", "prompt": "is it ?", "group": "g"}
         lines.append(json.dumps(line | {"answer": "yes", "choices": ["yes", "no"]}) + "\n")
-        rows.append({name: "" for name in HELD_OUT.names} | {"sample_id": line["sample_id"], "kept": keep})
+        rows.append(dict.fromkeys(HELD_OUT.names, "") | {"sample_id": line["sample_id"], "kept": keep})
     samples.write_text("".join(lines))
     write_table(pd.DataFrame(rows), HELD_OUT, table)
     return str(samples), str(table)
