@@ -105,7 +105,7 @@ class AblationConfig(Section):
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
-    report_on: CausalData = Field(description="Test data: results are reported here.")
+    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
     candidates: Count = Field(250, description="At most this many final features are ranked causally.")
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
     set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
@@ -131,7 +131,7 @@ class SteeringConfig(Section):
         description="Lengths of what is added, in units of the mean residual norm at the layer.",
     )
     rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
-    report_on: CausalData = Field(description="Test data: results are reported here.")
+    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
     random_draws: int = Field(20, ge=20, description="Random directions, over the layers of the features.")
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
@@ -168,7 +168,7 @@ class HeadsConfig(Section):
     )
     random_draws: int = Field(20, ge=1, description="Random sets of heads for each size.")
     head_means: HeadMeans = Field(description="What an ablated head's output is replaced by: its mean here.")
-    report_on: CausalData = Field(description="Test data: results are reported here.")
+    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
     @model_validator(mode="before")
