@@ -210,6 +210,7 @@ def rule_resources(rule_name, **defaults):
 
 include: "common/models.smk"
 include: "common/data.smk"
+include: "common/held_out.smk"
 include: "common/activations.smk"
 include: "common/world.smk"
 include: "common/dictionaries.smk"

@@ -98,7 +98,8 @@ rule evaluate_head_ablation:
         weights=weight_files(CFG.diff.model),
         target=samples_file(CFG.heads.report_on.target),
         control=samples_file(CFG.heads.report_on.control),
-        mean=samples_file(CFG.heads.rank_on.control),
+        held_out=held_out_tables(CFG.heads.report_on),
+        mean=samples_file(CFG.heads.head_means.dataset),
         scores=rules.aggregate_heads.output[0],
     output:
         report(
@@ -121,7 +122,7 @@ rule evaluate_head_ablation:
         questions=question_sets(CFG.heads.report_on),
         seed=CFG.seed,
         stage={
-            "mean_samples": CFG.heads.rank_on.samples,
+            "mean_samples": CFG.heads.head_means.samples,
             "ablate_sizes": CFG.heads.ablate_sizes,
             "random_draws": CFG.heads.random_draws,
             "bootstrap": CFG.heads.bootstrap,

@@ -50,6 +50,7 @@ rule evaluate_ablation:
         weights=weight_files(CFG.diff.model),
         target=samples_file(CFG.ablation.report_on.target),
         control=samples_file(CFG.ablation.report_on.control),
+        held_out=held_out_tables(CFG.ablation.report_on),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output.ranking,
         pools=rules.rank_features.output.pools,

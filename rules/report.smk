@@ -4,6 +4,7 @@
 rule write_summary:
     input:
         accuracy=accuracy_tables(),
+        held_out=[f"{RESULTS}/held_out/{name}.csv" for name in REPORTED],
         left_out=[f"{RESULTS}/activations/left_out.csv"],
         metrics=dictionary_metrics(),
         thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),

@@ -9,6 +9,7 @@ rule evaluate_steering:
         rank_control=steering_samples("rank_on", "control"),
         target=steering_samples("report_on", "target"),
         control=steering_samples("report_on", "control"),
+        held_out=lambda wildcards: held_out_tables(CFG.steering.report_on),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
     output:

@@ -41,19 +41,20 @@ def draw_picture(path: Path, seed: int) -> None:
     picture.save(path)
 
 
-def write_vqa(folder: Path, questions: int = 600) -> Path:
-    """Write VQAv2's official files for `train`, with a folder of COCO images in `coco`."""
-    asked, answered = [], []
+def write_vqa(folder: Path, split: str, questions: int) -> Path:
+    """Write VQAv2's official files for a split, with a folder of COCO images in `coco`; splits share none."""
+    asked, answered, first = [], [], {"train": 700, "val": 2000}[split]
     for i in range(questions):
         question, answer, answer_type, question_type = QUESTIONS[(i + i // 8) % len(QUESTIONS)]
-        key = {"question_id": 10_000 + i, "image_id": 700 + i // 8}
+        key = {"question_id": 8 * first + i, "image_id": first + i // 8}
         asked.append({**key, "question": question})
         kind = {"answer_type": answer_type, "question_type": question_type}
         answered.append({**key, **kind, "multiple_choice_answer": answer, "answers": []})
     for image_id in {one["image_id"] for one in asked}:
-        draw_picture(folder / "coco" / "train2014" / f"COCO_train2014_{image_id:012d}.jpg", image_id)
-    files = {"v2_OpenEnded_mscoco_train2014_questions": {"questions": asked}}
-    files["v2_mscoco_train2014_annotations"] = {"annotations": answered}
+        name = f"COCO_{split}2014_{image_id:012d}.jpg"
+        draw_picture(folder / "coco" / f"{split}2014" / name, image_id)
+    files = {f"v2_OpenEnded_mscoco_{split}2014_questions": {"questions": asked}}
+    files[f"v2_mscoco_{split}2014_annotations"] = {"annotations": answered}
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
@@ -61,11 +62,10 @@ def write_vqa(folder: Path, questions: int = 600) -> Path:
 
 def write_vsr_images(folder: Path, statements: int, leave_out: int = 0) -> Path:
     """Draw a picture for the first real statements of each split of VSR; the last ones stay missing."""
-    for split in ("train", "test"):
+    for first, split in ((0, "train"), (statements, "test")):
         lines = (ROOT / "resources" / "vsr_random" / f"{split}.jsonl").read_text().splitlines()
-        for number, line in enumerate(lines):
-            if number < statements - leave_out:
-                draw_picture(folder / "train2017" / json.loads(line)["image"], number)
+        for number, line in enumerate(lines[: statements - leave_out]):
+            draw_picture(folder / "train2017" / json.loads(line)["image"], first + number)
     return folder
 
 
@@ -153,7 +153,8 @@ def write_paligemma2(root: Path) -> Path:
 
 def datasets(root: Path) -> dict[str, Any]:
     """Write all sources; return the data sets of the config. A tenth of VSR's pictures is missing."""
-    vqa, coco = write_vqa(root / "vqa"), root / "vqa" / "coco"
+    vqa, coco = write_vqa(root / "vqa", "train", 600), root / "vqa" / "coco"
+    write_vqa(vqa, "val", 200)
     vsr, pictures = write_vsr(root / "vsr", 60), write_vsr_images(root / "coco2017", 60, leave_out=6)
     text = write_corpus(root / "text")
     ask = {"kind": "vqav2", "source": str(vqa), "split": "train", "images": str(coco)}
@@ -165,7 +166,7 @@ def datasets(root: Path) -> dict[str, Any]:
         "vqa_val": {**ask, "samples": 60, "offset": 120, "questions": "not_spatial"},
         "vqa_spatial": {**ask, "samples": 40, "offset": 260, "questions": "spatial"},
         "vqa_yes_no_val": {**ask, **closed, "samples": 24, "offset": 400},
-        "vqa_yes_no_test": {**ask, **closed, "samples": 24, "offset": 500},
+        "vqa_yes_no_test": {**ask, **closed, "samples": 24, "split": "val"},
         "vsr_val": {**tell, "split": "train"},
         "vsr_test": {**tell, "split": "test"},
         "text_null": {**read, "samples": 120, "offset": 60},
@@ -176,11 +177,8 @@ def datasets(root: Path) -> dict[str, Any]:
 def analysis() -> dict[str, Any]:
     """Return the sections that both experiments share, with thresholds that let random features pass."""
     loose = {"min_odds_ratio": 1.01, "min_frequency_difference": 0.0, "fdr": 1.0}
-    questions = {
-        "rank_on": {"target": "vsr_val", "control": "vqa_yes_no_val", "samples": 24},
-        "report_on": {"target": "vsr_test", "control": "vqa_yes_no_test", "samples": 24},
-        "bootstrap": 100,
-    }
+    report = {"target": "vsr_test", "control": "vqa_yes_no_test", "samples": 24}
+    questions = {"report_on": report, "bootstrap": 100}
     return {
         "layers": list(LAYERS),
         "evaluation": [
@@ -209,6 +207,7 @@ def analysis() -> dict[str, Any]:
             "candidates": 4,
             "single_features": 2,
             "set_sizes": [2],
+            "rank_on": {"target": "vsr_val", "control": "vqa_yes_no_val", "samples": 24},
             **questions,
         },
         "heads": {
@@ -220,6 +219,7 @@ def analysis() -> dict[str, Any]:
             "ablate_sizes": [1],
             "random_draws": 3,
             "exact_heads": 2,
+            "head_means": {"dataset": "vqa_yes_no_val", "samples": 24},
             **questions,
         },
     }

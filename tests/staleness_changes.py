@@ -23,6 +23,10 @@ from vlmdiff.runtime import digest
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow_scripts"
 EDIT = b"\nEDITED = True\n"
+# Sections with a target and a control.
+SIDES = (
+    "ablation.rank_on", "ablation.report_on", "heads.report_on", "steering.rank_on", "steering.report_on",
+)  # fmt: skip
 # Entries of the same kind have keys of the same kind.
 ENTRIES = re.compile(
     r"^(models|dictionaries|evaluation|comparisons|concepts|world\.datasets|world\.controls)\.\w+"
@@ -90,9 +94,7 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
         ("concepts.spatial.target", "concepts.spatial.baseline"),
         ("diff.null", "diff.null_check"),
         ("diff.visual_datasets", "diff.text_datasets"),
-        ("ablation.rank_on", "ablation.report_on"),
-        ("heads.rank_on", "heads.report_on"),
-        ("steering.rank_on", "steering.report_on"),
+        *((f"{key}.target", f"{key}.control") for key in SIDES),
         ("models.vlm.path", "models.vlm_50.path"),
     ]
     explicit = copy.deepcopy(values)

@@ -34,6 +34,7 @@ NO_OTHER = {
         "dictionaries that are compared have one budget: the keys of `base` and `scratch` stand for theirs",
     ),
     "dictionaries.*.sparsity_warmup": "only JumpReLU has a sparsity penalty",
+    "world.datasets.*_test.scenes": "scenes of the other splits are used before anything is reported",
     "world.models": "shipped models are other files: a case of its own",
 }
 # The first pattern that fits a key gives its other value: one value, or by the value that the key has.
@@ -110,12 +111,14 @@ OTHER: dict[str, Any] = {
     "ablation.scopes": ["all_layers", "own_layer"],
     "*.rank_on.target": "truth_val",
     "*.rank_on.control": "spatial_val",
-    "*.report_on.target": "truth_val",
+    "*.report_on.target": "general_test",
     "*.report_on.control": "spatial_test",
+    "held_out.shared_images": "keep",
     "ablation.set_sizes": [2, 3],
     "ablation.selection_sizes": [2],
     "heads.concept": "counting",
     "heads.dataset": "general_val",
+    "heads.head_means.dataset": "spatial_val",
     "heads.exact_heads": 2,
     "heads.ablate_sizes": [1, 2],
     "steering.concept": "counting",
@@ -142,7 +145,7 @@ OTHER: dict[str, Any] = {
         "mixed": "general",
         "text": "mixed",
     },
-    "world.datasets.*.scenes": {"train": "validation", "validation": "test", "test": "validation"},
+    "world.datasets.*.scenes": {"train": "validation", "validation": "train"},
     "world.datasets.*.samples": {60: 80, 120: 160, 300: 320},
     "world.datasets.*.group_by": {"kind": "answer", "answer": "kind"},
 }

@@ -10,7 +10,7 @@ with job(snakemake):
     files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards
     evaluate_selection(
         ModelFiles(**params.model, config=files.model),
-        QuestionSets(files.target, files.control, **params.questions),
+        QuestionSets(files.target, files.control, **params.questions, held_out=files.held_out),
         files.dictionaries,
         {name: files[name] for name in ("adapted", "contrast", "lexical")},
         snakemake.output[0],

@@ -11,7 +11,7 @@ with job(snakemake):
     evaluate_steering(
         ModelFiles(**params.model, config=files.model),
         QuestionSets(files.rank_target, files.rank_control, **params.validation),
-        QuestionSets(files.target, files.control, **params.test),
+        QuestionSets(files.target, files.control, **params.test, held_out=files.held_out),
         files.dictionaries,
         files.ranking,
         snakemake.output[0],

@@ -13,7 +13,7 @@ with job(snakemake):
             ModelFiles(**model, config=config)
             for model, config in zip(params.models, files.models, strict=True)
         ],
-        QuestionSets(files.target, files.control, **params.questions),
+        QuestionSets(files.target, files.control, **params.questions, held_out=files.held_out),
         files.dictionaries,
         {name: files[name] for name in ("ranking", "pools")},
         snakemake.output[0],

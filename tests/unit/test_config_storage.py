@@ -165,9 +165,9 @@ def test_what_is_read_of_every_side_is_stored():
     config = changed()
     for dataset in ("text_val", "spatial_val", "general_val", "truth_val"):
         assert "text" in stored_tokens(config, "vlm", dataset)
-    other = {"target": {"dataset": "spatial_test"}, "baseline": {"dataset": "general_test"}}
+    other = {"target": {"dataset": "vqa_train"}, "baseline": {"dataset": "text_null"}}
     mine = changed(concepts={"held": other}, world={"models": "shipped"})
-    for dataset in ("spatial_test", "general_test"):
+    for dataset in ("vqa_train", "text_null"):
         assert ("statistics", "vlm", dataset, ("text",)) in list(readers(mine))
 
 

@@ -91,6 +91,16 @@ def test_all_real_vsr_statements_become_yes_no_questions(split, coco, tmp_path):
     assert [s.sample_id for s in samples] != [f"vsr_{split}_{i}" for i in range(len(samples))]
 
 
+def test_vsr_carries_cocos_numbers(coco, tmp_path):
+    entry = {"kind": "vsr", "source": str(VSR), "split": "dev", "samples": 1097, "images": str(coco)}
+    samples, _ = prepare(tmp_path, **entry)
+    raw = [json.loads(line)["image"] for line in (VSR / "dev.jsonl").read_text().splitlines()]
+    assert raw[0] == "000000239417.jpg"
+    found = {s.sample_id: s.image_id for s in samples}
+    assert found["vsr_dev_0"] == "coco:239417"
+    assert found == {f"vsr_dev_{i}": f"coco:{int(name[:12])}" for i, name in enumerate(raw)}
+
+
 def test_vsr_can_be_grouped_by_truth(coco, tmp_path):
     entry = {"kind": "vsr", "source": str(VSR), "split": "dev", "samples": 60, "images": str(coco)}
     samples, _ = prepare(tmp_path, **entry, group_by="answer")
@@ -220,6 +230,10 @@ def test_vqa_in_both_layouts(layout, official, table, tmp_path):
     assert len({s.image for s in samples}) == 10
     assert all(s.open_image().size == (8, 6) for s in samples)
     assert {s.group for s in samples} == {"position", "sides", "what color is the", "is the"}
+    # By COCO's number a picture is the same in both layouts, and in VSR.
+    assert {s.sample_id: s.image_id for s in samples} == {
+        f"vqa_{1000 + i}": f"coco:{500 + i // 4}" for i in range(40)
+    }
 
 
 @pytest.mark.parametrize("layout", ["official", "table"])

@@ -11,8 +11,9 @@ from damage import picture
 
 from vlmdiff.config.datasets import VqaDataset
 from vlmdiff.config.overlap import rows_overlap
+from vlmdiff.data.identity import shared_samples
 from vlmdiff.data.samples import load_samples
-from vlmdiff.features.separate import check_separate, shared_samples
+from vlmdiff.features.separate import check_separate
 from vlmdiff.features.sums import SampleSetError
 
 LEFT, RIGHT = picture(size=(5, 5)), picture(size=(5, 5))[:-20] + b"\0" * 8 + picture(size=(5, 5))[-12:]

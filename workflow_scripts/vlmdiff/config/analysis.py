@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -120,7 +120,7 @@ class AblationConfig(Section):
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
-    report_on: CausalData = Field(description="Test data: results are reported here.")
+    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
     headline: HeadlineConfig = Field(HeadlineConfig(), description="The one result that is claimed.")
     candidates: Count = Field(250, description="At most this many final features are ranked causally.")
     verified: Count = Field(
@@ -171,7 +171,7 @@ class SteeringConfig(Section):
         description="Lengths of what is added, in units of the mean residual norm at the layer.",
     )
     rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
-    report_on: CausalData = Field(description="Test data: results are reported here.")
+    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
     random_draws: int = Field(20, ge=20, description="Random directions, over the layers of the features.")
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
@@ -181,6 +181,13 @@ class SteeringConfig(Section):
         if 0 in self.strengths or len(set(self.strengths)) < len(self.strengths):
             raise ValueError(f"strengths: expected different numbers other than 0; found {self.strengths}")
         return self
+
+
+class HeadMeans(Section):
+    """General questions over which the outputs of heads are averaged (docs/evaluate_head_ablation.md)."""
+
+    dataset: Name = Field(description="The data set; not one that is reported on.")
+    samples: Count = Field(300, description="How many of its samples, from the first on.")
 
 
 class HeadsConfig(Section):
@@ -200,9 +207,20 @@ class HeadsConfig(Section):
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
     random_draws: int = Field(20, ge=1, description="Random sets of heads for each size.")
-    rank_on: CausalData = Field(description="Validation data: means of the heads are taken here.")
-    report_on: CausalData = Field(description="Test data: results are reported here.")
+    head_means: HeadMeans = Field(description="What an ablated head's output is replaced by: its mean here.")
+    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def nothing_is_ranked(cls, values: Any) -> Any:
+        """Heads are ranked by `dataset`; what was called `rank_on` gave means alone, of its control."""
+        if isinstance(values, dict) and "rank_on" in values:
+            raise ValueError(
+                "rank_on: no longer a key, for nothing was ranked on it; write `head_means: {dataset: …, "
+                "samples: …}` with what was its `control`"
+            )
+        return values
 
     @model_validator(mode="after")
     def mean_needs_samples(self) -> HeadsConfig:

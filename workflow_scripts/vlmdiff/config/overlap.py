@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from vlmdiff.config.analysis import ConceptConfig
 from vlmdiff.config.datasets import PreparedDataset
+from vlmdiff.config.sources import HubSource, is_hub
 
-# Entries that agree in these take the rows of one source in one order.
-ORDER = ("kind", "source", "split", "seed", "config")
+# Entries of one source that agree in these take its rows in one order.
+ORDER = ("kind", "split", "seed", "config")
+
+
+def real_source(source: str) -> str:
+    """Return a source under the one name that all its names have in common.
+
+    Paths are made whole and links followed. The hub takes capitals for small letters, and `main` where no
+    revision is named.
+    """
+    if not is_hub(source):
+        return os.path.realpath(source)
+    parsed = HubSource.parse(source)
+    return f"hub:{parsed.repository.lower()}@{parsed.revision}"
 
 
 def rows_overlap(one: Any, other: Any) -> bool:
@@ -17,6 +31,8 @@ def rows_overlap(one: Any, other: Any) -> bool:
     if not (isinstance(one, PreparedDataset) and isinstance(other, PreparedDataset)):
         return False
     if any(getattr(one, key, None) != getattr(other, key, None) for key in ORDER):
+        return False
+    if real_source(one.source) != real_source(other.source):
         return False
     # Only rows that both want are taken by both: with the same filter the first ones, at least.
     if any(getattr(one, key, None) != getattr(other, key, None) for key in ("questions", "answers")):

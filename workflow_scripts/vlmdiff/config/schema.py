@@ -20,6 +20,7 @@ from vlmdiff.config.comparable import check_budgets
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
+from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
@@ -54,6 +55,7 @@ class Config(Section):
     stages: StagesConfig = Field(StagesConfig(), description="The stage grid and transfer over stages.")
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")
     lexical: LexicalConfig = Field(description="The lexical filter.")
+    held_out: HeldOutConfig = Field(HeldOutConfig(), description="What reported data may share with others.")
     ablation: AblationConfig = Field(description="Causal evaluation of features.")
     heads: HeadsConfig = Field(description="Tracing features to attention heads.")
     steering: SteeringConfig | None = Field(None, description="Steering by directions; left out: none.")
@@ -349,13 +351,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def report_is_held_out(self) -> Config:
-        """Ranking and reporting on one data set would select on the test data."""
-        sections = {"ablation": self.ablation, "heads": self.heads, "steering": self.steering}
-        for key, section in sections.items():
-            if section is not None and section.rank_on.target == section.report_on.target:
-                raise ValueError(
-                    f"{key}.report_on.target: must differ from rank_on, found '{section.report_on.target}'"
-                )
+        """Reporting on what was used before would select on the test data."""
+        check_held_out(references(self), self.all_datasets())
         return self
 
 
@@ -389,12 +386,13 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     yield from (("concept", "ablation.concepts", name) for name in config.ablation.concepts)
     yield "concept", "heads.concept", config.heads.concept
     yield "dataset", "heads.dataset", config.heads.dataset
-    sections = {"ablation": config.ablation, "heads": config.heads}
+    yield "dataset", "heads.head_means.dataset", config.heads.head_means.dataset
+    uses = {"ablation.rank_on": config.ablation.rank_on, "ablation.report_on": config.ablation.report_on}
+    uses["heads.report_on"] = config.heads.report_on
     if config.steering is not None:
-        sections["steering"] = config.steering
         yield "concept", "steering.concept", config.steering.concept
         yield "model", "steering.model", config.steering.model
-    for key, section in sections.items():
-        for use in ("rank_on", "report_on"):
-            yield "dataset", f"{key}.{use}.target", getattr(section, use).target
-            yield "dataset", f"{key}.{use}.control", getattr(section, use).control
+        uses |= {"steering.rank_on": config.steering.rank_on, "steering.report_on": config.steering.report_on}
+    for key, data in uses.items():
+        yield "dataset", f"{key}.target", data.target
+        yield "dataset", f"{key}.control", data.control

@@ -10,6 +10,7 @@ from typing import Any
 from vlmdiff.config.datasets import VqaDataset
 from vlmdiff.config.sources import is_hub
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
+from vlmdiff.data.identity import coco_id
 from vlmdiff.data.images import LocalImage, Picture, StoredImage
 from vlmdiff.data.reading import needed, read_json, whole_number
 from vlmdiff.data.samples import DataError
@@ -147,6 +148,19 @@ def candidate(row: Mapping[str, Any], picture: Picture, entry: VqaDataset) -> Ca
             "group": spatial or str(row.get("question_type") or "other"),
             "question": question,
             "answer_type": row.get("answer_type"),
+            "image_id": public_image(row, entry),
         },
         picture,
     )
+
+
+def public_image(row: Mapping[str, Any], entry: VqaDataset) -> str | None:
+    """Return the public id of a question's picture, which is COCO's; None if the row does not tell it.
+
+    Raises:
+        DataError: it is no number.
+    """
+    if (value := row.get("image_id")) is None:
+        return None
+    place = f"{entry.source}: image_id of question {row['question_id']!r}"
+    return coco_id(whole_number(value, None, place, REMEDY))

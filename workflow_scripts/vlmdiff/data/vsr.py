@@ -9,6 +9,7 @@ from typing import Any
 from vlmdiff.config.datasets import VsrDataset
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
+from vlmdiff.data.identity import coco_id_of_file
 from vlmdiff.data.images import LinkedImage, LocalImage, Picture
 from vlmdiff.data.reading import needed, read_json_lines, whole_number
 from vlmdiff.data.samples import DataError
@@ -76,6 +77,7 @@ def candidate(number: int, row: dict[str, Any], entry: VsrDataset, linked: Path)
         "group": row["relation"] if entry.group_by == "relation" else answer,
         "caption": caption,
         "relation": row["relation"],
+        "image_id": coco_id_of_file(row["image"]),
     }
     return Candidate(values, picture(row, entry, linked))
 

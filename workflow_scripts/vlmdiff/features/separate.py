@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmdiff.data.identity import shared_samples
 from vlmdiff.features.sums import SampleSet, SampleSetError
-from vlmdiff.runtime.files import file_sha256
 
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
-
-Shown = tuple[str, bool, int | None]
-
-
-def shown(sample: Sample) -> Shown:
-    """Return what can be told of a sample at once: text, template, bytes of its image."""
-    file = sample.image_file
-    return sample.prompt, sample.chat, None if file is None else file.stat().st_size
-
-
-def image_digest(sample: Sample) -> str | None:
-    """Return the digest of a sample's image; None if it has none."""
-    return None if sample.image_file is None else file_sha256(sample.image_file)
-
-
-def shared_samples(ones: Sequence[Sample], others: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Return pairs of samples of the same text and the same image.
-
-    Images are read only where the text and their numbers of bytes agree.
-    """
-    known: dict[Shown, list[Sample]] = defaultdict(list)
-    for one in ones:
-        known[shown(one)].append(one)
-    pairs = [(one, other) for other in others for one in known.get(shown(other), ())]
-    return [pair for pair in pairs if image_digest(pair[0]) == image_digest(pair[1])]
 
 
 def chosen(
@@ -76,7 +50,7 @@ def check_separate(
         chosen(file, count, side.groups, side.without)
         for file, count, side in zip(files, counts, (target, baseline), strict=True)
     )
-    if pairs := shared_samples(ones, others):
+    if pairs := list(shared_samples(ones, others)):
         one, other = pairs[0]
         raise SampleSetError(
             f"concepts.{concept}: target '{target.dataset}' and baseline '{baseline.dataset}' share "

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.data.samples import load_samples
+from vlmdiff.data.held_out import held_out_samples
+from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.interventions.evaluation import CACHE_BYTES, Evaluation
 from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.registry import load_subject
@@ -48,6 +49,7 @@ class QuestionSets:
         names: names of both data sets, the target first.
         samples: how many samples of each, from the first on.
         batch_tokens: tokens in one forward pass, padding included.
+        held_out: HELD_OUT of both data sets, if they are reported on: only samples that are kept count.
     """
 
     target: str
@@ -55,14 +57,27 @@ class QuestionSets:
     names: Sequence[str]
     samples: int
     batch_tokens: int
+    held_out: Sequence[str] | None = None
+
+    def chosen(self) -> dict[str, list[Sample]]:
+        """Return the samples of both sets, by the name of the data set, the target first."""
+        files = (self.target, self.control)
+        if self.held_out is None:
+            return {
+                name: load_samples(file, limit=self.samples)
+                for name, file in zip(self.names, files, strict=True)
+            }
+        return {
+            name: held_out_samples(table, file, self.samples)
+            for name, file, table in zip(self.names, files, self.held_out, strict=True)
+        }
 
     def evaluations(self, subject: Subject) -> dict[str, Evaluation]:
         """Return both sets ready for evaluation, by the name of the data set, the target first."""
-        files = (self.target, self.control)
-        cache = spare_bytes(subject.device, on_cpu=len(files) * CACHE_BYTES) // len(files)
+        chosen = self.chosen()
+        cache = spare_bytes(subject.device, on_cpu=len(chosen) * CACHE_BYTES) // len(chosen)
         return {
-            name: Evaluation(subject, load_samples(Path(file), limit=self.samples), self.batch_tokens, cache)
-            for name, file in zip(self.names, files, strict=True)
+            name: Evaluation(subject, samples, self.batch_tokens, cache) for name, samples in chosen.items()
         }
 
 

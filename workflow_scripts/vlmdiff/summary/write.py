@@ -15,6 +15,7 @@ from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import Headline, describe_ablation, describe_heads
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads
+from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
 from vlmdiff.summary.models import CLEAN_RUN, describe_models, measured, say_models
 from vlmdiff.summary.sections import (
@@ -33,6 +34,7 @@ from vlmdiff.tables.causal import (
     SELECTION,
     STEERING,
 )
+from vlmdiff.tables.data import HELD_OUT
 from vlmdiff.tables.features import COMPARISONS, CONTRAST_CHECK, FUNNEL, RECURRENCE, THRESHOLDS
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import LABELS
@@ -139,6 +141,7 @@ SEED_IN_PATH = {
 }
 PLAIN = {
     "accuracy": ACCURACY,
+    "held_out": HELD_OUT,
     "left_out": LEFT_OUT,
     "metrics": DICTIONARY_METRICS,
     "thresholds": THRESHOLDS,
@@ -174,6 +177,7 @@ def chapters_of(
     sure = ("recurrence", "check", "quality", "steering", "labels", "selection")
     chapters = [
         (describe_models(tables["accuracy"], names.model, data), ("accuracy", *asked)),
+        (describe_held_out(tables["held_out"]), ("held_out",)),
         (describe_left_out(tables["left_out"]), ("left_out",)),
         (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
         (describe_adapted(tables["thresholds"], names.rule), ("thresholds",)),
@@ -185,7 +189,7 @@ def chapters_of(
     return [
         (section, [pattern(files[kind]) for kind in kinds if files.get(kind)])
         for section, kinds in chapters
-        if kinds != ("left_out",) or section.lines
+        if kinds not in (("held_out",), ("left_out",)) or section.lines
     ]
 
 

@@ -15,3 +15,15 @@ DATASET_COUNTS = contract(
     ("missing_images", "int", "of these, samples without an image, which are left out"),
     ("kept", "int", "samples of the data set"),
 )
+
+SHARED_IMAGE = "shared image"
+HELD_OUT = contract(
+    "One sample of a data set that is reported on: whether it is held out.",
+    ("dataset", "str", "the data set that is reported on"),
+    ("sample_id", "str", "the sample"),
+    ("image", "str", "what its image is known by: public id, or SHA-256 of the file; empty without an image"),
+    ("kept", "bool", "whether it is reported on"),
+    ("reason", "str", "what it shares with data that were used before: `shared image`, or empty"),
+    ("shared_with", "str", "the data set that used the image before; empty if none did"),
+    ("shared_sample", "str", "a sample of that data set with the image"),
+)
