@@ -160,6 +160,26 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def untuned_models_fit(self) -> Config:
+        """What takes the place of a language model is a language model, and as wide."""
+        for name, model in self.models.items():
+            if model.untuned is None:
+                continue
+            text = self.models[model.untuned]
+            if text.family != "causal_lm":
+                raise ValueError(
+                    f"models.{name}.untuned: found '{model.untuned}' of family '{text.family}', expected a "
+                    "model of family causal_lm: the one that was tuned"
+                )
+            widths = [one.planned.d_model for one in (model, text) if one.planned is not None]
+            if len(set(widths)) > 1:
+                raise ValueError(
+                    f"models.{name}.untuned: '{model.untuned}' is planned with d_model {widths[1]}, "
+                    f"'{name}' with {widths[0]}; they must be equal"
+                )
+        return self
+
+    @model_validator(mode="after")
     def concepts_are_separate(self) -> Config:
         """A sample on both sides of a contrast hides a difference."""
         check_concepts(self.concepts, self.all_datasets())
@@ -367,6 +387,9 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     for name, stage in config.dictionaries.items():
         if stage.initial != "random":
             yield "dictionary", f"dictionaries.{name}.initial", stage.initial
+    for name, model in config.models.items():
+        if model.untuned is not None:
+            yield "model", f"models.{name}.untuned", model.untuned
     for i, entry in enumerate(config.evaluation):
         yield "model", f"evaluation.{i}.model", entry.model
         yield "dataset", f"evaluation.{i}.dataset", entry.dataset
