@@ -39,6 +39,9 @@ def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
             yield f"{section}.null", diff.null, diff.adapted, diff.base
         if diff.null_check is not None:
             yield f"{section}.null_check", diff.null_check, diff.null, diff.base
+    if config.diff.untuned is not None:
+        untuned = config.comparison(config.diff.untuned)
+        yield "diff.untuned", untuned.adapted, config.diff.adapted, config.diff.base
     if (grid := config.stages.grid) is not None:
         yield "stages.grid.model", grid.model, grid.data, config.diff.base
         yield "stages.grid.model_then_data", grid.model_then_data, grid.data_then_model, config.diff.base

@@ -180,6 +180,32 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def untuned_comparison_fits(self) -> Config:
+        """The null of a model that was never tuned is made by default, of such a model and the same base."""
+        name = self.diff.untuned
+        if name is None:
+            return self
+        if name not in self.comparisons:
+            raise ValueError(f"diff.untuned: unknown comparison '{name}'; declared are {sorted(self.comparisons)}")
+        found = self.comparison(name)
+        if self.models[found.model].untuned is None:
+            raise ValueError(
+                f"diff.untuned: comparison '{name}' is of model '{found.model}', expected one that was never "
+                f"tuned; name a language model in models.{found.model}.untuned, or another comparison"
+            )
+        if self.comparisons[name].target != "all":
+            raise ValueError(
+                f"diff.untuned: comparison '{name}' has target '{self.comparisons[name].target}', expected "
+                "'all', so that the default run makes it"
+            )
+        if found.base != self.diff.base:
+            raise ValueError(
+                f"diff.untuned: comparison '{name}' has base '{found.base}', expected '{self.diff.base}' as "
+                "in diff, so that features keep their index"
+            )
+        return self
+
+    @model_validator(mode="after")
     def concepts_are_separate(self) -> Config:
         """A sample on both sides of a contrast hides a difference."""
         check_concepts(self.concepts, self.all_datasets())
