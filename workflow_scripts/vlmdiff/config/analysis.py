@@ -22,8 +22,8 @@ class DiffConfig(Section):
     )
     untuned: Name | None = Field(
         None,
-        description="A comparison of target `all` whose model was never tuned (`models.<name>.untuned`): what "
-        "it finds are false finds, and how many features rotate in it is counted beside the nulls.",
+        description="A comparison of target `all` whose model was never tuned (`models.<name>.untuned`): "
+        "what it finds are false finds, and how many features rotate in it is counted beside the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")

@@ -16,7 +16,7 @@ from vlmdiff.config.analysis import (
 )
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget
-from vlmdiff.config.comparable import check_budgets
+from vlmdiff.config.comparable import check_budgets, check_grid
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
@@ -24,6 +24,7 @@ from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
+from vlmdiff.config.untuned import check_untuned
 from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
 
 # What is shipped or trained before any control model.
@@ -160,52 +161,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def untuned_models_fit(self) -> Config:
-        """What takes the place of a language model is a language model, and as wide."""
-        for name, model in self.models.items():
-            if model.untuned is None:
-                continue
-            text = self.models[model.untuned]
-            if text.family != "causal_lm":
-                raise ValueError(
-                    f"models.{name}.untuned: found '{model.untuned}' of family '{text.family}', expected a "
-                    "model of family causal_lm: the one that was tuned"
-                )
-            widths = [one.planned.d_model for one in (model, text) if one.planned is not None]
-            if len(set(widths)) > 1:
-                raise ValueError(
-                    f"models.{name}.untuned: '{model.untuned}' is planned with d_model {widths[1]}, "
-                    f"'{name}' with {widths[0]}; they must be equal"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def untuned_comparison_fits(self) -> Config:
-        """The null of a model that was never tuned is made by default, of such a model and the same base."""
-        name = self.diff.untuned
-        if name is None:
-            return self
-        if name not in self.comparisons:
-            raise ValueError(f"diff.untuned: unknown comparison '{name}'; declared are {sorted(self.comparisons)}")
-        found = self.comparison(name)
-        if self.models[found.model].untuned is None:
-            raise ValueError(
-                f"diff.untuned: comparison '{name}' is of model '{found.model}', expected one that was never "
-                f"tuned; name a language model in models.{found.model}.untuned, or another comparison"
-            )
-        if self.comparisons[name].target != "all":
-            raise ValueError(
-                f"diff.untuned: comparison '{name}' has target '{self.comparisons[name].target}', expected "
-                "'all', so that the default run makes it"
-            )
-        if found.base != self.diff.base:
-            raise ValueError(
-                f"diff.untuned: comparison '{name}' has base '{found.base}', expected '{self.diff.base}' as "
-                "in diff, so that features keep their index"
-            )
-        return self
-
-    @model_validator(mode="after")
     def concepts_are_separate(self) -> Config:
         """A sample on both sides of a contrast hides a difference."""
         check_concepts(self.concepts, self.all_datasets())
@@ -335,24 +290,10 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def grid_is_aligned(self) -> Config:
-        """Corners of the stage grid start where their edges do."""
-        if self.stages.grid is None:
-            return self
-        starts = {"data": self.diff.base, "model": self.diff.base}
-        starts |= {"data_then_model": self.stages.grid.data, "model_then_data": self.stages.grid.model}
-        for key, start in starts.items():
-            found = self.dictionaries[getattr(self.stages.grid, key)].initial
-            if found != start:
-                raise ValueError(
-                    f"stages.grid.{key}: dictionary '{getattr(self.stages.grid, key)}' starts from "
-                    f"'{found}', but must start from '{start}'"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def budgets_are_equal(self) -> Config:
-        """Dictionaries whose cosines are compared were trained alike."""
+    def what_is_compared_fits(self) -> Config:
+        """What is compared keeps its indices, was trained alike, and is what it is said to be."""
+        check_grid(self)
+        check_untuned(self)
         check_budgets(self)
         return self
 

@@ -79,7 +79,6 @@ class ModelConfig(Section):
             raise ValueError("expected a day as YEAR-MONTH-DAY, such as 2024-07-26")
         return value
 
-
     @model_validator(mode="after")
     def untuned_sees(self) -> ModelConfig:
         """Only what sees has a language model in a frame, and only in a frame is there a connector."""

@@ -101,9 +101,7 @@ def check_shape(subject: VisionLanguageModel, text: CausalLM) -> None:
         if getattr(text, key) != getattr(subject, key)
     ]
     if wrong:
-        raise SubjectError(
-            f"model '{subject.name}': found a language model of {'; '.join(wrong)}; {WANTED}"
-        )
+        raise SubjectError(f"model '{subject.name}': found a language model of {'; '.join(wrong)}; {WANTED}")
 
 
 def check_vocabularies(subject: VisionLanguageModel, text: CausalLM) -> None:
@@ -157,8 +155,8 @@ def check_weights(
             )
         if frame.is_meta:
             raise SubjectError(
-                f"model '{model}': `device_map` keeps {name} out of memory, expected all weights in it; leave "
-                "`device_map` out or use devices that hold the model"
+                f"model '{model}': `device_map` keeps {name} out of memory, expected all weights in it; "
+                "leave `device_map` out or use devices that hold the model"
             )
 
 
