@@ -78,7 +78,9 @@ def untuned_funnels():
     concepts = [name for name, one in CFG.concepts.items() if one.compared or name in CFG.ablation.concepts]
     seeds = range(CFG.comparisons[CFG.diff.untuned].seeds)
     return expand(
-        f"{RESULTS}/features/{CFG.diff.untuned}/seed_{{seed}}/{{concept}}/funnel.csv", seed=seeds, concept=concepts
+        f"{RESULTS}/features/{CFG.diff.untuned}/seed_{{seed}}/{{concept}}/funnel.csv",
+        seed=seeds,
+        concept=concepts,
     )
 
 
