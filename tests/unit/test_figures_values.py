@@ -76,7 +76,7 @@ def test_bars_by_rule_and_layer_are_the_counts_of_the_threshold_table():
     table = tables.thresholds(tables.STRONG)
     bars = adapted_by_layer(table).axes[0].containers
     assert [one.get_label() for one in bars[:3]] == [
-        "percentile rule", "percentile rule, not calibrated", "null under the same rule",
+        "percentile rule", "paler: not calibrated", "null under the same rule",
     ]  # fmt: skip
     for rule, (known, apart, null) in (("percentile", bars[:3]), ("calibrated", bars[3:])):
         rows = table[(table["rule"] == rule) & (table["layer"] >= 0)].sort_values("layer")

@@ -128,7 +128,7 @@ def draw_layer_quantiles(axis: Axes, adapted: pd.DataFrame) -> None:
         spread = [bands[0.5] - bands[0.05], bands[0.95] - bands[0.5]]
         axis.errorbar(bands.index + shift, bands[0.5], yerr=spread, fmt=marker, color=colour, elinewidth=0.9)
     layer_axis(axis, adapted["layer"])
-    axis.set_ylabel("Cosine, calibrated: median, 5 to 95 %")
+    axis.set_ylabel("Cosine: median, 5 to 95 %")
 
 
 @styled
@@ -180,7 +180,7 @@ def draw_rule(axis: Axes, rows: pd.DataFrame, colour: str, shift: float, rule: s
     axis.bar(place, mean["adapted"] - apart, 0.36, color=colour, alpha=0.7, label=f"{rule} rule")
     axis.bar(
         place, apart, 0.36, bottom=mean["adapted"] - apart, color=colour, alpha=0.25,
-        label=f"{rule} rule, not calibrated",
+        label="paler: not calibrated",
     )  # fmt: skip
     axis.bar(
         place, mean["null_adapted"], 0.36, facecolor="white", edgecolor=BLACK, hatch="//////", lw=0.6,

@@ -151,7 +151,7 @@ def draw_totals(axis: Axes, totals: pd.DataFrame) -> None:
         axis.text(value, i, f" {value:,} ({pale:,})" if pale else f" {value:,}", va="center")
     axis.set_yticks(range(len(values)), list(STAGES.values()))
     axis.invert_yaxis()
-    axis.margins(x=0.3)
+    axis.margins(x=0.36)
     axis.locator_params(axis="x", nbins=5)
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.set_xlabel("Features, all layers (paler: not calibrated)")
