@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import yaml
 
 from vlmdiff.config.load import ConfigError, load_config
 
-DEFAULT = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
 def changed(**sections):
@@ -95,3 +98,24 @@ def test_without_the_comparison_nothing_is_asked():
     values = changed(diff={"untuned": None})
     del values["comparisons"]["untuned"]
     assert "adapted_untuned" not in load_config(values).default_dictionaries()
+
+
+def test_rules_read_both_checkpoints():
+    shard = "results/builtin/activations/vlm_untuned/text_val/layers_0_3/shard_0.h5"
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--dry-run",
+        "--forcerun",
+        "extract_activations",
+        "--",
+        shard,
+    ]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
+    [line] = [one for one in done.stdout.splitlines() if one.startswith("    input: ") and "/vlm/" in one]
+    read = line.removeprefix("    input: ").split(", ")
+    for model in ("vlm", "base_lm"):
+        assert {f"resources/world/{model}/{file}" for file in ("config.json", "model.safetensors")} <= set(
+            read
+        )
