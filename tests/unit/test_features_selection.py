@@ -261,4 +261,7 @@ def test_the_energy_rule_asks_for_no_rotation(tmp_path):
     adapted, thresholds, _ = run(tmp_path, diff, rule="energy")
     visual = diff["visual_energy"] > thresholds["eps"].iloc[0]
     assert (adapted["adapted"] == visual).all()
+    row = thresholds[(thresholds["rule"] == "energy") & (thresholds["layer"] == -1)].iloc[0]
+    assert row["null_adapted"] == (visual & diff["calibrated"]).sum() < visual.sum()
+    assert row["null_false_positive_rate"] == 1.0
     assert list(thresholds["rule"].unique()) == ["percentile", "calibrated", "energy"]

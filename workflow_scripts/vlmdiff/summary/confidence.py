@@ -301,7 +301,8 @@ def comparison_line(row: pd.Series) -> list[object]:
 def judge_control(section: Section, row: pd.Series, main: pd.Series) -> None:
     """Hold a control against the main comparison: what it finds should be (next to) nothing."""
     holds = bool(row["final"] <= NULL_SHARE * main["final"])
-    found = "final features, all of them false finds" if row["untuned"] else "final features"
+    false_finds = row["untuned"] and row["final"]
+    found = "final features, all of them false finds" if false_finds else "final features"
     text = f"{escape(row['about'])}: {row['final']} {found}, {main['final']} in the main comparison"
     verdict = "next to nothing, as it should be" if holds else "**not next to nothing**"
     section.claim(holds, f"{text}: {verdict}.", f"{text}: {verdict}.")
