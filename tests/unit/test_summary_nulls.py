@@ -82,7 +82,14 @@ def funnels(final: int, main: int, concept: str = "spatial"):
     rows = [{"concept": concept, "layer": layer, "stage": "final"} for layer in (-1, 3)]
     rows += [{"concept": concept, "layer": -1, "stage": "adapted"}]
     return tuple(
-        table(FUNNEL, [row | {"features": count + 500 * (row["stage"] == "adapted")} for row in rows])
+        table(
+            FUNNEL,
+            [
+                row
+                | {"features": count // (1 if row["layer"] < 0 else 7) + 500 * (row["stage"] == "adapted")}
+                for row in rows
+            ],
+        )
         for count in (main, final)
     )
 
