@@ -140,17 +140,21 @@ def identity_files(folder, source):
 
 
 def weight_files(name):
-    """Return what a model's weights are known by, and those of a vision tower that lies apart."""
+    """Return what a model's weights are known by, those that lie apart from its checkpoint too."""
     model, tower = CFG.models[name], vision_tower_folder(name)
     files = identity_files(model_path(name), model.path)
-    if tower is None:
-        return files
-    return [*files, f"{tower}/config.json", *identity_files(tower, model.vision_tower)]
+    if tower is not None:
+        files += [f"{tower}/config.json", *identity_files(tower, model.vision_tower)]
+    if model.untuned is not None:
+        files += [f"{model_path(model.untuned)}/config.json", *weight_files(model.untuned)]
+    return files
 
 
 def subject_params(name):
     """Return how a model is loaded, its path aside."""
-    return CFG.models[name].params("path", "planned") | {"vision_tower": vision_tower_folder(name)}
+    model = CFG.models[name]
+    untuned = None if model.untuned is None else model_path(model.untuned)
+    return model.params("path", "planned") | {"vision_tower": vision_tower_folder(name), "untuned": untuned}
 
 
 def dataset_folder(dataset):

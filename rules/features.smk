@@ -31,6 +31,7 @@ rule diff_features:
         adapted=compared("adapted"),
         null=compared("null"),
         null_check=second_null,
+        untuned=untuned_null,
         visual_statistics=diff_tables("statistics", "visual_datasets"),
         visual_totals=diff_tables("totals", "visual_datasets"),
         text_statistics=diff_tables("statistics", "text_datasets"),
@@ -81,7 +82,7 @@ rule select_adapted:
         **rule_resources("select_adapted", mem_mb=1000, runtime=10),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
-            "base", "adapted", "null", "null_check", "model", "visual_datasets", "text_datasets"
+            "base", "adapted", "null", "null_check", "untuned", "model", "visual_datasets", "text_datasets"
         ),
         code=code_digest("select_adapted"),
     script:

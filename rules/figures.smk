@@ -117,7 +117,6 @@ rule plot_cosine_distributions:
 
 rule plot_adapted_by_layer:
     input:
-        adapted=expand(f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet", seed=SEEDS),
         thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
     output:
         pdf=f"{FIGURES}/adapted_by_layer.pdf",

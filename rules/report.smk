@@ -13,6 +13,7 @@ rule write_summary:
             for concept in CFG.concepts
             for seed in concept_seeds(concept)
         ],
+        untuned=untuned_funnels(),
         ablation=expand(ablation_tables(), seed=SEEDS, concept=CFG.ablation.concepts),
         scores=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/scores.csv", seed=SEEDS),
         agreement=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/agreement.csv", seed=SEEDS),

@@ -105,7 +105,11 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
     grid = swapped(grid, "stages.grid.data_then_model", "stages.grid.model_then_data")
     yield Change("swapped the ways round the stage grid", "stages.grid", config=grid)
     for section, nothing in (("stages", {}), ("steering", None), ("comparisons", {})):
-        yield Change(f"without {section}", section, config=with_value(values, (section,), nothing))
+        less = with_value(values, (section,), nothing)
+        if section == "comparisons":
+            # It is one of them.
+            less = with_value(less, ("diff", "untuned"), None)
+        yield Change(f"without {section}", section, config=less)
     further = {
         "models.unread": {"family": "llava", "path": "world:vlm_25"},
         "dictionaries.unread": values["dictionaries"]["adapted"],

@@ -36,6 +36,20 @@ NO_OTHER = {
     "dictionaries.*.sparsity_warmup": "only JumpReLU has a sparsity penalty",
     "world.datasets.*_test.scenes": "scenes of the other splits are used before anything is reported",
     "world.models": "shipped models are other files: a case of its own",
+    "models.base_lm.family": "what takes the place of a language model is a language model",
+    "models.base_lm.untuned": "a language model has no frame",
+    "models.vlm_untuned.untuned": "the experiment has one language model",
+    **dict.fromkeys(
+        ("models.vlm_untuned.family", "models.vlm_untuned.text_only"), "a language model has no frame"
+    ),
+    **dict.fromkeys(
+        (f"models.{name}.projector" for name in ("base_lm", "vlm", "vlm_50", "vlm_shuffled")),
+        "only with `untuned`, for which the one of `vlm_untuned` stands",
+    ),
+    **dict.fromkeys(
+        ("comparisons.untuned.target", "comparisons.untuned.model"),
+        "`diff.untuned` is a comparison of the default target and of a model that was never tuned",
+    ),
 }
 # The first pattern that fits a key gives its other value: one value, or by the value that the key has.
 OTHER: dict[str, Any] = {
@@ -50,6 +64,8 @@ OTHER: dict[str, Any] = {
     "models.*.dtype": "bfloat16",
     "models.*.attention": "eager",
     "models.*.device_map": "auto",
+    "models.*.untuned": "base_lm",
+    "models.*.projector": "tuned",
     "models.*.planned": {"d_model": 32, "image_tokens": 16},
     "extraction.store": "temporary",
     "extraction.layers_at_once": 1,
@@ -65,7 +81,13 @@ OTHER: dict[str, Any] = {
     "dictionaries.scratch.architecture.d_sae": 128,
     "dictionaries.base.initial": "scratch",
     "dictionaries.scratch.initial": "base",
-    "dictionaries.*.model": {"base_lm": "vlm", "vlm": "vlm_50", "vlm_50": "vlm", "vlm_shuffled": "vlm"},
+    "dictionaries.*.model": {
+        "base_lm": "vlm",
+        "vlm": "vlm_50",
+        "vlm_50": "vlm",
+        "vlm_shuffled": "vlm",
+        "vlm_untuned": "vlm",
+    },
     "dictionaries.*.dataset": "text_val",
     "dictionaries.*.tokens": ["text", "image"],
     "dictionaries.*.architecture": {"d_sae": 64, "k": 3},
@@ -78,6 +100,7 @@ OTHER: dict[str, Any] = {
     "diff.adapted": "model_first",
     "diff.null": "null_check",
     "diff.null_check": None,
+    "diff.untuned": None,
     "diff.model": "vlm_50",
     "*.visual_datasets": ["general_val"],
     "*.text_datasets": ["text_val", "text_null"],

@@ -20,8 +20,9 @@ def holds(story: Story) -> bool:
 
 
 def comparisons(story: Story) -> pd.DataFrame:
-    """The main comparison, a control, and one that finds nothing."""
+    """The main comparison, a control, one that was never tuned, and one that finds nothing."""
     found = {"main": 100, "shuffled_images": 2 if holds(story) else 80, "continued_text": 0}
+    found |= {"never_tuned": 3 if holds(story) else 70}
     rows = []
     for name, final in found.items():
         rows.append(
@@ -30,6 +31,7 @@ def comparisons(story: Story) -> pd.DataFrame:
                 "about": name.replace("_", " "),
                 "seed": 0,
                 "concept": "spatial",
+                "untuned": name == "never_tuned",
                 "visual": 900,
                 "adapted_percentile": 400,
                 "adapted_calibrated": 5 * final,
@@ -37,6 +39,7 @@ def comparisons(story: Story) -> pd.DataFrame:
                 "null_rate": 0.01,
                 "contrast": 2 * final,
                 "final": final,
+                "final_uncalibrated": final // 4,
                 "final_clustered": final,
                 "jaccard": 0.5,
                 "matched": 0.4,

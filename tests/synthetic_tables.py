@@ -125,6 +125,11 @@ def adapted(story: Story, seed: int = 0) -> pd.DataFrame:
     )
     frame["null_cos_decoder"] = 1 - rng.beta(1.2, 30, n)
     frame["cos_decoder"] = 1 - rng.beta(2, 6, n) if story.separated else 1 - rng.beta(1.2, 30, n)
+    # One in ten the null's text never fired; the others turned in both nulls, and where nothing was tuned.
+    frame["calibrated"] = frame["check_calibrated"] = np.arange(n) % 10 != 7
+    frame.loc[~frame["calibrated"], "null_cos_decoder"] = 1.0
+    frame["check_cos_decoder"] = frame["null_cos_decoder"].to_numpy()[::-1]
+    frame["untuned_cos_decoder"] = 1 - rng.beta(1.2, 20, n)
     frame["cos_encoder"], frame["null_cos_encoder"] = frame["cos_decoder"], frame["null_cos_decoder"]
     frame["visual_energy"] = np.where(rng.random(n) < 0.1, 0.0, 10 ** rng.normal(-1.5, 1.2, n))
     frame["text_energy"], frame["visual_rate"] = 0.1, 0.02
@@ -140,7 +145,7 @@ def adapted(story: Story, seed: int = 0) -> pd.DataFrame:
 def taus(frame: pd.DataFrame) -> dict[str, float]:
     return {
         "percentile": float(frame["cos_decoder"].quantile(0.25)),
-        "calibrated": float(frame["null_cos_decoder"].quantile(0.05)),
+        "calibrated": float(frame.loc[frame["calibrated"], "null_cos_decoder"].quantile(0.05)),
     }
 
 
@@ -148,20 +153,39 @@ def thresholds(story: Story, seed: int = 0) -> pd.DataFrame:
     frame = adapted(story, seed)
     visual, rows = frame["visual_energy"] > 0.01, []
     for rule, tau in taus(frame).items():
-        null = int((visual & (frame["null_cos_decoder"] <= tau)).sum())
-        rows.append(
-            {
-                "seed": seed,
-                "rule": rule,
-                "tau": tau,
-                "eps": 0.01,
-                "features": len(frame),
-                "visual": int(visual.sum()),
-                "adapted": int(frame[f"adapted_{rule}"].sum()),
-                "null_adapted": null,
-                "null_false_positive_rate": null / visual.sum(),
-            }
-        )
+        for layer in (-1, *LAYERS):
+            here = visual & (frame["layer"].eq(layer) | (layer < 0))
+            known = here & frame["calibrated"]
+            null, check, untuned = (
+                frame[f"{name}_cos_decoder"] <= tau for name in ("null", "check", "untuned")
+            )
+            chosen = here & frame[f"adapted_{rule}"]
+            rows.append(
+                {
+                    "seed": seed,
+                    "rule": rule,
+                    "layer": layer,
+                    "tau": tau,
+                    "eps": 0.01,
+                    "features": len(frame) if layer < 0 else FEATURES,
+                    "visual": int(here.sum()),
+                    "visual_uncalibrated": int((here & ~known).sum()),
+                    "adapted": int(chosen.sum()),
+                    "adapted_uncalibrated": int((chosen & ~known).sum()),
+                    "null_adapted": int((known & null).sum()),
+                    "null_false_positive_rate": (known & null).sum() / known.sum(),
+                    "check_visual": float(known.sum()),
+                    "check_vlm_adapted": float((chosen & known).sum()),
+                    "check_adapted": float((known & check).sum()),
+                    "check_false_positive_rate": (known & check).sum() / known.sum(),
+                    "check_low": 0.005,
+                    "check_high": 0.09,
+                    "check_p": 1e-20 if story.separated else 0.4,
+                    "untuned_adapted": float((here & untuned).sum()),
+                    "untuned_rate": (here & untuned).sum() / here.sum(),
+                    "adapted_also_untuned": float((chosen & untuned).sum()),
+                }
+            )
     return keep(pd.DataFrame(rows), features.THRESHOLDS)
 
 
@@ -180,6 +204,7 @@ def threshold_sweep(story: Story, seed: int = 0) -> pd.DataFrame:
                     "percentile": percentile,
                     "tau": tau,
                     "adapted": int(chosen.sum()),
+                    "uncalibrated": int((chosen & ~frame["calibrated"]).sum()),
                     "jaccard": both / (chosen | reference).sum(),
                     "retention": both / reference.sum(),
                     "precision": both / max(1, chosen.sum()),
@@ -229,7 +254,7 @@ def funnel(story: Story, concept: str = "spatial", seed: int = 0) -> pd.DataFram
     finals = [sum(layer == place[0] for place in story.final) for layer in LAYERS]
     rows += [(layer, "final", count) for layer, count in zip((-1, *LAYERS), (sum(finals), *finals))]
     frame = pd.DataFrame(rows, columns=["layer", "stage", "features"]).assign(concept=concept, seed=seed)
-    return keep(frame, features.FUNNEL)
+    return keep(frame.assign(uncalibrated=frame["features"] // 5), features.FUNNEL)
 
 
 def final_features(story: Story, concept: str = "spatial", seed: int = 0) -> pd.DataFrame:
@@ -238,6 +263,7 @@ def final_features(story: Story, concept: str = "spatial", seed: int = 0) -> pd.
         seed=seed,
         name=[name(place) for place in story.final],
         cos_decoder=0.55,
+        calibrated=[(layer * FEATURES + feature) % 10 != 7 for layer, feature in story.final],
         visual_energy=1.7,
         visual_rate=0.03,
         odds_ratio=32.0,

@@ -8,7 +8,13 @@ with job(snakemake):
     from vlmdiff.features.diff import StatisticsFiles, diff_features
 
     given = snakemake.input
-    names = {"base": "base", "adapted": "adapted", "null": "null", "check": "null_check"}
+    names = {
+        "base": "base",
+        "adapted": "adapted",
+        "null": "null",
+        "check": "null_check",
+        "untuned": "untuned",
+    }
     folders = {name: [Path(file).parent for file in given[key]] for name, key in names.items()}
     diff_features(
         snakemake.params.layers,

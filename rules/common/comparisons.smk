@@ -5,11 +5,14 @@ SELECTION_RULES = ["contrast", "contrast_visual", "contrast_lexical", "contrast_
 
 
 def comparison_entries(target):
-    """Return (comparison, seed) of a target's comparisons, the main one of the same seeds first."""
+    """Return (comparison, seed) of a target's comparisons, the main one of the same seeds first.
+
+    A model that was never tuned is a control, also where the default run makes its comparison.
+    """
     further = [
         (name, seed)
         for name, one in CFG.comparisons.items()
-        if one.target == target
+        if one.target == target or (target == "controls" and name == CFG.diff.untuned)
         for seed in range(one.seeds)
     ]
     return [*((MAIN, seed) for seed in sorted({seed for _, seed in further})), *further]
@@ -43,6 +46,7 @@ def comparison_params(wildcards):
             "about": "the main comparison" if name == MAIN else CFG.comparisons[name].about,
             "rule": CFG.comparison(name).rule,
             "base": CFG.comparison(name).base,
+            "untuned": CFG.models[CFG.comparison(name).model].untuned is not None,
             "seed": seed,
             "unit": CFG.concepts[wildcards.concept].unit,
         }
@@ -67,13 +71,26 @@ def comparison_outputs(target):
     ]
 
 
+def untuned_funnels():
+    """Return the funnels of the model that was never tuned, for ablated concepts and those that are compared."""
+    if CFG.diff.untuned is None:
+        return []
+    concepts = [name for name, one in CFG.concepts.items() if one.compared or name in CFG.ablation.concepts]
+    seeds = range(CFG.comparisons[CFG.diff.untuned].seeds)
+    return expand(
+        f"{RESULTS}/features/{CFG.diff.untuned}/seed_{{seed}}/{{concept}}/funnel.csv",
+        seed=seeds,
+        concept=concepts,
+    )
+
+
 def default_selections(wildcards=None):
-    """Return the selection tables of the default target: main and comparisons of `all`."""
+    """Return the selection tables of the default target: main and comparisons of `all` in which a model was tuned."""
     entries = [(MAIN, 0)]
     entries += [
         (name, seed)
         for name, one in CFG.comparisons.items()
-        if one.target == "all"
+        if one.target == "all" and name != CFG.diff.untuned
         for seed in range(one.seeds)
     ]
     return [

@@ -47,6 +47,14 @@ def second_null(wildcards):
     return compared("null_check")(wildcards) if int(wildcards.seed) == 0 else []
 
 
+def untuned_null(wildcards):
+    """Return the dictionary of the model that was never tuned, at every layer, for the main comparison's seeds with one."""
+    name = CFG.diff.untuned if wildcards.comparison == MAIN else None
+    if name is None or int(wildcards.seed) >= CFG.comparisons[name].seeds:
+        return []
+    return dictionary_files(CFG.comparison(name).adapted, wildcards.seed)
+
+
 def compared_model(wildcards):
     """Return the model of a comparison."""
     return CFG.comparison(wildcards.comparison).model

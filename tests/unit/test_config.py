@@ -253,6 +253,7 @@ def test_a_day_is_no_number(value):
         ({"family": "paligemma"}, False),
         ({"family": "causal_lm"}, False),
         ({"text_only": True}, False),
+        ({"untuned": "base_lm"}, False),
         ({"vision_tower": "/data/tower"}, False),
         ({"device_map": "auto"}, True),
         ({"prompt_date": "2025-01-01"}, True),
@@ -267,7 +268,8 @@ def test_a_measurement_belongs_to_models_that_are_loaded_and_asked_as_it_was_mad
     config = load_config(values)
     found = checkpoints(config) | checkpoints(config, controls=True)
     assert (name in found) == measured
-    assert set(values["models"]) - {name} <= set(found)
+    assert set(values["models"]) - {name, "vlm_untuned"} <= set(found)
+    assert "vlm_untuned" not in found, "what was never tuned was not measured"
     if name != "vlm_shuffled":
         known = {"vlm": 100, "vlm_75": 75, "vlm_50": 50, "vlm_25": 25}
         known = known if measured else {} if name == "vlm" else {"vlm": 100, "vlm_75": 75, "vlm_25": 25}
@@ -278,6 +280,9 @@ def test_a_measurement_belongs_to_models_that_are_loaded_and_asked_as_it_was_mad
 def test_language_models_of_the_world_are_measured_as_language_models(name):
     values = copy.deepcopy(DEFAULT)
     assert name in checkpoints(load_config(values), controls=name != "base_lm")
+    # Nothing may take a language model from what is none.
+    values["models"]["vlm_untuned"] |= {"untuned": "another"}
+    values["models"]["another"] = {"family": "causal_lm", "path": "mine"}
     values["models"][name]["family"] = "llava"
     assert name not in checkpoints(load_config(values), controls=name != "base_lm")
 

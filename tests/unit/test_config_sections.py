@@ -44,6 +44,8 @@ REFERENCES = [
     ("dictionary", "diff.adapted"),
     ("dictionary", "diff.null"),
     ("dictionary", "diff.null_check"),
+    ("comparison", "diff.untuned"),
+    ("model", "models.vlm_untuned.untuned"),
     ("dataset", "diff.visual_datasets"),
     ("dataset", "diff.text_datasets"),
     ("model", "comparisons.shuffled_images.model"),
@@ -198,7 +200,8 @@ def test_a_comparison_changes_one_thing_of_main(key):
     aligned = {"base": "base_k4", "adapted": "adapted_k4", "null": "null_k4"} if key == "base" else {}
     config = load_config(changed(("comparisons.other", entry | aligned)))
     found, main = config.comparison("other").model_dump(), config.comparison("main").model_dump()
-    expected = main | {key: CHANGES[key]} | aligned
+    # What was never tuned is held against main alone.
+    expected = main | {"untuned": None} | {key: CHANGES[key]} | aligned
     # The second null belongs to main's base.
     assert found == (expected | {"null_check": None} if key == "base" else expected)
     assert set(CHANGES) == set(OF_DIFF)
@@ -221,7 +224,7 @@ def test_a_comparison_changes_the_contrast():
 
 def test_the_default_target_trains_what_it_reads_and_what_that_starts_from():
     assert load_config(DEFAULT).default_dictionaries() == {
-        "base": 3, "adapted": 3, "null_text": 3, "null_check": 1, "scratch": 1,
+        "base": 3, "adapted": 3, "null_text": 3, "null_check": 1, "adapted_untuned": 1, "scratch": 1,
     }  # fmt: skip
     # An evaluation of fewer seeds takes none away; one of more seeds of a comparison's dictionary adds them.
     evaluation = [
@@ -230,7 +233,8 @@ def test_the_default_target_trains_what_it_reads_and_what_that_starts_from():
         {"dictionaries": ["scratch"], "model": "vlm", "dataset": "general_val", "seeds": 9},
     ]
     assert load_config(changed(("evaluation", evaluation))).default_dictionaries() == {
-        "base": 3, "adapted": 3, "null_text": 3, "null_check": 1, "scratch": 3, "adapted_k4": 2, "base_k4": 2,
+        "base": 3, "adapted": 3, "null_text": 3, "null_check": 1, "adapted_untuned": 1, "scratch": 3,
+        "adapted_k4": 2, "base_k4": 2,
     }  # fmt: skip
     comparison = DEFAULT["comparisons"]["width_512"] | {"target": "all", "seeds": 2}
     found = load_config(changed(("comparisons.width_512", comparison))).default_dictionaries()
@@ -240,7 +244,8 @@ def test_the_default_target_trains_what_it_reads_and_what_that_starts_from():
 def test_published_dictionaries_are_not_trained():
     published = {"source": "hub:o/n@main", "format": "gemma_scope", "file": "layer_{layer}"}
     config = load_config(changed(("dictionaries.base", published)))
-    assert config.default_dictionaries() == {"adapted": 3, "null_text": 3, "null_check": 1, "scratch": 1}
+    trained = {"adapted": 3, "null_text": 3, "null_check": 1, "adapted_untuned": 1, "scratch": 1}
+    assert config.default_dictionaries() == trained
 
 
 @pytest.mark.parametrize("strengths", [[0.5, 0], [0.5, 0.5], []])

@@ -39,9 +39,10 @@ def changed(**sections):
 def without_further_comparisons():
     """Return the default configuration without what only its other targets make."""
     values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-    kept = {"base", "adapted", "null_text", "null_check", "scratch"}
+    kept = {"base", "adapted", "null_text", "null_check", "scratch", "adapted_untuned"}
     values["dictionaries"] = {name: one for name, one in values["dictionaries"].items() if name in kept}
-    return load_config({**values, "comparisons": {}, "stages": {}})
+    by_default = {name: one for name, one in values["comparisons"].items() if one["target"] == "all"}
+    return load_config({**values, "comparisons": by_default, "stages": {}})
 
 
 def test_what_other_targets_store_is_not_planned():
@@ -144,8 +145,9 @@ def test_planned_bytes_by_hand():
     # A training on images alone stores no text.
     assert sample_tokens(config, config.models["vlm"].planned, "mine", ["image"]) == 10
     assert sample_tokens(config, config.models["vlm"].planned, "text_val", ["image"]) == 0
-    # Three seeds of base, of adapted with three snapshots and of the null; one of second null and scratch.
-    assert dictionary_bytes(config) == 2 * 64 * 4 * 4 * 1024 * (3 + 3 * 4 + 3 + 1 + 1)
+    # Three seeds of base, of adapted with three snapshots and of the null; one each of the second
+    # null, of scratch and of the model that was never tuned.
+    assert dictionary_bytes(config) == 2 * 64 * 4 * 4 * 1024 * (3 + 3 * 4 + 3 + 1 + 1 + 1)
 
 
 def test_groups_of_layers_do_not_overlap():

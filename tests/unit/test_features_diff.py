@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.features.diff import DiffError, StatisticsFiles, diff_features, layer_rotation, row_cosines
+from vlmdiff.features.diff import (
+    DiffError,
+    StatisticsFiles,
+    diff_features,
+    layer_rotation,
+    moved,
+    row_cosines,
+)
 from vlmdiff.tables.features import FEATURE_DIFF
 from vlmdiff.tables.io import read_table
 
@@ -106,8 +113,10 @@ def test_diff_table(inputs):
     # The other layer has twice as many tokens.
     assert found[found["layer"] == 0].set_index("feature").loc[0, "visual_energy"] == pytest.approx(12 / 80)
     assert layer.loc[3, "visual_energy"] == 0
-    assert not found.drop(columns="check_cos_decoder").isna().any().any()
-    assert found["check_cos_decoder"].isna().all()
+    others = ["check_cos_decoder", "untuned_cos_decoder"]
+    assert not found.drop(columns=others).isna().any().any()
+    assert found[others].isna().all(axis=None)
+    assert found["calibrated"].all() and not found["check_calibrated"].any()
 
 
 def test_dictionaries_of_different_widths_are_refused(tmp_path):
@@ -128,3 +137,53 @@ def test_a_second_null_is_compared_too(inputs, tmp_path):
     found = read_table(inputs["output"], FEATURE_DIFF)
     expected = np.concatenate([row_cosines(weights(layer)[0], weights(50 + layer)[0]) for layer in (0, 1)])
     np.testing.assert_allclose(found["check_cos_decoder"], expected, rtol=1e-5)
+    assert found["check_calibrated"].all()
+
+
+def test_a_model_that_was_never_tuned_is_compared_too(inputs, tmp_path):
+    untuned = [saved(tmp_path / "untuned" / f"layer_{layer}", 70 + layer) for layer in (0, 1)]
+    diff_features([0, 1], seed=3, **inputs, untuned=untuned)
+    found = read_table(inputs["output"], FEATURE_DIFF)
+    expected = np.concatenate([row_cosines(weights(layer)[0], weights(70 + layer)[0]) for layer in (0, 1)])
+    np.testing.assert_allclose(found["untuned_cos_decoder"], expected, rtol=1e-5)
+    assert found["check_cos_decoder"].isna().all()
+
+
+@pytest.mark.parametrize("width", [64, 2304])
+def test_rounding_moves_no_row_and_the_weakest_first_step_of_adam_does(width):
+    """Rows that are normalised again and again, and a step at a thousandth of a small learning rate."""
+    rows = torch.randn(200, width, generator=torch.Generator().manual_seed(width))
+    stored = rows / rows.norm(dim=1, keepdim=True)
+    often = 3.7 * stored
+    for _ in range(2000):
+        often /= often.norm(dim=1, keepdim=True)
+    assert not moved(stored.numpy(), often.numpy()).any()
+    assert (stored != often).any(), "rounding did something"
+    parameter = torch.nn.Parameter(stored.clone())
+    parameter.grad = torch.randn(stored.shape, generator=torch.Generator().manual_seed(1))
+    torch.optim.Adam([parameter], lr=7e-5 / 1000).step()
+    after = parameter.detach() / parameter.detach().norm(dim=1, keepdim=True)
+    assert moved(stored.numpy(), after.numpy()).all()
+
+
+def test_the_limit_of_rounding_is_a_distance():
+    angle = 4 * 2.0**-24
+    rows = np.array([[1.0, 0.0]] * 3)
+    turned = np.array([[np.cos(a), np.sin(a)] for a in (0.99 * angle, 1.01 * angle, np.pi)])
+    assert moved(rows, 5 * turned).tolist() == [False, True, True]
+    assert not moved(np.zeros((1, 2)), rows[:1]).any()
+
+
+def test_a_row_that_the_null_left_alone_is_not_calibrated(inputs):
+    """Feature 2 of layer 1 is as in the base, but for its length."""
+    folder = inputs["null"][1]
+    dictionary = TopKDictionary(D_MODEL, D_SAE, k=2)
+    decoder, encoder = weights(21)
+    decoder[2] = 0.5 * weights(1)[0][2]
+    with torch.no_grad():
+        dictionary.W_dec.copy_(torch.from_numpy(decoder))
+        dictionary.W_enc.copy_(torch.from_numpy(encoder))
+    save_dictionary(dictionary, folder, {})
+    diff_features([0, 1], seed=3, **inputs)
+    found = read_table(inputs["output"], FEATURE_DIFF)
+    assert found.loc[~found["calibrated"], ["layer", "feature"]].to_numpy().tolist() == [[1, 2]]

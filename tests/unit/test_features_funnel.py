@@ -23,6 +23,8 @@ FEATURES = {
     (2, 3): (0.01, False, None, None, None, 0),
     (2, 4): (0.5, True, True, False, True, -20),
 }
+# What the null's text never fired.
+UNCALIBRATED = {(0, 1), (2, 1), (2, 2), (2, 3)}
 # p that are not adjusted are smaller by this factor (logarithm).
 TESTS = 4.0
 
@@ -31,7 +33,8 @@ def run(tmp_path, unit="token", features=FEATURES):
     adapted, contrast, lexical = [], [], []
     for (layer, feature), (energy, is_adapted, token, sample, invariant, log_p) in features.items():
         key = {"layer": layer, "feature": feature}
-        adapted.append({**key, "visual_energy": energy, "adapted": is_adapted, "seed": 5, "cos_decoder": 0.5})
+        row = {"visual_energy": energy, "adapted": is_adapted, "seed": 5, "cos_decoder": 0.5}
+        adapted.append({**key, **row, "calibrated": (layer, feature) not in UNCALIBRATED})
         for name, selected in (("token", token), ("sample", sample)):
             if selected is not None:
                 adjusted = log_p / (1 + (name == "sample"))
@@ -48,10 +51,10 @@ def run(tmp_path, unit="token", features=FEATURES):
     return read_table(outputs[0], FUNNEL), read_table(outputs[1], FINAL_FEATURES)
 
 
-def counts(funnel, layer):
+def counts(funnel, layer, column="features"):
     rows = funnel[funnel["layer"] == layer]
     assert list(rows["stage"]) == list(STAGES)
-    return list(rows["features"])
+    return list(rows[column])
 
 
 def test_funnel_counts(tmp_path):
@@ -59,6 +62,9 @@ def test_funnel_counts(tmp_path):
     assert counts(funnel, 0) == [3, 2, 1, 2, 0, 0]
     assert counts(funnel, 2) == [5, 4, 4, 4, 4, 3]
     assert counts(funnel, -1) == [8, 6, 5, 6, 4, 3]
+    assert counts(funnel, 0, "uncalibrated") == [1, 1, 0, 1, 0, 0]
+    assert counts(funnel, 2, "uncalibrated") == [3, 2, 2, 2, 2, 1]
+    assert counts(funnel, -1, "uncalibrated") == [4, 3, 2, 3, 2, 1]
     assert set(funnel["concept"]) == {"space"}
     assert set(funnel["seed"]) == {5}
 
@@ -84,6 +90,7 @@ def test_final_features_strongest_first(tmp_path):
     _, final = run(tmp_path)
     # Of equal p the larger difference of frequencies comes first.
     assert list(final["name"]) == ["L2F1", "L2F4", "L2F0"]
+    assert list(final["calibrated"]) == [False, True, True]
     first = final.iloc[0]
     assert first["log_p_adjusted"] == -2000
     assert first["sample_log_p_adjusted"] == -1000

@@ -58,7 +58,7 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
     ),
     "adapted_by_layer": (
         adapted.adapted_by_layer,
-        lambda s, _: [tables.adapted(s), tables.thresholds(s)],
+        lambda s, _: [tables.thresholds(s)],
         (),
     ),
     "threshold_robustness": (

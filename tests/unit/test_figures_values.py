@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import synthetic_tables as tables
 
-from vlmdiff.figures.adapted import adapted_counts
+from vlmdiff.figures.adapted import adapted_by_layer
 from vlmdiff.figures.concepts import volcano_coordinates
 from vlmdiff.figures.dictionaries import kinds, model_snapshots
 from vlmdiff.figures.effects import feature_categories
@@ -72,12 +72,20 @@ def test_attention_that_misses_the_image_is_not_rounded_to_a_number():
     assert percent(0.1671) == "16.7 %" and percent(0.0002) == "< 0.1 %"
 
 
-def test_counts_by_rule_are_those_of_the_threshold_table():
-    story, thresholds = tables.STRONG, tables.thresholds(tables.STRONG)
-    counts = adapted_counts(tables.adapted(story), thresholds).groupby("rule")[["adapted", "null"]].sum()
-    for row in thresholds.itertuples(index=False):
-        assert counts.loc[row.rule, "adapted"] == row.adapted
-        assert counts.loc[row.rule, "null"] == row.null_adapted
+def test_bars_by_rule_and_layer_are_the_counts_of_the_threshold_table():
+    table = tables.thresholds(tables.STRONG)
+    bars = adapted_by_layer(table).axes[0].containers
+    assert [one.get_label() for one in bars[:3]] == [
+        "percentile rule", "paler: not calibrated", "null under the same rule",
+    ]  # fmt: skip
+    for rule, (known, apart, null) in (("percentile", bars[:3]), ("calibrated", bars[3:])):
+        rows = table[(table["rule"] == rule) & (table["layer"] >= 0)].sort_values("layer")
+        assert rows["adapted_uncalibrated"].all()
+        heights = [[bar.get_height() for bar in one] for one in (known, apart, null)]
+        assert heights[1] == list(rows["adapted_uncalibrated"])
+        assert heights[0] == list(rows["adapted"] - rows["adapted_uncalibrated"])
+        assert [bar.get_y() for bar in apart] == heights[0], "the one stands on the other"
+        assert heights[2] == list(rows["null_adapted"])
 
 
 def test_volcano_puts_infinite_ratios_at_the_edge_and_drops_undefined_ones():

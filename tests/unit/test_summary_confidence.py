@@ -24,13 +24,8 @@ DATA = confidence.DATA
 
 def section_of(story: tables.Story, **changes):
     ablation = pd.concat([tables.ablation(story).assign(seed=seed) for seed in (0, 1)])
-    thresholds = tables.thresholds(story).assign(
-        check_adapted=lambda frame: frame["null_adapted"].astype(float),
-        check_false_positive_rate=0.01,
-        check_low=0.005,
-        check_high=0.02,
-    )
-    found = {"ablation": ablation, "thresholds": thresholds, **confidence.all_tables(story), **changes}
+    found = {"ablation": ablation, "thresholds": tables.thresholds(story), "funnel": tables.funnel(story)}
+    found |= {"untuned": tables.funnel(story).iloc[:0], **confidence.all_tables(story), **changes}
     return describe_confidence(found, DATA, DATA)
 
 
@@ -60,6 +55,7 @@ def test_weak_findings_are_called_weak():
         "**most final features tell something else best**",
         "**no gain**",
         "does not fall in every seed",
+        "**not more than drift**",
     ):
         assert words in failed
 
@@ -93,7 +89,11 @@ def test_the_page_of_controls_judges_each(story, failures, tmp_path):
     assert "What the control models answer" in text
     assert "| shuffled | image |" in text and "| vlm |" not in text
     assert "nothing to ablate" in text
-    assert text.count("**not next to nothing**") == 2 * failures
+    assert text.count("**not next to nothing**") == 4 * failures
+    found = 70 if failures else 3
+    assert f"never tuned: {found} final features, all of them false finds, 100 in the main" in text
+    assert f"| never tuned: false finds | 0 | 900 | 400 | {5 * found} | 1.0 % | {2 * found} |" in text
+    assert "| main | 0 | 900 | 400 | 500 | 1.0 % | 200 | 100 (25) |" in text
     assert "world\\_\\*" in text
     assert "spatial.csv`" in text
 

@@ -30,7 +30,8 @@ from vlmdiff.tables.world import RULE_QUALITY
 
 def test_findings_are_those_of_the_rule_of_sets_and_of_whole_models():
     thresholds = pd.DataFrame({"rule": ["percentile", "calibrated"], "features": 99, "adapted": [25, 7]})
-    thresholds["null_adapted"] = [24, 1]
+    thresholds["null_adapted"], thresholds["layer"] = [24, 1], -1
+    thresholds = pd.concat([thresholds, thresholds.assign(layer=0, features=40, adapted=3, null_adapted=0)])
     funnel = pd.DataFrame(
         [(0, "final", 3), (1, "final", 8), (-1, "final", 11), (-1, "contrast", 40)],
         columns=["layer", "stage", "features"],
@@ -88,15 +89,6 @@ def test_recurrence_is_more_than_the_controls_matches():
     few = [True] + [False] * 3
     assert claimed(confidence.describe_recurrence, recurrence_frame(few, [False] * 4))[1] == []
     assert len(claimed(confidence.describe_recurrence, recurrence_frame(few, few))[1]) == 1
-
-
-def test_the_second_null_may_give_a_tenth():
-    row = {"rule": "calibrated", "visual": 200, "adapted": 50, "null_adapted": 2, "check_adapted": 5.0}
-    assert claimed(confidence.describe_second_null, table(THRESHOLDS, [row]))[1] == []
-    failed = claimed(confidence.describe_second_null, table(THRESHOLDS, [row | {"check_adapted": 6.0}]))[1]
-    assert failed == ["Second null, seed 0, calibrated rule: **not separated**."]
-    # The first null set the threshold: it claims nothing.
-    assert claimed(confidence.describe_second_null, table(THRESHOLDS, [row | {"null_adapted": 40}]))[1] == []
 
 
 def test_nineteen_in_twenty_final_features_need_no_independent_tokens():
@@ -186,12 +178,15 @@ def comparison_files(folder, name, seed, base, final, dictionaries, shift=0):
     }
     funnel = [
         {"layer": layer, "stage": stage, "features": count + shift + 1000 * (layer + 1)}
+        | {"uncalibrated": count // 3 + shift + 2000 * (layer + 1)}
         for layer in (-1, 0)
         for stage, count in counted.items()
     ]
     thresholds = [
-        {"rule": rule, "adapted": count + shift, "null_false_positive_rate": rate}
+        {"rule": rule, "layer": layer, "adapted": count + shift + 7 * (layer + 1)}
+        | {"null_false_positive_rate": rate + 0.03 * (layer + 1)}
         for rule, count, rate in (("percentile", 225, 0.2), ("calibrated", 33, 0.01), ("energy", 500, 0.9))
+        for layer in (-1, 0)
     ]
     check = [
         {"unit": unit, "final_clustered": count + shift} for unit, count in (("token", 11), ("sample", 5))
@@ -214,7 +209,9 @@ def comparison_files(folder, name, seed, base, final, dictionaries, shift=0):
         "final": write(folder / "final.csv", FINAL_FEATURES, keys),
     }
     rule, unit = ("calibrated", "token") if name == "main" else ("energy", "sample")
-    return ComparisonFiles(name, f"about {name}", rule, base, seed, unit, tables, dictionaries)
+    return ComparisonFiles(
+        name, f"about {name}", rule, base, seed, unit, tables, dictionaries, untuned=name == "other"
+    )
 
 
 def test_the_table_of_comparisons_by_hand(tmp_path):
@@ -238,10 +235,12 @@ def test_the_table_of_comparisons_by_hand(tmp_path):
         "adapted",
         "contrast",
         "final",
+        "final_uncalibrated",
         "final_clustered",
     ]
-    assert list(main[counts]) == [500, 225, 33, 77, 88, 22, 11]
-    assert list(other[counts]) == [700, 425, 233, 277, 288, 222, 205]
+    assert list(main[counts]) == [500, 225, 33, 77, 88, 22, 7, 11]
+    assert list(other[counts]) == [700, 425, 233, 277, 288, 222, 207, 205]
+    assert other["untuned"] and not main["untuned"] and not wide["untuned"]
     assert (main["null_rate"], other["null_rate"]) == (0.01, 0.9)
     # (0, 1) is common to 3 and 4 features. Of other's four (3, 2) alone points as main's final (3, 5) does.
     assert (main["jaccard"], other["jaccard"], main["matched"]) == (1.0, 1 / 6, 1.0)

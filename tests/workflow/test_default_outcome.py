@@ -55,8 +55,28 @@ def test_without_its_image_it_guesses(model, condition):
     assert accuracy(model, condition, TARGET) == pytest.approx(0.5, abs=0.05)
 
 
+def calibrated() -> pd.Series:
+    """What the calibrated rule selects over all layers."""
+    rows = table("features/main/seed_0/thresholds.csv").query("rule == 'calibrated' and layer == -1")
+    return rows.iloc[0]
+
+
+def test_where_nothing_was_tuned_less_rotates_and_no_truth_is_found():
+    row = calibrated()
+    assert row["untuned_adapted"] < row["adapted"] / 3
+    # More than text alone: image tokens before it turn features without any learning.
+    assert row["untuned_rate"] > row["check_high"]
+    found = table("features/untuned/seed_0/truth/funnel.csv").query("layer == -1 and stage == 'final'")
+    assert found["features"].item() == 0
+
+
+def test_hardly_a_feature_is_adapted_without_a_reference():
+    row = calibrated()
+    assert 0 < row["adapted_uncalibrated"] < 0.15 * row["adapted"]
+
+
 def test_the_null_has_almost_no_adapted_features():
-    row = table("features/main/seed_0/thresholds.csv").set_index("rule").loc["calibrated"]
+    row = calibrated()
     assert row["null_false_positive_rate"] <= 0.02
     assert row["adapted"] > 10 * row["null_adapted"]
 
@@ -95,7 +115,7 @@ def test_attribution_agrees_with_exact_patching():
 
 
 def test_the_second_null_confirms_the_first():
-    row = table("features/main/seed_0/thresholds.csv").set_index("rule").loc["calibrated"]
+    row = calibrated()
     # The rule allows 1 % by construction on the first null; the second was not used to set it.
     assert row["check_false_positive_rate"] <= 0.02
     assert row["check_low"] <= row["null_false_positive_rate"] <= row["check_high"]

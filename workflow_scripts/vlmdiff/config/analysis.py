@@ -20,6 +20,11 @@ class DiffConfig(Section):
         description="A second null, made like the first on other text: on it the false positives of both "
         "rules are counted for the first seed, for the calibrated rule was set by the first null.",
     )
+    untuned: Name | None = Field(
+        None,
+        description="A comparison of target `all` whose model was never tuned (`models.<name>.untuned`): "
+        "what it finds are false finds, and how many features rotate in it is counted beside the nulls.",
+    )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
     text_datasets: list[Name] = Field(min_length=1, description="Data sets without images: text energy.")

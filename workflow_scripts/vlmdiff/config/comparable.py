@@ -30,6 +30,26 @@ def check_budgets(config: Config) -> None:
             )
 
 
+def check_grid(config: Config) -> None:
+    """Check that corners of the stage grid start where their edges do.
+
+    Raises:
+        ValueError: one starts elsewhere.
+    """
+    grid = config.stages.grid
+    if grid is None:
+        return
+    starts = {"data": config.diff.base, "model": config.diff.base}
+    starts |= {"data_then_model": grid.data, "model_then_data": grid.model}
+    for key, start in starts.items():
+        found = config.dictionaries[getattr(grid, key)].initial
+        if found != start:
+            raise ValueError(
+                f"stages.grid.{key}: dictionary '{getattr(grid, key)}' starts from '{found}', but must start "
+                f"from '{start}'"
+            )
+
+
 def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
     """Yield (key, dictionary, the one that it is held against, where both start from)."""
     for label, diff in config.all_comparisons().items():
@@ -39,6 +59,9 @@ def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
             yield f"{section}.null", diff.null, diff.adapted, diff.base
         if diff.null_check is not None:
             yield f"{section}.null_check", diff.null_check, diff.null, diff.base
+    if config.diff.untuned is not None:
+        untuned = config.comparison(config.diff.untuned)
+        yield "diff.untuned", untuned.adapted, config.diff.adapted, config.diff.base
     if (grid := config.stages.grid) is not None:
         yield "stages.grid.model", grid.model, grid.data, config.diff.base
         yield "stages.grid.model_then_data", grid.model_then_data, grid.data_then_model, config.diff.base

@@ -47,6 +47,8 @@ class ComparisonConfig(Section):
     def diff(self, main: DiffConfig) -> DiffConfig:
         """Return the main diff with this comparison's changes."""
         changes = {name: getattr(self, name) for name in OF_DIFF if getattr(self, name) is not None}
+        # What was never tuned is held against the main comparison alone.
+        changes |= {"untuned": None}
         # A second null belongs to the base that it started from.
         changes |= {"null_check": None} if self.base not in (None, main.base) else {}
         return main.model_copy(update=changes)

@@ -16,7 +16,7 @@ from vlmdiff.config.analysis import (
 )
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget
-from vlmdiff.config.comparable import check_budgets
+from vlmdiff.config.comparable import check_budgets, check_grid
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
@@ -25,6 +25,7 @@ from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
+from vlmdiff.config.untuned import check_untuned
 from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
 
 # What is shipped or trained before any control model.
@@ -291,24 +292,10 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def grid_is_aligned(self) -> Config:
-        """Corners of the stage grid start where their edges do."""
-        if self.stages.grid is None:
-            return self
-        starts = {"data": self.diff.base, "model": self.diff.base}
-        starts |= {"data_then_model": self.stages.grid.data, "model_then_data": self.stages.grid.model}
-        for key, start in starts.items():
-            found = self.dictionaries[getattr(self.stages.grid, key)].initial
-            if found != start:
-                raise ValueError(
-                    f"stages.grid.{key}: dictionary '{getattr(self.stages.grid, key)}' starts from "
-                    f"'{found}', but must start from '{start}'"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def budgets_are_equal(self) -> Config:
-        """Dictionaries whose cosines are compared were trained alike."""
+    def what_is_compared_fits(self) -> Config:
+        """What is compared keeps its indices, was trained alike, and is what it is said to be."""
+        check_grid(self)
+        check_untuned(self)
         check_budgets(self)
         return self
 
@@ -364,6 +351,9 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     for name, stage in config.dictionaries.items():
         if stage.initial != "random":
             yield "dictionary", f"dictionaries.{name}.initial", stage.initial
+    for name, model in config.models.items():
+        if model.untuned is not None:
+            yield "model", f"models.{name}.untuned", model.untuned
     for i, entry in enumerate(config.evaluation):
         yield "model", f"evaluation.{i}.model", entry.model
         yield "dataset", f"evaluation.{i}.dataset", entry.dataset

@@ -6,9 +6,9 @@ import re
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from vlmdiff.config.base import Count, Section
+from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.defaults import MASSIVE_RATIO, PROMPT_DATE
 from vlmdiff.config.sources import ModelSource
 
@@ -33,6 +33,16 @@ class ModelConfig(Section):
     )
     vision_tower: ModelSource | None = Field(
         None, description="`llava_original`: folder or hub repository of its vision tower."
+    )
+    untuned: Name | None = Field(
+        None,
+        description="A language model of the configuration (family `causal_lm`): its weights take the place "
+        "of the checkpoint's own language model, as if that had never been tuned (docs/controls.md).",
+    )
+    projector: Literal["tuned", "random"] = Field(
+        "tuned",
+        description="With `untuned`: keep what turns the tower's features into embeddings, or draw its "
+        "parameters at random, each with the mean and standard deviation of its old values.",
     )
     text_only: bool = Field(
         False, description="Load the language model of a vision-language checkpoint, and show it no images."
@@ -68,6 +78,22 @@ class ModelConfig(Section):
         if not isinstance(value, date) and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
             raise ValueError("expected a day as YEAR-MONTH-DAY, such as 2024-07-26")
         return value
+
+    @model_validator(mode="after")
+    def untuned_sees(self) -> ModelConfig:
+        """Only what sees has a language model in a frame, and only in a frame is there a connector."""
+        if self.untuned is not None and (self.family == "causal_lm" or self.text_only):
+            what = "family 'causal_lm'" if self.family == "causal_lm" else "text_only: true"
+            raise ValueError(
+                f"untuned: found '{self.untuned}' with {what}, expected a model that sees; use model "
+                f"'{self.untuned}' itself"
+            )
+        if self.untuned is None and self.projector != "tuned":
+            raise ValueError(
+                f"projector: found '{self.projector}' without `untuned`; name the language model that was "
+                "never tuned, or leave projector out"
+            )
+        return self
 
 
 class ExtractionConfig(Section):

@@ -45,12 +45,19 @@ def merge_decisions(
 
 
 def count_stages(decisions: pd.DataFrame) -> pd.DataFrame:
-    """Count the features of each stage, by layer and (layer -1) over all: layer, stage, features."""
+    """Count the features of each stage, by layer and (layer -1) over all, and those not calibrated."""
+    whole = count_true(decisions, "features")
+    apart = decisions[list(STAGES)].mul(~decisions["calibrated"], axis=0).assign(layer=decisions["layer"])
+    return whole.merge(count_true(apart, "uncalibrated"), on=["layer", "stage"], validate="one_to_one")
+
+
+def count_true(decisions: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return layer, stage and, under a name, how many features are in the stage."""
     stages = list(STAGES)
     by_layer = decisions.groupby("layer")[stages].sum()
     by_layer.loc[ALL_LAYERS] = decisions[stages].sum()
     counts = by_layer.sort_index().rename_axis(index="layer", columns="stage").stack()
-    return counts.rename("features").astype("int64").reset_index()
+    return counts.rename(name).astype("int64").reset_index()
 
 
 def final_features(decisions: pd.DataFrame) -> pd.DataFrame:

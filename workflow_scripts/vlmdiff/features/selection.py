@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from vlmdiff.tables.features import ADAPTED, FEATURE_DIFF, THRESHOLD_SWEEP, THRESHOLDS
 from vlmdiff.tables.io import read_table, write_table
 
 Array = np.ndarray
+# Layer of the rows that count all layers together.
+ALL_LAYERS = -1
 log = logging.getLogger(__name__)
 
 
@@ -23,14 +26,20 @@ def percentile_threshold(cosines: Array, percentile: float) -> float:
     return float(np.percentile(known, percentile)) if len(known) else float("nan")
 
 
-def calibrated_threshold(null_cosines: Array, visual_energy: Array, eps: float, quantile: float) -> float:
-    """Return the quantile of the null's cosines over live features, pooled over layers.
+def calibrated_threshold(diff: pd.DataFrame, eps: float, quantile: float) -> float:
+    """Return the quantile of the null's cosines over live, calibrated features, pooled over layers.
 
     Live features are those with visual energy above `eps`: the only ones that the rule can select,
-    hence the ones whose false-positive rate must be bounded. Features that never fire hardly move
-    in fine-tuning, and would push the threshold towards 1.
+    hence the ones whose false-positive rate must be bounded. Features that the null's text never fired
+    did not move in it and say nothing about its drift.
+
+    Args:
+        diff: FEATURE_DIFF.
+        eps: visual energy above which a feature is live.
+        quantile: a fraction.
     """
-    return percentile_threshold(null_cosines[visual_energy > eps], 100 * quantile)
+    known = diff[(diff["visual_energy"] > eps) & diff["calibrated"]]
+    return percentile_threshold(known["null_cos_decoder"].to_numpy(), 100 * quantile)
 
 
 def rotated(cosines: Array, visual_energy: Array, tau: float, eps: float) -> Array:
@@ -43,29 +52,89 @@ def ratio(part: float, whole: float) -> float:
     return part / whole if whole else float("nan")
 
 
-def threshold_row(diff: pd.DataFrame, rule: str, tau: float, eps: float) -> dict:
-    """Say what one rule selects, and what it would select of the null (contract THRESHOLDS)."""
-    energy = diff["visual_energy"].to_numpy()
-    visual = int((energy > eps).sum())
-    null_adapted = int(rotated(diff["null_cos_decoder"].to_numpy(), energy, tau, eps).sum())
-    checked = diff["check_cos_decoder"].to_numpy()
-    check = float("nan") if np.isnan(checked).all() else float(rotated(checked, energy, tau, eps).sum())
-    low, high = proportion_confint(check, visual, method="wilson") if visual else (check, check)
+def more_often(first: Array, second: Array) -> float:
+    """Return the exact one-sided p of McNemar's test that the first of two decisions is made more often.
+
+    Of the features on which the two differ, half would have either if the rates were equal.
+
+    Args:
+        first, second: (n,) decisions on the same features.
+
+    Source: McNemar 1947; exact by the binomial distribution.
+    """
+    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    return (
+        float(binomtest(gained, gained + lost, 0.5, alternative="greater").pvalue) if gained + lost else 1.0
+    )
+
+
+def second_null(rows: pd.DataFrame, selected: Array, tau: float, eps: float) -> dict[str, float]:
+    """Return what a rule would select of the second null, among features that either null moved.
+
+    Args:
+        rows: rows of FEATURE_DIFF.
+        selected: (n,) what the rule selects of the adapted dictionary.
+        tau, eps: its thresholds.
+    """
+    names = ("check_visual", "check_vlm_adapted", "check_adapted", "check_false_positive_rate")
+    names += ("check_low", "check_high", "check_p")
+    if rows["check_cos_decoder"].isna().all():
+        return dict.fromkeys(names, float("nan"))
+    energy = rows["visual_energy"].to_numpy()
+    known = (energy > eps) & rows["calibrated"].to_numpy() & rows["check_calibrated"].to_numpy()
+    wrong = known & rotated(rows["check_cos_decoder"].to_numpy(), energy, tau, eps)
+    count, found = int(known.sum()), int(wrong.sum())
+    low, high = proportion_confint(found, count, method="wilson") if count else (float("nan"),) * 2
+    p = more_often(known & selected, wrong)
+    values = (count, int((known & selected).sum()), found, ratio(found, count), float(low), float(high), p)
+    return dict(zip(names, map(float, values), strict=True))
+
+
+def never_tuned(rows: pd.DataFrame, selected: Array, tau: float, eps: float) -> dict[str, float]:
+    """Return what a rule would select of the model that was never tuned; arguments as for `second_null`."""
+    names = ("untuned_adapted", "untuned_rate", "adapted_also_untuned")
+    cosines, energy = rows["untuned_cos_decoder"].to_numpy(), rows["visual_energy"].to_numpy()
+    if np.isnan(cosines).all():
+        return dict.fromkeys(names, float("nan"))
+    wrong = rotated(cosines, energy, tau, eps)
+    values = (wrong.sum(), ratio(int(wrong.sum()), int((energy > eps).sum())), (wrong & selected).sum())
+    return dict(zip(names, map(float, values), strict=True))
+
+
+def threshold_row(rows: pd.DataFrame, rule: str, tau: float, eps: float, layer: int = ALL_LAYERS) -> dict:
+    """Say what one rule selects, and what it would select of the nulls (contract THRESHOLDS).
+
+    Args:
+        rows: rows of FEATURE_DIFF, of one layer or of all.
+        rule: name of the rule.
+        tau, eps: its thresholds.
+        layer: the decoder block of the rows.
+    """
+    energy, known = rows["visual_energy"].to_numpy(), rows["calibrated"].to_numpy()
+    visual, selected = energy > eps, rotated(rows["cos_decoder"].to_numpy(), energy, tau, eps)
+    null_adapted = int((known & rotated(rows["null_cos_decoder"].to_numpy(), energy, tau, eps)).sum())
     return {
-        "seed": int(diff["seed"].iloc[0]),
+        "seed": int(rows["seed"].iloc[0]),
         "rule": rule,
+        "layer": layer,
         "tau": tau,
         "eps": eps,
-        "features": len(diff),
-        "visual": visual,
-        "adapted": int(rotated(diff["cos_decoder"].to_numpy(), energy, tau, eps).sum()),
+        "features": len(rows),
+        "visual": int(visual.sum()),
+        "visual_uncalibrated": int((visual & ~known).sum()),
+        "adapted": int(selected.sum()),
+        "adapted_uncalibrated": int((selected & ~known).sum()),
         "null_adapted": null_adapted,
-        "null_false_positive_rate": ratio(null_adapted, visual),
-        "check_adapted": check,
-        "check_false_positive_rate": ratio(check, visual),
-        "check_low": float(low),
-        "check_high": float(high),
+        "null_false_positive_rate": ratio(null_adapted, int((visual & known).sum())),
+        **second_null(rows, selected, tau, eps),
+        **never_tuned(rows, selected, tau, eps),
     }
+
+
+def threshold_rows(diff: pd.DataFrame, rule: str, tau: float, eps: float) -> list[dict]:
+    """Return what one rule selects over all layers, then in each (contract THRESHOLDS)."""
+    whole = threshold_row(diff, rule, tau, eps)
+    return [whole, *(threshold_row(part, rule, tau, eps, layer) for layer, part in diff.groupby("layer"))]
 
 
 def compare(selected: Array, chosen: Array, layer: Array) -> dict[str, float]:
@@ -99,8 +168,10 @@ def sweep(
     for other in sweep_percentiles:
         tau = percentile_threshold(cosines, other)
         for other_eps in sweep_eps:
-            comparison = compare(rotated(cosines, energy, tau, other_eps), chosen, layer)
-            rows.append({"seed": seed, "eps": other_eps, "percentile": other, "tau": tau, **comparison})
+            selected = rotated(cosines, energy, tau, other_eps)
+            row = {"seed": seed, "eps": other_eps, "percentile": other, "tau": tau}
+            row["uncalibrated"] = int((selected & ~diff["calibrated"]).sum())
+            rows.append(row | compare(selected, chosen, layer))
     return pd.DataFrame(rows)
 
 
@@ -130,7 +201,7 @@ def select_adapted(
     cosines, energy = diff["cos_decoder"].to_numpy(), diff["visual_energy"].to_numpy()
     taus = {
         "percentile": percentile_threshold(cosines, percentile),
-        "calibrated": calibrated_threshold(diff["null_cos_decoder"].to_numpy(), energy, eps, null_quantile),
+        "calibrated": calibrated_threshold(diff, eps, null_quantile),
     }
     if not (energy > eps).any():
         log.warning(
@@ -144,7 +215,8 @@ def select_adapted(
     taus |= {"energy": 1.0} if rule == "energy" else {}
     diff["adapted"] = rotated(cosines, energy, taus[rule], eps)
     adapted_file, thresholds_file, sweep_file = outputs
-    thresholds = pd.DataFrame([threshold_row(diff, name, tau, eps) for name, tau in taus.items()])
+    rows = [row for name, tau in taus.items() for row in threshold_rows(diff, name, tau, eps)]
+    thresholds = pd.DataFrame(rows)
     write_table(diff, ADAPTED, adapted_file)
     write_table(thresholds, THRESHOLDS, thresholds_file)
     write_table(sweep(diff, eps, percentile, sweep_eps, sweep_percentiles), THRESHOLD_SWEEP, sweep_file)

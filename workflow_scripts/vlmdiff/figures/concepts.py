@@ -139,18 +139,22 @@ def contrast_volcano(
 
 
 def draw_totals(axis: Axes, totals: pd.DataFrame) -> None:
-    """Draw how many features of all layers each stage leaves."""
-    values = totals.set_index("stage")["features"].reindex(list(STAGES)).fillna(0).astype(int)
+    """Draw how many features of all layers each stage leaves; paler, those that are not calibrated."""
+    counts = totals.set_index("stage")[["features", "uncalibrated"]]
+    counts = counts.reindex(list(STAGES)).fillna(0).astype(int)
+    values, apart = counts["features"], counts["uncalibrated"]
     looks = series(STAGES)
-    axis.barh(range(len(values)), values, color=[looks[stage][0] for stage in values.index], height=0.66)
-    for i, value in enumerate(values):
-        axis.text(value, i, f" {value:,}", va="center")
+    colours = [looks[stage][0] for stage in values.index]
+    axis.barh(range(len(values)), values - apart, color=colours, height=0.66)
+    axis.barh(range(len(values)), apart, left=values - apart, color=colours, height=0.66, alpha=0.3)
+    for i, (value, pale) in enumerate(zip(values, apart, strict=True)):
+        axis.text(value, i, f" {value:,} ({pale:,})" if pale else f" {value:,}", va="center")
     axis.set_yticks(range(len(values)), list(STAGES.values()))
     axis.invert_yaxis()
-    axis.margins(x=0.18)
+    axis.margins(x=0.36)
     axis.locator_params(axis="x", nbins=5)
     axis.xaxis.set_major_formatter("{x:,.0f}")
-    axis.set_xlabel("Features, all layers")
+    axis.set_xlabel("Features, all layers (paler: not calibrated)")
 
 
 @styled

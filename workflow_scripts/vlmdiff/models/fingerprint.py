@@ -50,6 +50,20 @@ def with_prompts(fingerprint: str, chat: ChatFormat) -> str:
     return total.hexdigest()[:32]
 
 
+def with_untuned(fingerprint: str, text: str, projector: str) -> str:
+    """Return the fingerprint of a model whose language model was replaced by one that was never tuned.
+
+    Args:
+        fingerprint: of the vision-language model's folders.
+        text: fingerprint of the language model whose weights it has now.
+        projector: `tuned` or `random`.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    return hashlib.sha256(repr([fingerprint, "untuned", text, projector]).encode()).hexdigest()[:32]
+
+
 def reader_files(folder: Path) -> list[Path]:
     """Return the files of a checkpoint that decide about tokens and pixels, in a folder of templates too."""
     return sorted(

@@ -33,6 +33,8 @@ class Loading:
         text_only: load the language model of a vision-language checkpoint, and no images.
         chat: whether the model is asked in its chat format; base models have none.
         prompt_date: what a chat template takes for today.
+        untuned: folder of a language model whose weights take the place of the checkpoint's own; None: none.
+        projector: with `untuned`, whether the connector stays as it was `tuned` or is drawn at `random`.
     """
 
     dtype: str = "float32"
@@ -42,6 +44,8 @@ class Loading:
     text_only: bool = False
     chat: bool = True
     prompt_date: date = PROMPT_DATE
+    untuned: str | None = None
+    projector: str = "tuned"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Loading:

@@ -54,6 +54,12 @@ class QwenVL(VisionLanguageModel):
         """Patches along each side of an image token."""
         return self.model.config.vision_config.spatial_merge_size
 
+    @property
+    def connectors(self) -> tuple[torch.nn.Module, ...]:
+        """See `VisionLanguageModel.connectors`; with deepstack there is one for each depth."""
+        tower = self.model.model.visual
+        return tower.merger, *getattr(tower, "deepstack_merger_list", ())
+
     def grid_of(self, size: Size) -> tuple[int, int]:
         """See `VisionLanguageModel.grid_of`."""
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize

@@ -23,6 +23,7 @@ from vlmdiff.models.loading import Loading
 from vlmdiff.models.paligemma import PaliGemma
 from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
+from vlmdiff.models.untuned import put_untuned
 from vlmdiff.models.vlm import VisionLanguageModel
 from vlmdiff.runtime.storage import not_read
 
@@ -73,6 +74,8 @@ def load_subject(
         raise not_read(folder, error) or SubjectError(
             f"model '{name}': {folder} cannot be loaded as family '{family}': {error}; {remedy(error)}"
         ) from error
+    if loading.untuned is not None:
+        return_to_text(subject, Path(loading.untuned), loading)
     if loading.device_map is None:
         subject.model.to(device or available_device())
     try:
@@ -89,6 +92,24 @@ def load_subject(
     if isinstance(subject, VisionLanguageModel) and not loading.text_only:
         subject.see_blank()
     return OwnDecoder(subject) if loading.text_only else subject
+
+
+def return_to_text(subject: Subject, folder: Path, loading: Loading) -> None:
+    """Put the language model of a folder into the place of a vision-language model's own.
+
+    Raises:
+        SubjectError: the model cannot see anyway, or the folder holds no language model that fits.
+    """
+    name = f"{subject.name}.untuned"
+    if not isinstance(subject, VisionLanguageModel) or loading.text_only:
+        raise SubjectError(
+            f"models.{name}: found for a model that is shown text alone, expected one that sees; name the "
+            f"language model itself instead"
+        )
+    # It lends its weights and need not be where the other one is.
+    entry = {"family": "causal_lm", "dtype": loading.dtype, "attention": "eager"}
+    text = load_subject(name, entry, folder, device="cpu")
+    put_untuned(subject, text, loading.projector)
 
 
 @torch.no_grad()

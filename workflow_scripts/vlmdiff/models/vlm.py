@@ -51,6 +51,11 @@ class VisionLanguageModel(Subject):
         """The language model without its head."""
         return self.model.model.language_model
 
+    @property
+    def connectors(self) -> tuple[torch.nn.Module, ...]:
+        """What makes the language model's embeddings of what the tower has seen."""
+        return (self.model.model.multi_modal_projector,)
+
     @abstractmethod
     def grid_of(self, size: Size) -> tuple[int, int]:
         """Return rows and columns of the tokens of an image of `size` (width, height) pixels."""

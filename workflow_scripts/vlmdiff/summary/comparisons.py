@@ -45,6 +45,7 @@ class ComparisonFiles:
         unit: unit of the contrast that selects.
         tables: paths of `thresholds`, `funnel`, `check`, `final` and `selection`.
         dictionaries: folder of its adapted dictionary at each layer.
+        untuned: its model was never tuned.
     """
 
     comparison: str
@@ -55,6 +56,7 @@ class ComparisonFiles:
     unit: str
     tables: Mapping[str, str]
     dictionaries: Mapping[int, Path]
+    untuned: bool = False
 
     def final(self) -> pd.DataFrame:
         """Return layer and feature of its final features."""
@@ -63,9 +65,11 @@ class ComparisonFiles:
 
 def counts(files: ComparisonFiles) -> dict[str, Any]:
     """Return how many features pass each filter."""
-    thresholds = read_table(files.tables["thresholds"], THRESHOLDS).set_index("rule")
+    thresholds = read_table(files.tables["thresholds"], THRESHOLDS)
+    thresholds = thresholds[thresholds["layer"] < 0].set_index("rule")
     funnel = read_table(files.tables["funnel"], FUNNEL)
-    stages = funnel[funnel["layer"] < 0].set_index("stage")["features"]
+    whole = funnel[funnel["layer"] < 0].set_index("stage")
+    stages = whole["features"]
     check = read_table(files.tables["check"], CONTRAST_CHECK).set_index("unit")
     return {
         "visual": stages["visual"],
@@ -75,6 +79,7 @@ def counts(files: ComparisonFiles) -> dict[str, Any]:
         "null_rate": thresholds.loc[files.rule, "null_false_positive_rate"],
         "contrast": stages["contrast"],
         "final": stages["final"],
+        "final_uncalibrated": whole.loc["final", "uncalibrated"],
         "final_clustered": check["final_clustered"].get(files.unit, 0),
     }
 
@@ -134,6 +139,7 @@ def summarise_comparisons(
                 "about": files.about,
                 "seed": files.seed,
                 "concept": concept,
+                "untuned": files.untuned,
                 **counts(files),
                 "jaccard": jaccard(files.final(), reference.final()) if aligned else float("nan"),
                 "matched": matched_share(files, reference),

@@ -15,6 +15,10 @@ from vlmdiff.summary.text import bracketed, change, escape, number, percent, tab
 SAME_DIRECTION = 0.7
 # A rule that is right less often than not misleads.
 MAJORITY = 0.5
+# Rules that ask for rotation.
+ROTATION_RULES = ("percentile", "calibrated")
+# Below it p are as good as 0 in double precision.
+LEAST_P = 1e-300
 
 
 def describe_recurrence(section: Section, recurrence: pd.DataFrame) -> None:
@@ -46,16 +50,71 @@ def describe_recurrence(section: Section, recurrence: pd.DataFrame) -> None:
 
 
 def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
-    """Give the false positives on the null that set no threshold."""
-    for row in thresholds.dropna(subset=["check_adapted"]).itertuples(index=False):
-        holds = row.check_adapted <= NULL_SHARE * row.adapted
+    """Claim that rotation is more than drift, on the null that set no threshold, where there is one.
+
+    Paired by feature the rate of the adapted dictionary must exceed the second null's (exact McNemar test),
+    and the second null must give at most a tenth of what the adapted dictionary gives.
+    """
+    rows = thresholds[(thresholds["layer"] < 0) & thresholds["rule"].isin(ROTATION_RULES)]
+    for row in rows.dropna(subset=["check_adapted"]).itertuples(index=False):
+        holds = row.check_p <= LEVEL and row.check_adapted <= NULL_SHARE * row.check_vlm_adapted
         text = (
-            f"**Second null**, seed {row.seed}, {row.rule} rule: {row.check_adapted:.0f} of {row.visual} "
-            f"features would be adapted ({percent(row.check_false_positive_rate)}, 95 % interval "
-            f"{percent(row.check_low)} to {percent(row.check_high)}), beside {row.adapted} in the VLM"
+            f"**Second null**, seed {row.seed}, {row.rule} rule: {row.check_adapted:.0f} of "
+            f"{row.check_visual:.0f} calibrated features would be adapted "
+            f"({percent(row.check_false_positive_rate)}, 95 % interval {percent(row.check_low)} to "
+            f"{percent(row.check_high)}), beside {row.check_vlm_adapted:.0f} of them in the VLM (exact "
+            f"McNemar {p_value(row.check_p)})"
         )
-        verdict = "" if holds else ": **not separated**"
-        section.claim(holds, f"{text}{verdict}.", f"Second null, seed {row.seed}, {row.rule} rule{verdict}.")
+        verdict = "more than drift" if holds else "**not more than drift**"
+        section.claim(
+            holds, f"{text}: {verdict}.", f"Second null, seed {row.seed}, {row.rule} rule: {verdict}."
+        )
+    untested = sorted(rows.loc[rows["check_adapted"].isna(), "seed"].unique())
+    if untested:
+        seeds = f"seed{'s' * (len(untested) > 1)} {', '.join(map(str, untested))}"
+        section.lines.append(
+            f"- **Second null**: {seeds} without one; whether it is more is not tested there."
+        )
+
+
+def p_value(p: float) -> str:
+    """Write a p, which may be smaller than a float."""
+    return f"p = {p:.2g}" if p > LEAST_P else f"p < {LEAST_P:g}"
+
+
+def describe_untuned(
+    section: Section, thresholds: pd.DataFrame, funnel: pd.DataFrame, untuned: pd.DataFrame
+) -> None:
+    """Say what a model that was never tuned gives: its features are false finds.
+
+    Args:
+        section: the chapter.
+        thresholds: THRESHOLDS of the main comparison.
+        funnel: FUNNEL of the main comparison.
+        untuned: FUNNEL of the model that was never tuned.
+    """
+    rows = thresholds[(thresholds["layer"] < 0) & thresholds["rule"].isin(ROTATION_RULES)]
+    for row in rows.dropna(subset=["untuned_adapted"]).itertuples(index=False):
+        share = row.adapted_also_untuned / row.adapted if row.adapted else float("nan")
+        section.lines.append(
+            f"- **Never tuned**, seed {row.seed}, {row.rule} rule: {row.adapted_also_untuned:.0f} of "
+            f"{row.adapted} adapted features also rotate when nothing is tuned ({percent(share)}); of all "
+            f"{row.visual} visual features {row.untuned_adapted:.0f} do ({percent(row.untuned_rate)})."
+        )
+    keys = ["concept", "seed"]
+    last = [one[(one["layer"] < 0) & (one["stage"] == "final")] for one in (untuned, funnel)]
+    both = last[0].merge(last[1], on=keys, suffixes=("", "_main"), validate="one_to_one")
+    for row in both.itertuples(index=False):
+        holds = row.features <= NULL_SHARE * row.features_main
+        text = (
+            f"**Never tuned**, {escape(row.concept)}, seed {row.seed}: {row.features} features pass every "
+            f"filter, false finds, beside {row.features_main} in the VLM"
+        )
+        verdict = "next to nothing, as it should be" if holds else "**not next to nothing**"
+        failure = (
+            f"{escape(row.concept)}, seed {row.seed}: {row.features} false finds where nothing was tuned"
+        )
+        section.claim(holds, f"{text}: {verdict}.", f"{failure}, {row.features_main} in the VLM: {verdict}.")
 
 
 def describe_dependence(section: Section, check: pd.DataFrame) -> None:
@@ -170,14 +229,16 @@ def describe_confidence(
     """Say how sure the findings are.
 
     Args:
-        tables: `recurrence`, `thresholds`, `check`, `quality`, `selection`,
-            `steering` and `labels`; empty where the experiment has none.
+        tables: `recurrence`, `thresholds`, `funnel`, `untuned` (the funnel
+            of a model that was never tuned), `check`, `quality`, `selection`, `steering` and `labels`; empty
+            where the experiment has none.
         data: target and control test data of the ablations.
         steering_data: the same of steering.
     """
     section = Section("How sure are we")
     describe_recurrence(section, tables["recurrence"])
     describe_second_null(section, tables["thresholds"])
+    describe_untuned(section, tables["thresholds"], tables["funnel"], tables["untuned"])
     describe_dependence(section, tables["check"])
     describe_truth(section, tables["quality"])
     describe_steering(section, tables["steering"], steering_data)
@@ -200,8 +261,10 @@ def comparison_line(row: pd.Series) -> list[object]:
         if not row["size"]
         else f"{change(row['target_margin'], 'margin')} [{low}, {high}]"
     )
-    found = [escape(row["about"]), *(row[name] for name in ("seed", "visual", "adapted_percentile"))]
-    found += [row["adapted_calibrated"], percent(row["null_rate"]), row["contrast"], row["final"]]
+    about = f"{escape(row['about'])}{': false finds' * bool(row['untuned'])}"
+    found = [about, *(row[name] for name in ("seed", "visual", "adapted_percentile"))]
+    found += [row["adapted_calibrated"], percent(row["null_rate"]), row["contrast"]]
+    found += [f"{row['final']} ({row['final_uncalibrated']})"]
     found += [number(row["jaccard"]), percent(row["matched"]), effect]
     found += [change(row[name], "margin") for name in ("random_margin", "control_margin")]
     return found + [change(row[name], "accuracy") for name in ("target_accuracy", "control_accuracy")]
@@ -210,7 +273,9 @@ def comparison_line(row: pd.Series) -> list[object]:
 def judge_control(section: Section, row: pd.Series, main: pd.Series) -> None:
     """Hold a control against the main comparison: what it finds should be (next to) nothing."""
     holds = bool(row["final"] <= NULL_SHARE * main["final"])
-    text = f"{escape(row['about'])}: {row['final']} final features, {main['final']} in the main comparison"
+    false_finds = row["untuned"] and row["final"]
+    found = "final features, all of them false finds" if false_finds else "final features"
+    text = f"{escape(row['about'])}: {row['final']} {found}, {main['final']} in the main comparison"
     verdict = "next to nothing, as it should be" if holds else "**not next to nothing**"
     section.claim(holds, f"{text}: {verdict}.", f"{text}: {verdict}.")
 
@@ -225,7 +290,8 @@ def describe_comparisons(found: Iterable[pd.DataFrame], target: str) -> Section:
     section = Section(f"Comparisons: {target}")
     header = (
         "comparison", "seed", "visual", "adapted (percentile)", "adapted (calibrated)", "null's rate",
-        "contrast", "final", "Jaccard", "matched", "target, logits", "random, logits", "control, logits",
+        "contrast", "final (not calibrated)", "Jaccard", "matched", "target, logits", "random, logits",
+        "control, logits",
         "target, points", "control, points",
     )  # fmt: skip
     for frame in found:

@@ -19,7 +19,7 @@ def mean_of(values: pd.Series) -> str:
 
 def say_features(thresholds: pd.DataFrame, funnel: pd.DataFrame, rule: str) -> str:
     """Say how many features adapted and how many pass every filter of a concept."""
-    rows = thresholds[thresholds["rule"] == rule]
+    rows = thresholds[(thresholds["rule"] == rule) & (thresholds["layer"] < 0)]
     text = ""
     if len(rows):
         text = (

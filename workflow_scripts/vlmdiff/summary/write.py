@@ -118,7 +118,7 @@ def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Sect
     """
     lines = [f"# Summary of experiment {escape(names.experiment)}", "", QUESTION, ""]
     sections = [section for section, _ in chapters]
-    counts = [(section.title, section.claims, len(section.failed)) for section in sections]
+    counts = [(section.title, section.claims, len(section.failed)) for section in sections if section.claims]
     said = [sentence for sentence in (*findings, say_claims(counts)) if sentence]
     lines += ["## What was found", "", *(f"- {sentence}" for sentence in said), ""]
     for section, sources in chapters:
@@ -146,6 +146,7 @@ PLAIN = {
     "metrics": DICTIONARY_METRICS,
     "thresholds": THRESHOLDS,
     "funnel": FUNNEL,
+    "untuned": FUNNEL,
     "check": CONTRAST_CHECK,
     "recurrence": RECURRENCE,
     "quality": RULE_QUALITY,
@@ -174,7 +175,7 @@ def chapters_of(
     traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
     asked = ("ablation", "head_ablation") if tables["accuracy"]["condition"].eq(CLEAN_RUN).any() else ()
     heads = ("scores", "agreement", "head_ablation")
-    sure = ("recurrence", "check", "quality", "steering", "labels", "selection")
+    sure = ("recurrence", "thresholds", "untuned", "check", "quality", "steering", "labels", "selection")
     chapters = [
         (describe_models(tables["accuracy"], names.model, data), ("accuracy", *asked)),
         (describe_held_out(tables["held_out"]), ("held_out",)),

@@ -47,6 +47,18 @@ FEATURE_DIFF = contract(
     ("null_cos_decoder", "float", "cosine of the decoder rows of base and null"),
     ("null_cos_encoder", "float", "cosine of the encoder columns of base and null"),
     ("check_cos_decoder", "float", "cosine of the decoder rows of base and the second null; NaN without one"),
+    (
+        "untuned_cos_decoder",
+        "float",
+        "cosine of the decoder rows of base and the dictionary of a model that was never tuned; NaN without",
+    ),
+    (
+        "calibrated",
+        "bool",
+        "the null's decoder row moved by more than rounding; else the feature never fired on the null's "
+        "text, and its rotation has nothing to be held against",
+    ),
+    ("check_calibrated", "bool", "the same of the second null's row; false without one"),
     ("visual_energy", "float", "mean of z squared over text tokens of samples with images"),
     ("text_energy", "float", "mean of z squared over tokens of text-only samples"),
     ("visual_rate", "float", "fraction of text tokens with images on which the feature fires"),
@@ -57,7 +69,7 @@ ADAPTED = contract(
     *[
         (
             field.name,
-            {"int64": "int", "double": "float"}[str(field.type)],
+            {"int64": "int", "double": "float", "bool": "bool"}[str(field.type)],
             field.metadata[b"meaning"].decode(),
         )
         for field in FEATURE_DIFF
@@ -68,20 +80,46 @@ ADAPTED = contract(
 )
 
 THRESHOLDS = contract(
-    "What each rule selects.",
+    "What each rule selects, one row a layer (layer -1: all layers).",
     ("seed", "int", "index of the seed"),
     ("rule", "str", "percentile, calibrated, or energy (no rotation asked for)"),
+    ("layer", "int", "decoder block, -1 for all"),
     ("tau", "float", "largest cosine that counts as rotated"),
     ("eps", "float", "visual energy above which a feature counts as active"),
-    ("features", "int", "features of all layers"),
+    ("features", "int", "features"),
     ("visual", "int", "features with visual energy above eps"),
+    (
+        "visual_uncalibrated",
+        "int",
+        "of these, not calibrated: the null never fired, nothing to hold them against",
+    ),
     ("adapted", "int", "features that the rule selects"),
-    ("null_adapted", "int", "features that it would select were the null dictionary the adapted one"),
-    ("null_false_positive_rate", "float", "null_adapted / visual"),
-    ("check_adapted", "float", "the same for the second null, which set no threshold; NaN without one"),
-    ("check_false_positive_rate", "float", "check_adapted / visual"),
+    ("adapted_uncalibrated", "int", "of these, not calibrated"),
+    (
+        "null_adapted",
+        "int",
+        "calibrated features that it would select were the null dictionary the adapted one",
+    ),
+    ("null_false_positive_rate", "float", "null_adapted / (visual - visual_uncalibrated)"),
+    ("check_visual", "float", "visual features that either null's text moved; NaN without a second null"),
+    ("check_vlm_adapted", "float", "of these, selected"),
+    (
+        "check_adapted",
+        "float",
+        "of these, selected were the second null, which set no threshold, the adapted one",
+    ),
+    ("check_false_positive_rate", "float", "check_adapted / check_visual"),
     ("check_low", "float", "lower end of its Wilson 95 % interval"),
     ("check_high", "float", "upper end of it"),
+    ("check_p", "float", "exact one-sided McNemar p of check_vlm_adapted > check_adapted, paired by feature"),
+    (
+        "untuned_adapted",
+        "float",
+        "visual features that it would select were the dictionary of the model that was never tuned the "
+        "adapted one; NaN without such a model",
+    ),
+    ("untuned_rate", "float", "untuned_adapted / visual"),
+    ("adapted_also_untuned", "float", "of the selected features, those that it would select of that one too"),
 )
 
 THRESHOLD_SWEEP = contract(
@@ -91,6 +129,7 @@ THRESHOLD_SWEEP = contract(
     ("percentile", "float", "percentile of the cosines"),
     ("tau", "float", "cosine at that percentile"),
     ("adapted", "int", "features selected"),
+    ("uncalibrated", "int", "of these, not calibrated"),
     ("jaccard", "float", "Jaccard index with the selection of the config"),
     ("retention", "float", "fraction of the config's selection that is kept"),
     ("precision", "float", "fraction of this selection that the config selects too"),
@@ -145,6 +184,7 @@ FUNNEL = contract(
     ("layer", "int", "decoder block, -1 for all"),
     ("stage", "str", "all, visual, adapted, contrast, adapted_and_contrast, final"),
     ("features", "int", "features left"),
+    ("uncalibrated", "int", "of these, not calibrated: the null's text never fired them"),
 )
 
 CONTRAST_CHECK = contract(
@@ -170,6 +210,7 @@ FINAL_FEATURES = contract(
     *FEATURE,
     ("name", "str", "L{layer}F{feature}"),
     ("cos_decoder", "float", "cosine of the decoder rows of base and adapted"),
+    ("calibrated", "bool", "its rotation has a reference: the null's text fired it"),
     ("visual_energy", "float", "mean of z squared over text tokens with images"),
     ("visual_rate", "float", "fraction of text tokens with images on which it fires"),
     ("odds_ratio", "float", "of the config's unit"),
@@ -222,9 +263,11 @@ COMPARISONS = contract(
     ("adapted_percentile", "int", "adapted features by the percentile rule"),
     ("adapted_calibrated", "int", "adapted features by the null-calibrated rule"),
     ("adapted", "int", "adapted features by the comparison's own rule"),
+    ("untuned", "bool", "its model was never tuned: what it finds are false finds"),
     ("null_rate", "float", "false-positive rate of that rule on the null"),
     ("contrast", "int", "features that the contrast selects"),
     ("final", "int", "features that pass every filter"),
+    ("final_uncalibrated", "int", "of these, not calibrated: the null's text never fired them"),
     ("final_clustered", "int", "of these, selected with samples as clusters too"),
     ("jaccard", "float", "of final features with main's; NaN if indices are not aligned"),
     ("matched", "float", "final features whose nearest decoder row in main is final there, as a fraction"),
