@@ -128,7 +128,7 @@ class MatchedFeatures:
 def pools(
     strata: Sequence[Sequence[Feature]], count: int, generator: np.random.Generator
 ) -> list[list[Feature]]:
-    """Draw pools of one feature of each stratum: candidate or control, all with one chance.
+    """Draw pools that take one feature of each stratum, candidate or control alike.
 
     If candidates are no different from what they match, the set of candidates is one more such pool, so that a
     test that counts pools is exact, however few controls there are (a randomisation test within matched sets;

@@ -34,6 +34,7 @@ from vlmdiff.tables.causal import RANKING
 from vlmdiff.tables.features import CONTRAST, FINAL_FEATURES
 from vlmdiff.tables.io import read_table, write_table
 
+Array = np.ndarray
 log = logging.getLogger(__name__)
 ROLES = ("target", "control")
 MEASURED = [f"{role}_{name}" for role in ROLES for name in ("delta_accuracy", "delta_margin")]
@@ -55,9 +56,9 @@ def concept_features(final_features: str | Path, contrast: str | Path) -> list[F
     return sorted({*keys(final), *keys(tests[tests["selected"]])})
 
 
-def specificity(target: pd.Series, control: pd.Series) -> pd.Series:
+def specificity(target: Array, control: Array) -> Array:
     """Return how much more the target's margin falls than the control's changes, down or up."""
-    return -target - control.abs()
+    return -target - np.abs(control)
 
 
 def screen(
@@ -97,34 +98,41 @@ def verify(
     return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(features, names=FEATURE), columns=MEASURED)
 
 
-def shortlisted(estimates: pd.DataFrame, features: Sequence[Feature], count: int) -> list[Feature]:
-    """Return the `count` features of a set whose estimates are the most specific."""
-    own = estimates.loc[list(features)]
-    order = specificity(own["target_estimate"], own["control_estimate"])
-    return list(order.sort_values(ascending=False, kind="stable").index[:count])
+def shortlist(estimated: Array, count: int) -> Array:
+    """Return the places of a set's `count` most specific features by estimate, the first of equals."""
+    return np.argsort(-estimated, kind="stable")[:count]
 
 
-def ranked(found: pd.DataFrame, features: Sequence[Feature]) -> pd.DataFrame:
-    """Order a set: measured features by their specificity, then the others by their estimate's.
+def ranking_order(measured: Array, estimated: Array) -> Array:
+    """Return the order of a set: measured features by their specificity, then the others by their estimate's.
 
     Args:
-        found: what is known of each feature, indexed by layer and feature: MEASURED (NaN where it was not
-            measured) and the estimates.
+        measured: specificity of each feature, NaN where it was not measured.
+        estimated: specificity of its estimates.
+    """
+    return np.lexsort((-estimated, np.where(np.isnan(measured), np.inf, -measured)))
+
+
+def ranked(found: pd.DataFrame, features: Sequence[Feature], verified: int) -> pd.DataFrame:
+    """Rank one set of features by what is known of them.
+
+    Args:
+        found: estimates and MEASURED of every feature, indexed by layer and feature.
         features: the set, in the order of the features that they stand for.
+        verified: how many of the first by estimate count as measured; what another set's shortlist brought
+            to light does not help this one, so that all sets are treated alike.
 
     Returns:
         Columns of `found`, layer, feature, specificity, rank, place (index in `features`); best first.
     """
     own = found.loc[list(features)].reset_index().assign(place=range(len(features)))
+    estimated = specificity(own["target_estimate"].to_numpy(), own["control_estimate"].to_numpy())
+    unknown = np.ones(len(own), dtype=bool)
+    unknown[shortlist(estimated, verified)] = False
+    own.loc[unknown, MEASURED] = np.nan
     own["specificity"] = specificity(own["target_delta_margin"], own["control_delta_margin"])
-    own["estimated"] = specificity(own["target_estimate"], own["control_estimate"])
-    own = own.sort_values(
-        ["specificity", "estimated", *FEATURE],
-        ascending=[False, False, True, True],
-        na_position="last",
-        ignore_index=True,
-    )
-    return own.drop(columns="estimated").assign(rank=range(len(own)))
+    order = ranking_order(own["specificity"].to_numpy(), estimated)
+    return own.iloc[order].reset_index(drop=True).assign(rank=range(len(own)))
 
 
 def rank_sets(
@@ -152,8 +160,12 @@ def rank_sets(
         For each set what `ranked` returns.
     """
     estimates = screen(subject, evaluations, directions, scope, batch_tokens)
-    shortlists = [shortlisted(estimates, one, verified) for one in sets]
-    chosen = sorted({feature for one in shortlists for feature in one})
+    estimated = pd.Series(
+        specificity(estimates["target_estimate"], estimates["control_estimate"]), index=estimates.index
+    )
+    chosen = sorted(
+        {one[place] for one in sets for place in shortlist(estimated.loc[one].to_numpy(), verified)}
+    )
     log.info(
         "%d features estimated; the best %d of each set are measured: %d",
         len(estimates),
@@ -161,8 +173,7 @@ def rank_sets(
         len(chosen),
     )
     measured = verify(subject, evaluations, directions, chosen, scope)
-    # What another set's shortlist brought to light does not help this one: all are treated alike.
-    return [ranked(estimates.join(measured.loc[shortlist]), one) for one, shortlist in zip(sets, shortlists)]
+    return [ranked(estimates.join(measured), one, verified) for one in sets]
 
 
 def described(
