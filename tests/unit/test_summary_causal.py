@@ -183,8 +183,14 @@ def test_the_headline_is_the_set_that_the_config_names_whatever_the_others_do():
         ("b", "all_layers", 2), ("b", "all_layers", 4), ("b", "own_layer", 2), ("b", "own_layer", 4),
     ]  # fmt: skip
     said = say_ablation(frame, HEADLINE, DATA)
-    assert said.startswith("Headline: removing the 4 best features of c (all layers)")
-    assert "on space by -0.01 [" in said and "This is not specific" in said
+    assert said.startswith(
+        "**Headline**: removing the 4 best features of c changes the mean logit margin on space"
+    )
+    assert "by -0.01 [" in said and "**no specific effect is shown**" in said
+    good = say_ablation(ablation({}), HEADLINE, DATA)
+    assert (
+        "by -3.00 [" in good and "changes the first by -0.20 (p = 0.048): the model depends on them" in good
+    )
     section = describe_ablation(frame, HEADLINE, DATA)
     assert section.failed[0].startswith("Headline: c, top 4, all layers is **not specific**")
     assert section.claims == 8

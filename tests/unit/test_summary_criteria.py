@@ -12,10 +12,10 @@ from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.summary import confidence
 from vlmdiff.summary.comparisons import ComparisonFiles, summarise_comparisons
-from vlmdiff.summary.findings import say_claims, say_features, say_heads
+from vlmdiff.summary.findings import say_claims, say_features, say_final
 from vlmdiff.summary.sections import Section
 from vlmdiff.summary.text import spread
-from vlmdiff.tables.causal import HEAD_AGREEMENT, HEAD_SCORES, SELECTION, STEERING
+from vlmdiff.tables.causal import SELECTION, STEERING
 from vlmdiff.tables.features import (
     COMPARISONS,
     CONTRAST_CHECK,
@@ -28,30 +28,48 @@ from vlmdiff.tables.io import read_table
 from vlmdiff.tables.world import RULE_QUALITY
 
 
-def test_findings_are_those_of_the_rule_of_sets_and_of_whole_models():
-    thresholds = pd.DataFrame({"rule": ["percentile", "calibrated"], "features": 99, "adapted": [25, 7]})
-    thresholds["null_adapted"], thresholds["layer"] = [24, 1], -1
-    thresholds = pd.concat([thresholds, thresholds.assign(layer=0, features=40, adapted=3, null_adapted=0)])
-    funnel = pd.DataFrame(
-        [(0, "final", 3), (1, "final", 8), (-1, "final", 11), (-1, "contrast", 40)],
-        columns=["layer", "stage", "features"],
-    ).assign(concept="space")
-    text = say_features(thresholds, funnel, "calibrated")
-    assert "Of 99 features 7 are adapted by the calibrated rule (the null dictionary would give 1)." in text
-    assert text.endswith("Features that pass every filter: space 11.")
-    assert say_claims([("Heads", 5, 2)]) == "Claims that met their criterion: Heads 3 of 5."
-    heads = [
-        {"name": name, "score": score}
-        for name, score in (("L0H1", 0.1), ("L2H0", 0.5), ("L1H1", 0.3), ("L1H0", 0.2))
+def test_features_are_counted_beside_both_nulls():
+    rows = [
+        {"layer": layer, "rule": rule, "visual": visual, "adapted": adapted, "check_adapted": check}
+        | {"untuned_adapted": untuned}
+        for layer, rule, visual, adapted, check, untuned in (
+            (-1, "percentile", 88, 25, 4.0, 3.0),
+            (-1, "calibrated", 1_234, 77, 2.0, 11.0),
+            (0, "calibrated", 9, 8, 7.0, 6.0),
+        )
     ]
-    agreed = [
-        {"name": "pooled", "method": f"method_{kind}", "spearman": rho}
-        for kind, rho in (("a", 0.81), ("b", 0.23))
-    ]
-    said = say_heads(table(HEAD_SCORES, heads), table(HEAD_AGREEMENT, agreed))
-    assert (
-        "names the heads L2H0, L1H1, L1H0 first; its Spearman correlation with exact patching is 0.81" in said
+    text = say_features(table(THRESHOLDS, rows), "calibrated")
+    assert text == (
+        "Of 1,234 features that fire on images 77 are adapted by the calibrated rule; more text of the same "
+        "kind would give 2, a model that was never tuned gives 11."
     )
+    alone = table(THRESHOLDS, [{**rows[1], "check_adapted": nan, "untuned_adapted": nan}])
+    assert "no second null tells how many by chance" in say_features(alone, "calibrated")
+    assert say_features(table(THRESHOLDS, [{**rows[1], "rule": "energy"}]), "energy").endswith("no rotation.")
+
+
+def test_final_features_stand_beside_false_finds_and_truth():
+    counts = lambda *rows: table(  # noqa: E731
+        FUNNEL, [{"layer": at, "stage": stage, "features": n, "concept": c} for at, stage, n, c in rows]
+    )
+    funnel = counts(
+        (0, "final", 3, "a"), (-1, "final", 11, "a"), (-1, "contrast", 40, "a"), (-1, "final", 5, "b")
+    )
+    untuned = counts((-1, "final", 2, "a"), (-1, "contrast", 9, "a"))
+    truth = {"layer": -1, "definition": "best match", "rule": "full", "concept": "a", "precision": 0.25}
+    quality = table(RULE_QUALITY, [truth, truth | {"rule": "live", "precision": 0.9}])
+    assert say_final(funnel, untuned, quality) == (
+        "Features that pass every filter: a 11 (never tuned: 2), b 5; by the scene graphs 25.0 % of those for a "
+        "tell a place, relation or truth best."
+    )
+    assert say_final(funnel, untuned.iloc[:0], quality.iloc[:0]).endswith("a 11, b 5.")
+    assert say_final(funnel.iloc[:0], untuned, quality) == ""
+
+
+def test_claims_are_counted_over_chapters():
+    text = say_claims([(5, 2, 0), (3, 0, 4), (0, 0, 0)])
+    assert text.startswith("6 of 8 claims below met criteria") and "4 cannot be tested" in text
+    assert "cannot be tested" not in say_claims([(1, 0, 0)])
 
 
 def test_draws_are_told_by_mean_and_range():

@@ -1,4 +1,4 @@
-"""What was found, in a few plain sentences at the head of the summary."""
+"""What was found, in five plain sentences at the head of the summary: the headline first."""
 
 from __future__ import annotations
 
@@ -6,65 +6,94 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from vlmdiff.summary.causal import Headline, say_set, set_results
-from vlmdiff.summary.text import escape, number
+from vlmdiff.summary.causal import Headline, set_results
+from vlmdiff.summary.text import change, escape, interval, percent
 
-NAMED_HEADS = 3
+ROTATIONS = ("percentile", "calibrated")
 
 
 def mean_of(values: pd.Series) -> str:
     """Write a count, or its mean over seeds."""
-    return f"{values.mean():.0f}"
-
-
-def say_features(thresholds: pd.DataFrame, funnel: pd.DataFrame, rule: str) -> str:
-    """Say how many features adapted and how many pass every filter of a concept."""
-    rows = thresholds[(thresholds["rule"] == rule) & (thresholds["layer"] < 0)]
-    text = ""
-    if len(rows):
-        text = (
-            f"Of {mean_of(rows['features'])} features {mean_of(rows['adapted'])} are adapted by the "
-            f"{rule} rule (the null dictionary would give {mean_of(rows['null_adapted'])})."
-        )
-    final = funnel[(funnel["layer"] < 0) & (funnel["stage"] == "final")]
-    counts = [
-        f"{escape(concept)} {mean_of(part['features'])}"
-        for concept, part in final.groupby("concept", sort=False)
-    ]
-    return f"{text} Features that pass every filter: {', '.join(counts)}." if counts else text
+    return f"{values.mean():,.0f}"
 
 
 def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]) -> str:
-    """Say what the set that the config fixed does, and whether only to the concept."""
+    """Say what removing the set that the config fixed does, beside random pools and on general questions."""
     result = set_results(ablation, headline, data)[0]
-    whole, failed = result.over_seeds(headline.measure), result.failures(headline.measure)
+    measure = headline.measure
+    whole, failed = result.over_seeds(measure), result.failures(measure)
+    name = f"the {headline.size} best features of {escape(headline.concept)}"
     if whole is None:
-        return f"Headline: {say_set(result, headline.measure, data)}."
+        return f"**Headline**: there is none, for {'; '.join(failed)} ({name})."
+    what = "mean logit margin" if measure == "margin" else "accuracy, in points,"
+    random = sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
+    text = (
+        f"**Headline**: removing {name} changes the {what} on {escape(data[0])} by "
+        f"{interval(whole.target, measure)} and on {escape(data[1])} by {interval(whole.control, measure)}; "
+        f"removing as many of random pools, chosen in the same way, changes the first by "
+        f"{change(random, measure)} (p = {whole.p_random:.3f})"
+    )
     if not whole.testable:
-        answer = f"This cannot be tested with {len(whole.draws)} pools"
-    else:
-        answer = "This is specific" if not failed else f"This is not specific: {'; '.join(failed)}"
-    sentence = say_set(result, headline.measure, data)
-    return f"Headline: {sentence}. {answer}."
+        return f"{text}: too few pools to tell."
+    if not failed:
+        return f"{text}: the model depends on them for this concept, and hardly for anything else."
+    return f"{text}: **no specific effect is shown** ({'; '.join(failed)})."
 
 
-def say_heads(scores: pd.DataFrame, agreement: pd.DataFrame) -> str:
-    """Name the top heads, and how far attribution agrees with exact patching."""
-    if scores.empty:
-        return "No feature was traced to heads."
-    names = scores.groupby("name")["score"].mean().sort_values(ascending=False).head(NAMED_HEADS).index
-    text = f"Attribution names the heads {', '.join(map(escape, names))} first"
-    pooled = agreement[(agreement["name"] == "pooled") & (agreement["method"] == "method_a")]["spearman"]
-    if len(pooled):
-        text += f"; its Spearman correlation with exact patching is {number(pooled.mean())}"
+def say_features(thresholds: pd.DataFrame, rule: str) -> str:
+    """Say how many features turned in the VLM, in a second null, and where nothing was tuned."""
+    rows = thresholds[(thresholds["rule"] == rule) & (thresholds["layer"] < 0)]
+    if rows.empty:
+        return ""
+    text = (
+        f"Of {mean_of(rows['visual'])} features that fire on images {mean_of(rows['adapted'])} are adapted "
+        f"by the {rule} rule"
+    )
+    if rule not in ROTATIONS:
+        return f"{text}, which asks for no rotation."
+    beside = []
+    for column, name in (
+        ("check_adapted", "more text of the same kind would give"),
+        ("untuned_adapted", "a model that was never tuned gives"),
+    ):
+        if (known := rows[column].dropna()).size:
+            beside.append(f"{name} {mean_of(known)}")
+    return f"{text}; {', '.join(beside)}." if beside else f"{text}; no second null tells how many by chance."
+
+
+def say_final(funnel: pd.DataFrame, untuned: pd.DataFrame, quality: pd.DataFrame) -> str:
+    """Say how many features pass every filter, how many are false finds, how many tell the concept."""
+    final, false = (one[(one["layer"] < 0) & (one["stage"] == "final")] for one in (funnel, untuned))
+    parts = []
+    for concept, part in final.groupby("concept", sort=False):
+        text = f"{escape(concept)} {mean_of(part['features'])}"
+        if (same := false[false["concept"] == concept]).size:
+            text += f" (never tuned: {mean_of(same['features'])})"
+        parts.append(text)
+    if not parts:
+        return ""
+    text = f"Features that pass every filter: {', '.join(parts)}"
+    full = quality[
+        (quality["layer"] < 0) & quality["definition"].eq("best match") & quality["rule"].eq("full")
+    ]
+    truths = [
+        f"{percent(part['precision'].mean())} of those for {escape(concept)}"
+        for concept, part in full.groupby("concept", sort=False)
+    ]
+    if truths:
+        text += f"; by the scene graphs {', '.join(truths)} tell a place, relation or truth best"
     return f"{text}."
 
 
-def say_claims(counts: Iterable[tuple[str, int, int]]) -> str:
-    """Say how many claims of each chapter met their criterion.
+def say_claims(counts: Iterable[tuple[int, int, int]]) -> str:
+    """Say how many claims met their criterion.
 
     Args:
-        counts: title, claims tested and claims that failed of each chapter.
+        counts: claims tested, claims that failed, and what cannot be tested, of each chapter.
     """
-    parts = [f"{title} {tested - failed} of {tested}" for title, tested, failed in counts]
-    return f"Claims that met their criterion: {', '.join(parts)}."
+    tested, failed, unknown = (sum(column) for column in zip(*counts))
+    more = f"; {unknown} cannot be tested" if unknown else ""
+    return (
+        f"{tested - failed} of {tested} claims below met criteria that were fixed beforehand{more}: what failed "
+        "is listed at the end."
+    )

@@ -14,7 +14,7 @@ from vlmdiff.figures.values import of_models, read_some
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import Headline, describe_ablation, describe_heads
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
-from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_heads
+from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final
 from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
 from vlmdiff.summary.models import CLEAN_RUN, describe_models, measured, say_models
@@ -116,11 +116,11 @@ def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Sect
         findings: sentences for the head.
         chapters: sections in order, each with the tables that its numbers come from.
     """
-    lines = [f"# Summary of experiment {escape(names.experiment)}", "", QUESTION, ""]
+    lines = [f"# Summary of experiment {escape(names.experiment)}", "", "## What was found", ""]
     sections = [section for section, _ in chapters]
-    counts = [(section.title, section.claims, len(section.failed)) for section in sections if section.claims]
+    counts = [(one.claims, len(one.failed), len(one.untestable)) for one in sections]
     said = [sentence for sentence in (*findings, say_claims(counts)) if sentence]
-    lines += ["## What was found", "", *(f"- {sentence}" for sentence in said), ""]
+    lines += [*(f"- {sentence}" for sentence in said), "", "## What was asked", "", QUESTION, ""]
     for section, sources in chapters:
         lines += [f"## {section.title}", "", *section.lines, "", *sources_line(sources), ""]
     lines += ["## Weak or negative results", "", *weak_results(sections), "", *untestable(sections)]
@@ -207,8 +207,8 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
     findings = [
         say_ablation(tables["ablation"], names.headline, names.ablation_data),
         say_models(tables["accuracy"], names.model, data),
-        say_features(tables["thresholds"], tables["funnel"], names.rule),
-        say_heads(tables["scores"], tables["agreement"]),
+        say_features(tables["thresholds"], names.rule),
+        say_final(tables["funnel"], tables["untuned"], tables["quality"]),
     ]
     with replacing(output) as temporary:
         temporary.write_text(compose(names, findings, chapters_of(tables, files, names)), encoding="utf-8")
