@@ -130,8 +130,8 @@ def pools(
 ) -> list[list[Feature]]:
     """Draw pools that take one feature of each stratum, candidate or control alike.
 
-    If candidates are no different from what they match, the set of candidates is one more such pool, so that a
-    test that counts pools is exact, however few controls there are (a randomisation test within matched sets;
+    If candidates are no different from what they match, their set is one more such pool, so that a test that
+    counts pools is exact, however few controls there are (a randomisation test within matched sets;
     Rosenbaum, "Observational Studies", 2002, chapter 3). Pools without any candidate would not be: of a few
     controls all pools would have the same best ones.
     """

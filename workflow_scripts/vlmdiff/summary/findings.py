@@ -94,6 +94,6 @@ def say_claims(counts: Iterable[tuple[int, int, int]]) -> str:
     tested, failed, unknown = (sum(column) for column in zip(*counts))
     more = f"; {unknown} cannot be tested" if unknown else ""
     return (
-        f"{tested - failed} of {tested} claims below met criteria that were fixed beforehand{more}: what failed "
-        "is listed at the end."
+        f"{tested - failed} of {tested} claims below met criteria that were fixed beforehand{more}: what "
+        "failed is listed at the end."
     )
