@@ -59,8 +59,8 @@ def test_final_features_stand_beside_false_finds_and_truth():
     truth = {"layer": -1, "definition": "best match", "rule": "full", "concept": "a", "precision": 0.25}
     quality = table(RULE_QUALITY, [truth, truth | {"rule": "live", "precision": 0.9}])
     assert say_final(funnel, untuned, quality) == (
-        "Features that pass every filter: a 11 (never tuned: 2), b 5; by the scene graphs 25.0 % of those for "
-        "a tell a place, relation or truth best."
+        "Features that pass every filter: a 11 (never tuned: 2), b 5; by the scene graphs 25.0 % of those "
+        "for a tell a place, relation or truth best."
     )
     assert say_final(funnel, untuned.iloc[:0], quality.iloc[:0]).endswith("a 11, b 5.")
     assert say_final(funnel.iloc[:0], untuned, quality) == ""
