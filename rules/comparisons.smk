@@ -68,8 +68,7 @@ rule evaluate_selection:
             "layers": LAYERS,
             "unit": CFG.concepts[wildcards.concept].unit,
             "eps": CFG.comparison(wildcards.comparison).eps,
-            # Further comparisons are held against the main one by their full rule.
-            "rules": SELECTION_RULES if wildcards.comparison == MAIN else ["full"],
+            "rules": selection_rules(wildcards.comparison),
             "sizes": CFG.ablation.selection_sizes,
             "draws": CFG.ablation.selection_draws,
             "random_draws": CFG.ablation.random_draws,

@@ -197,8 +197,8 @@ class RecurrenceTest:
 
     Attributes:
         rows: RECURRENCE of the final features that have a control, and of these controls.
-        by_seeds: for every ordered pair of seeds the share of final features whose match is final, less that of
-            their controls.
+        by_seeds: for every ordered pair of seeds the share of final features whose match is final, less that
+            of their controls.
         p: one-sided p of their sum over all pairs; 1 if there is nothing to compare.
     """
 
@@ -265,8 +265,8 @@ def meetings(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         rows: those of pairs that can be exchanged.
 
     Returns:
-        sign (1 for a final feature, -1 for a control), own and other (numbers of the pairs of the feature and of
-        its match, -1 for a match that cannot be exchanged), by_final (the match is final).
+        sign (1 for a final feature, -1 for a control), own and other (numbers of the pairs of the feature
+        and of its match, -1 for a match that cannot be exchanged), by_final (the match is final).
     """
     numbers = rows.drop_duplicates(["seed", "pair"])[["seed", "pair"]].reset_index(drop=True)
     numbers["own"] = numbers.index

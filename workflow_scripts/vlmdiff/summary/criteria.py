@@ -13,10 +13,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-# The held-out accuracy below which an analysis of what the model understands makes little sense.
-ACCURACY_GOAL = 0.95
-# A control within five points of chance is at chance: two interval half-widths at 1,200 samples.
-CHANCE_BAND = 0.05
 # Conventional test level; 20 random draws can just reach it (1 / 21).
 LEVEL = 0.05
 # In the published experiments the control lost under a tenth of the target; a third is generous.
@@ -98,8 +94,3 @@ def compare(
         draws[target],
         draws[control],
     )
-
-
-def at_chance(accuracy: float, chance: float) -> bool:
-    """Tell whether an accuracy is at chance, up to the band."""
-    return abs(accuracy - chance) <= CHANCE_BAND
