@@ -74,14 +74,13 @@ def judge_recurrence(section: Section, test: RecurrenceTest, concept: str) -> No
         f"**Recurrence**, {concept}: the nearest feature of another seed is final too for "
         f"{percent(test.share('final'))} of final features and for {percent(test.share('control'))} of their "
         f"controls (same layer, nearest firing rate; median rates {number(rate['final'])} and "
-        f"{number(rate['control'])}); {low} to {high} points between two seeds; exchanging final features and "
-        f"controls, {p}. It points the same way (cosine {SAME_DIRECTION} or more) for {percent(same['final'])} "
-        f"(controls {percent(same['control'])}; median cosines {number(cosine['final'])} and "
-        f"{number(cosine['control'])})"
+        f"{number(rate['control'])}); {low} to {high} points between two seeds; exchanging final features "
+        f"and controls, {p}. It points the same way (cosine {SAME_DIRECTION} or more) for "
+        f"{percent(same['final'])} (controls {percent(same['control'])}; median cosines "
+        f"{number(cosine['final'])} and {number(cosine['control'])})"
     )
-    section.claim(
-        holds, f"{text}: {verdict}.", f"{concept}: final features recur {verdict} over seeds ({p})."
-    )
+    failure = f"{concept}: final features recur {verdict} over seeds ({p})."
+    section.claim(holds, f"{text}: {verdict}.", failure)
 
 
 def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
@@ -122,10 +121,11 @@ def describe_dependence(
             f"clusters too, at a false discovery rate of {number(fdr)}"
         )
         holds = kept >= 1 - fdr
+        failure = f"{percent(1 - kept)} of final features need independent {unit}s."
         section.claim(
             holds,
             f"{text}.",
-            f"{escape(concept)}, seed {seed}: {percent(1 - kept)} of final features need independent {unit}s.",
+            f"{escape(concept)}, seed {seed}: {failure}",
         )
 
 
@@ -176,7 +176,7 @@ def describe_rules(section: Section, selection: pd.DataFrame, names: Names) -> N
     )  # fmt: skip
     section.say(
         "**Selection rules.** Random subsets of what each rule gives, mean ± standard deviation of subsets. "
-        "a rule that gives no more features than asked for has one set, all of them:",
+        "A rule that gives no more features than asked for has one set, all of them:",
         "",
         *table(header, lines),
     )
