@@ -21,7 +21,7 @@ rule match_seeds:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("match_seeds", mem_mb=2000, runtime=30),
+        **rule_resources("match_seeds", mem_mb=1000, runtime=60),
     params:
         layers=LAYERS,
         code=code_digest("match_seeds"),
