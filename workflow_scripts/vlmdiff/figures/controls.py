@@ -159,7 +159,7 @@ def rule_lines(
     lines = []
     for comparison, names in rules.items():
         mine = table[table["comparison"] == comparison]
-        about = "" if comparison == MAIN else f"{comparison}: "
+        about = "" if comparison == MAIN else f"{comparison}, "
         for size in sizes:
             used = set()
             for name in names:
@@ -167,7 +167,9 @@ def rule_lines(
                 given = int(rows["available"].max()) if len(rows) else 0
                 count = f"{size}" if given >= size else f"all {given}" if given else "gives none"
                 used |= {min(given, size)} - {0}
-                lines.append((f"{about}{RULE_NAMES[name]}: {count}", size, rows))
+                # Another comparison may ask for no rotation: its rule is named without its filters.
+                said = RULE_NAMES[name] if comparison == MAIN else name.replace("_", ", ")
+                lines.append((f"{about}{said}: {count}", size, rows))
             random = mine[mine["rule"] == "random"]
             for one in sorted(used & set(random["size"])):
                 label = f"{about}{RULE_NAMES['random']}: {one}"
@@ -235,6 +237,6 @@ def recurrence(table: pd.DataFrame) -> Figure:
         share = part.groupby("layer")["match_final"].mean().reindex(layers)
         right.plot(layers, share, "o-", color=colour, ms=3.2)
     left.set(xlabel="Cosine with the nearest feature of another seed", ylabel="Cumulative share", ylim=(0, 1))
-    right.set(ylabel="Nearest feature is final too (share)", ylim=(0, 1), xlabel="Layer", xticks=layers)
+    right.set(ylabel="Share whose nearest is final", ylim=(0, 1), xlabel="Layer", xticks=layers)
     legend_above(figure, [left], columns=2)
     return figure
