@@ -67,6 +67,20 @@ def test_it_keeps_its_level_where_fishers_test_does_not():
     assert (np.array(naive) <= 0.05).mean() > 0.25
 
 
+@pytest.mark.parametrize(("in_target", "in_baseline"), [(10, 1000), (1000, 10), (30, 300)])
+def test_it_keeps_its_level_where_one_set_is_small(in_target, in_baseline):
+    """A few samples often fire all alike, and then show no spread of their own."""
+    rng = np.random.default_rng(3)
+    features, sides = 2000, []
+    for samples in (in_target, in_baseline):
+        units = rng.integers(5, 30, samples)
+        sides.append(sums(units[:, None] * rng.binomial(1, 0.5, (samples, features)), units))
+    log_p, _ = clustered_test(*sides)
+    for level in (0.05, 0.001):
+        # Ten lengths are not those of all samples: a half above it, and three standard errors.
+        assert (log_p <= np.log(level)).mean() <= 1.5 * level + 3 * np.sqrt(level / features)
+
+
 def test_a_real_difference_is_found():
     rng = np.random.default_rng(2)
     units = np.full(300, 10)

@@ -228,8 +228,8 @@ def clustered_by_hand(target, baseline) -> tuple[float, float]:
         table = [[x.sum(), len(x) - x.sum()] for x, _ in (target, baseline)]
         return np.log(fisher_exact(table, alternative="greater").pvalue), effect
     x, n = (np.concatenate(parts) for parts in zip(target, baseline))
-    common = ((x - x.sum() / n.sum() * n) ** 2).sum() / (len(x) - 1)
-    common *= sum(len(side) / side.sum() ** 2 for _, side in (target, baseline))
+    common = ((x - x.sum() / n.sum() * n) ** 2).sum() * len(x) / (len(x) - 1) / (n**2).sum()
+    common *= sum((side**2).sum() / side.sum() ** 2 for _, side in (target, baseline))
     largest = max(sum(variance), common)
     return student.logsf((p[0] - p[1]) / np.sqrt(largest), int((x > 0).sum()) - 1), effect
 

@@ -82,12 +82,19 @@ class ClusterSums:
 
 
 def variance_under_null(target: ClusterSums, baseline: ClusterSums) -> Array:
-    """Variance of the difference of frequencies if all samples were of one kind, with their common spread."""
-    units = [side.units.astype(np.float64) for side in (target, baseline)]
-    common = (target.fires + baseline.fires) / (units[0] + units[1])
+    """Variance of the difference of frequencies if all samples were of one kind, with their common spread.
+
+    A sample's firings spread in proportion to its units, as they do where it fires throughout or not at all.
+    """
+    sides = (target, baseline)
+    units = [side.units.astype(np.float64) for side in sides]
+    squares = [side.units_squares.astype(np.float64) for side in sides]
+    common = (target.fires + baseline.fires) / sum(units)
     samples = target.samples + baseline.samples
-    spread = (target.spread(common) + baseline.spread(common)) / np.maximum(samples - 1, 1)
-    return spread * (target.samples / units[0] ** 2 + baseline.samples / units[1] ** 2)
+    spread = (target.spread(common) + baseline.spread(common)) * samples / np.maximum(samples - 1, 1)
+    return (
+        spread / np.maximum(sum(squares), 1.0) * sum(square / unit**2 for square, unit in zip(squares, units))
+    )
 
 
 def clustered_test(target: ClusterSums, baseline: ClusterSums) -> tuple[Array, Array]:
