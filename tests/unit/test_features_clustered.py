@@ -167,13 +167,10 @@ def test_ten_samples_that_all_fire_are_no_more_than_ten():
 
 
 def test_no_p_is_below_that_of_the_assignment_itself():
-    """Hundreds of samples that nearly all fire: Student's tail would go below what samples can tell."""
-    target, baseline = [20] * 399 + [19], [1] + [0] * 399
-    assert log_p_of(target, baseline, units=20) >= -np.log(float(mp.binomial(800, 400))) - 1e-9
-    # The last sample does not fire either: 400 of the 401 silent ones are the baseline's.
-    assert log_p_of([20] * 399 + [0], [1] + [0] * 399, units=20) >= np.log(800) - np.log(
-        float(mp.binomial(800, 400))
-    )
+    """Two samples against two, as far apart as may be: one of six assignments, whatever Student says."""
+    fires = np.array([20, 19, 0, 1])
+    assert permuted_p(fires, np.full(4, 20), 2) == pytest.approx(1 / 6)
+    assert np.exp(log_p_of([20, 19], [0, 1], units=20)) == pytest.approx(1 / 6)
 
 
 def test_few_samples_are_never_certain():

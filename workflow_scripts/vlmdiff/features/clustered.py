@@ -65,7 +65,7 @@ class ClusterSums:
         fires, units = (part.astype(np.float64) for part in (self.fires, self.units))
         whole = fires * fires * self.units_squares
         squares = units * units * self.fires_squares - 2 * fires * units * self.fires_units + whole
-        return (squares <= ROUNDING * whole) | (self.samples == 1)
+        return squares <= ROUNDING * whole
 
     @property
     def variance(self) -> Array:
