@@ -21,7 +21,7 @@ rule match_seeds:
         "../envs/vlmdiff.yaml"
     threads: 1
     resources:
-        **rule_resources("match_seeds", mem_mb=2000, runtime=30),
+        **rule_resources("match_seeds", mem_mb=1000, runtime=60),
     params:
         layers=LAYERS,
         code=code_digest("match_seeds"),
@@ -69,8 +69,7 @@ rule evaluate_selection:
             "layers": LAYERS,
             "unit": CFG.concepts[wildcards.concept].unit,
             "eps": CFG.comparison(wildcards.comparison).eps,
-            # Further comparisons are held against the main one by their full rule.
-            "rules": SELECTION_RULES if wildcards.comparison == MAIN else ["full"],
+            "rules": selection_rules(wildcards.comparison),
             "sizes": CFG.ablation.selection_sizes,
             "draws": CFG.ablation.selection_draws,
             "random_draws": CFG.ablation.random_draws,

@@ -54,6 +54,8 @@ rule plot_selection_rules:
     params:
         target=CFG.ablation.report_on.target,
         control=CFG.ablation.report_on.control,
+        sizes=CFG.ablation.selection_sizes,
+        rules=reported_rules(),
         code=code_digest("plot_selection_rules"),
     script:
         "../workflow_scripts/plot_selection_rules.py"

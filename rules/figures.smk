@@ -61,6 +61,7 @@ rule plot_training_dynamics:
 rule plot_model_accuracy:
     input:
         accuracy=accuracy_tables(),
+        asked=asked_table(),
     output:
         pdf=f"{FIGURES}/model_accuracy.pdf",
         png=f"{FIGURES}/model_accuracy.png",

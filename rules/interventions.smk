@@ -1,4 +1,38 @@
-"""Causal checks of features: rank them on validation data, report on test data."""
+"""Causal checks: what the model answers; features ranked on validation data, reported on test data."""
+
+
+rule evaluate_model:
+    input:
+        model=lambda wildcards: f"{model_path(wildcards.model)}/config.json",
+        weights=lambda wildcards: weight_files(wildcards.model),
+        samples=[samples_file(dataset) for dataset in asked_sets()],
+    output:
+        report(
+            f"{RESULTS}/accuracy/{{model}}.csv",
+            caption="captions/accuracy.rst",
+            category="Models",
+            labels={"table": "Accuracy", "model": "{model}"},
+        ),
+    log:
+        f"{RESULTS}/logs/evaluate_model/{{model}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/evaluate_model/{{model}}.tsv"
+    conda:
+        "../envs/vlmdiff.yaml"
+    threads: CFG.threads
+    resources:
+        **rule_resources("evaluate_model", mem_mb=2000, runtime=30),
+    params:
+        model=lambda wildcards: {"name": wildcards.model, "values": subject_params(wildcards.model)},
+        questions={
+            "names": list(asked_sets()),
+            "limits": list(asked_sets().values()),
+            "batch_tokens": CFG.extraction.batch_tokens,
+        },
+        seed=CFG.seed,
+        code=code_digest("evaluate_model"),
+    script:
+        "../workflow_scripts/evaluate_model.py"
 
 
 rule rank_features:

@@ -5,6 +5,7 @@ rule write_summary:
     input:
         accuracy=accuracy_tables(),
         held_out=[f"{RESULTS}/held_out/{name}.csv" for name in REPORTED],
+        asked=[asked_table()],
         left_out=[f"{RESULTS}/activations/left_out.csv"],
         metrics=dictionary_metrics(),
         thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
@@ -56,6 +57,8 @@ rule write_summary:
             "heads_data": [CFG.heads.report_on.target, CFG.heads.report_on.control],
             "steering_data": steering_data(),
             "checkpoints": checkpoints(CFG),
+            "contrasts": {name: {"unit": one.unit, "fdr": one.fdr} for name, one in CFG.concepts.items()},
+            "selection": {"sizes": CFG.ablation.selection_sizes, "rules": reported_rules()},
         },
         headline={
             "concept": CFG.ablation.concepts[0],

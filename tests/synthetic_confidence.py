@@ -65,16 +65,22 @@ def arms(story: Story, names: list[tuple[dict, float]], seed: int = 0) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+SIZES = [10]
+RULES_BY_COMPARISON = {"main": list(SELECTION_RULES), "scratch": ["full"]}
+
+
 def selection(story: Story) -> pd.DataFrame:
-    """Draws of every rule, of a from-scratch dictionary and of random features."""
-    values = {"concept": "spatial", "available": 50, "size": 10, "features": "L1F1"}
-    names = [
-        ({**values, "comparison": "main", "rule": rule, "draw": draw}, story.fall)
-        for rule in SELECTION_RULES
-        for draw in range(4)
-    ]
-    names += [({**values, "comparison": "scratch", "rule": "full", "draw": draw}, 0.0) for draw in range(4)]
-    names += [({**values, "comparison": "main", "rule": "random", "draw": draw}, 0.0) for draw in range(4)]
+    """Draws of every rule, of a from-scratch dictionary and of random features; one gives few, one none."""
+    names = []
+    for rule in SELECTION_RULES[1:]:
+        given = 7 if rule == "full" else 50
+        values = {"comparison": "main", "rule": rule, "available": given, "size": min(given, 10)}
+        names += [({**values, "draw": draw}, story.fall) for draw in range(1 if given < 10 else 4)]
+    values = {"comparison": "scratch", "rule": "full", "available": 50, "size": 10}
+    names += [({**values, "draw": draw}, 0.0) for draw in range(4)]
+    values = {"comparison": "main", "rule": "random", "available": 0}
+    names += [({**values, "size": size, "draw": draw}, 0.0) for size in (7, 10) for draw in range(4)]
+    names = [({**values, "concept": "spatial", "features": "L1F1"}, fall) for values, fall in names]
     return keep(arms(story, names), causal.SELECTION)
 
 
@@ -129,16 +135,19 @@ def recurrence(story: Story) -> pd.DataFrame:
                         "concept": "spatial",
                         "seed": seed,
                         "layer": LAYERS[i % len(LAYERS)],
-                        "feature": i,
+                        "feature": i if arm == "final" else 100 + i,
                         "name": f"L0F{i}",
                         "arm": arm,
+                        "pair": i,
+                        "visual_rate": 0.02,
                         "other_seed": 1 - seed,
-                        "match": i,
                         "cosine": rng.uniform(0.6, 1) if real else rng.uniform(0.2, 0.6),
                         "mutual": real,
                         "match_final": bool(rng.random() < (0.7 if real else chance)),
                     }
                 )
+                # The same number in the other seed is final, one of 200 on is neither.
+                rows[-1]["match"] = i if rows[-1]["match_final"] else 200 + i
     return keep(pd.DataFrame(rows), features.RECURRENCE)
 
 

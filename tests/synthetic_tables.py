@@ -34,7 +34,7 @@ class Story:
 
 
 STRONG = Story()
-NONE = Story(accuracy=0.62, control_model=0.6, fall=-0.02, control_fall=-0.02, agreement=0.1, separated=False)
+NONE = Story(accuracy=0.5, control_model=0.5, fall=-0.02, control_fall=-0.02, agreement=0.1, separated=False)
 EMPTY = Story(final=())
 
 
@@ -47,6 +47,14 @@ def keep(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
 
 def name(place: tuple[int, int]) -> str:
     return f"L{place[0]}F{place[1]}"
+
+
+def discordant(n: int, with_images: float, value: float, condition: str) -> dict[str, int]:
+    """Count whose answers images change: those that are more, and twenty either way."""
+    if condition == "image":
+        return {"image_only": 0, "condition_only": 0}
+    more = round(n * (with_images - value))
+    return {"image_only": max(more, 0) + 20, "condition_only": max(-more, 0) + 20}
 
 
 def accuracy(story: Story) -> pd.DataFrame:
@@ -77,6 +85,7 @@ def accuracy(story: Story) -> pd.DataFrame:
                         "ci_low": max(0, value - half),
                         "ci_high": min(1, value + half),
                         "chance": 0.5,
+                        **discordant(n, story.accuracy - 0.004 * i, value, condition),
                     }
                 )
     return keep(pd.DataFrame(rows), models.ACCURACY)

@@ -10,5 +10,6 @@ with job(snakemake):
 
     table = read_tables(snakemake.input.selection, SELECTION)
     table = table[table["concept"] == snakemake.wildcards.concept]
-    figure = selection_rules(table, snakemake.params.target, snakemake.params.control)
+    params = snakemake.params
+    figure = selection_rules(table, (params.target, params.control), params.sizes, params.rules)
     save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

@@ -84,6 +84,17 @@ def untuned_funnels():
     )
 
 
+def selection_rules(comparison):
+    """Return the rules whose features are ablated: all of the main comparison, the full one of the others."""
+    return SELECTION_RULES if comparison == MAIN else ["full"]
+
+
+def reported_rules():
+    """Return the rules of every comparison of the default target."""
+    names = [MAIN, *(name for name, one in CFG.comparisons.items() if one.target == "all")]
+    return {name: selection_rules(name) for name in names}
+
+
 def default_selections(wildcards=None):
     """Return the selection tables of the default target: main and comparisons of `all` in which a model was tuned."""
     entries = [(MAIN, 0)]

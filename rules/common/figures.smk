@@ -12,6 +12,11 @@ def accuracy_tables():
     return [world_accuracy()] if checkpoints(CFG) else []
 
 
+def asked_table():
+    """Return the accuracies of the model under study on the test sets."""
+    return f"{RESULTS}/accuracy/{CFG.diff.model}.csv"
+
+
 def dictionary_metrics():
     """Return the quality tables of all dictionaries and seeds; an imported dictionary has one."""
     return [
@@ -51,8 +56,8 @@ def all_figures():
         "cosine_distributions",
         "adapted_by_layer",
         "threshold_robustness",
+        "model_accuracy",
     ]
-    general += ["model_accuracy"] if CFG.diff.model in checkpoints(CFG) else []
     by_concept = {
         "energy_vs_cosine": CFG.concepts,
         "contrast_volcano": CFG.concepts,

@@ -21,6 +21,15 @@ def question_sets(section):
     }
 
 
+def asked_sets():
+    """Return the test sets of ablations and heads, and how many samples of each are asked."""
+    found = {}
+    for section in (CFG.ablation.report_on, CFG.heads.report_on):
+        for name in (section.target, section.control):
+            found[name] = max(section.samples, found.get(name, 0))
+    return found
+
+
 def ablation_tables(seed="{seed}", concept="{concept}"):
     """Return the test effects of ablating a concept's features, one table a scope."""
     folder = f"{RESULTS}/interventions/seed_{seed}/{concept}"

@@ -217,14 +217,21 @@ def random_side(folder: Path, seed: int, samples: int, rates: dict[int, list[flo
 
 def clustered_by_hand(target, baseline) -> tuple[float, float]:
     """Log p and design effect of one feature from each sample's firings x among n units."""
-    p, variance, binomial, fired = [], [], [], 0
+    p, variance, binomial = [], [], []
     for x, n in (target, baseline):
         share, m = x.sum() / n.sum(), len(x)
         p.append(share)
         variance.append(m / (m - 1) * ((x - share * n) ** 2).sum() / n.sum() ** 2)
         binomial.append(share * (1 - share) / n.sum())
-        fired += int((x > 0).sum())
-    return student.logsf((p[0] - p[1]) / np.sqrt(sum(variance)), fired - 1), sum(variance) / sum(binomial)
+    effect = sum(variance) / sum(binomial)
+    if all((n == 1).all() for _, n in (target, baseline)):
+        table = [[x.sum(), len(x) - x.sum()] for x, _ in (target, baseline)]
+        return np.log(fisher_exact(table, alternative="greater").pvalue), effect
+    x, n = (np.concatenate(parts) for parts in zip(target, baseline))
+    common = ((x - x.sum() / n.sum() * n) ** 2).sum() * len(x) / (len(x) - 1) / (n**2).sum()
+    common *= sum((side**2).sum() / side.sum() ** 2 for _, side in (target, baseline))
+    largest = max(sum(variance), common)
+    return student.logsf((p[0] - p[1]) / np.sqrt(largest), int((x > 0).sum()) - 1), effect
 
 
 def test_the_clustered_test_is_that_of_the_samples(tmp_path):

@@ -167,8 +167,13 @@ def test_the_best_is_significant_before_it_is_large():
             "log_p": [-0.1, -80.0],
         }
     )
-    assert list(best_first(frame, "word", 10, 2)["what"]) == ["real", "rare"]
-    assert list(best_first(frame, "word", 10, 1)["what"]) == ["real"]
+    assert list(best_first(frame, "word", 10, replace(CRITERIA, tokens=2))["what"]) == ["real", "rare"]
+    assert list(best_first(frame, "word", 10, replace(CRITERIA, tokens=1))["what"]) == ["real"]
+    # The config's rate says what is sure: adjusted, exp(-0.1) is 1 here.
+    assert list(best_first(frame, "word", 10, replace(CRITERIA, tokens=2, fdr=1.0))["what"]) == [
+        "rare",
+        "real",
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +12,22 @@ import pandas as pd
 import pytest
 import torch
 from feature_tables import write
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.dictionaries.weights import DictionaryError
+from vlmdiff.features import recurrence
 from vlmdiff.features.diff import DiffError
 from vlmdiff.features.grid import compare_stages
-from vlmdiff.features.recurrence import SeedFiles, control_features, match_seeds, nearest
+from vlmdiff.features.recurrence import (
+    SeedFiles,
+    exchange_test,
+    match_layer,
+    match_seeds,
+    nearest,
+    rows_at,
+    with_controls,
+)
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, RECURRENCE, STAGE_GRID
 from vlmdiff.tables.io import read_table
 
@@ -37,16 +47,23 @@ def random_rows(seed: int, d_sae: int = D_SAE) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(d_sae, D_MODEL)).astype(np.float32)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6))
-def test_nearest_is_the_largest_cosine(seed):
-    rng = np.random.default_rng(seed)
-    one, two = (rng.normal(size=(n, 5)).astype(np.float32) for n in (7, 9))
-    one, two = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (one, two))
-    index, cosine = nearest(one, two)
-    full = one @ two.T
+@pytest.mark.parametrize("block", [2, 5, 2048])
+def test_nearest_is_the_largest_cosine_however_many_rows_are_read_at_once(block, tmp_path, monkeypatch):
+    monkeypatch.setattr(recurrence, "BLOCK", block)
+    one, two = random_rows(3, 7), random_rows(4, 9)
+    two[8] = two[2]  # of equally near features the first counts
+    folders = [saved(tmp_path / name, rows) for name, rows in (("one", one), ("two", two))]
+    index, cosine = nearest(rows_at(folders[0], [6, 0, 3]), folders[1])
+    full = cosine_table(one, two)[[6, 0, 3]]
     np.testing.assert_array_equal(index, full.argmax(1))
     np.testing.assert_allclose(cosine, full.max(1), rtol=1e-6)
+    index, _ = nearest(rows_at(folders[1], [8]), folders[1])
+    assert list(index) == [2]
+
+
+def test_dictionaries_of_other_width_are_refused(tmp_path):
+    with pytest.raises(DictionaryError, match="3 and 16 dimensions"):
+        nearest(np.ones((1, 3), np.float32), saved(tmp_path / "one", random_rows(0)))
 
 
 LAYERS = (0, 3)
@@ -137,26 +154,163 @@ def test_a_match_is_final_at_its_own_layer_only(tmp_path):
     assert list(mine["match"]) == [4, 4]
 
 
-def test_controls_are_live_and_not_final(seeds, tmp_path):
+def test_controls_are_live_not_final_and_of_the_same_layers(seeds, tmp_path):
     match_seeds("space", seeds.files, tmp_path / "recurrence.csv")
     found = read_table(tmp_path / "recurrence.csv", RECURRENCE)
     for seed in (0, 1):
         for layer in LAYERS:
             rows = found[(found["seed"] == seed) & (found["layer"] == layer)]
-            control, final = (set(rows.loc[rows["arm"] == arm, "feature"]) for arm in ("control", "final"))
-            assert len(control) == len(final)
-            assert not control & final
-            assert DEAD not in control
-            assert seed == 1 or final == set(FINAL[layer])
+            control, final = (rows[rows["arm"] == arm] for arm in ("control", "final"))
+            assert set(control["pair"]) == set(final["pair"]) and control["feature"].is_unique
+            assert not set(control["feature"]) & set(final["feature"])
+            assert DEAD not in set(control["feature"])
+            assert seed == 1 or list(final["feature"]) == FINAL[layer]
 
 
-def test_a_final_feature_of_another_layer_may_be_a_control():
-    live = [(0, 1), (0, 2), (0, 3), (3, 1), (3, 7)]
-    adapted = pd.DataFrame(live, columns=["layer", "feature"]).assign(visual_rate=0.1)
+def test_a_control_is_the_nearest_in_rate_that_is_left():
+    live = [(0, 0, 0.10), (0, 1, 0.02), (0, 2, 0.09), (0, 3, 0.04), (0, 4, 0.0), (0, 5, 0.001), (0, 6, 0.04)]
+    live += [(0, 7, 0.05), (3, 1, 0.10), (3, 7, 0.5)]
+    adapted = pd.DataFrame(live, columns=["layer", "feature", "visual_rate"]).sample(frac=1, random_state=0)
+    final = pd.DataFrame([(0, 1), (0, 0), (3, 7), (0, 6)], columns=["layer", "feature"])
+    found = with_controls(final, adapted)
+    assert list(zip(found["layer"], found["feature"]))[:4] == [(0, 1), (0, 0), (3, 7), (0, 6)]
+    control = found[found["arm"] == "control"].set_index("pair")
+    # 0.10 takes 0.09 and 0.04 takes 0.04; 0.02 is nearer to 0.05 than to 0.001, a twentieth of it.
+    assert control["feature"].to_dict() == {1: 2, 3: 3, 2: 1, 0: 7}
+    assert control["layer"].to_dict() == {1: 0, 3: 0, 2: 3, 0: 0}
+    assert control["visual_rate"].to_dict() == {1: 0.09, 3: 0.04, 2: 0.10, 0: 0.05}
+
+
+def test_a_final_feature_of_another_layer_may_be_a_control_and_some_final_ones_have_none():
+    live = [(0, 1, 0.3), (0, 2, 0.2), (0, 3, 0.1), (0, 4, 0.0), (3, 1, 0.1), (3, 7, 0.1)]
+    adapted = pd.DataFrame(live, columns=["layer", "feature", "visual_rate"])
     final = pd.DataFrame([(0, 1), (0, 2), (3, 7)], columns=["layer", "feature"])
-    drawn = control_features(adapted, final, 0)
-    # Two are asked for at layer 0, where one is left.
-    assert sorted(zip(drawn["layer"], drawn["feature"])) == [(0, 3), (3, 1)]
+    found = with_controls(final, adapted)
+    control = found[found["arm"] == "control"]
+    assert sorted(zip(control["layer"], control["feature"], control["pair"])) == [(0, 3, 0), (3, 1, 2)]
+    assert sorted(found.loc[found["arm"] == "final", "pair"]) == [0, 1, 2]
+
+
+def rows_of(seed, other, arm, pair, feature, match, match_final):
+    return {
+        "seed": seed,
+        "other_seed": other,
+        "layer": 0,
+        "arm": arm,
+        "pair": pair,
+        "feature": feature,
+        "match": match,
+        "match_final": match_final,
+    }
+
+
+def exact_p(chosen: dict[int, list[tuple[int, int]]], nearest_to: dict) -> float:
+    """Exchange final features and controls in every way: chosen[seed] are (final, control), seed by seed."""
+    places = [(seed, pair) for seed, pairs in chosen.items() for pair in range(len(pairs))]
+
+    def difference(swapped: dict) -> int:
+        arms = {
+            seed: [pair[:: -1 if swapped[seed, at] else 1] for at, pair in enumerate(pairs)]
+            for seed, pairs in chosen.items()
+        }
+        total = 0
+        for seed, other in itertools.permutations(chosen, 2):
+            final_there = {final for final, _ in arms[other]}
+            for final, control in arms[seed]:
+                total += nearest_to[seed, other, final] in final_there
+                total -= nearest_to[seed, other, control] in final_there
+        return total
+
+    every = [dict(zip(places, ways)) for ways in itertools.product((False, True), repeat=len(places))]
+    observed = difference(dict.fromkeys(places, False))
+    return sum(difference(swapped) >= observed for swapped in every) / len(every)
+
+
+def table_of(chosen: dict[int, list[tuple[int, int]]], nearest_to: dict) -> pd.DataFrame:
+    rows = []
+    for seed, other in itertools.permutations(chosen, 2):
+        final_there = {final for final, _ in chosen[other]}
+        for pair, members in enumerate(chosen[seed]):
+            for arm, feature in zip(("final", "control"), members):
+                match = nearest_to[seed, other, feature]
+                rows.append(rows_of(seed, other, arm, pair, feature, match, match in final_there))
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_the_p_is_that_of_all_exchanges(case):
+    """Three seeds of a few pairs: final features meet each other often, controls now and then."""
+    rng = np.random.default_rng(case)
+    chosen = {seed: [(f, 10 + f) for f in range(n)] for seed, n in enumerate((3, 4, 3))}
+    nearest_to = {}
+    for seed, other in itertools.permutations(chosen, 2):
+        for members in chosen[seed]:
+            for arm, feature in enumerate(members):
+                again = rng.random() < (0.7, 0.3)[arm]
+                likely = chosen[other][feature % 10 % len(chosen[other])][0]
+                nearest_to[seed, other, feature] = likely if again else int(rng.integers(0, 20))
+    expected = exact_p(chosen, nearest_to)
+    found = exchange_test(table_of(chosen, nearest_to))
+    # Four standard errors of 9,999 draws.
+    assert found.p == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 9999) + 2e-4)
+    assert 0.001 < expected < 0.9
+    assert found.features == 10
+
+
+def test_one_feature_found_from_all_sides_is_one_finding():
+    """A single final feature of each of three seeds recurs: six rows of six, and one chance in eight."""
+    chosen = {seed: [(0, 1)] for seed in range(3)}
+    nearest_to = {
+        (seed, other, feature): 0 if feature == 0 else 9
+        for seed, other in itertools.permutations(range(3), 2)
+        for feature in (0, 1)
+    }
+    found = exchange_test(table_of(chosen, nearest_to))
+    assert found.p == pytest.approx(1 / 8, abs=0.015)
+    assert (found.share("final"), found.share("control")) == (1.0, 0.0)
+    assert list(found.by_seeds) == [1.0] * 6
+
+
+def test_findings_that_do_not_recur_are_no_evidence():
+    """Controls meet final features as often as final features do."""
+    chosen = {seed: [(f, 20 + f) for f in range(15)] for seed in range(2)}
+    nearest_to = {
+        (seed, 1 - seed, feature): feature % 20 if feature % 3 == 0 else 50
+        for seed in chosen
+        for members in chosen[seed]
+        for feature in members
+    }
+    shares = exchange_test(table_of(chosen, nearest_to))
+    assert shares.p > 0.2
+
+
+def test_a_final_feature_without_control_is_found_and_does_not_seek():
+    chosen = {seed: [(f, 20 + f) for f in range(4)] for seed in range(2)}
+    nearest_to = {(s, 1 - s, f): f if f < 20 else 50 for s in chosen for pair in chosen[s] for f in pair}
+    table = table_of(chosen, nearest_to)
+    alone = table[~(table["seed"].eq(1) & table["arm"].eq("control") & table["pair"].eq(3))]
+    found = exchange_test(alone)
+    assert found.features == 7
+    # Of seed 0 all four meet a final feature, of seed 1 the three that have a control.
+    assert found.rows["match_final"].sum() == 7
+    assert exchange_test(table[table["arm"] == "final"]).p == 1.0
+
+
+def test_matching_a_layer_never_holds_a_whole_dictionary(tmp_path):
+    d_model, d_sae = 128, 16_384
+    folders = []
+    for seed in range(3):
+        folders.append(tmp_path / str(seed))
+        save_dictionary(TopKDictionary(d_model, d_sae, 4), folders[-1], {})
+    chosen = pd.DataFrame({"layer": 0, "feature": np.arange(40), "arm": "final"})
+    call = lambda: list(match_layer([chosen] * 3, folders, [np.arange(40)] * 3))  # noqa: E731
+    call()  # imports count once
+    tracemalloc.start()
+    found = call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 6
+    assert peak < d_sae * d_model * 4
 
 
 def test_no_final_feature_is_an_empty_table(seeds, tmp_path):

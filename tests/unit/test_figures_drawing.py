@@ -92,7 +92,11 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
         (),
     ),
     "comparisons": (controls.comparisons, lambda s, _: [confidence.comparisons(s)], ()),
-    "selection_rules": (controls.selection_rules, lambda s, _: [confidence.selection(s)], DATA),
+    "selection_rules": (
+        controls.selection_rules,
+        lambda s, _: [confidence.selection(s)],
+        (DATA, confidence.SIZES, confidence.RULES_BY_COMPARISON),
+    ),
     "recurrence": (controls.recurrence, lambda s, _: [confidence.recurrence(s)], ()),
     "stage_grid": (stages.stage_grid, lambda s, _: [confidence.stage_grid(s)], ()),
     "transfer": (stages.transfer, lambda s, _: [confidence.transfer(s)], DATA),

@@ -24,7 +24,7 @@ from vlmdiff.figures.gallery import Grid, attention_grid, percent
 from vlmdiff.figures.gallery_table import best_features, load_tokenizer, locate_tokens, strongest
 from vlmdiff.figures.heads import head_table
 from vlmdiff.figures.prompts import wrapped
-from vlmdiff.figures.values import of_models, read_some, spearman
+from vlmdiff.figures.values import of_models, read_some, sets_of_size, spearman, with_asked
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.tables.features import FUNNEL
 
@@ -108,6 +108,22 @@ def test_snapshots_of_the_model_are_the_checkpoints_behind_the_names_of_the_conf
     assert list(zip(whole["model"], whole["snapshot"])) == [("early", 50), ("vlm", 100)]
     assert list(whole["accuracy"]) == pytest.approx([0.5 + (0.99 - 0.5) * 50 / 100, 0.99])
     assert set(rows["condition"]) == {"image"}
+
+
+def test_what_was_asked_stands_in_the_place_of_what_the_world_measured():
+    world = pd.DataFrame([("m", "a", 1), ("m", "b", 2), ("other", "a", 3)], columns=["model", "dataset", "n"])
+    asked = pd.DataFrame([("m", "a", 7), ("m", "c", 8)], columns=["model", "dataset", "n"])
+    found = with_asked(world, asked)
+    assert list(found.itertuples(index=False, name=None)) == [
+        ("m", "a", 7), ("m", "c", 8), ("m", "b", 2), ("other", "a", 3)
+    ]  # fmt: skip
+
+
+def test_a_size_is_random_subsets_or_all_that_a_rule_gives():
+    rows = [(20, 5, 0), (20, 5, 1), (20, 9, 1), (7, 5, 1), (7, 7, 0), (9, 9, 0), (7, 5, 0)]
+    table = pd.DataFrame(rows, columns=["available", "size", "draw"])
+    assert list(sets_of_size(table, 5).index) == [1, 3]
+    assert list(sets_of_size(table, 9).index) == [2, 4, 5]
 
 
 def test_random_sets_stand_beside_selected_sets_of_the_same_size():

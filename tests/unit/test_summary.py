@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import synthetic_tables as tables
 
 from vlmdiff.summary.causal import Headline
+from vlmdiff.summary.models import describe_models
 from vlmdiff.summary.text import change, escape
 from vlmdiff.summary.write import Names, pattern, read_seeds, seed_of, write_summary
 from vlmdiff.tables import causal, features, models
@@ -61,7 +63,7 @@ def test_a_strong_effect_is_called_specific_and_nothing_is_weak(tmp_path: Path):
     assert len(sets) == 6 and "(headline)" in sets[0] and "| **yes** |" in sets[0]
     assert all("not after correction" in line for line in sets[1:])
     assert "**Headline**, fixed in the config" in found and ": specific." in found
-    assert "reaches the goal" in chapter(text, "Models") and "not at chance" not in text
+    assert "above chance" in chapter(text, "Models") and "**" not in chapter(text, "Models")
     assert "they agree" in chapter(text, "Heads")
     weak = [line for line in chapter(text, "Weak or negative results").splitlines() if line]
     assert len(weak) == 5 and all("after correction for 5 sets" in line for line in weak)
@@ -74,8 +76,8 @@ def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):
     assert "**no specific effect is shown**" in chapter(text, "What was found")
     weak = chapter(text, "Weak or negative results")
     for words in (
-        "misses",
-        "not at chance",
+        "not above chance",
+        "its images do not help",
         "not more than drift",
         "not specific",
         "Spearman 0.1, below 0.7",
@@ -116,43 +118,102 @@ def test_without_final_features_the_summary_says_so(tmp_path: Path):
 def test_tables_without_rows_do_not_crash(tmp_path: Path):
     text = summarise(tables.STRONG, tmp_path, rows=0)
     weak = chapter(text, "Weak or negative results")
-    for words in ("vlm was not evaluated on", "No dictionary was evaluated", "too few features in seed 0"):
+    for words in (
+        "vlm was not asked the questions of", "No dictionary was evaluated", "too few features in seed 0",
+    ):  # fmt: skip
         assert words in weak
 
 
-def test_a_model_of_ones_own_gets_no_accuracy_of_a_checkpoint_that_bears_its_name(tmp_path: Path):
-    """The user's `vlm` answers 98 % of 600 clean questions; the world's `vlm` answered 99 % of 1,200."""
-    own = replace(NAMES, checkpoints={"base_lm": "base_lm"})
-    text = summarise(tables.STRONG, tmp_path, names=own)
-    low, high = proportion_confint(588, 600, method="wilson")
-    found = chapter(text, "Models")
-    target, control = DATA
-    for dataset in DATA:
-        assert f"- vlm on {escape(dataset)}: 98.0 [{100 * low:.1f}, {100 * high:.1f}] % (" in found
-    assert "99.0" not in found and "vlm, no image" not in found and "vlm\\_25" not in found
-    assert f"Control base\\_lm, no image on {escape(target)}" in found
-    assert "asked by the interventions" in found and "ablation.csv" in found
-    head = chapter(text, "What was found")
-    assert f"- vlm answers 98.0 % of {escape(target)} and 98.0 % of {escape(control)}." in head
+def claims_of(accuracy: pd.DataFrame, model: str = "vlm") -> tuple[list[str], list[str]]:
+    """Return the sentences of the chapter Models, and what failed."""
+    section = describe_models(accuracy, model, list(DATA))
+    return [line[2:] for line in section.lines if line.startswith("- ")], section.failed
 
 
-def test_a_checkpoint_is_found_under_the_name_that_the_config_gives_it(tmp_path: Path):
-    names = replace(NAMES, model="mine", checkpoints={"mine": "vlm", "vlm": "vlm_25", "blind": "base_lm"})
-    found = chapter(summarise(tables.STRONG, tmp_path, names=names), "Models")
-    assert "- mine on " in found and "99.0 [" in found
-    assert "Control mine, no image on" in found and "Control blind, no image on" in found
-    # An early stage is listed, and no claim is made on it.
-    header = next(line for line in found.splitlines() if line.startswith("| data |"))
-    assert (
-        header
-        == "| data | group | chance | blind, no image | mine | mine, no image | mine, shuffled image | vlm |"
+def answers(condition: str, correct: int, **counts: int) -> dict:
+    low, high = proportion_confint(correct, 200, method="wilson")
+    row = {"model": "mine", "condition": condition, "dataset": DATA[0], "group": "all", "n": 200}
+    row |= {"correct": correct, "accuracy": correct / 200, "ci_low": low, "ci_high": high, "chance": 0.5}
+    return row | counts
+
+
+def frame_of(*rows: dict) -> pd.DataFrame:
+    blank = models.ACCURACY.empty_table().to_pandas()
+    return pd.concat([blank, pd.DataFrame(rows)], ignore_index=True).astype(
+        {"image_only": "Int64", "condition_only": "Int64"}
     )
-    assert "- vlm on" not in found and "Control vlm" not in found
+
+
+@pytest.mark.parametrize(("correct", "holds"), [(115, True), (114, False), (100, False)])
+def test_a_model_that_is_not_above_chance_makes_ablation_meaningless(correct, holds):
+    """The Wilson interval of 115 of 200 begins at 50.57 %, that of 114 at 50.07 %, and chance is 50.5 %."""
+    row = answers("image", correct) | {"chance": 0.505}
+    said, failed = claims_of(frame_of(row), "mine")
+    assert f"{correct / 2:.1f} [" in said[0]
+    assert any("not above chance" in line for line in failed) is not holds
+    assert holds or "**not above chance**: ablation has nothing to take away." in said[0]
+
+
+def test_images_help_by_the_questions_that_change():
+    """Exact one-sided binomial tails by hand: 8 of 9 gives 10 / 512, 7 of 9 gives 46 / 512."""
+    rows = [
+        answers("image", 180),
+        answers("no_image", 173, image_only=8, condition_only=1),
+        answers("shuffled_image", 175, image_only=7, condition_only=2),
+    ]
+    said, failed = claims_of(frame_of(*rows), "mine")
+    without, others = said[1], said[2]
+    assert (
+        "with its images 90.0 %, without any 86.5 %: 8 questions answered only with them, 1 only so"
+        in without
+    )
+    assert "exact p = 0.0195): its images help." in without
+    assert "with those of other samples 87.5 %" in others
+    assert "exact p = 0.0898): **its images do not help**." in others
+    assert [line for line in failed if "images" in line and "mine on" in line] == [
+        f"mine on {escape(DATA[0])}, with its images 90.0 %, with those of other samples 87.5 %: "
+        "**its images do not help**."
+    ]
+
+
+def test_nothing_that_changes_is_no_help_and_what_was_not_asked_is_said():
+    said, failed = claims_of(
+        frame_of(answers("image", 150), answers("no_image", 150, image_only=0, condition_only=0)), "mine"
+    )
+    assert "exact p = 1): **its images do not help**." in said[1]
+    assert said[2].endswith("it could not be asked with those of other samples.")
+    assert f"mine was not asked the questions of {escape(DATA[1])}: nobody knows what it answers." in failed
+    blind, _ = claims_of(frame_of(answers("no_image", 150)), "mine")
+    assert blind[0].startswith("mine on ") and "above chance" in blind[0]
+    assert blind[1].endswith("it was shown no images.")
+
+
+def test_the_model_under_study_is_what_was_asked_and_not_a_checkpoint_of_its_name(tmp_path: Path):
+    """The user's `vlm` answers 98 % of 600 questions; the world's `vlm` answered 99 % of 1,200."""
+    own = tables.accuracy(replace(tables.STRONG, accuracy=0.98)).query("model == 'vlm'")
+    write_table(own.assign(n=600), models.ACCURACY, tmp_path / "asked.csv")
+    write_table(tables.accuracy(tables.STRONG), models.ACCURACY, tmp_path / "world.csv")
+    names = replace(NAMES, checkpoints={"base_lm": "base_lm", "vlm": "vlm", "early": "vlm_25"})
+    write_summary(tmp_path / "s.md", names, accuracy=[tmp_path / "world.csv"], asked=[tmp_path / "asked.csv"])
+    text = (tmp_path / "s.md").read_text()
+    found = chapter(text, "Models")
+    assert all(f"- vlm on {escape(name)}: 98.0 [" in found and "of 600 questions" in found for name in DATA)
+    assert "99.0" not in found and "asked.csv" in found
+    # An early stage and a model that sees nothing are listed, and no claim is made on them.
+    header = next(line for line in found.splitlines() if line.startswith("| data |"))
+    columns = ("vlm", "vlm, no image", "vlm, another sample's image", "base\\_lm, no image", "early")
+    assert header == f"| data | group | chance | {' | '.join(columns)} |"
+    assert "- early" not in found and "- base" not in found
+    head = chapter(text, "What was found")
+    target = escape(DATA[0])
+    assert (
+        f"- With its images vlm answers 98.0 % of {target} (50.0 % without any, 50.0 % with those of" in head
+    )
 
 
 def test_a_model_that_nothing_measured_is_said_to_be_so(tmp_path: Path):
     text = summarise(tables.EMPTY, tmp_path, names=replace(NAMES, model="mine", checkpoints={}), rows=0)
-    assert chapter(text, "Models").count("- mine was not evaluated on ") == 2
+    assert chapter(text, "Models").count("- mine was not asked the questions of ") == 2
     assert "answers" not in chapter(text, "What was found")
 
 

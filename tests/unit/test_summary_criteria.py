@@ -11,10 +11,12 @@ from feature_tables import effects, table, write
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.summary import confidence
+from vlmdiff.summary.causal import Headline
 from vlmdiff.summary.comparisons import ComparisonFiles, summarise_comparisons
 from vlmdiff.summary.findings import say_claims, say_features, say_final
 from vlmdiff.summary.sections import Section
 from vlmdiff.summary.text import spread
+from vlmdiff.summary.write import Names
 from vlmdiff.tables.causal import SELECTION, STEERING
 from vlmdiff.tables.features import (
     COMPARISONS,
@@ -84,39 +86,54 @@ def claimed(describe, *arguments) -> tuple[str, list[str]]:
 
 
 def recurrence_frame(final: list[bool], control: list[bool]) -> pd.DataFrame:
-    rows = [
-        {"concept": "c", "arm": arm, "match_final": value, "mutual": not value, "cosine": 0.2 + 0.25 * i}
-        for arm, values in (("final", final), ("control", control))
-        for i, value in enumerate(values)
-    ]
+    """Two seeds; feature f of one is nearest to f of the other where it is found, else to none of them."""
+    rows = []
+    for seed in (0, 1):
+        for arm, values, rate in (("final", final, 0.03), ("control", control, 0.02)):
+            for i, value in enumerate(values):
+                row = {"concept": "c", "arm": arm, "seed": seed, "other_seed": 1 - seed, "pair": i}
+                row |= {"feature": i + 100 * (arm == "control"), "match": i if value else 500}
+                row |= {"match_final": value, "visual_rate": rate, "cosine": 0.2 + 0.25 * (i % 4)}
+                rows.append(row)
     return table(RECURRENCE, rows)
 
 
 def test_recurrence_is_more_than_the_controls_matches():
-    text, failed = claimed(
-        confidence.describe_recurrence, recurrence_frame([True, True, True, False], [True] + [False] * 3)
-    )
+    found = recurrence_frame([True, True, True, False] * 3, [True, False, False, False] * 3)
+    text, failed = claimed(confidence.describe_recurrence, found)
     assert failed == []
+    assert "75.0 % of final features and for 25.0 % of their controls" in text
+    assert "median rates 0.03 and 0.02); +50.0 to +50.0 points between two seeds" in text
+    assert ", 24 features of 2 seeds. It points" in text
     # Cosines are .2, .45, .7 and .95: half are the same direction.
-    assert "75.0 % of final features (other live features: 25.0 %)" in text
-    assert "for 50.0 % (others 50.0 %; median cosine 0.575)" in text
-    assert (
-        len(claimed(confidence.describe_recurrence, recurrence_frame([True, False], [True, False]))[1]) == 1
-    )
-    # A quarter of the final ones is more than none, and no more than a quarter; half have the same direction.
-    few = [True] + [False] * 3
-    assert claimed(confidence.describe_recurrence, recurrence_frame(few, [False] * 4))[1] == []
-    assert len(claimed(confidence.describe_recurrence, recurrence_frame(few, few))[1]) == 1
+    assert "for 50.0 % (controls 50.0 %; median cosines 0.575 and 0.575): more often than chance." in text
+    same = recurrence_frame([True, False] * 6, [True, False] * 6)
+    assert len(claimed(confidence.describe_recurrence, same)[1]) == 1
+    # One pair of features that meet is one chance in four, and no evidence, though it is all there is.
+    few = recurrence_frame([True], [False])
+    text, failed = claimed(confidence.describe_recurrence, few)
+    assert "100.0 % of final features and for 0.0 % of their controls" in text
+    assert len(failed) == 1 and "**no more often than chance**" in failed[0]
+    alone = found[found["arm"] == "final"]
+    section = Section("x")
+    confidence.describe_recurrence(section, alone)
+    assert section.claims == 0 and "no final feature has a control" in section.untestable[0]
 
 
-def test_nineteen_in_twenty_final_features_need_no_independent_tokens():
+@pytest.mark.parametrize(("unit", "kept", "other"), [("token", 95, 10), ("sample", 10, 95)])
+def test_final_features_need_no_independent_units_of_their_own_kind(unit, kept, other):
     token = {"concept": "c", "unit": "token", "selected": 400, "final": 100, "final_clustered": 95}
-    sample = token | {"unit": "sample", "final_clustered": 10}
-    assert claimed(confidence.describe_dependence, table(CONTRAST_CHECK, [sample, token]))[1] == []
-    failed = claimed(
-        confidence.describe_dependence, table(CONTRAST_CHECK, [token | {"final_clustered": 94}])
-    )[1]
-    assert failed == ["c, seed 0: 6.0 % of final features need independent tokens."]
+    check = table(CONTRAST_CHECK, [token | {"unit": "sample", "final_clustered": 10}, token])
+
+    def judged(**contrast):
+        return claimed(confidence.describe_dependence, check, {"c": contrast})
+
+    text, failed = judged(unit=unit, fdr=1 - kept / 100)
+    assert failed == [] and f"{kept} of 100 final" in text and f"{other} of 100" not in text
+    # One in a hundred fewer may be false.
+    assert judged(unit=unit, fdr=1 - (kept + 1) / 100)[1] == [
+        f"c, seed 0: {100 - kept}.0 % of final features need independent {unit}s."
+    ]
 
 
 @pytest.mark.parametrize(("precision", "failures"), [(0.5, 0), (0.49, 1)])
@@ -135,13 +152,45 @@ def test_the_truth_is_the_precision_of_the_best_match_over_all_layers(precision,
     assert f"precision {100 * precision:.1f} %" in text and text.count("Ground truth") == 1
 
 
-def test_rules_are_compared_by_their_random_subsets():
-    rows = [
-        {"comparison": "main", "rule": rule, "size": 5, "draw": draw, **effects(at=at, dataset="space")}
-        for rule, draw, at in (("full", 0, -0.9), ("full", 1, -0.1), ("full", 2, -0.3), ("random", 0, -0.02))
-    ]
-    text, _ = claimed(confidence.describe_rules, table(SELECTION, rows), ("space", "other"))
-    assert "| full | 5 | -20.0 | -2.00 |" in text and "| random | 5 | -2.0 | -0.20 |" in text
+def rules_frame() -> pd.DataFrame:
+    """Two concepts; `full` gives 20 of the one and 7 of the other, `contrast` gives none of the other."""
+    rows = []
+    for concept, rule, available, size, draw, at in (
+        ("a", "full", 20, 5, 0, -0.9), ("a", "full", 20, 5, 1, -0.1), ("a", "full", 20, 5, 2, -0.3),
+        ("a", "full", 20, 9, 0, -0.8), ("a", "full", 20, 9, 1, -0.5), ("a", "full", 20, 9, 2, -0.5),
+        ("a", "contrast", 5, 5, 0, -0.6), ("a", "random", 0, 5, 0, -0.02), ("a", "random", 0, 5, 1, -0.04),
+        ("b", "full", 7, 5, 0, -0.7), ("b", "full", 7, 5, 1, -0.2), ("b", "full", 7, 5, 2, -0.4),
+        ("b", "full", 7, 7, 0, -0.35),
+    ):  # fmt: skip
+        head = {"comparison": "main", "concept": concept, "rule": rule, "available": available}
+        rows.append(head | {"size": size, "draw": draw, **effects(at=at, dataset="space")})
+    return table(SELECTION, rows)
+
+
+def test_rules_are_compared_by_their_random_subsets_concept_by_concept_and_size_by_size():
+    headline = Headline("a", "own_layer", 5, "margin", ("a", "b"), ("own_layer",), (5,), 1)
+    names = Names(
+        "e", "vlm", "adapted", "calibrated", headline, ("space", "other"), ("space", "other"),
+        selection={"sizes": [5, 9], "rules": {"main": ["contrast", "full"], "scratch": ["full"]}},
+    )  # fmt: skip
+    text, _ = claimed(confidence.describe_rules, rules_frame(), names)
+    lines = [line for line in text.splitlines() if line.startswith(("| main", "| scratch"))]
+    deviation = 100 * np.std([0.1, 0.3], ddof=1)
+    for line in (
+        # All five that the contrast gives, once for each size that was asked for.
+        "| main | a | contrast | 5 | 5 | 1 | -60.0 | -6.00 |",
+        "| main | a | contrast | 5 | 5: all of them | 1 | -60.0 | -6.00 |",
+        f"| main | a | full | 20 | 5 | 2 | -20.0 ± {deviation:.1f} | -2.00 ± {deviation / 10:.2f} |",
+        "| main | a | full | 20 | 9 | 2 | -50.0 ± 0.0 | -5.00 ± 0.00 |",
+        "| main | a | random, matched |  | 5 | 2 | -3.0 ± 1.4 | -0.30 ± 0.14 |",
+        "| main | b | contrast | 0 | gives none | 0 | n/a | n/a |",
+        f"| main | b | full | 7 | 5 | 2 | -30.0 ± {deviation:.1f} | -3.00 ± {deviation / 10:.2f} |",
+        "| main | b | full | 7 | 7: all of them | 1 | -35.0 | -3.50 |",
+        "| scratch | a | full | 0 | gives none | 0 | n/a | n/a |",
+        "| scratch | b | full | 0 | gives none | 0 | n/a | n/a |",
+    ):
+        assert sum(found.startswith(line) for found in lines) == 1, line
+    assert len(lines) == 10
 
 
 def test_steering_is_judged_where_validation_is_best():

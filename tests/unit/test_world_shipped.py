@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from vlmdiff.config.world import WorldConfig, WorldDataset
+from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.interventions.accuracy import accuracies
+from vlmdiff.models.registry import load_subject
 from vlmdiff.world.checkpoints import load_vlm, training_code_digest
-from vlmdiff.world.datasets import make_samples
+from vlmdiff.world.datasets import make_samples, write_dataset
 from vlmdiff.world.draw import draw_image
-from vlmdiff.world.evaluation import IMAGE, NO_IMAGE, SHUFFLED_IMAGE, Answerer, Question, score, shown_images
 from vlmdiff.world.scenes import scene_splits
-from vlmdiff.world.seeds import random_stream
 from vlmdiff.world.sequences import encode, final_states
 from vlmdiff.world.shipping import PROVENANCE, SHIPPED_MODELS
 from vlmdiff.world.tuning import project_images
@@ -28,13 +29,19 @@ def provenance() -> dict:
 
 
 @pytest.fixture(scope="module")
-def statements() -> list[Question]:
+def statements(tmp_path_factory) -> list[Sample]:
     """Statements about test scenes that no shipped table has used."""
-    scenes = scene_splits(CONFIG.scenes.model_dump(), CONFIG.seed)["test"]
-    return [
-        Question(s.prompt, s.exchange.answer, s.exchange.choices, s.exchange.group, draw_image(s.scene))
-        for s in make_samples(STATEMENTS, scenes, CONFIG.seed)
-    ]
+    folder = tmp_path_factory.mktemp("statements")
+    config = CONFIG.model_copy(update={"datasets": {"statements": STATEMENTS}})
+    write_dataset(config, "statements", folder / "samples.jsonl", folder / "images")
+    return load_samples(folder / "samples.jsonl")
+
+
+def accuracy_of(model: str, statements: list[Sample]) -> dict[str, float]:
+    """Return the accuracy of a shipped checkpoint by condition."""
+    subject = load_subject(model, {"family": "causal_lm" if model == "base_lm" else "llava"}, SHIPPED / model)
+    found = accuracies(subject, model, {"statements": statements}, 8192, seed=0)
+    return dict(found[found["group"] == "all"].set_index("condition")["accuracy"])
 
 
 def test_the_shipped_checkpoints_were_made_by_this_code(provenance):
@@ -62,18 +69,15 @@ def test_the_shipped_folder_is_complete_and_small(provenance):
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*") if file.is_file()) < 25e6
 
 
-@pytest.mark.parametrize(
-    ("condition", "low", "high"), [(IMAGE, 0.95, 1.0), (NO_IMAGE, 0.4, 0.6), (SHUFFLED_IMAGE, 0.4, 0.6)]
-)
-def test_the_shipped_vlm_judges_statements_by_their_image(statements, condition, low, high):
-    images = shown_images(condition, statements, random_stream(0))
-    accuracy = score(Answerer(SHIPPED / "vlm"), statements, images)["correct"].mean()
-    assert low <= accuracy <= high
+def test_the_shipped_vlm_judges_statements_by_their_image(statements):
+    found = accuracy_of("vlm", statements)
+    assert found["image"] >= 0.95
+    assert 0.4 <= found["no_image"] <= 0.6 and 0.4 <= found["shuffled_image"] <= 0.6
 
 
 def test_the_shipped_base_lm_judges_statements_at_chance(statements):
-    accuracy = score(Answerer(SHIPPED / "base_lm"), statements, None)["correct"].mean()
-    assert 0.4 <= accuracy <= 0.6
+    found = accuracy_of("base_lm", statements)
+    assert list(found) == ["no_image"] and 0.4 <= found["no_image"] <= 0.6
 
 
 @torch.no_grad()
@@ -86,7 +90,7 @@ def test_raw_pixels_give_the_logits_of_training():
     projected = project_images(vlm, processor, [sample.scene for sample in samples])
     rows = torch.arange(len(samples))
     trained = vlm.lm_head(final_states(vlm, sequences.input_ids, projected))[rows, sequences.assistant]
-    reread = Answerer(SHIPPED / "vlm").logits(
-        [sample.prompt for sample in samples], [draw_image(sample.scene) for sample in samples]
-    )
+    subject = load_subject("vlm", {"family": "llava"}, SHIPPED / "vlm")
+    images = [draw_image(sample.scene) for sample in samples]
+    reread = subject.final_logits(subject.prepare([sample.prompt for sample in samples], images))
     torch.testing.assert_close(reread, trained, rtol=1e-4, atol=1e-4)

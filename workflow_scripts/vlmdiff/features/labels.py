@@ -175,22 +175,22 @@ def lens_evidence(subject: Subject, rows: Array, count: int) -> Iterator[pd.Data
         )
 
 
-def best_first(frame: pd.DataFrame, kind: str, tests: int, count: int) -> pd.DataFrame:
+def best_first(frame: pd.DataFrame, kind: str, tests: int, criteria: LabelCriteria) -> pd.DataFrame:
     """Adjust the p of one kind of evidence and keep each feature's best, by effect among the significant.
 
     Args:
         frame: column, what, effect, log_odds, log_p.
         kind: word or trait.
         tests: number of all tests, those without a hit included.
-        count: how many of each feature are kept.
+        criteria: how many of each feature are kept, and which p are significant.
     """
     frame = frame.assign(kind=kind, log_p_adjusted=adjust_log_p(frame["log_p"].to_numpy(), tests))
-    frame["sure"] = frame["log_p_adjusted"] <= np.log(0.05)
+    frame["sure"] = frame["log_p_adjusted"] <= np.log(criteria.fdr)
     frame = frame.sort_values(
         ["column", "sure", "effect", "log_odds", "what"], ascending=[True, False, False, False, True]
     )
     frame["rank"] = frame.groupby("column").cumcount()
-    return frame[frame["rank"] < count].drop(columns=["log_p", "sure"])
+    return frame[frame["rank"] < criteria.tokens].drop(columns=["log_p", "sure"])
 
 
 def named(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
@@ -239,8 +239,8 @@ def layer_evidence(
     with feature_rows(folder) as file:
         rows = np.stack([file.decoder(int(i), int(i) + 1)[0] for i in features])
     parts = [
-        best_first(words, "word", kinds * len(features), criteria.tokens),
-        best_first(traits_found, "trait", len(traits) * len(features), criteria.tokens),
+        best_first(words, "word", kinds * len(features), criteria),
+        best_first(traits_found, "trait", len(traits) * len(features), criteria),
         *lens_evidence(subject, rows, criteria.tokens),
     ]
     evidence = pd.concat(parts, ignore_index=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vlmdiff.config.comparisons import MAIN
 from vlmdiff.figures.effects import ACCURACY, MARGIN, Measure
 from vlmdiff.figures.style import (
     BLACK,
@@ -27,6 +28,7 @@ from vlmdiff.figures.style import (
     new_figure,
     styled,
 )
+from vlmdiff.figures.values import sets_of_size
 
 ROW_MM = 6.5
 COUNTS = MappingProxyType(
@@ -39,8 +41,7 @@ COUNTS = MappingProxyType(
 )
 RULE_NAMES = MappingProxyType(
     {
-        "random": "random live features",
-        "scratch": "from scratch: contrast, visual, lexical",
+        "random": "random, matched",
         "contrast": "contrast",
         "contrast_visual": "contrast, visual",
         "contrast_lexical": "contrast, visual, lexical",
@@ -118,26 +119,28 @@ def comparisons(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def rule_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Name the rule of each row; the full rule of the from-scratch dictionary is a rule of its own."""
-    whole = table[table["group"] == "all"]
-    scratch = whole["comparison"].ne("main")
-    kept = whole[~scratch | whole["rule"].eq("full")]
-    return kept.assign(rule=np.where(kept["comparison"].ne("main"), "scratch", kept["rule"]))
-
-
 def draw_rule(
-    axis: Axes, rows: pd.DataFrame, place: float, measure: Measure, look: tuple[str, str, str]
+    axis: Axes, rows: pd.DataFrame, size: int, place: float, measure: Measure, look: tuple[str, str, str]
 ) -> None:
-    """Draw one rule's effect on one data set: every random subset, their mean, and the first features."""
+    """Draw one rule's effect on one data set: every random subset, their mean, and the first features.
+
+    Args:
+        axis: where to draw.
+        rows: SELECTION of one rule and data set.
+        size: how many features were asked for.
+        place: where on the vertical axis.
+        measure: accuracy or margin.
+        look: colour, marker and label of the first features.
+    """
     colour, marker, label = look
     is_random = rows["rule"].iloc[0] == "random"
-    drawn = rows if is_random else rows[rows["draw"] > 0]
+    drawn = rows if is_random else sets_of_size(rows, size)
     values = drawn[measure.column].to_numpy() * measure.factor
     if len(values):
         axis.plot(values, np.full(len(values), place), "|", color=colour, ms=4, mew=0.5, alpha=0.6)
         axis.plot([values.mean()], [place], "|", color=colour, ms=9, mew=1.6)
-    first = rows.iloc[:0] if is_random else rows[rows["draw"] == 0]
+    first = rows[rows["draw"].eq(0) & rows["size"].eq(rows["available"].clip(upper=size))]
+    first = first.iloc[:0] if is_random else first
     columns = (measure.column, measure.low, measure.high)
     value, low, high = (first[column].to_numpy() * measure.factor for column in columns)
     axis.errorbar(
@@ -146,32 +149,65 @@ def draw_rule(
     )  # fmt: skip
 
 
+def rule_lines(
+    table: pd.DataFrame, sizes: Sequence[int], rules: Mapping[str, Sequence[str]]
+) -> list[tuple[str, int, pd.DataFrame]]:
+    """Return label, size and rows of every line: rules by comparison and size, random sets of a size.
+
+    A rule that gives fewer features than asked for says so, and one that gives none has no rows.
+    """
+    lines = []
+    for comparison, names in rules.items():
+        mine = table[table["comparison"] == comparison]
+        about = "" if comparison == MAIN else f"{comparison}, "
+        for size in sizes:
+            used = set()
+            for name in names:
+                rows = mine[mine["rule"] == name]
+                given = int(rows["available"].max()) if len(rows) else 0
+                count = f"{size}" if given >= size else f"all {given}" if given else "gives none"
+                used |= {min(given, size)} - {0}
+                # Another comparison may ask for no rotation: its rule is named without its filters.
+                said = RULE_NAMES[name] if comparison == MAIN else name.replace("_", ", ")
+                lines.append((f"{about}{said}: {count}", size, rows))
+            random = mine[mine["rule"] == "random"]
+            for one in sorted(used & set(random["size"])):
+                label = f"{about}{RULE_NAMES['random']}: {one}"
+                if label not in [known for known, *_ in lines]:
+                    lines.append((label, one, random[random["size"] == one]))
+    return lines
+
+
 @styled
-def selection_rules(table: pd.DataFrame, target: str, control: str) -> Figure:
+def selection_rules(
+    table: pd.DataFrame, data: tuple[str, str], sizes: Sequence[int], rules: Mapping[str, Sequence[str]]
+) -> Figure:
     """Draw what ablating features of each selection rule does: subsets as ticks, the strongest as points.
 
     Args:
-        table: SELECTION of the main comparison and of the from-scratch dictionary, with a column `seed`.
-        target, control: names of the data sets.
+        table: SELECTION of one concept, of the comparisons of the default target.
+        data: names of target and control test data.
+        sizes: how many features were asked for.
+        rules: the rules of every comparison.
     """
+    table = table[table["group"] == "all"]
     if table.empty:
         return message_figure("No selection rule gives a feature.")
-    rows = rule_rows(table)
-    rows = rows[rows["size"] == rows.loc[rows["rule"] != "random", "size"].max()]
-    names = [name for name in RULE_NAMES if name in set(rows["rule"])]
-    figure = new_figure(DOUBLE_MM, 22 + 1.2 * ROW_MM * len(names))
+    lines = rule_lines(table, sizes, rules)
+    figure = new_figure(DOUBLE_MM, 22 + 1.2 * ROW_MM * len(lines))
     axes = figure.subplots(1, 2)
+    target, control = data
     looks = {target: (TARGET_COLOUR, "o", f"strongest features, target ({target})", -0.26)}
     looks[control] = (CONTROL_COLOUR, "s", f"strongest features, control ({control})", 0.12)
     for axis, measure in zip(axes, (ACCURACY, MARGIN)):
-        for place, name in enumerate(names):
+        for place, (_, size, rows) in enumerate(lines):
             for dataset, (*look, shift) in looks.items():
-                part = rows[(rows["rule"] == name) & (rows["dataset"] == dataset)]
+                part = rows[rows["dataset"] == dataset]
                 if len(part):
-                    draw_rule(axis, part, place + shift, measure, tuple(look))
+                    draw_rule(axis, part, size, place + shift, measure, tuple(look))
         axis.axvline(0, color=BLACK, lw=0.5)
         axis.set_xlabel(measure.label)
-        row_labels(axis, [RULE_NAMES[name] for name in names] if axis is axes[0] else [""] * len(names))
+        row_labels(axis, [label for label, *_ in lines] if axis is axes[0] else [""] * len(lines))
     legend_above(figure, axes, columns=4)
     return figure
 
@@ -184,10 +220,13 @@ def recurrence(table: pd.DataFrame) -> Figure:
         table: RECURRENCE of a concept.
     """
     if table.empty:
-        return message_figure("There is only one seed, or no final feature.")
+        return message_figure("There is no final feature in any seed.")
     figure = new_figure(DOUBLE_MM, 62)
     left, right = figure.subplots(1, 2, width_ratios=(1.3, 1))
-    looks = {"final": (BLUE, "final features"), "control": (GREY, "other live features of their layers")}
+    looks = {
+        "final": (BLUE, "final features"),
+        "control": (GREY, "controls: same layer, like firing rate"),
+    }
     layers = sorted(table["layer"].unique())
     for arm, (colour, label) in looks.items():
         part = table[table["arm"] == arm]
@@ -198,6 +237,6 @@ def recurrence(table: pd.DataFrame) -> Figure:
         share = part.groupby("layer")["match_final"].mean().reindex(layers)
         right.plot(layers, share, "o-", color=colour, ms=3.2)
     left.set(xlabel="Cosine with the nearest feature of another seed", ylabel="Cumulative share", ylim=(0, 1))
-    right.set(ylabel="Nearest feature is final too (share)", ylim=(0, 1), xlabel="Layer", xticks=layers)
+    right.set(ylabel="Share whose nearest is final", ylim=(0, 1), xlabel="Layer", xticks=layers)
     legend_above(figure, [left], columns=2)
     return figure

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 
 from vlmdiff.figures.style import BLACK, DOUBLE_MM, legend_above, message_figure, new_figure, series, styled
 
-CONDITIONS = MappingProxyType({"image": "", "no_image": ", no image", "shuffled_image": ", shuffled image"})
+CONDITIONS = MappingProxyType(
+    {"image": "", "no_image": ", no image", "shuffled_image": ", another sample's image"}
+)
 ROW_MM = 4.6
 
 
@@ -49,7 +51,7 @@ def model_accuracy(accuracy: pd.DataFrame, model: str) -> Figure:
     others = set(accuracy.loc[accuracy["condition"] == "image", "model"]) - {model}
     rows = accuracy[~accuracy["model"].isin(others) & (accuracy["n"] > 0)]
     if rows.empty:
-        return message_figure("No model was evaluated.")
+        return message_figure("No model was asked any question.")
     rows = rows.assign(
         label=rows["model"] + rows["condition"].map(CONDITIONS).fillna(", " + rows["condition"])
     )

@@ -33,6 +33,30 @@ def of_models(accuracy: pd.DataFrame, checkpoints: Mapping[str, str]) -> pd.Data
     return found.assign(model=found["name"])[accuracy.columns]
 
 
+def with_asked(accuracy: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
+    """Return all accuracies, those of the model under study on its test sets in the place of the world's.
+
+    Args:
+        accuracy: ACCURACY of the world's checkpoints, under the names of the config.
+        asked: ACCURACY of the model under study.
+    """
+    known = pd.MultiIndex.from_frame(asked[["model", "dataset"]])
+    others = accuracy[~pd.MultiIndex.from_frame(accuracy[["model", "dataset"]]).isin(known)]
+    return pd.concat([asked, others], ignore_index=True) if len(others) else asked
+
+
+def sets_of_size(rows: pd.DataFrame, size: int) -> pd.DataFrame:
+    """Return the rows of a selection rule that stand for a size: random subsets, or all that it gives.
+
+    Args:
+        rows: SELECTION of one rule; of several seeds some may give more features than others.
+        size: how many features were asked for.
+    """
+    few = rows["available"] <= size
+    whole = few & rows["draw"].eq(0) & rows["size"].eq(rows["available"])
+    return rows[whole | (~few & rows["draw"].gt(0) & rows["size"].eq(size))]
+
+
 def read_some(paths: Iterable[str | Path], schema: pa.Schema) -> pd.DataFrame:
     """Read tables of one contract, one below the other; an empty table if there are no files."""
     files = list(paths)

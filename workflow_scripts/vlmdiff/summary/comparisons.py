@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmdiff.features.recurrence import nearest, unit_rows
+from vlmdiff.features.recurrence import nearest, rows_at
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import COMPARISONS, CONTRAST_CHECK, FINAL_FEATURES, FUNNEL, THRESHOLDS
 from vlmdiff.tables.io import read_table, write_table
@@ -94,9 +94,7 @@ def matched_share(files: ComparisonFiles, main: ComparisonFiles) -> float:
     """Return the share of final features whose nearest decoder row in main is final there."""
     final, theirs, hits = files.final(), main.final(), 0
     for layer, part in final.groupby("layer"):
-        index, _ = nearest(
-            unit_rows(files.dictionaries[layer])[part["feature"]], unit_rows(main.dictionaries[layer])
-        )
+        index, _ = nearest(rows_at(files.dictionaries[layer], part["feature"]), main.dictionaries[layer])
         hits += int(np.isin(index, theirs.loc[theirs["layer"] == layer, "feature"]).sum())
     return hits / len(final) if len(final) else float("nan")
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
+from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
+from vlmdiff.figures.values import sets_of_size
 from vlmdiff.summary.criteria import LEVEL, NULL_SHARE
 from vlmdiff.summary.sections import Section
 from vlmdiff.summary.text import bracketed, change, escape, number, percent, table
+
+if TYPE_CHECKING:
+    from vlmdiff.summary.write import Names
 
 # A feature of another seed is the same direction from this cosine on (dictionary matching in the field).
 SAME_DIRECTION = 0.7
@@ -22,31 +27,36 @@ LEAST_P = 1e-300
 
 
 def describe_recurrence(section: Section, recurrence: pd.DataFrame) -> None:
-    """Say how often a final feature is found again in another seed, and how often any feature would be."""
-    if recurrence.empty:
-        return
+    """Say how often a final feature is found again in another seed, and how often its control is."""
     for concept, rows in recurrence.groupby("concept"):
-        by_arm = {
-            arm: (
-                part["match_final"].mean(),
-                (part["cosine"] >= SAME_DIRECTION).mean(),
-                part["cosine"].median(),
-            )
-            for arm, part in rows.groupby("arm")
-        }
-        unknown = (np.nan,) * 3
-        final, control = by_arm.get("final", unknown), by_arm.get("control", unknown)
-        holds = final[0] > control[0]
-        text = (
-            f"**Recurrence**, {escape(concept)}: the nearest feature of another seed is final too for "
-            f"{percent(final[0])} of final features (other live features: {percent(control[0])}); it points "
-            f"the same way (cosine {SAME_DIRECTION} or more) for {percent(final[1])} (others "
-            f"{percent(control[1])}; median cosine {number(final[2])})"
-        )
-        verdict = "more often than chance" if holds else "**no more often than chance**"
-        section.claim(
-            holds, f"{text}: {verdict}.", f"{escape(concept)}: final features recur {verdict} over seeds."
-        )
+        test = exchange_test(rows)
+        if test.rows.empty:
+            section.cannot(f"Recurrence, {escape(concept)}: no final feature has a control.")
+            continue
+        judge_recurrence(section, test, escape(concept))
+
+
+def judge_recurrence(section: Section, test: RecurrenceTest, concept: str) -> None:
+    """Claim that final features of one concept recur more often than their controls."""
+    by_arm = test.rows.groupby("arm")
+    same = by_arm["cosine"].agg(lambda cosines: (cosines >= SAME_DIRECTION).mean())
+    cosine, rate = by_arm["cosine"].median(), by_arm["visual_rate"].median()
+    seeds = test.rows[["seed", "other_seed"]].stack().nunique()
+    low, high = (change(value, "accuracy") for value in (test.by_seeds.min(), test.by_seeds.max()))
+    holds = test.p <= LEVEL
+    verdict = "more often than chance" if holds else "**no more often than chance**"
+    p = f"p = {number(test.p)}, {test.features} features of {seeds} seeds"
+    text = (
+        f"**Recurrence**, {concept}: the nearest feature of another seed is final too for "
+        f"{percent(test.share('final'))} of final features and for {percent(test.share('control'))} of their "
+        f"controls (same layer, nearest firing rate; median rates {number(rate['final'])} and "
+        f"{number(rate['control'])}); {low} to {high} points between two seeds; exchanging final features "
+        f"and controls, {p}. It points the same way (cosine {SAME_DIRECTION} or more) for "
+        f"{percent(same['final'])} (controls {percent(same['control'])}; median cosines "
+        f"{number(cosine['final'])} and {number(cosine['control'])})"
+    )
+    failure = f"{concept}: final features recur {verdict} over seeds ({p})."
+    section.claim(holds, f"{text}: {verdict}.", failure)
 
 
 def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
@@ -117,25 +127,36 @@ def describe_untuned(
         section.claim(holds, f"{text}: {verdict}.", f"{failure}, {row.features_main} in the VLM: {verdict}.")
 
 
-def describe_dependence(section: Section, check: pd.DataFrame) -> None:
-    """Say how far p of independent tokens overstate, and what survives samples as clusters."""
-    for (concept, seed), part in check[check["unit"] == "token"].groupby(["concept", "seed"], sort=False):
-        row = part.iloc[0]
+def describe_dependence(
+    section: Section, check: pd.DataFrame, contrasts: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Say how far p of independent units overstate, and what survives samples as clusters.
+
+    Args:
+        section: the chapter.
+        check: CONTRAST_CHECK.
+        contrasts: unit and fdr of each concept's contrast.
+    """
+    for (concept, seed), part in check.groupby(["concept", "seed"], sort=False):
+        unit, fdr = (contrasts[concept][key] for key in ("unit", "fdr"))
+        row = part[part["unit"] == unit].iloc[0]
         if not row["final"]:
             continue
         kept = row["final_clustered"] / row["final"]
+        named = "Tokens of one sample" if unit == "token" else "Counted per sample"
         text = (
-            f"**Tokens of one sample**, {escape(concept)}, seed {seed}: design effect "
+            f"**{named}**, {escape(concept)}, seed {seed}: design effect "
             f"{number(row['median_design_effect'])} and p overstated by "
             f"{row['median_log10_overstatement']:+.1f} orders of magnitude (medians); "
             f"{row['final_clustered']} of {row['final']} final features are selected with samples as "
-            "clusters too"
+            f"clusters too, at a false discovery rate of {number(fdr)}"
         )
-        holds = kept >= 1 - LEVEL
+        holds = kept >= 1 - fdr
+        failure = f"{percent(1 - kept)} of final features need independent {unit}s."
         section.claim(
             holds,
             f"{text}.",
-            f"{escape(concept)}, seed {seed}: {percent(1 - kept)} of final features need independent tokens.",
+            f"{escape(concept)}, seed {seed}: {failure}",
         )
 
 
@@ -161,32 +182,66 @@ def describe_truth(section: Section, quality: pd.DataFrame) -> None:
         )
 
 
-def describe_rules(section: Section, selection: pd.DataFrame, data: tuple[str, str]) -> None:
-    """Compare selection rules by random subsets of what they give."""
-    rows = selection[(selection["group"] == "all")]
-    drawn = rows[(rows["draw"] > 0) | (rows["rule"] == "random")]
-    if drawn.empty:
+def describe_rules(section: Section, selection: pd.DataFrame, names: Names) -> None:
+    """Compare selection rules, for each comparison, concept and size apart.
+
+    Args:
+        section: the chapter.
+        selection: SELECTION of the comparisons of the default target.
+        names: what the configuration calls things.
+    """
+    if not names.selection:
         return
-    lines = []
-    for (comparison, rule), part in drawn.groupby(["comparison", "rule"], sort=False):
-        if comparison != "main" and rule == "random":
-            continue
-        name = rule.replace("_", ", ") if comparison == "main" else f"{escape(comparison)}: {rule}"
-        cells = [name, int(part["size"].iloc[0])]
-        for dataset in data:
-            values = part[part["dataset"] == dataset]
-            cells += [change(values[f"delta_{m}"].mean(), m) for m in ("accuracy", "margin")]
-        lines.append(cells)
+    rows = selection[selection["group"] == "all"]
+    lines = [
+        [escape(comparison), escape(concept), *line]
+        for comparison, rules in names.selection["rules"].items()
+        for concept in names.concepts
+        for line in lines_of_rules(
+            rows[rows["comparison"].eq(comparison) & rows["concept"].eq(concept)], rules, names
+        )
+    ]
     header = (
-        "rule",
-        "features ablated",
-        "target, points",
-        "target, logits",
-        "control, points",
-        "control, logits",
+        "comparison", "concept", "rule", "gives", "ablated", "sets", "target, points", "target, logits",
+        "control, points", "control, logits",
+    )  # fmt: skip
+    section.say(
+        "**Selection rules.** Random subsets of what each rule gives, mean ± standard deviation of subsets. "
+        "A rule that gives no more features than asked for has one set, all of them:",
+        "",
+        *table(header, lines),
     )
-    title = "**Selection rules.** Means over random subsets of what each rule gives:"
-    section.say(title, "", *table(header, lines))
+
+
+def lines_of_rules(rows: pd.DataFrame, rules: Iterable[str], names: Names) -> list[list[object]]:
+    """Return the lines of one comparison and concept: every rule at every size, then the random sets."""
+    lines = []
+    for rule in rules:
+        part = rows[rows["rule"] == rule]
+        title, given = rule.replace("_", ", "), sorted(set(part["available"]))
+        if part.empty:
+            lines.append([title, 0, "gives none", 0, *["n/a"] * 4])
+            continue
+        for size in names.selection["sizes"]:
+            ablated = f"{given[-1]}: all of them" if given[-1] < size else size
+            sets = sets_of_size(part, size)
+            lines.append([title, " to ".join(map(str, given)), ablated, *effects_of_sets(sets, names)])
+    chance = rows[rows["rule"] == "random"]
+    return lines + [
+        ["random, matched", "", size, *effects_of_sets(part, names)] for size, part in chance.groupby("size")
+    ]
+
+
+def effects_of_sets(drawn: pd.DataFrame, names: Names) -> list[object]:
+    """Return the number of sets, then mean and spread of what ablating them does to target and control."""
+    cells: list[object] = [int((drawn["dataset"] == names.ablation_data[0]).sum())]
+    for dataset in names.ablation_data:
+        values = drawn[drawn["dataset"] == dataset]
+        for measure in ("accuracy", "margin"):
+            deltas = values[f"delta_{measure}"]
+            spread = f" ± {change(deltas.std(), measure).lstrip('+')}" if len(deltas) > 1 else ""
+            cells.append(f"{change(deltas.mean(), measure)}{spread}")
+    return cells
 
 
 def describe_steering(section: Section, steering: pd.DataFrame, data: tuple[str, str]) -> None:
@@ -223,28 +278,25 @@ def describe_labels(section: Section, labels: pd.DataFrame) -> None:
         )
 
 
-def describe_confidence(
-    tables: dict[str, pd.DataFrame], data: tuple[str, str], steering_data: tuple[str, str]
-) -> Section:
+def describe_confidence(tables: dict[str, pd.DataFrame], names: Names) -> Section:
     """Say how sure the findings are.
 
     Args:
         tables: `recurrence`, `thresholds`, `funnel`, `untuned` (the funnel
             of a model that was never tuned), `check`, `quality`, `selection`, `steering` and `labels`; empty
             where the experiment has none.
-        data: target and control test data of the ablations.
-        steering_data: the same of steering.
+        names: what the configuration calls things.
     """
     section = Section("How sure are we")
     describe_recurrence(section, tables["recurrence"])
     describe_second_null(section, tables["thresholds"])
     describe_untuned(section, tables["thresholds"], tables["funnel"], tables["untuned"])
-    describe_dependence(section, tables["check"])
+    describe_dependence(section, tables["check"], names.contrasts)
     describe_truth(section, tables["quality"])
-    describe_steering(section, tables["steering"], steering_data)
+    describe_steering(section, tables["steering"], names.steering_data)
     describe_labels(section, tables["labels"])
     section.say("")
-    describe_rules(section, tables["selection"], data)
+    describe_rules(section, tables["selection"], names)
     section.say(
         "Controls of the model, stages of its tuning and other choices of the analyst are made by "
         "`snakemake controls`, `snakemake stages` and `snakemake sensitivity`, each with a page of its own "

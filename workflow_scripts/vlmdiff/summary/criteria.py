@@ -19,10 +19,6 @@ import pandas as pd
 from scipy.stats import norm, t
 from statsmodels.stats.multitest import multipletests
 
-# The held-out accuracy below which an analysis of what the model understands makes little sense.
-ACCURACY_GOAL = 0.95
-# A control within five points of chance is at chance: two interval half-widths at 1,200 samples.
-CHANCE_BAND = 0.05
 # Conventional test level; 20 random draws can just reach it (1 / 21).
 LEVEL = 0.05
 # The power for which the smallest detectable effect is given.
@@ -196,8 +192,3 @@ def compare(
         draws[target],
         draws[control],
     )
-
-
-def at_chance(accuracy: float, chance: float) -> bool:
-    """Tell whether an accuracy is at chance, up to the band."""
-    return abs(accuracy - chance) <= CHANCE_BAND

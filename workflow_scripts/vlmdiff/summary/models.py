@@ -1,7 +1,7 @@
-"""What the models answer: measured on the models of the configuration, whatever they are called.
+"""What the models answer: whether the model under study answers at all, and whether its images help.
 
-The built-in world's checkpoints are measured on all its test data, with their images, without, and with
-others. Of any other model the interventions measure what it answers when nothing is changed in it.
+Ablation takes something away from answers. From answers at chance nothing can be taken, and from answers that
+do not need the image nothing that was seen.
 """
 
 from __future__ import annotations
@@ -11,66 +11,41 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest
 
-from vlmdiff.summary.criteria import ACCURACY_GOAL, at_chance
+from vlmdiff.summary.criteria import LEVEL
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import bracketed, escape, percent, table
+from vlmdiff.summary.text import bracketed, escape, number, percent, table
 
-IMAGE, CLEAN_RUN = "image", "clean_run"
-AS_ASKED = (IMAGE, CLEAN_RUN)
-CONDITIONS = MappingProxyType(
-    {IMAGE: "", CLEAN_RUN: "", "no_image": ", no image", "shuffled_image": ", shuffled image"}
-)
+IMAGE, NO_IMAGE, SHUFFLED_IMAGE = "image", "no_image", "shuffled_image"
+CONDITIONS = MappingProxyType({IMAGE: "", NO_IMAGE: ", no image", SHUFFLED_IMAGE: ", another sample's image"})
+WITHOUT = MappingProxyType({NO_IMAGE: "without any", SHUFFLED_IMAGE: "with those of other samples"})
 
 
-def clean_runs(effects: Iterable[pd.DataFrame], model: str) -> pd.DataFrame:
-    """Return what a model answers when nothing is changed in it, in the columns of ACCURACY.
-
-    Args:
-        effects: tables with the columns of EFFECT, all of interventions in this model.
-        model: its name in the config.
-    """
-    columns = ["dataset", "group", "n", "accuracy_clean"]
-    found = pd.concat([one[columns] for one in effects], ignore_index=True)
-    # Every intervention has the same clean run; of two of one data set the one on more samples counts.
-    found = found.sort_values("n", ascending=False, kind="stable").drop_duplicates(["dataset", "group"])
-    correct = (found["n"] * found["accuracy_clean"]).round().astype(int)
-    low, high = proportion_confint(correct, found["n"], method="wilson") if len(found) else (np.nan, np.nan)
-    return found.rename(columns={"accuracy_clean": "accuracy"}).assign(
-        model=model, condition=CLEAN_RUN, correct=correct, accuracy_vocabulary=np.nan, ci_low=low,
-        ci_high=high, chance=np.nan,
-    )  # fmt: skip
-
-
-def measured(accuracy: pd.DataFrame, effects: Iterable[pd.DataFrame], model: str) -> pd.DataFrame:
-    """Return all accuracies that belong to models of the config.
-
-    Args:
-        accuracy: ACCURACY, under the names of the config.
-        effects: tables with the columns of EFFECT, all of interventions in `model`.
-        model: the fine-tuned model.
-
-    Returns:
-        ACCURACY, with clean runs of the fine-tuned model on data where nothing else was measured.
-    """
-    runs = clean_runs(effects, model)
-    known = accuracy.loc[accuracy["model"] == model, "dataset"]
-    runs = runs[~runs["dataset"].isin(known)]
-    return pd.concat([accuracy, runs[accuracy.columns]], ignore_index=True) if len(runs) else accuracy
+def of_model(accuracy: pd.DataFrame, model: str, dataset: str) -> pd.DataFrame:
+    """Return what a model answers of a whole data set, by condition."""
+    rows = accuracy[accuracy["group"].eq("all") & accuracy["model"].eq(model) & (accuracy["n"] > 0)]
+    return rows[rows["dataset"] == dataset].set_index("condition")
 
 
 def say_models(accuracy: pd.DataFrame, model: str, datasets: Iterable[str]) -> str:
     """Say how well the model answers with and without its images; nothing if it was not evaluated."""
-    whole = accuracy[accuracy["group"].eq("all") & accuracy["model"].eq(model)]
-    parts = []
+    parts, sees = [], False
     for dataset in datasets:
-        found = whole[whole["dataset"] == dataset].groupby("condition")["accuracy"].mean()
-        for condition in found.index.intersection(AS_ASKED):
-            without = f" ({percent(found['no_image'])} without image)" if "no_image" in found.index else ""
-            parts.append(f"{percent(found[condition])} of {escape(dataset)}{without}")
-    with_images = "With its images " if (whole["condition"] == IMAGE).any() else ""
+        found = of_model(accuracy, model, dataset)["accuracy"]
+        if found.empty:
+            continue
+        sees = sees or IMAGE in found.index
+        others = [f"{percent(found[name])} {WITHOUT[name]}" for name in WITHOUT if name in found.index]
+        besides = f" ({', '.join(others)})" if IMAGE in found.index and others else ""
+        parts.append(f"{percent(found[asked_as(found)])} of {escape(dataset)}{besides}")
+    with_images = "With its images " if sees else ""
     return f"{with_images}{escape(model)} answers {' and '.join(parts)}." if parts else ""
+
+
+def asked_as(found: pd.Series | pd.DataFrame) -> str:
+    """Return the condition under which a model is studied: with images, if it sees any."""
+    return IMAGE if IMAGE in found.index else NO_IMAGE
 
 
 def written_share(value: float) -> str:
@@ -96,34 +71,67 @@ def accuracy_table(accuracy: pd.DataFrame) -> list[str]:
     return table(("data", "group", "chance", *wide.columns), lines)
 
 
-def judge_model(section: Section, accuracy: pd.DataFrame, row: pd.Series, model: str) -> None:
-    """Hold one accuracy against the goal, or a control against chance; other models that see are only listed.
+def judge_answers(section: Section, row: pd.Series, who: str) -> None:
+    """Claim that a model answers above chance: the interval of its accuracy lies above it."""
+    holds = bool(row["ci_low"] > row["chance"])
+    found = bracketed(row["accuracy"], row["ci_low"], row["ci_high"])
+    chance = f"chance {percent(row['chance'])}"
+    verdict = "above chance" if holds else "**not above chance**: ablation has nothing to take away"
+    section.claim(
+        holds,
+        f"{who}: {found} % of {row['n']} questions, {chance}: {verdict}.",
+        f"{who}: {percent(row['accuracy'])}, {chance}: {verdict}.",
+    )
 
-    Controls are the fine-tuned model without its images, and models that see none.
+
+def mcnemar_p(row: pd.Series) -> float:
+    """Return the exact one-sided p of McNemar's test that images help on the same samples."""
+    different = int(row["image_only"] + row["condition_only"])
+    return binomtest(int(row["image_only"]), different, alternative="greater").pvalue if different else 1.0
+
+
+def judge_images(section: Section, row: pd.Series, with_images: float, who: str, condition: str) -> None:
+    """Claim that a model answers more with its images than under another condition."""
+    p = mcnemar_p(row)
+    holds = p <= LEVEL
+    verdict = "its images help" if holds else "**its images do not help**"
+    text = f"{who}, with its images {percent(with_images)}, {WITHOUT[condition]} {percent(row['accuracy'])}"
+    counts = (
+        f"{row['image_only']} questions answered only with them, {row['condition_only']} only so (McNemar's "
+        f"exact p = {number(p)})"
+    )
+    section.claim(holds, f"{text}: {counts}: {verdict}.", f"{text}: {verdict}.")
+
+
+def judge_model(section: Section, found: pd.DataFrame, model: str, dataset: str) -> None:
+    """Claim that the model under study answers a data set, and because of its images.
+
+    Args:
+        section: the chapter.
+        found: its accuracies on the whole data set, by condition.
+        model: the model under study.
+        dataset: name of the data set.
     """
-    how = CONDITIONS.get(row["condition"], row["condition"])
-    who = f"{escape(row['model'] + how)} on {escape(row['dataset'])}"
-    found = f"{bracketed(row['accuracy'], row['ci_low'], row['ci_high'])} %"
-    if row["model"] == model and row["condition"] in AS_ASKED:
-        same = [row[key] for key in ("model", "condition", "dataset")]
-        kinds = accuracy[
-            accuracy["group"].ne("all") & accuracy[["model", "condition", "dataset"]].eq(same).all(axis=1)
-        ]
-        reached = int((kinds["accuracy"] >= ACCURACY_GOAL).sum())
-        goal = f"{100 * ACCURACY_GOAL:.0f} %"
-        holds = row["accuracy"] >= ACCURACY_GOAL
-        verdict = f"{'reaches' if holds else '**misses**'} the goal of {goal}"
-        text = f"{who}: {found} ({reached} of {len(kinds)} groups at {goal} or more): {verdict}."
-        section.claim(holds, text, f"{who}: {percent(row['accuracy'])}, {verdict}.")
-    elif row["model"] not in others_that_see(accuracy, model):
-        holds = at_chance(row["accuracy"], row["chance"])
-        verdict = "at chance" if holds else "**not at chance**"
-        text = f"Control {who}: {found}, chance {percent(row['chance'])}: {verdict}."
-        section.claim(holds, text, f"Control {who}: {percent(row['accuracy'])}, {verdict}.")
+    who = f"{escape(model)} on {escape(dataset)}"
+    if found.empty:
+        text = (
+            f"{escape(model)} was not asked the questions of {escape(dataset)}: nobody knows what it answers."
+        )
+        section.claim(False, text, text)
+        return
+    judge_answers(section, found.loc[asked_as(found)], who)
+    if IMAGE not in found.index:
+        section.lines.append(f"- {who}: it was shown no images.")
+        return
+    for condition in WITHOUT:
+        if condition in found.index:
+            judge_images(section, found.loc[condition], found.loc[IMAGE, "accuracy"], who, condition)
+        else:
+            section.lines.append(f"- {who}: it could not be asked {WITHOUT[condition]}.")
 
 
 def others_that_see(accuracy: pd.DataFrame, model: str) -> set[str]:
-    """Return the models beside the fine-tuned one that were shown images, such as its snapshots."""
+    """Return the models beside the one under study that were shown images, such as its snapshots."""
     return set(accuracy.loc[accuracy["condition"] == IMAGE, "model"]) - {model}
 
 
@@ -131,23 +139,16 @@ def describe_models(accuracy: pd.DataFrame, model: str, datasets: list[str]) -> 
     """Say whether the model answers with its images, and only with them.
 
     Args:
-        accuracy: what `measured` returns.
-        model: the fine-tuned model.
+        accuracy: ACCURACY, under the names of the config.
+        model: the model under study.
         datasets: test data on which the claims are made.
     """
     section = Section("Models")
-    rows = accuracy[accuracy["dataset"].isin(datasets)]
-    whole = rows[rows["group"] == "all"]
     for dataset in datasets:
-        if not whole[["model", "dataset"]].eq([model, dataset]).all(axis=1).any():
-            text = f"{escape(model)} was not evaluated on {escape(dataset)}."
-            section.claim(False, text, text)
-    for _, row in whole.iterrows():
-        judge_model(section, accuracy, row, model)
+        judge_model(section, of_model(accuracy, model, dataset), model, dataset)
+    rows = accuracy[accuracy["dataset"].isin(datasets) & (accuracy["n"] > 0)]
     if rows.empty:
         return section
-    if (rows["condition"] == CLEAN_RUN).any():
-        section.say("", f"{escape(model)} was asked by the interventions, with nothing changed in it.")
     # Other data sets, and snapshots without their images, are in the table file only.
     unshown = rows["model"].isin(others_that_see(accuracy, model)) & rows["condition"].ne(IMAGE)
     section.say("", "Accuracies in per cent:", "", *accuracy_table(rows[~unshown]))

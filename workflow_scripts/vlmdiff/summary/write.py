@@ -6,18 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from vlmdiff.figures.values import of_models, read_some
+from vlmdiff.figures.values import of_models, read_some, with_asked
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import Headline, describe_ablation, describe_heads
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final
 from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
-from vlmdiff.summary.models import CLEAN_RUN, describe_models, measured, say_models
+from vlmdiff.summary.models import describe_models, say_models
 from vlmdiff.summary.sections import (
     Section,
     describe_adapted,
@@ -55,6 +56,8 @@ class Names:
     Attributes:
         headline: the one result that is claimed, and all that is ablated.
         checkpoints: the built-in world's checkpoints behind models of the config, by the model's name.
+        contrasts: unit and fdr of each concept's contrast.
+        selection: sizes by which selection rules are compared, and the rules of each comparison.
     """
 
     experiment: str
@@ -66,6 +69,8 @@ class Names:
     heads_data: tuple[str, str]
     steering_data: tuple[str, str] = ("", "")
     checkpoints: Mapping[str, str] = field(default_factory=dict)
+    contrasts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
 
 def pattern(paths: Sequence[str | Path]) -> str:
@@ -142,6 +147,7 @@ SEED_IN_PATH = {
 PLAIN = {
     "accuracy": ACCURACY,
     "held_out": HELD_OUT,
+    "asked": ACCURACY,
     "left_out": LEFT_OUT,
     "metrics": DICTIONARY_METRICS,
     "thresholds": THRESHOLDS,
@@ -162,8 +168,7 @@ def read_all(files: Mapping[str, Sequence[str | Path]], names: Names) -> dict[st
     for name, schema in SEED_IN_PATH.items():
         paths = files.get(name, [])
         found[name] = read_seeds(paths, schema) if paths else schema.empty_table().to_pandas().assign(seed=0)
-    effects = (found["ablation"], found["head_ablation"])
-    found["accuracy"] = measured(of_models(found["accuracy"], names.checkpoints), effects, names.model)
+    found["accuracy"] = with_asked(of_models(found["accuracy"], names.checkpoints), found["asked"])
     return found
 
 
@@ -173,11 +178,10 @@ def chapters_of(
     """Write all sections, each with its tables."""
     data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
     traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
-    asked = ("ablation", "head_ablation") if tables["accuracy"]["condition"].eq(CLEAN_RUN).any() else ()
     heads = ("scores", "agreement", "head_ablation")
     sure = ("recurrence", "thresholds", "untuned", "check", "quality", "steering", "labels", "selection")
     chapters = [
-        (describe_models(tables["accuracy"], names.model, data), ("accuracy", *asked)),
+        (describe_models(tables["accuracy"], names.model, data), ("asked", "accuracy")),
         (describe_held_out(tables["held_out"]), ("held_out",)),
         (describe_left_out(tables["left_out"]), ("left_out",)),
         (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
@@ -185,7 +189,7 @@ def chapters_of(
         (describe_concepts(tables["funnel"]), ("funnel",)),
         (describe_ablation(tables["ablation"], names.headline, names.ablation_data), ("ablation",)),
         (describe_heads(*traced, names.heads_data), heads),
-        (describe_confidence(tables, names.ablation_data, names.steering_data), sure),
+        (describe_confidence(tables, names), sure),
     ]
     return [
         (section, [pattern(files[kind]) for kind in kinds if files.get(kind)])

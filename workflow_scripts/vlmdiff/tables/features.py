@@ -225,12 +225,14 @@ FINAL_FEATURES = contract(
 )
 
 RECURRENCE = contract(
-    "The nearest feature in another seed's dictionary, for final features and as many others.",
+    "The nearest feature in another seed's dictionary, for final features and a control of each.",
     ("concept", "str", "concept of the config"),
     ("seed", "int", "index of the seed"),
     *FEATURE,
     ("name", "str", "L{layer}F{feature}"),
-    ("arm", "str", "final, or control (live features that are not final)"),
+    ("arm", "str", "final, or control (live, not final, of the same layer, the nearest in firing rate)"),
+    ("pair", "int", "number that a final feature and its control share within a seed"),
+    ("visual_rate", "float", "fraction of text tokens with images on which it fires"),
     ("other_seed", "int", "index of the seed in which it is looked for"),
     ("match", "int", "feature there with the largest cosine of decoder rows"),
     ("cosine", "float", "that cosine"),

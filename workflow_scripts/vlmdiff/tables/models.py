@@ -4,8 +4,8 @@ from vlmdiff.tables.columns import contract
 
 ACCURACY = contract(
     "Held-out accuracy of a model under a condition, by data set and group ('all' for the whole set).",
-    ("model", "str", "checkpoint of the built-in world, as `world:NAME` names it"),
-    ("condition", "str", "image, no_image or shuffled_image"),
+    ("model", "str", "model of the config, or checkpoint of the built-in world, as `world:NAME` names it"),
+    ("condition", "str", "image, no_image, or shuffled_image (that of another sample)"),
     ("dataset", "str", "name of the data set"),
     ("group", "str", "relation or kind of question; 'all' for the whole data set"),
     ("n", "int", "samples"),
@@ -14,11 +14,13 @@ ACCURACY = contract(
     (
         "accuracy_vocabulary",
         "float",
-        "fraction whose best-scored token of the whole vocabulary is the answer",
+        "fraction whose best-scored token of the whole vocabulary begins the answer",
     ),
     ("ci_low", "float", "lower end of the Wilson 95 % interval of accuracy"),
     ("ci_high", "float", "upper end of it"),
     ("chance", "float", "mean of 1 / number of choices"),
+    ("image_only", "int", "samples answered with their images and not under this condition"),
+    ("condition_only", "int", "samples answered under this condition and not with their images"),
 )
 
 DICTIONARY_METRICS = contract(
