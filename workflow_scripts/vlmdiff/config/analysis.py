@@ -132,7 +132,12 @@ class SteeringConfig(Section):
     )
     rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
     report_on: CausalData = Field(description="Test data: results are reported here.")
-    random_draws: int = Field(20, ge=20, description="Random directions, over the layers of the features.")
+    random_draws: int = Field(
+        20,
+        ge=20,
+        description="Pools of random directions, each as large as the number of arms; a pool costs the "
+        "validation of all arms.",
+    )
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
     @model_validator(mode="after")

@@ -80,15 +80,21 @@ STEERING = contract(
     "Test effect of adding a direction to the residual stream (docs/method.md section 7).",
     ("concept", "str", "concept of the config"),
     ("model", "str", "model that is steered"),
-    ("arm", "str", "caa, caa_middle (the baseline), feature, caa_feature or random"),
+    (
+        "arm",
+        "str",
+        "caa, caa_middle (the baseline), feature or caa_feature; random: the best of a pool of as many random "
+        "directions as there are arms",
+    ),
     ("layer", "int", "block to whose output the direction is added"),
     ("feature", "int", "index in the dictionary; -1 if the arm has none"),
     ("name", "str", "L{layer}F{feature}, or L{layer}"),
-    ("draw", "int", "number of the random draw, else 0"),
+    ("draw", "int", "number of the pool, else 0"),
     ("strength", "float", "length of what is added, in units of the mean residual norm at the layer"),
-    ("chosen", "bool", "the arm's best strength on validation data; of all but random arms"),
-    ("validation_accuracy", "float", "change of accuracy on the concept's validation data; NaN for random"),
-    ("validation_margin", "float", "change of the margin there; NaN for random"),
+    ("chosen", "bool", "the direction's best strength on validation data"),
+    ("winner", "bool", "the best of all arms, or of its pool, on validation data"),
+    ("validation_accuracy", "float", "change of accuracy on the concept's validation data"),
+    ("validation_margin", "float", "change of the margin there"),
     *EFFECT,
 )
 
