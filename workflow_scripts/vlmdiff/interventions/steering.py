@@ -248,7 +248,7 @@ def validate(
 
 
 def best_dose(doses: Iterable[Dose]) -> Dose:
-    """Return the dose of the best accuracy on validation data, then of the best margin; of equals the first."""
+    """Return the dose of the best validation accuracy, then of the best margin; of equals the first."""
     return max(doses, key=lambda dose: (dose.accuracy, dose.margin))
 
 

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.stats import norm
 
 # The held-out accuracy below which an analysis of what the model understands makes little sense.
 ACCURACY_GOAL = 0.95
@@ -19,6 +20,8 @@ ACCURACY_GOAL = 0.95
 CHANCE_BAND = 0.05
 # Conventional test level; 20 random draws can just reach it (1 / 21).
 LEVEL = 0.05
+# Power at which a smallest detectable effect is told; the convention of study design.
+POWER = 0.80
 # In the published experiments the control lost under a tenth of the target; a third is generous.
 CONTROL_SHARE = 1 / 3
 # Share of the selected features that the null would give too; the usual false discovery rate.
@@ -98,6 +101,16 @@ def compare(
         draws[target],
         draws[control],
     )
+
+
+def smallest_detectable(low: float, high: float) -> float:
+    """Return the effect that a two-sided test at 5 % would find with 80 % power: `(z_.975 + z_.80) SE`.
+
+    Args:
+        low, high: 95 % interval of the effect; its width gives the standard error.
+    """
+    z = norm.ppf(1 - LEVEL / 2)
+    return float((z + norm.ppf(POWER)) * (high - low) / (2 * z))
 
 
 def at_chance(accuracy: float, chance: float) -> bool:

@@ -83,8 +83,8 @@ STEERING = contract(
     (
         "arm",
         "str",
-        "caa, caa_middle (the baseline), feature or caa_feature; random: the best of a pool of as many random "
-        "directions as there are arms",
+        "caa, caa_middle (the baseline), feature or caa_feature; random: the best of a pool of as many "
+        "random directions as there are arms",
     ),
     ("layer", "int", "block to whose output the direction is added"),
     ("feature", "int", "index in the dictionary; -1 if the arm has none"),
