@@ -67,7 +67,13 @@ def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):
     assert len(sets) == 6 and all("| **no**: " in line for line in sets)
     assert "This is not specific" in chapter(text, "What was found")
     weak = chapter(text, "Weak or negative results")
-    for words in ("misses", "not at chance", "not separated", "not specific", "Spearman 0.1, below 0.7"):
+    for words in (
+        "misses",
+        "not at chance",
+        "not separated",
+        "not specific",
+        "Spearman 0.1 [-0.1, 0.14], below 0.7",
+    ):
         assert f"**{words}**" in weak or words in weak
     counts = re.findall(r"(\d+) of (\d+)[,.]", chapter(text, "What was found").rpartition("criterion:")[2])
     assert len(counts) == 7

@@ -164,10 +164,15 @@ class HeadsConfig(Section):
     ablate_sizes: list[Count] = Field(
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
-    random_draws: int = Field(20, ge=1, description="Random sets of heads for each size.")
+    random_draws: int = Field(
+        20, ge=1, description="Random sets of heads for each size; fewer where their blocks have fewer."
+    )
     rank_on: CausalData = Field(description="Validation data: means of the heads are taken here.")
     report_on: CausalData = Field(description="Test data: results are reported here.")
-    bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+    bootstrap: Count = Field(
+        2000,
+        description="Bootstrap resamples for 95 % intervals: of samples, and of features for the agreement.",
+    )
 
     @model_validator(mode="after")
     def mean_needs_samples(self) -> HeadsConfig:

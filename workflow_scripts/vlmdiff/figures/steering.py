@@ -87,9 +87,7 @@ def steering(table: pd.DataFrame, target: str, control: str) -> Figure:
             draw_panel(axis, whole[whole["dataset"] == dataset], measure)
         draw_winners(row[2], whole, measure, datasets)
         row[0].set_ylabel(measure.label)
-    for axis, title in zip(
-        axes[0], (f"target ({target})", f"control ({control})", "chosen alike")
-    ):
+    for axis, title in zip(axes[0], (f"target ({target})", f"control ({control})", "chosen alike")):
         axis.set_title(title)
     for axis in axes[1, :2]:
         axis.set_xlabel("Strength (mean residual norms)")

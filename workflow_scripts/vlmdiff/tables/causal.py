@@ -108,6 +108,7 @@ HEAD_ATTRIBUTION = contract(
     ("head", "int", "head"),
     ("method_a", "float", "mean over tokens of |(a_corrupt - a_clean) . g_clean|"),
     ("method_b", "float", "mean over tokens of |(a_clean - a_corrupt) . g_corrupt|"),
+    ("score", "float", "what ranks heads: mean of A and B, each divided by its sum over the feature's heads"),
     (
         "signed",
         "float",
@@ -141,6 +142,7 @@ HEAD_PATCHING = contract(
     ("exact_abs", "float", "mean over samples of its absolute value"),
     ("metric_clean", "float", "mean metric of the clean runs"),
     ("metric_corrupt", "float", "mean metric of the corrupt runs"),
+    ("weight", "float", "1 / the probability with which the head was chosen to be patched"),
 )
 
 HEAD_AGREEMENT = contract(
@@ -148,12 +150,19 @@ HEAD_AGREEMENT = contract(
     ("concept", "str", "concept of the config"),
     ("feature_layer", "int", "layer of the feature; -1 for all features pooled"),
     ("feature", "int", "index in the dictionary; -1 for all features pooled"),
-    ("name", "str", "L{layer}F{feature}; 'pooled' for all, each first divided by its sum of absolute values"),
-    ("method", "str", "method_a, method_b or signed"),
+    ("name", "str", "L{layer}F{feature}; 'pooled' for all, each first divided by its mean absolute value"),
+    ("method", "str", "score (what ranks heads), method_a, method_b or signed"),
     ("reference", "str", "column of the exact patching that it is held against: exact_abs or exact"),
-    ("heads", "int", "heads compared"),
-    ("spearman", "float", "rank correlation; NaN for fewer than 3 heads or a constant column"),
-    ("pearson", "float", "linear correlation; NaN likewise"),
+    ("features", "int", "features compared"),
+    ("heads", "int", "heads compared, summed over features"),
+    (
+        "spearman",
+        "float",
+        "rank correlation, each head by its weight; NaN for fewer than 3 heads or a constant column",
+    ),
+    ("spearman_low", "float", "lower end of its bootstrap 95 % interval over features; NaN for fewer than 3"),
+    ("spearman_high", "float", "upper end of it"),
+    ("pearson", "float", "linear correlation, weighted and NaN likewise"),
 )
 
 HEAD_ATTENTION = contract(
@@ -182,7 +191,7 @@ HEAD_ATTENTION = contract(
 HEAD_ABLATION = contract(
     "Test effect of mean-ablating heads, beside random heads.",
     ("concept", "str", "concept of the config"),
-    ("arm", "str", "top or random"),
+    ("arm", "str", "top, or random (as many heads of each block as the top set of this size has)"),
     ("size", "int", "heads ablated together"),
     ("draw", "int", "0 for top; number of the draw for random"),
     ("heads", "str", "names, joined by ';'"),
