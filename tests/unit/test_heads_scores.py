@@ -12,6 +12,7 @@ from vlmdiff.heads.agreement import (
     correlations,
     relative,
     resampled_weights,
+    tail,
     weighted_ranks,
 )
 from vlmdiff.heads.report import head_arms, random_sets, scored_heads
@@ -269,11 +270,19 @@ def test_the_interval_resamples_features_with_all_their_heads():
     for _ in range(4000):
         drawn = [parts[i] for i in rng.integers(6, size=6)]
         by_hand.append(stats.spearmanr(*(np.concatenate(side) for side in zip(*drawn))).statistic)
-    low, high = np.quantile(by_hand, [0.025, 0.975])
-    assert (row["spearman_low"], row["spearman_high"]) == pytest.approx((low, high), abs=0.02)
+    # Six units: t of 5 degrees is 2.571, times sqrt(6 / 5) 2.816, beyond which a normal has 0.243 %.
+    low, high = np.quantile(by_hand, [0.00243, 1 - 0.00243])
+    assert (row["spearman_low"], row["spearman_high"]) == pytest.approx((low, high), abs=0.04)
+    narrow = np.quantile(by_hand, [0.025, 0.975])
+    assert row["spearman_low"] < narrow[0] - 0.03 and row["spearman_high"] > narrow[1] + 0.01
     assert 0.02 < low < row["spearman"] < high < 1
     assert rows.loc[rows["name"] != "pooled", "spearman_low"].isna().all()
     assert row["features"] == 6 and row["heads"] == len(table)
+
+
+def test_few_features_have_a_wider_interval():
+    assert tail(6) == pytest.approx(0.00243, rel=0.01)
+    assert tail(10**6) == pytest.approx(0.025, rel=1e-3)
 
 
 def test_heads_that_were_drawn_by_chance_are_drawn_again():

@@ -160,7 +160,7 @@ HEAD_AGREEMENT = contract(
         "float",
         "rank correlation, each head by its weight; NaN for fewer than 3 heads or a constant column",
     ),
-    ("spearman_low", "float", "lower end of its bootstrap 95 % interval over features; NaN for fewer than 3"),
+    ("spearman_low", "float", "lower end of its bootstrap 95 % interval over features; NaN for fewer than 5"),
     ("spearman_high", "float", "upper end of it"),
     ("pearson", "float", "linear correlation, weighted and NaN likewise"),
 )
