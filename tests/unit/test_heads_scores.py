@@ -290,7 +290,7 @@ def test_heads_that_were_drawn_by_chance_are_drawn_again():
     table.loc[table["head"] == 2, "weight"] = 6.0
     table.loc[(table["head"] == 2) & (table["layer"] == 0), "weight"] = 1.0
     drawn = resampled_weights(table, 100, seed=0)
-    chance = (table["weight"] > 1).to_numpy()
+    chance, seen = (table["weight"] > 1).to_numpy(), set()
     for row in drawn:
         features = [set(row[(table["feature"] == i) & ~chance]) for i in range(4)]
         counts = [one.pop() for one in features if len(one) == 1]
@@ -304,7 +304,11 @@ def test_heads_that_were_drawn_by_chance_are_drawn_again():
                 )
         assert all(len(times) == 1 for times in heads.values())
         if len(heads) == 3:
-            assert sum(times.pop() for times in heads.values()) == 3
+            times = sorted(times.pop() for times in heads.values())
+            assert sum(times) == 3
+            seen.add(tuple(times))
+    # All once, one twice and one not, one three times.
+    assert seen == {(1, 1, 1), (0, 1, 2), (0, 0, 3)}
     np.testing.assert_allclose(drawn.mean(axis=0), table["weight"], rtol=0.5)
 
 
