@@ -37,6 +37,7 @@ def test_agreement_is_claimed_for_the_pooled_score(numbers, verdict):
     describe_agreement(section, agreement(*numbers))
     text = "\n".join(section.lines)
     assert f"Seed 3: the score that ranks heads (mean of A and B) against exact patching, pooled over 5 features and 16 pairs of feature and head: {verdict}" in text  # fmt: skip  # noqa: E501
+    assert text.count("the score that ranks heads") == 1
     assert "| feature | method a | score | method b | signed |" in text
     assert "| L1F7 | 0.61 | 0.5 | 0.28 | -0.5 |" in text
     failed = [verdict in line for line in section.failed]
