@@ -383,6 +383,7 @@ rule plot_attribution_vs_exact:
     input:
         attribution=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attribution.csv",
         patching=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/patching.csv",
+        agreement=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/agreement.csv",
     output:
         pdf=f"{CONCEPT_FIGURES}/attribution_vs_exact.pdf",
         png=f"{CONCEPT_FIGURES}/attribution_vs_exact.png",

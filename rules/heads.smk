@@ -86,6 +86,7 @@ rule patch_heads:
             "layers": LAYERS,
             "features": CFG.heads.features,
             "exact_heads": CFG.heads.exact_heads,
+            "bootstrap": CFG.heads.bootstrap,
         },
         code=code_digest("patch_heads"),
     script:

@@ -99,25 +99,21 @@ def transfer(story: Story) -> pd.DataFrame:
 
 
 def steering(story: Story) -> pd.DataFrame:
-    """Four arms and random directions at three strengths."""
+    """Four arms at three strengths, the best of them marked, and the best of each of 20 random pools."""
     gain = 0.1 if holds(story) else -0.02
     names = []
-    for arm in ("caa", "caa_middle", "feature", "caa_feature", *["random"] * 4):
+    for arm in ("caa", "caa_middle", "feature", "caa_feature"):
         for strength in (-0.5, 0.25, 1.0):
-            values = {
-                "concept": "spatial",
-                "model": "vlm_25",
-                "arm": arm,
-                "layer": 1,
-                "feature": -1,
-                "name": "L1",
-            }
-            values |= {"draw": len(names) % 4 if arm == "random" else 0, "strength": strength}
-            chosen = arm != "random" and strength == 0.25
-            scores = {"validation_accuracy": 0.1 if chosen else 0.0, "validation_margin": 0.1}
-            fall = gain if chosen else -0.01
-            names.append(({**values, "chosen": chosen, **scores}, fall))
-    return keep(arms(story, names), causal.STEERING)
+            chosen = strength == 0.25
+            values = {"arm": arm, "draw": 0, "strength": strength, "chosen": chosen}
+            values |= {"winner": chosen and arm == "feature", "validation_accuracy": 0.1 if chosen else 0.0}
+            names.append((values, gain if chosen else -0.01))
+    for draw in range(20):
+        values = {"arm": "random", "draw": draw, "strength": (-0.5, 0.25)[draw % 2], "chosen": True}
+        names.append((values | {"winner": True, "validation_accuracy": 0.02}, -0.001 * draw))
+    place = {"concept": "spatial", "model": "vlm_25", "layer": 1, "feature": -1, "name": "L1"}
+    found = [({**place, **values, "validation_margin": 0.1}, fall) for values, fall in names]
+    return keep(arms(story, found), causal.STEERING)
 
 
 def recurrence(story: Story) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from vlmdiff.heads.agreement import REFERENCE
 from vlmdiff.tables import causal, features, models
 from vlmdiff.tables.io import conform
 
@@ -377,6 +378,7 @@ def head_attribution(story: Story, concept: str = "spatial") -> pd.DataFrame:
                         "head": head,
                         "method_a": value,
                         "method_b": value * rng.uniform(0.8, 1.2),
+                        "score": value / 40,
                         "signed": value * rng.choice([-1, 1]),
                     }
                 )
@@ -405,6 +407,7 @@ def head_patching(story: Story, concept: str = "spatial") -> pd.DataFrame:
         exact_abs=size,
         metric_clean=5.0,
         metric_corrupt=2.0,
+        weight=np.where(table["head"] == 3, 4.0, 1.0),
     )
     return keep(table, causal.HEAD_PATCHING)
 
@@ -432,12 +435,15 @@ def head_agreement(story: Story, concept: str = "spatial") -> pd.DataFrame:
             "name": item,
             "method": method,
             "reference": reference,
+            "features": 6 if item == "pooled" else 1,
             "heads": 16,
             "spearman": story.agreement,
+            "spearman_low": story.agreement - 0.2 if item == "pooled" else np.nan,
+            "spearman_high": story.agreement + 0.04 if item == "pooled" else np.nan,
             "pearson": story.agreement,
         }
         for item in ([*names, "pooled"] if names else [])
-        for method, reference in (("method_a", "exact_abs"), ("method_b", "exact_abs"), ("signed", "exact"))
+        for method, reference in REFERENCE.items()
     ]
     return keep(pd.DataFrame(rows, columns=causal.HEAD_AGREEMENT.names), causal.HEAD_AGREEMENT)
 

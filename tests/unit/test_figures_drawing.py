@@ -82,7 +82,7 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
     ),
     "attribution_vs_exact": (
         heads.attribution_vs_exact,
-        lambda s, _: [tables.head_attribution(s), tables.head_patching(s)],
+        lambda s, _: [tables.head_attribution(s), tables.head_patching(s), tables.head_agreement(s)],
         (),
     ),
     "top_samples": (gallery.top_samples, lambda s, images: [tables.gallery(s, images)], ()),

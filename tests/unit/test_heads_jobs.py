@@ -1,5 +1,6 @@
 """Head ablation, attention maps, and the jobs of the room on tiny files."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -186,7 +187,7 @@ def run_jobs(folder, model_path, dataset, features):
     attribute_heads(model, traced, dictionaries, path["ranking"], path["attribution"], **stage)
     aggregate_heads(path["attribution"], path["scores"], concept="c")
     outputs = (path["patching"], path["agreement"])
-    patch_heads(model, traced, dictionaries, path, *outputs, **stage)
+    patch_heads(model, traced, dictionaries, path, *outputs, **stage, bootstrap=50)
     questions = QuestionSets(file, file, ["spatial", "general"], samples=20, batch_tokens=1024)
     sizes = {"mean_samples": 20, "ablate_sizes": [1, 2, 40], "random_draws": 3, "bootstrap": 50, "seed": 0}
     evaluate_head_ablation(
@@ -202,8 +203,16 @@ def test_traced_heads_are_those_that_can_influence_the_feature(job):
         assert (table["layer"] <= table["feature_layer"]).all()
         assert table.groupby("name").size().to_dict() == {"L1F0": 8, "L2F4": 12}
     agreement = read_table(job / "agreement.csv", HEAD_AGREEMENT)
-    assert len(agreement) == 9
+    assert len(agreement) == 12
     assert agreement["spearman"].between(-1, 1).all()
+    # Two features are too few for an interval over features.
+    assert agreement["spearman_low"].isna().all()
+    attribution = read_table(job / "attribution.csv", HEAD_ATTRIBUTION)
+    assert attribution.groupby("name")["score"].sum().tolist() == pytest.approx([1.0, 1.0])
+    scores = read_table(job / "scores.csv", HEAD_SCORES).set_index(["layer", "head"])["score"]
+    mean = attribution.groupby(["layer", "head"])["score"].mean()
+    assert scores.sort_index().to_numpy() == pytest.approx(mean.sort_index().to_numpy())
+    assert (read_table(job / "patching.csv", HEAD_PATCHING)["weight"] == 1).all()
 
 
 def test_head_ablation_says_what_a_run_by_hand_says(job, subject, tiny_dataset):
@@ -231,7 +240,14 @@ def test_head_ablation_reports_both_arms(job):
     counts = (
         table[(table["group"] == "all") & (table["dataset"] == "general")].groupby(["arm", "size"]).size()
     )
-    assert counts.to_dict() == {("top", 1): 1, ("top", 2): 1, ("random", 1): 3, ("random", 2): 3}
+    # Of each block's four heads: three others beside one top head, one pair of others beside two.
+    best = read_table(job / "scores.csv", HEAD_SCORES).sort_values("rank").head(2)
+    pairs = 1 if best["layer"].nunique() == 1 else 3
+    assert counts.to_dict() == {("top", 1): 1, ("top", 2): 1, ("random", 1): 3, ("random", 2): pairs}
+    for size in (1, 2):
+        mine = table[table["size"] == size].drop_duplicates(["arm", "draw"]).set_index("arm")["heads"]
+        blocks = {arm: sorted(re.findall(r"L\d+", heads)) for arm, heads in mine.items()}
+        assert all(sorted(re.findall(r"L\d+", heads)) == blocks["top"] for heads in mine)
 
 
 @torch.no_grad()

@@ -201,7 +201,7 @@ def test_rows_belong_to_their_features(subject, runs, directions):
     rows = {(r["name"], r["layer"], r["head"]): r for r in attribution_rows(subject, runs, directions)}
     exact = {
         (r["name"], r["layer"], r["head"]): r
-        for r in patching_rows(subject, runs, directions, [(1, 2), (2, 0)])
+        for r in patching_rows(subject, runs, directions, {(1, 2): 1.0, (2, 0): 5.0})
     }
     assert set(exact) == {
         ("L1F0", 1, 2),

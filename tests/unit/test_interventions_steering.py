@@ -13,18 +13,23 @@ from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.steering import (
     Direction,
+    Dose,
     Steering,
-    best_strengths,
+    best_dose,
     caa_directions,
     caa_vector,
     evaluate_steering,
     feature_directions,
+    named_doses,
     pool_residuals,
-    random_directions,
+    pool_winners,
+    random_pool,
     steered_tokens,
 )
 from vlmdiff.models.batch import Batch
+from vlmdiff.models.hooks import record_inputs
 from vlmdiff.models.positions import text_after_image
+from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import RANKING, STEERING
 from vlmdiff.tables.io import read_table, write_table
 
@@ -86,21 +91,37 @@ def test_the_vector_points_from_wrong_to_right():
     assert caa_vector(pooled, np.array([False] * 3)) is None
 
 
-def test_exactly_what_was_asked_for_is_added(evaluation):
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_exactly_what_was_asked_for_is_added(evaluation, layer):
+    """Behind the block, and to nothing else; behind the last block as well (the tiny model has three)."""
     subject, sample = evaluation.subject, evaluation.samples[0]
     batch = subject.prepare([sample.prompt], [sample.open_image()])
     vector = torch.nn.functional.normalize(torch.arange(subject.d_model, dtype=torch.float32), dim=0)
+    leaving = {layer: subject.block(layer + 1) if layer < 2 else subject.norm}
+    found = []
     with torch.no_grad():
-        clean = subject.residuals(batch, [1])[1]
-        with Steering(subject, Direction("caa", 1, -1, 0, vector), 3.0)(batch):
-            steered = subject.residuals(batch, [1])[1]
-    moved = (steered - clean)[0]
+        for length in (0.0, 3.0):
+            steering = Steering(subject, Direction("caa", layer, -1, 0, vector), length)
+            with steering(batch), record_inputs(leaving) as recorded:
+                subject.final_logits(batch)
+            found.append(recorded[layer])
+    moved = (found[1] - found[0])[0]
     is_text = batch.token_type[0] == TEXT
     is_text[: int(torch.nonzero(batch.token_type[0] == IMAGE).max())] = False
     torch.testing.assert_close(
         moved[is_text], (3.0 * vector).expand(int(is_text.sum()), -1), rtol=1e-4, atol=1e-5
     )
     assert moved[~is_text].abs().max() == 0
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_blocks_up_to_the_direction_are_skipped_without_changing_the_answer(evaluation, layer):
+    vector = torch.nn.functional.normalize(torch.arange(evaluation.subject.d_model).float() - 7, dim=0)
+    steering = Steering(evaluation.subject, Direction("caa", layer, -1, 0, vector), 4.0)
+    assert steering.first_block == (1, 2, 2)[layer]
+    every = evaluation.answers(steering).margin
+    assert np.abs(every - evaluation.answers().margin).max() > 1e-3
+    np.testing.assert_allclose(evaluation.answers(steering, steering.first_block).margin, every, atol=1e-5)
 
 
 def test_nothing_added_changes_nothing(evaluation):
@@ -122,19 +143,63 @@ def test_adding_what_raises_the_right_answer_raises_the_margin(evaluation):
     assert change[answers == "false"].max() < 0
 
 
-def test_random_directions_are_units_of_their_own():
-    found = list(random_directions([0, 2], 32, 5, seed=3))
-    assert [one.layer for one in found] == [0, 2, 0, 2, 0]
-    for one in found:
-        assert float(one.vector.norm()) == pytest.approx(1.0, abs=1e-6)
-    assert abs(float(found[0].vector @ found[1].vector)) < 0.9
+def test_a_pool_is_as_the_arms_are():
+    """As many directions, at the same layers, of the same lengths; each its own, and repeatable."""
+    vectors = (torch.full((32,), 1.0), torch.arange(32.0), torch.full((32,), 2.0))
+    arms = [
+        Direction(arm, layer, 5, 0, vector)
+        for arm, layer, vector in zip(("caa", "feature", "caa_feature"), (0, 2, 2), vectors)
+    ]
+    pools = [random_pool(arms, draw, seed=3) for draw in range(4)]
+    for draw, pool in enumerate(pools):
+        assert [(one.arm, one.layer, one.feature, one.draw) for one in pool] == [
+            ("random", 0, -1, draw), ("random", 2, -1, draw), ("random", 2, -1, draw)
+        ]  # fmt: skip
+        lengths = [float(one.vector.norm()) for one in pool]
+        assert lengths == pytest.approx([32**0.5, (31 * 32 * 63 / 6) ** 0.5, 128**0.5], rel=1e-5)
+    units = torch.stack([one.vector / one.vector.norm() for pool in pools for one in pool])
+    assert (units @ units.T - torch.eye(12)).abs().max() < 0.8
+    again = random_pool(arms, 2, seed=3)
+    assert all(torch.equal(one.vector, other.vector) for one, other in zip(again, pools[2]))
+    assert not torch.equal(random_pool(arms, 2, seed=4)[0].vector, pools[2][0].vector)
 
 
-def test_the_best_strength_is_the_most_accurate_then_the_surest():
-    scores = {(0, 1.0): (0.1, 0.0), (0, 2.0): (0.1, 0.5), (0, -1.0): (0.0, 9.0), (1, 1.0): (-0.1, 0.0)}
-    assert best_strengths(scores) == {0: 2.0, 1: 1.0}
-    # Of equal ones the first.
-    assert best_strengths({(0, -1.0): (0.1, 0.5), (0, 1.0): (0.1, 0.5)}) == {0: -1.0}
+def doses(arm: str, name_layer: int, draw: int, *scores: tuple[float, float, float]) -> list[Dose]:
+    """Doses of one direction: strength, accuracy and margin on validation data."""
+    return [Dose(Direction(arm, name_layer, -1, draw, torch.ones(2)), *score) for score in scores]
+
+
+def test_the_best_dose_is_the_most_accurate_then_the_surest_then_the_first():
+    found = doses("caa", 1, 0, (1.0, 0.1, 0.0), (2.0, 0.1, 0.5), (-1.0, 0.0, 9.0), (3.0, 0.1, 0.5))
+    assert best_dose(found).strength == 2.0
+
+
+def test_each_arm_chooses_its_strength_and_the_claim_its_arm():
+    found = [
+        *doses("caa", 1, 0, (0.5, 0.02, 1.0), (1.0, 0.03, 0.0)),
+        *doses("caa", 2, 0, (0.5, 0.05, -3.0), (1.0, 0.05, -2.0)),
+        *doses("caa_middle", 2, 0, (0.5, 0.04, 7.0), (1.0, -0.5, 8.0)),
+    ]
+    named = named_doses(found)
+    assert [dose.chosen for dose in named] == [False, True, False, True, True, False]
+    assert [dose.winner for dose in named] == [False] * 3 + [True] + [False] * 2
+    assert [(dose.direction.layer, dose.strength, dose.accuracy) for dose in named] == [
+        (dose.direction.layer, dose.strength, dose.accuracy) for dose in found
+    ]
+
+
+def test_a_pool_sends_its_best_direction_at_its_best_strength():
+    found = [
+        *doses("random", 1, 0, (0.5, 0.02, 1.0), (1.0, 0.03, 0.0)),
+        *doses("random", 2, 0, (0.5, 0.05, -3.0), (1.0, 0.05, -2.0)),
+        *doses("random", 1, 1, (0.5, -0.02, 1.0), (1.0, -0.03, 0.0)),
+        *doses("random", 2, 1, (0.5, -0.02, 0.9), (1.0, -0.9, 5.0)),
+    ]
+    winners = pool_winners(found)
+    assert [(dose.direction.draw, dose.direction.layer, dose.strength) for dose in winners] == [
+        (0, 2, 1.0), (1, 1, 0.5)
+    ]  # fmt: skip
+    assert all(dose.chosen and dose.winner for dose in winners)
 
 
 def test_the_middle_layer_is_the_baseline_and_counts_once():
@@ -163,7 +228,7 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
     write_table(filled(RANKING, rows), RANKING, tmp_path / "ranking.csv")
     evaluate_steering(
         model, questions, test, dictionaries, str(tmp_path / "ranking.csv"), str(tmp_path / "s.csv"),
-        layers=[0, 1, 2], concept="c", features=2, strengths=[-0.5, 1.0], random_draws=2, bootstrap=20,
+        layers=[0, 1, 2], concept="c", features=2, strengths=[-0.5, 1.0], random_draws=3, bootstrap=20,
         seed=0,
     )  # fmt: skip
     table = read_table(tmp_path / "s.csv", STEERING)
@@ -199,6 +264,40 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
         best = max(scores, key=lambda strength: scores[strength])
         own = (table["arm"] == arm) & (table["name"] == name)
         assert set(table.loc[own & table["chosen"], "strength"]) == {best}
+    named = table[(table["arm"] != "random") & (table["group"] == "all") & (table["dataset"] == "spatial")]
+    order = ["validation_accuracy", "validation_margin"]
+    first = named.sort_values(order, ascending=False, kind="stable").iloc[0]
+    winner = table[table["winner"] & (table["arm"] != "random")]
+    assert set(zip(winner["arm"], winner["name"], winner["strength"])) == {
+        (first["arm"], first["name"], first["strength"])
+    }
+    # Each pool by hand: the six arms' layers and lengths, all at both strengths.
+    rows = {key: row.float() for key, row in rows.items()}
+    lengths = [(1, 1.0), (0, 1.0), (2, 1.0), (0, 1.0), (0, float((vectors[0] + rows[0, 3]).norm()))]
+    lengths += [(2, 1.0), (2, float((vectors[2] + rows[2, 1]).norm()))]
+    arms = [Direction("", layer, -1, 0, torch.ones(1) * length) for layer, length in lengths]
+    assert len(named.groupby(["arm", "name"])) == len(arms)
+    for draw in range(3):
+        generator = torch.Generator().manual_seed(derive_seed(0, "steering", draw))
+        found = []
+        for arm in arms:
+            vector = torch.randn(subject.d_model, generator=generator)
+            vector = vector / vector.norm() * arm.vector.norm()
+            for strength in (-0.5, 1.0):
+                length = strength * pooled.norms[arm.layer]
+                steering = Steering(subject, Direction("random", arm.layer, -1, draw, vector), length)
+                after, before = (learned["spatial"].answers(*edit) for edit in ((steering,), ()))
+                gain = after.correct.mean() - before.correct.mean(), (after.margin - before.margin).mean()
+                found.append((gain, arm.layer, strength, steering))
+        gain, layer, strength, steering = max(found, key=lambda item: item[0])
+        mine = table[(table["arm"] == "random") & (table["draw"] == draw) & (table["group"] == "all")]
+        assert len(mine) == 2 and mine["winner"].all() and mine["chosen"].all()
+        assert set(zip(mine["layer"], mine["strength"])) == {(layer, strength)}
+        np.testing.assert_allclose(mine[order].to_numpy(), [gain, gain], atol=1e-5)
+        for dataset, row in mine.set_index("dataset").iterrows():
+            after, before = (tested[dataset].answers(*edit) for edit in ((steering,), ()))
+            assert row["delta_margin"] == pytest.approx((after.margin - before.margin).mean(), abs=1e-5)
+            assert row["accuracy"] == pytest.approx(after.correct.mean())
 
 
 def test_the_table(model, questions, tmp_path):
@@ -213,10 +312,11 @@ def test_the_table(model, questions, tmp_path):
     found = read_table(output, STEERING)
     whole = found[(found["group"] == "all") & (found["dataset"] == "spatial")]
     assert set(whole["arm"]) == {"caa", "caa_middle", "feature", "caa_feature", "random"}
-    assert (whole.groupby(["arm", "name", "draw"]).size() == 2).all()
-    learned = whole[whole["arm"] != "random"]
-    assert (learned.groupby(["arm", "name"])["chosen"].sum() == 1).all()
-    assert not whole.loc[whole["arm"] == "random", "chosen"].any()
+    named, random = whole[whole["arm"] != "random"], whole[whole["arm"] == "random"]
+    assert (named.groupby(["arm", "name"]).size() == 2).all()
+    assert (named.groupby(["arm", "name"])["chosen"].sum() == 1).all()
+    assert named["winner"].sum() == 1 and named.loc[named["winner"], "chosen"].all()
+    assert sorted(random["draw"]) == [0, 1, 2, 3] and random["winner"].all()
     # Validation and test data are the same files here, so both must say the same.
-    np.testing.assert_allclose(learned["validation_margin"], learned["delta_margin"], atol=1e-6)
+    np.testing.assert_allclose(whole["validation_margin"], whole["delta_margin"], atol=1e-6)
     assert set(whole["model"]) == {"vlm"}

@@ -134,7 +134,15 @@ def trace(run: Run, adapted: Path) -> None:
     aggregate_heads(out / "attribution.csv", out / "scores.csv", concept=CONCEPT)
     paths = {"ranking": out / "ranking.csv", "attribution": out / "attribution.csv"}
     patch_heads(
-        model, traced, weights, paths, out / "patching.csv", out / "agreement.csv", **layers, features=1
+        model,
+        traced,
+        weights,
+        paths,
+        out / "patching.csv",
+        out / "agreement.csv",
+        **layers,
+        features=1,
+        bootstrap=50,
     )
     evaluate_head_ablation(
         model, questions(run.samples, "test", 80), str(run.samples["general_val"]), out / "scores.csv",

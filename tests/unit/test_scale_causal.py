@@ -191,12 +191,17 @@ def attributions(layers=3, heads=4):
 def test_top_and_random_heads_are_different_ones():
     table = attributions()
     best = table.sort_values("method_a", ascending=False)[["layer", "head"]].head(3).to_numpy().tolist()
-    chosen = top_and_random(table, 3, seed=0)
+    weights = top_and_random(table, 3, seed=0)
+    chosen = list(weights)
     assert [list(head) for head in chosen[:3]] == best
     assert len(set(chosen)) == 6
-    assert top_and_random(table, 3, seed=0) == chosen
-    assert len({tuple(top_and_random(table, 3, seed)[3:]) for seed in range(20)}) > 5
-    assert len(top_and_random(table, 100, seed=0)) == 12
+    assert top_and_random(table, 3, seed=0) == weights
+    # The best are chosen for certain, the other three of nine: each stands for three.
+    assert [weights[head] for head in chosen] == [1.0] * 3 + [3.0] * 3
+    assert len({tuple(top_and_random(table, 3, seed))[3:] for seed in range(20)}) > 5
+    # More are wanted than there are: all, and none by chance.
+    for count in (6, 7, 11, 12, 100):
+        assert list(top_and_random(table, count, seed=0).values()) == [1.0] * 12
     assert top_and_random(table, None, seed=0) is None
 
 
@@ -211,11 +216,14 @@ def test_the_job_patches_the_heads_that_it_is_told_to(tiny_vlm_path, tiny_datase
     stage = {"layers": [0, 1, 2], "concept": "c", "features": 1}
     attribute_heads(model, traced, dictionaries, path["ranking"], path["attribution"], **stage)
     outputs = (path["patching"], path["agreement"])
-    patch_heads(model, traced, dictionaries, path, *outputs, **stage, exact_heads=2, seed=5)
+    patch_heads(model, traced, dictionaries, path, *outputs, **stage, exact_heads=2, seed=5, bootstrap=50)
     patched = read_table(path["patching"], HEAD_PATCHING)
     heads = set(zip(patched["layer"], patched["head"]))
     assert len(patched) == 4
-    assert heads == set(top_and_random(read_table(path["attribution"], HEAD_ATTRIBUTION), 2, 5))
+    weights = top_and_random(read_table(path["attribution"], HEAD_ATTRIBUTION), 2, 5)
+    assert heads == set(weights)
+    assert dict(zip(zip(patched["layer"], patched["head"]), patched["weight"])) == weights
+    assert sorted(weights.values()) == [1.0, 1.0, 3.0, 3.0]
     assert set(read_table(path["agreement"], HEAD_AGREEMENT)["heads"]) == {4}
 
 

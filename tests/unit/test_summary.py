@@ -80,7 +80,7 @@ def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):
         "its images do not help",
         "not more than drift",
         "not specific",
-        "Spearman 0.1, below 0.7",
+        "Spearman 0.1 [-0.1, 0.14], below 0.7",
     ):
         assert f"**{words}**" in weak or words in weak
     met, tested = map(int, re.search(r"(\d+) of (\d+) claims", chapter(text, "What was found")).groups())

@@ -46,7 +46,7 @@ def test_strong_findings_are_called_sure():
         "Second null",
         "50 of 50 final features are selected with samples as clusters too",
         "precision 80.0 %",
-        "it helps",
+        "in 20 pools; p = 0.048: it helps",
         "2 strong, 1 moderate, 1 without",
         "Selection rules",
     ):

@@ -13,6 +13,7 @@ from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.summary import confidence
 from vlmdiff.summary.causal import Headline
 from vlmdiff.summary.comparisons import ComparisonFiles, summarise_comparisons
+from vlmdiff.summary.criteria import smallest_detectable
 from vlmdiff.summary.findings import say_claims, say_features, say_final
 from vlmdiff.summary.sections import Section
 from vlmdiff.summary.text import spread
@@ -193,22 +194,54 @@ def test_rules_are_compared_by_their_random_subsets_concept_by_concept_and_size_
     assert len(lines) == 10
 
 
-def test_steering_is_judged_where_validation_is_best():
+def steered(gains: tuple[float, ...], **changes) -> pd.DataFrame:
+    """Two arms at two strengths, the second arm the winner, beside the winners of pools; points gained."""
     rows = []
-    for arm, at, validated, chosen in (
-        ("caa", 0.015, 0.3, True),
-        ("feature", 0.5, 0.1, True),
-        ("caa", 0.9, 0.9, False),
-    ):
-        for dataset, share in (("space", 1.0), ("other", -1.0)):
-            row = {"model": "m", "arm": arm, "name": "L1", "strength": 0.5, "chosen": chosen}
-            row |= {"validation_accuracy": validated, **effects(at=at * share, dataset=dataset)}
-            rows.append(row)
-    text, failed = claimed(confidence.describe_steering, table(STEERING, rows), ("space", "other"))
-    assert failed == [] and "(caa at L1, strength 0.5): +1.5 [+0.5, +3.5] points on space" in text
-    assert "-1.5 on other: it helps." in text
-    less = [row | {"delta_low": 0.0} for row in rows]
-    assert len(claimed(confidence.describe_steering, table(STEERING, less), ("space", "other"))[1]) == 1
+    for arm, strength, at, winner in (
+        ("caa", 0.5, 0.5, False), ("caa", 2.0, 0.9, False), ("caa_feature", 0.5, 0.015, True),
+        ("caa_feature", 1.0, 0.7, False), *(("random", 0.5, gain, True) for gain in gains),
+    ):  # fmt: skip
+        for dataset, share in (("space", 1.0), ("other", -2.0)):
+            row = {"model": "m", "arm": arm, "name": "L1", "strength": strength, "winner": winner}
+            row |= {"chosen": winner or at == 0.5, **effects(at=at * share, dataset=dataset)}
+            rows.append(row | (changes if winner and arm != "random" and dataset == "space" else {}))
+    return table(STEERING, rows)
+
+
+def test_steering_helps_beyond_pools_that_chose_alike():
+    """The winner gains 1.5 points, ends 0.5 and 3.5; the control loses twice as much."""
+    weak = (-0.02, 0.0149, *[0.001] * 18)
+    text, failed = claimed(confidence.describe_steering, steered(weak), ("space", "other"))
+    assert failed == [] and "(caa + feature at L1, strength 0.5): +1.5 [+0.5, +3.5] points on space" in text
+    assert "(n = 100)" in text and "-3.0 on other. The best of 2 random directions" in text
+    assert "+0.1 (-2.0 to +1.5) in 20 pools; p = 0.048: it helps." in text
+    # One pool that gains as much: 2 of 21.
+    text, failed = claimed(confidence.describe_steering, steered((0.015, *weak[1:])), ("space", "other"))
+    assert len(failed) == 1 and "p = 0.095: **no more than random directions**" in failed[0]
+    # 18 pools cannot reach one in twenty, 19 can.
+    assert (
+        "p = 0.053: **no more"
+        in claimed(confidence.describe_steering, steered(weak[:18]), ("space", "other"))[0]
+    )
+    assert (
+        "p = 0.05: it helps"
+        in claimed(confidence.describe_steering, steered(weak[:19]), ("space", "other"))[0]
+    )
+    # The interval from -1.0 to 3.0 has a standard error of 4 / 3.92; 2.80 of these are 2.9 points.
+    touching = steered(weak, delta_low=-0.01, delta_high=0.03)
+    text, failed = claimed(confidence.describe_steering, touching, ("space", "other"))
+    assert "p = 0.048: **no gain** (a gain of 2.9 points would be found with 80 % power)" in failed[0]
+    zero = steered(weak, delta_low=0.0, delta_high=0.0)
+    assert (
+        "**no gain** (no answer changed)"
+        in claimed(confidence.describe_steering, zero, ("space", "other"))[0]
+    )
+    nothing = steered(weak).iloc[:0]
+    assert claimed(confidence.describe_steering, nothing, ("space", "other")) == ("", [])
+
+
+def test_the_smallest_detectable_effect_is_2_8_standard_errors():
+    assert smallest_detectable(-0.1, 0.1) == pytest.approx(2.8016 * 0.2 / (2 * 1.95996), rel=1e-4)
 
 
 @pytest.mark.parametrize(("final", "failures"), [(0, 0), (10, 0), (11, 1)])

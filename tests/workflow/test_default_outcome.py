@@ -110,7 +110,7 @@ def test_the_spatial_set_matters_for_space_more_than_for_anything_else(size):
 
 
 def test_attribution_agrees_with_exact_patching():
-    agreement = table("heads/seed_0/spatial/agreement.csv").query("name == 'pooled' and method == 'method_a'")
+    agreement = table("heads/seed_0/spatial/agreement.csv").query("name == 'pooled' and method == 'score'")
     assert agreement["spearman"].item() >= 0.7
 
 

@@ -177,7 +177,12 @@ class SteeringConfig(Section):
     )
     rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
     report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
-    random_draws: int = Field(20, ge=20, description="Random directions, over the layers of the features.")
+    random_draws: int = Field(
+        20,
+        ge=20,
+        description="Pools of random directions, each as large as the number of arms; a pool costs the "
+        "validation of all arms.",
+    )
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
     @model_validator(mode="after")
@@ -211,10 +216,15 @@ class HeadsConfig(Section):
     ablate_sizes: list[Count] = Field(
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
-    random_draws: int = Field(20, ge=1, description="Random sets of heads for each size.")
+    random_draws: int = Field(
+        20, ge=1, description="Random sets of heads for each size; fewer where their blocks have fewer."
+    )
     head_means: HeadMeans = Field(description="What an ablated head's output is replaced by: its mean here.")
     report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
-    bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+    bootstrap: Count = Field(
+        2000,
+        description="Bootstrap resamples for 95 % intervals: of samples, and of features for the agreement.",
+    )
 
     @model_validator(mode="before")
     @classmethod

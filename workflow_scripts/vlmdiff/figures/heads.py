@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,7 +22,6 @@ from vlmdiff.figures.style import (
     series,
     styled,
 )
-from vlmdiff.figures.values import spearman
 
 COLUMNS = 4
 PAIR = ("name", "layer", "head")
@@ -81,39 +82,57 @@ def head_attribution(attribution: pd.DataFrame, scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_scatter(axis: Axes, rows: pd.DataFrame, x: str, y: str, logarithmic: bool) -> None:
-    """Draw one point per head and feature; the legend holds each feature's Spearman correlation."""
+def spearman_labels(agreement: pd.DataFrame, method: str) -> dict[str, str]:
+    """Return each feature's legend entry: its name and its correlation over all heads."""
+    rows = agreement[agreement["method"] == method]
+    return {name: f"{name}: {value:.2f}" for name, value in zip(rows["name"], rows["spearman"])}
+
+
+def draw_scatter(axis: Axes, rows: pd.DataFrame, x: str, y: str, labels: Mapping[str, str]) -> None:
+    """Draw one point per head and feature, hollow where the head stands for others too.
+
+    Args:
+        axis: the panel.
+        rows: pairs of feature and head.
+        x, y: columns.
+        labels: legend entry of each feature.
+    """
     for name, (colour, marker) in series(rows["name"]).items():
         part = rows[rows["name"] == name]
-        label = f"{name}: {spearman(part[x], part[y]):.2f}"
-        axis.plot(part[x], part[y], marker, color=colour, ms=3, alpha=0.85, mec="none", label=label)
-    if logarithmic and (rows[[x, y]] > 0).all(axis=None):
-        log_scale(axis, "x")
-        log_scale(axis, "y")
-    else:
-        axis.axhline(0, color=BLACK, lw=0.4)
-        axis.axvline(0, color=BLACK, lw=0.4)
-    axis.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.03), title="Spearman", title_fontsize=7, handletextpad=0.3
-    )
+        for certain, face in ((True, colour), (False, "none")):
+            points = part[(part["weight"] <= 1) == certain]
+            label = labels[name] if certain else None
+            axis.plot(
+                points[x], points[y], marker, color=colour, ms=3, alpha=0.85, mfc=face, mew=0.5, label=label
+            )
+    legend = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.03), "handletextpad": 0.3}
+    axis.legend(title="Spearman", title_fontsize=7, **legend)
 
 
 @styled
-def attribution_vs_exact(attribution: pd.DataFrame, patching: pd.DataFrame) -> Figure:
+def attribution_vs_exact(
+    attribution: pd.DataFrame, patching: pd.DataFrame, agreement: pd.DataFrame
+) -> Figure:
     """Draw attribution patching against exact activation patching of the same heads.
 
     Args:
         attribution: HEAD_ATTRIBUTION of one concept and seed.
         patching: HEAD_PATCHING of the same.
+        agreement: HEAD_AGREEMENT of the same, whose correlations the legends tell.
     """
-    columns = [*PAIR, "exact", "exact_abs"]
+    columns = [*PAIR, "exact", "exact_abs", "weight"]
     rows = attribution.merge(patching[columns], on=list(PAIR), how="inner")
     if rows.empty:
         return message_figure(NOT_TRACED)
     figure = new_figure(DOUBLE_MM, 68)
     size, signed = figure.subplots(1, 2)
-    draw_scatter(size, rows, "exact_abs", "method_a", logarithmic=True)
-    size.set(xlabel="Exact patching, mean |change of metric|", ylabel="Attribution, method A")
-    draw_scatter(signed, rows, "exact", "signed", logarithmic=False)
+    draw_scatter(size, rows, "exact_abs", "score", spearman_labels(agreement, "score"))
+    if (rows[["exact_abs", "score"]] > 0).all(axis=None):
+        log_scale(size, "x")
+        log_scale(size, "y")
+    size.set(xlabel="Exact patching, mean |change of metric|", ylabel="Attribution, score (A and B)")
+    draw_scatter(signed, rows, "exact", "signed", spearman_labels(agreement, "signed"))
+    signed.axhline(0, color=BLACK, lw=0.4)
+    signed.axvline(0, color=BLACK, lw=0.4)
     signed.set(xlabel="Exact patching, mean change of metric", ylabel="Attribution, signed")
     return figure

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlmdiff.figures.effects import ACCURACY, MARGIN, Measure
+from vlmdiff.figures.effects import ACCURACY, MARGIN, RANDOM, Measure, draw_chosen, draw_random
 from vlmdiff.figures.style import (
     BLACK,
     BLUE,
@@ -34,11 +34,7 @@ ARMS = MappingProxyType(
 
 
 def draw_panel(axis: Axes, rows: pd.DataFrame, measure: Measure) -> None:
-    """Draw one data set: a thin line an arm's direction, its chosen strength marked, random as a band."""
-    random = rows[rows["arm"] == "random"].groupby("strength")[measure.column]
-    if random.ngroups:
-        low, high = random.quantile(0.025) * measure.factor, random.quantile(0.975) * measure.factor
-        axis.fill_between(low.index, low, high, color=GREY, alpha=0.25, lw=0, label="random directions, 95 %")
+    """Draw one data set: a thin line an arm's direction, its chosen strength marked, the best arm ringed."""
     for arm, (label, colour, marker) in ARMS.items():
         for _, part in rows[rows["arm"] == arm].groupby("name"):
             line = part.sort_values("strength")
@@ -47,13 +43,32 @@ def draw_panel(axis: Axes, rows: pd.DataFrame, measure: Measure) -> None:
             )
             best = line[line["chosen"]]
             axis.plot(best["strength"], best[measure.column] * measure.factor, marker, color=colour, ms=4.5)
+    winner = rows[rows["winner"] & (rows["arm"] != RANDOM)]
+    axis.plot(
+        winner["strength"], winner[measure.column] * measure.factor, "o", mfc="none", mec=BLACK, mew=1.0,
+        ms=8, zorder=4,
+    )  # fmt: skip
     axis.axhline(0, color=BLACK, lw=0.5)
     axis.axvline(0, color=BLACK, lw=0.5)
+
+
+def draw_winners(axis: Axes, rows: pd.DataFrame, measure: Measure, datasets: tuple[str, str]) -> None:
+    """Draw the best arm with its interval, and beside it the best direction of each random pool."""
+    for place, dataset in enumerate(datasets):
+        winners = rows[rows["winner"] & (rows["dataset"] == dataset)]
+        named = winners["arm"] != RANDOM
+        draw_chosen(axis, winners[named], place - 0.15, measure, (BLACK, "o", "best arm, 95 %"))
+        draw_random(axis, winners[~named], place + 0.15, measure, (GREY, "best of each random pool"))
+    axis.axhline(0, color=BLACK, lw=0.5)
+    axis.set_xticks(range(len(datasets)), ["target", "control"])
+    axis.set_xlim(-0.6, len(datasets) - 0.4)
 
 
 @styled
 def steering(table: pd.DataFrame, target: str, control: str) -> Figure:
     """Draw strength against change of accuracy (above) and margin (below), target and control.
+
+    On the right the claim: the best arm on validation data beside random pools that chose as it did.
 
     Args:
         table: STEERING.
@@ -62,15 +77,19 @@ def steering(table: pd.DataFrame, target: str, control: str) -> Figure:
     whole = table[table["group"] == "all"]
     if whole.empty:
         return message_figure("No ranked feature: nothing to steer by.")
-    figure = new_figure(DOUBLE_MM, 110)
-    axes = figure.subplots(2, 2, sharex=True, sharey="row")
+    figure = new_figure(DOUBLE_MM, 115)
+    axes = figure.subplots(2, 3, sharex="col", width_ratios=(2, 2, 1))
+    datasets = (target, control)
     for row, measure in zip(axes, (ACCURACY, MARGIN)):
-        for axis, dataset, name in zip(row, (target, control), ("target", "control")):
+        row[1].sharey(row[0])
+        row[1].tick_params(axis="y", labelleft=False)
+        for axis, dataset in zip(row, datasets):
             draw_panel(axis, whole[whole["dataset"] == dataset], measure)
-            if measure is ACCURACY:
-                axis.set_title(f"{name} ({dataset})")
+        draw_winners(row[2], whole, measure, datasets)
         row[0].set_ylabel(measure.label)
-    for axis in axes[1]:
+    for axis, title in zip(axes[0], (f"target ({target})", f"control ({control})", "chosen alike")):
+        axis.set_title(title)
+    for axis in axes[1, :2]:
         axis.set_xlabel("Strength (mean residual norms)")
-    legend_above(figure, axes.flat, columns=5)
+    legend_above(figure, axes.flat, columns=3)
     return figure

@@ -1,23 +1,14 @@
-"""What figures and the summary share: reading and ranking."""
+"""What figures and the summary share: reading tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from vlmdiff.tables.io import read_tables
-
-
-def spearman(first: pd.Series, second: pd.Series) -> float:
-    """Return Spearman's rank correlation, ties by mean rank; NaN for fewer than three pairs or no spread."""
-    pairs = pd.DataFrame({"first": np.asarray(first), "second": np.asarray(second)}).dropna().rank()
-    if len(pairs) < 3 or (pairs.nunique() < 2).any():
-        return float("nan")
-    return float(np.corrcoef(pairs["first"], pairs["second"])[0, 1])
 
 
 def of_models(accuracy: pd.DataFrame, checkpoints: Mapping[str, str]) -> pd.DataFrame:

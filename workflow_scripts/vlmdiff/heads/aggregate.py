@@ -16,6 +16,11 @@ def share(attribution: pd.DataFrame, column: str) -> pd.Series:
     return (attribution[column] / total.where(total > 0)).fillna(0.0)
 
 
+def mean_share(attribution: pd.DataFrame) -> pd.Series:
+    """Return the score of each head for each feature: the mean of its shares by methods A and B."""
+    return (share(attribution, "method_a") + share(attribution, "method_b")) / 2
+
+
 def head_scores(attribution: pd.DataFrame) -> pd.DataFrame:
     """Average normalised attributions over the features for which a head was eligible.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
+from itertools import combinations, product
+from math import comb, prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from vlmdiff.tables.causal import HEAD_ABLATION, HEAD_SCORES
 from vlmdiff.tables.io import read_table, write_table
 
 log = logging.getLogger(__name__)
+# With fewer random sets a Monte-Carlo test cannot reach 1 in 20.
+TESTABLE_DRAWS = 19
 
 
 @dataclass(frozen=True)
@@ -40,31 +43,53 @@ def scored_heads(scores: str) -> list[Head]:
     return list(zip(table["layer"].astype(int), table["head"].astype(int)))
 
 
-def random_sets(others: Sequence[Head], size: int, draws: int, seed: int) -> list[tuple[Head, ...]]:
-    """Return `draws` different random sets of heads, or all that there are if there are fewer."""
-    if comb(len(others), size) <= draws:
-        return list(combinations(sorted(others), size))
-    generator = np.random.default_rng(derive_seed(seed, "random heads", size))
+def random_sets(heads: Sequence[Head], top: Sequence[Head], draws: int, seed: int) -> list[tuple[Head, ...]]:
+    """Return different random sets that have as many heads in each block as a top set, and none of its heads.
+
+    Args:
+        heads: all heads of these blocks, in any order.
+        top: the set under test.
+        draws: how many; all that there are if there are fewer.
+        seed: of the draws.
+    """
+    wanted = Counter(layer for layer, _ in top)
+    others = {
+        layer: sorted(head for head in heads if head[0] == layer and head not in top) for layer in wanted
+    }
+    blocks = [(others[layer], count) for layer, count in sorted(wanted.items())]
+    if prod(comb(len(own), count) for own, count in blocks) <= draws:
+        parts = product(*(combinations(own, count) for own, count in blocks))
+        return [tuple(head for part in chosen for head in part) for chosen in parts]
+    generator = np.random.default_rng(derive_seed(seed, "random heads", len(top)))
     found: dict[tuple[Head, ...], None] = {}
     while len(found) < draws:
-        chosen = sorted(generator.choice(len(others), size=size, replace=False))
-        found[tuple(others[i] for i in chosen)] = None
+        chosen = [(own, sorted(generator.choice(len(own), count, replace=False))) for own, count in blocks]
+        found[tuple(own[i] for own, places in chosen for i in places)] = None
     return list(found)
 
 
 def head_arms(heads: Sequence[Head], sizes: Sequence[int], draws: int, seed: int) -> Iterator[HeadArm]:
-    """Yield the top sets, then random sets of heads that are in no top set.
+    """Yield the top sets, then the random sets of each.
 
-    Random heads come from the same blocks: those of the scored heads.
+    Blocks differ in what their heads do to answers: a random set has as many heads in each block as the top
+    set that it is held against.
     """
     fitting = sorted({size for size in sizes if size <= len(heads)})
     if skipped := sorted(set(sizes) - set(fitting)):
         log.warning("sets of %s heads are skipped: only %d heads are scored", skipped, len(heads))
-    others = heads[max(fitting, default=0) :]
     for size in fitting:
         yield HeadArm("top", size, 0, tuple(heads[:size]))
     for size in fitting:
-        for draw, chosen in enumerate(random_sets(others, size, draws, seed)):
+        drawn = random_sets(heads, heads[:size], draws, seed)
+        if len(drawn) < TESTABLE_DRAWS:
+            log.warning(
+                "top %d heads: %d random sets of the same blocks, so no p below %.2f can be reached: not "
+                "testable; more sets exist where the top heads lie in more blocks (heads.ablate_sizes)",
+                size, len(drawn), 1 / (1 + len(drawn)),
+            )  # fmt: skip
+        else:
+            log.info("top %d heads: %d random sets of the same blocks", size, len(drawn))
+        for draw, chosen in enumerate(drawn):
             yield HeadArm("random", size, draw, chosen)
 
 
@@ -93,7 +118,7 @@ def evaluate_head_ablation(
         concept: name of the concept.
         mean_samples: how many samples of `mean_file`, from the first on.
         ablate_sizes: numbers of heads ablated together.
-        random_draws: random sets of each size.
+        random_draws: random sets of each size; fewer where the blocks of the top heads have fewer.
         bootstrap: resamples of the paired bootstrap.
         seed: seed of the job.
     """

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlmdiff.data.batching import sample_lengths
 from vlmdiff.data.samples import load_samples
-from vlmdiff.heads.aggregate import head_scores
+from vlmdiff.heads.aggregate import head_scores, mean_share
 from vlmdiff.heads.agreement import agreement
 from vlmdiff.heads.attribution import attribute
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
@@ -124,11 +124,12 @@ def attribute_heads(
     if directions:
         subject = model.load()
         rows = list(attribution_rows(subject, traced.runs(subject, for_gradients=True), directions))
-    names = [name for name in HEAD_ATTRIBUTION.names if name != "concept"]
-    write_table(table_of(rows, names).assign(concept=concept), HEAD_ATTRIBUTION, output)
+    names = [name for name in HEAD_ATTRIBUTION.names if name not in ("concept", "score")]
+    table = table_of(rows, names)
+    write_table(table.assign(concept=concept, score=mean_share(table)), HEAD_ATTRIBUTION, output)
 
 
-def top_and_random(attribution: pd.DataFrame, count: int | None, seed: int) -> list[Head] | None:
+def top_and_random(attribution: pd.DataFrame, count: int | None, seed: int) -> dict[Head, float] | None:
     """Choose heads to patch: the `count` of the highest attribution, and as many random others.
 
     Args:
@@ -137,7 +138,7 @@ def top_and_random(attribution: pd.DataFrame, count: int | None, seed: int) -> l
         seed: of the random choice.
 
     Returns:
-        (block, head) of each; None for all heads.
+        (block, head) of each, with 1 / the probability with which it was chosen; None for all heads.
     """
     if count is None:
         return None
@@ -145,22 +146,30 @@ def top_and_random(attribution: pd.DataFrame, count: int | None, seed: int) -> l
     heads = list(zip(scores["layer"].astype(int), scores["head"].astype(int)))
     top, others = heads[:count], sorted(heads[count:])
     chosen = np.random.default_rng(seed).permutation(len(others))[:count]
-    return [*top, *(others[i] for i in sorted(chosen))]
+    return {**dict.fromkeys(top, 1.0), **{others[i]: len(others) / len(chosen) for i in sorted(chosen)}}
 
 
 def patching_rows(
     subject: Subject,
     runs: Sequence[Run],
     directions: Mapping[Feature, Tensor],
-    heads: Sequence[Head] | None = None,
+    heads: Mapping[Head, float] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of patching.csv, the concept aside; heads that were not patched have none."""
+    """Yield the rows of patching.csv, the concept aside; heads that were not patched have none.
+
+    Args:
+        subject: the model.
+        runs: clean and corrupt versions of the samples.
+        directions: unit decoder rows of the features.
+        heads: those that are patched, with their weights; None for all.
+    """
     check_directions(subject, directions)
     for feature, one in patch_exactly(subject, runs, directions, heads).items():
         whole = {"metric_clean": one.metric_clean, "metric_corrupt": one.metric_corrupt}
         for row in head_rows(feature, {"exact": one.exact, "exact_abs": one.exact_abs}):
             if not np.isnan(row["exact"]):
-                yield {**row, **whole}
+                weight = 1.0 if heads is None else heads[row["layer"], row["head"]]
+                yield {**row, **whole, "weight": weight}
 
 
 def patch_heads(
@@ -174,6 +183,7 @@ def patch_heads(
     layers: Sequence[int],
     concept: str,
     features: int,
+    bootstrap: int,
     exact_heads: int | None = None,
     seed: int = 0,
 ) -> None:
@@ -189,8 +199,9 @@ def patch_heads(
         layers: decoder blocks that have dictionaries.
         concept: name of the concept.
         features: how many of the best features are traced.
+        bootstrap: resamples of the features for the interval of the agreement.
         exact_heads: patch so many heads of the highest attribution and as many random ones; None: all.
-        seed: of the random choice.
+        seed: of the random choice and of the resamples.
     """
     directions = traced_directions(tables["ranking"], features, dictionaries, layers, concept)
     attribution = read_table(tables["attribution"], HEAD_ATTRIBUTION)
@@ -201,6 +212,6 @@ def patch_heads(
     names = [name for name in HEAD_PATCHING.names if name != "concept"]
     exact = table_of(rows, names).assign(concept=concept)
     write_table(exact, HEAD_PATCHING, patching)
-    compared = agreement(attribution, exact)
+    compared = agreement(attribution, exact, bootstrap, seed)
     names = [name for name in HEAD_AGREEMENT.names if name != "concept"]
     write_table(table_of(compared, names).assign(concept=concept), HEAD_AGREEMENT, agreement_output)

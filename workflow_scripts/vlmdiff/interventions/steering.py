@@ -4,14 +4,17 @@ Contrastive activation addition (CAA): `v` is the mean residual of samples that 
 minus that of samples that it answers wrong, each mean-pooled over the text tokens after the image. What is
 added has a length in units of the mean residual norm at the layer, so that strengths of different layers
 compare.
+
+Named arms choose their strength, and the claim its arm, on validation data. So do the random directions that
+they are held against: a pool has as many of them as there are arms, and sends its best one to the test data.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +37,7 @@ from vlmdiff.interventions.inputs import (
     table_of,
 )
 from vlmdiff.models.batch import Batch
-from vlmdiff.models.hooks import edit_output
+from vlmdiff.models.hooks import edit_input, edit_output
 from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
@@ -67,7 +70,7 @@ class Direction:
         arm: caa, caa_middle, feature, caa_feature or random.
         layer: block to whose output it is added.
         feature: index in the dictionary, or -1.
-        draw: number of the random draw, else 0.
+        draw: number of the pool of random directions, else 0.
         vector: (d_model,), of length 1; twice a unit where two directions are added.
     """
 
@@ -136,21 +139,67 @@ def feature_directions(rows: Mapping[Feature, Tensor], vectors: Mapping[int, Ten
             yield Direction("caa_feature", layer, feature, 0, vectors[layer] + row.float())
 
 
-def random_directions(layers: Sequence[int], d_model: int, draws: int, seed: int) -> Iterator[Direction]:
-    """Yield random unit directions, layer by layer in turn."""
-    for draw in range(draws):
-        generator = torch.Generator().manual_seed(derive_seed(seed, "steering", draw))
-        vector = torch.randn(d_model, generator=generator)
-        yield Direction("random", layers[draw % len(layers)], NO_FEATURE, draw, vector / vector.norm())
+def random_pool(arms: Sequence[Direction], draw: int, seed: int) -> list[Direction]:
+    """Return a random direction for each arm, at its layer and of its length.
+
+    Args:
+        arms: the named directions.
+        draw: number of the pool.
+        seed: seed of the job.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "steering", draw))
+    pool = []
+    for arm in arms:
+        vector = torch.randn(arm.vector.shape, generator=generator)
+        pool.append(
+            Direction("random", arm.layer, NO_FEATURE, draw, vector * (arm.vector.norm() / vector.norm()))
+        )
+    return pool
+
+
+@dataclass(frozen=True, eq=False)
+class Dose:
+    """A direction at one strength, and what validation data say of it.
+
+    Attributes:
+        direction: what is added.
+        strength: its factor, in units of the mean residual norm at the layer.
+        accuracy, margin: change of both on the concept's validation data.
+        chosen: whether this is the direction's best strength.
+        winner: whether this is the best of all arms, or of its pool.
+    """
+
+    direction: Direction
+    strength: float
+    accuracy: float
+    margin: float
+    chosen: bool = False
+    winner: bool = False
+
+    def columns(self) -> dict[str, Any]:
+        """Return its columns of the table STEERING."""
+        own = self.direction
+        place = {"arm": own.arm, "layer": own.layer, "feature": own.feature, "name": own.name}
+        choice = {"strength": self.strength, "chosen": self.chosen, "winner": self.winner}
+        validated = {"validation_accuracy": self.accuracy, "validation_margin": self.margin}
+        return {**place, "draw": own.draw, **choice, **validated}
 
 
 @dataclass(frozen=True)
 class Steering:
-    """Adds `strength * norm * vector` to a block's output at the text tokens after the image."""
+    """Adds `strength * norm * vector` to a block's output at the text tokens after the image.
+
+    It does so where this enters the next block, if there is one: nothing up to there need run again.
+    """
 
     subject: Subject
     direction: Direction
     length: float
+
+    @property
+    def first_block(self) -> int:
+        """First block that must run again."""
+        return min(self.direction.layer + 1, self.subject.n_layers - 1)
 
     def __call__(self, batch: Batch) -> AbstractContextManager:
         """Open the intervention for one batch."""
@@ -159,7 +208,8 @@ class Steering:
         def edit(values: Tensor) -> Tensor:
             return values + (where[..., None].to(values.device) * shift.to(values.device)).to(values.dtype)
 
-        return edit_output(self.subject.block(self.direction.layer), edit)
+        edited = edit_output if self.direction.layer == self.first_block else edit_input
+        return edited(self.subject.block(self.first_block), edit)
 
 
 class Sweep:
@@ -180,55 +230,63 @@ class Sweep:
     def answers(self, direction: Direction, strength: float, dataset: str) -> Answers:
         """Answer one data set's questions under a direction."""
         steering = Steering(self.subject, direction, strength * self.norms[direction.layer])
-        return self.evaluations[dataset].answers(steering, direction.layer)
+        return self.evaluations[dataset].answers(steering, steering.first_block)
 
 
 def validate(
     sweep: Sweep, directions: Sequence[Direction], strengths: Sequence[float], target: str
-) -> dict[tuple[int, float], tuple[float, float]]:
-    """Return the change of accuracy and margin on validation data by (direction's index, strength)."""
-    clean, found = sweep.clean[target], {}
-    for i, direction in enumerate(progress(directions, "directions")):
+) -> list[Dose]:
+    """Return every direction at every strength, with the change of accuracy and margin on validation data."""
+    clean, found = sweep.clean[target], []
+    for direction in progress(directions, "directions"):
         for strength in strengths:
             answers = sweep.answers(direction, strength, target)
             accuracy = float(answers.correct.mean() - clean.correct.mean())
-            found[i, strength] = (accuracy, float((answers.margin - clean.margin).mean()))
+            margin = float((answers.margin - clean.margin).mean())
+            found.append(Dose(direction, strength, accuracy, margin))
     return found
 
 
-def best_strengths(scores: Mapping[tuple[int, float], tuple[float, float]]) -> dict[int, float]:
-    """Return for each direction the strength of the best accuracy, then of the best margin."""
-    best: dict[int, float] = {}
-    for (index, strength), score in scores.items():
-        if index not in best or score > scores[index, best[index]]:
-            best[index] = strength
-    return best
+def best_dose(doses: Iterable[Dose]) -> Dose:
+    """Return the dose of the best validation accuracy, then of the best margin; of equals the first."""
+    return max(doses, key=lambda dose: (dose.accuracy, dose.margin))
 
 
-def report(
-    sweep: Sweep,
-    directions: Sequence[Direction],
-    strengths: Sequence[float],
-    scores: Mapping[tuple[int, float], tuple[float, float]],
-    resamples: int,
-    seed: int,
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the table STEERING, concept and model aside."""
-    best, unknown = best_strengths(scores), (float("nan"), float("nan"))
+def named_doses(doses: Sequence[Dose]) -> list[Dose]:
+    """Return all doses of the arms: each arm's best strength is chosen, and the best of all wins."""
+    arms: dict[tuple[str, str], list[Dose]] = {}
+    for dose in doses:
+        arms.setdefault((dose.direction.arm, dose.direction.name), []).append(dose)
+    chosen = [best_dose(arm) for arm in arms.values()]
+    winner = best_dose(chosen)
+    return [replace(dose, chosen=dose in chosen, winner=dose is winner) for dose in doses]
+
+
+def pool_winners(doses: Sequence[Dose]) -> list[Dose]:
+    """Return the best dose of each pool of random directions, found as that of the arms is."""
+    pools: dict[int, list[Dose]] = {}
+    for dose in doses:
+        pools.setdefault(dose.direction.draw, []).append(dose)
+    return [replace(best_dose(pool), chosen=True, winner=True) for pool in pools.values()]
+
+
+def report(sweep: Sweep, doses: Sequence[Dose], resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table STEERING, concept and model aside.
+
+    Args:
+        sweep: the test data.
+        doses: what is added to the residual stream.
+        resamples: resamples of the paired bootstrap.
+        seed: seed of the job.
+    """
     effects = {
         name: EffectTable(name, evaluation.samples, sweep.clean[name], resamples, seed)
         for name, evaluation in sweep.evaluations.items()
     }
-    for i, direction in enumerate(progress(directions, "directions")):
-        head = {"arm": direction.arm, "layer": direction.layer, "feature": direction.feature}
-        head |= {"name": direction.name, "draw": direction.draw}
-        for strength in strengths:
-            accuracy, margin = scores.get((i, strength), unknown)
-            validated = {"validation_accuracy": accuracy, "validation_margin": margin}
-            chosen = {"strength": strength, "chosen": best.get(i) == strength}
-            for name, table in effects.items():
-                answers = sweep.answers(direction, strength, name)
-                yield from ({**head, **chosen, **validated, **row} for row in table.rows(answers))
+    for dose in progress(doses, "directions and strengths"):
+        for name, table in effects.items():
+            answers = sweep.answers(dose.direction, dose.strength, name)
+            yield from ({**dose.columns(), **row} for row in table.rows(answers))
 
 
 def learn(
@@ -278,7 +336,8 @@ def evaluate_steering(
 ) -> None:
     """Steer a model by CAA vectors, features and random directions, and write the table STEERING.
 
-    Vectors and each arm's best strength come from validation data, results from test data.
+    Vectors, each arm's best strength and the best arm come from validation data, results from test data. So
+    do the best strength and direction of each pool of random directions.
 
     Args:
         model: the model that is steered.
@@ -290,7 +349,7 @@ def evaluate_steering(
         concept: name of the concept.
         features: how many of the best-ranked features.
         strengths: lengths of what is added, in units of the mean residual norm.
-        random_draws: random directions.
+        random_draws: pools of random directions.
         bootstrap: resamples of the paired bootstrap.
         seed: seed of the job.
     """
@@ -302,10 +361,11 @@ def evaluate_steering(
         subject = model.load()
         directions = unit_directions(dictionary_folders(dictionaries, layers), ranked)
         check_directions(subject, directions)
-        learned, found = learn(subject, validation, directions)
-        scores = validate(learned, found, strengths, validation.names[0])
-        own = sorted({layer for layer, _ in ranked})
-        found += random_directions(own, subject.d_model, random_draws, seed)
-        rows = list(report(Sweep(subject, test, learned.norms), found, strengths, scores, bootstrap, seed))
+        learned, arms = learn(subject, validation, directions)
+        target = validation.names[0]
+        named = named_doses(validate(learned, arms, strengths, target))
+        pools = [one for draw in range(random_draws) for one in random_pool(arms, draw, seed)]
+        winners = pool_winners(validate(learned, pools, strengths, target))
+        rows = list(report(Sweep(subject, test, learned.norms), [*named, *winners], bootstrap, seed))
     names = [name for name in STEERING.names if name not in ("concept", "model")]
     write_table(table_of(rows, names).assign(concept=concept, model=model.name), STEERING, output)

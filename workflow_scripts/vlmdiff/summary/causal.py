@@ -1,4 +1,4 @@
-"""The sections on interventions and heads."""
+"""The section on interventions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from vlmdiff.summary.criteria import (
-    AGREEMENT,
     LEVEL,
     Comparison,
     combined,
@@ -16,7 +15,7 @@ from vlmdiff.summary.criteria import (
     corrected,
 )
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, interval, number, spread, table
+from vlmdiff.summary.text import change, escape, interval, spread, table
 
 CRITERION = (
     "An effect is *specific* if the target's 95 % interval lies below 0, at most 5 % of random draws that "
@@ -358,56 +357,4 @@ def describe_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[st
             f"Single features, best first, {escape(concept)}, seed {seed} (p of the margin beside the best "
             "feature of each random pool, so for all of them at once; no claim):", "", *single_table(scopes),
         )  # fmt: skip
-    return section
-
-
-def describe_agreement(section: Section, agreement: pd.DataFrame) -> None:
-    """Give Spearman's correlation of attribution with exact patching, per feature and pooled."""
-    for seed, rows in agreement.groupby("seed"):
-        wide = rows.pivot_table(index="name", columns="method", values="spearman", sort=False, dropna=False)
-        cells = [
-            [escape(name), *(number(value) for value in values)]
-            for name, values in zip(wide.index, wide.to_numpy())
-        ]
-        header = ("feature", *(column.replace("_", " ") for column in wide.columns))
-        section.say(f"Spearman with exact patching over heads, seed {seed}:", "", *table(header, cells))
-        pooled = rows[(rows["name"] == "pooled") & (rows["method"] == "method_a")]
-        for value in pooled["spearman"]:
-            holds = value >= AGREEMENT
-            text = f"Seed {seed}: attribution (A) against exact patching, pooled: Spearman {number(value)}"
-            text += ": they agree." if holds else f", below {AGREEMENT}: **weak**."
-            section.claim(holds, text, text)
-
-
-def describe_heads(
-    scores: pd.DataFrame,
-    agreement: pd.DataFrame,
-    ablation: pd.DataFrame,
-    data: tuple[str, str],
-    shown: int = 5,
-) -> Section:
-    """Name the top heads, say how far attribution can be trusted and what ablating them does.
-
-    Args:
-        scores, agreement, ablation: HEAD_SCORES, HEAD_AGREEMENT, HEAD_ABLATION with a column `seed`.
-        data: names of target and control test data.
-        shown: how many heads to name.
-    """
-    section = Section("Heads")
-    if scores.empty:
-        text = "No feature was traced to heads."
-        section.claim(False, text, text)
-        return section
-    for seed, rows in scores.groupby("seed"):
-        best = rows.sort_values("rank").head(shown)
-        names = ", ".join(
-            f"{escape(row.name)} ({number(row.score)})" for row in best.itertuples(index=False, name="Head")
-        )
-        section.say(f"Strongest heads by attribution (share), seed {seed}: {names}.")
-    describe_agreement(section, agreement)
-    whole = ablation[ablation["group"] == "all"]
-    for seed, rows in whole.groupby("seed"):
-        found = [(item.members, item) for item in interventions(rows, "heads", data)]
-        section.say("")
-        claim_sets(section, found, f"Heads, seed {seed}", f"Heads ablated together, seed {seed}:", "margin")
     return section

@@ -9,9 +9,9 @@ import pandas as pd
 
 from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
 from vlmdiff.figures.values import sets_of_size
-from vlmdiff.summary.criteria import LEVEL, NULL_SHARE
+from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, smallest_detectable
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import bracketed, change, escape, number, percent, table
+from vlmdiff.summary.text import bracketed, change, escape, number, percent, spread, table
 
 if TYPE_CHECKING:
     from vlmdiff.summary.write import Names
@@ -196,7 +196,7 @@ def describe_rules(section: Section, selection: pd.DataFrame, names: Names) -> N
     lines = [
         [escape(comparison), escape(concept), *line]
         for comparison, rules in names.selection["rules"].items()
-        for concept in names.concepts
+        for concept in names.headline.concepts
         for line in lines_of_rules(
             rows[rows["comparison"].eq(comparison) & rows["concept"].eq(concept)], rules, names
         )
@@ -244,28 +244,47 @@ def effects_of_sets(drawn: pd.DataFrame, names: Names) -> list[object]:
     return cells
 
 
+def steering_verdict(best: pd.Series, pools: pd.Series) -> tuple[bool, str]:
+    """Judge the best arm by its interval and by the best of each pool of random directions.
+
+    Args:
+        best: its row of STEERING.
+        pools: gains in accuracy of the pools' winners.
+
+    Returns:
+        whether it helps, and the verdict with p.
+    """
+    p = (1 + int((pools >= best["delta_accuracy"]).sum())) / (1 + len(pools))
+    told = f"p = {p:.2g}"
+    if not best["delta_low"] > 0:
+        detectable = smallest_detectable(best["delta_low"], best["delta_high"])
+        known = f"a gain of {100 * detectable:.1f} points would be found with {100 * POWER:.0f} % power"
+        return False, f"{told}: **no gain** ({known if detectable else 'no answer changed'})"
+    if not p <= LEVEL:
+        return False, f"{told}: **no more than random directions**"
+    return True, f"{told}: it helps"
+
+
 def describe_steering(section: Section, steering: pd.DataFrame, data: tuple[str, str]) -> None:
-    """Say whether any direction helps at the strength that validation data chose."""
-    rows = steering[(steering["group"] == "all") & (steering["dataset"] == data[0])]
-    chosen = rows[rows["chosen"]]
-    if chosen.empty:
+    """Say whether the best arm helps beyond random directions that were chosen as it was."""
+    rows = steering[(steering["group"] == "all") & steering["winner"]]
+    named = rows[rows["arm"] != "random"].set_index("dataset")
+    if named.empty:
         return
-    best = chosen.sort_values(["validation_accuracy", "validation_margin"], ascending=False).iloc[0]
-    control = steering[
-        (steering["group"] == "all") & steering["chosen"] & steering["dataset"].eq(data[1])
-        & steering["arm"].eq(best["arm"]) & steering["name"].eq(best["name"])
-    ].iloc[0]  # fmt: skip
-    holds = bool(best["delta_low"] > 0)
+    best, control = named.loc[data[0]], named.loc[data[1]]
+    pools = rows.loc[(rows["arm"] == "random") & (rows["dataset"] == data[0]), "delta_accuracy"]
+    arms = len(steering.loc[steering["arm"] != "random", ["arm", "name"]].drop_duplicates())
+    holds, verdict = steering_verdict(best, pools)
     text = (
         f"**Steering** of {escape(best['model'])} by the arm that is best on validation data "
         f"({best['arm'].replace('_', ' + ')} at {best['name']}, strength {number(best['strength'])}): "
         f"{change(best['delta_accuracy'], 'accuracy')} "
         f"[{change(best['delta_low'], 'accuracy')}, {change(best['delta_high'], 'accuracy')}] points on "
-        f"{escape(data[0])} from {percent(best['accuracy_clean'])}, "
-        f"{change(control['delta_accuracy'], 'accuracy')} on {escape(data[1])}"
+        f"{escape(data[0])} (n = {best['n']}) from {percent(best['accuracy_clean'])}, "
+        f"{change(control['delta_accuracy'], 'accuracy')} on {escape(data[1])}. The best of {arms} random "
+        f"directions, chosen on the same data: {spread(pools, 'accuracy')} in {len(pools)} pools; {verdict}"
     )
-    verdict = "it helps" if holds else "**no gain**"
-    section.claim(holds, f"{text}: {verdict}.", f"Steering by directions: {verdict} on test data.")
+    section.claim(holds, f"{text}.", f"Steering by directions, {verdict} on test data.")
 
 
 def describe_labels(section: Section, labels: pd.DataFrame) -> None:

@@ -53,7 +53,7 @@ class Effect:
     @property
     def detectable(self) -> float:
         """Smallest effect that a two-sided test at 0.05 would find with a power of 0.8."""
-        return float((norm.ppf(1 - LEVEL / 2) + norm.ppf(POWER)) * self.error)
+        return smallest_detectable(self.low, self.high)
 
     @property
     def p_fall(self) -> float:
@@ -192,3 +192,13 @@ def compare(
         draws[target],
         draws[control],
     )
+
+
+def smallest_detectable(low: float, high: float) -> float:
+    """Return the effect that a two-sided test at 5 % would find with 80 % power: `(z_.975 + z_.80) SE`.
+
+    Args:
+        low, high: 95 % interval of the effect; its width gives the standard error.
+    """
+    z = norm.ppf(1 - LEVEL / 2)
+    return float((z + norm.ppf(POWER)) * (high - low) / (2 * z))

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from vlmdiff.figures.values import of_models, read_some, with_asked
 from vlmdiff.runtime.files import replacing
-from vlmdiff.summary.causal import Headline, describe_ablation, describe_heads
+from vlmdiff.summary.causal import Headline, describe_ablation
 from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final
+from vlmdiff.summary.heads import describe_heads
 from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
 from vlmdiff.summary.models import describe_models, say_models

@@ -112,15 +112,21 @@ STEERING = contract(
     "Test effect of adding a direction to the residual stream (docs/method.md section 7).",
     ("concept", "str", "concept of the config"),
     ("model", "str", "model that is steered"),
-    ("arm", "str", "caa, caa_middle (the baseline), feature, caa_feature or random"),
+    (
+        "arm",
+        "str",
+        "caa, caa_middle (the baseline), feature or caa_feature; random: the best of a pool of as many "
+        "random directions as there are arms",
+    ),
     ("layer", "int", "block to whose output the direction is added"),
     ("feature", "int", "index in the dictionary; -1 if the arm has none"),
     ("name", "str", "L{layer}F{feature}, or L{layer}"),
-    ("draw", "int", "number of the random draw, else 0"),
+    ("draw", "int", "number of the pool, else 0"),
     ("strength", "float", "length of what is added, in units of the mean residual norm at the layer"),
-    ("chosen", "bool", "the arm's best strength on validation data; of all but random arms"),
-    ("validation_accuracy", "float", "change of accuracy on the concept's validation data; NaN for random"),
-    ("validation_margin", "float", "change of the margin there; NaN for random"),
+    ("chosen", "bool", "the direction's best strength on validation data"),
+    ("winner", "bool", "the best of all arms, or of its pool, on validation data"),
+    ("validation_accuracy", "float", "change of accuracy on the concept's validation data"),
+    ("validation_margin", "float", "change of the margin there"),
     *EFFECT,
 )
 
@@ -134,6 +140,7 @@ HEAD_ATTRIBUTION = contract(
     ("head", "int", "head"),
     ("method_a", "float", "mean over tokens of |(a_corrupt - a_clean) . g_clean|"),
     ("method_b", "float", "mean over tokens of |(a_clean - a_corrupt) . g_corrupt|"),
+    ("score", "float", "what ranks heads: mean of A and B, each divided by its sum over the feature's heads"),
     (
         "signed",
         "float",
@@ -167,6 +174,7 @@ HEAD_PATCHING = contract(
     ("exact_abs", "float", "mean over samples of its absolute value"),
     ("metric_clean", "float", "mean metric of the clean runs"),
     ("metric_corrupt", "float", "mean metric of the corrupt runs"),
+    ("weight", "float", "1 / the probability with which the head was chosen to be patched"),
 )
 
 HEAD_AGREEMENT = contract(
@@ -174,12 +182,19 @@ HEAD_AGREEMENT = contract(
     ("concept", "str", "concept of the config"),
     ("feature_layer", "int", "layer of the feature; -1 for all features pooled"),
     ("feature", "int", "index in the dictionary; -1 for all features pooled"),
-    ("name", "str", "L{layer}F{feature}; 'pooled' for all, each first divided by its sum of absolute values"),
-    ("method", "str", "method_a, method_b or signed"),
+    ("name", "str", "L{layer}F{feature}; 'pooled' for all, each first divided by its mean absolute value"),
+    ("method", "str", "score (what ranks heads), method_a, method_b or signed"),
     ("reference", "str", "column of the exact patching that it is held against: exact_abs or exact"),
-    ("heads", "int", "heads compared"),
-    ("spearman", "float", "rank correlation; NaN for fewer than 3 heads or a constant column"),
-    ("pearson", "float", "linear correlation; NaN likewise"),
+    ("features", "int", "features compared"),
+    ("heads", "int", "heads compared, summed over features"),
+    (
+        "spearman",
+        "float",
+        "rank correlation, each head by its weight; NaN for fewer than 3 heads or a constant column",
+    ),
+    ("spearman_low", "float", "lower end of its bootstrap 95 % interval over features; NaN for fewer than 5"),
+    ("spearman_high", "float", "upper end of it"),
+    ("pearson", "float", "linear correlation, weighted and NaN likewise"),
 )
 
 HEAD_ATTENTION = contract(
@@ -208,7 +223,7 @@ HEAD_ATTENTION = contract(
 HEAD_ABLATION = contract(
     "Test effect of mean-ablating heads, beside random heads.",
     ("concept", "str", "concept of the config"),
-    ("arm", "str", "top or random"),
+    ("arm", "str", "top, or random (as many heads of each block as the top set of this size has)"),
     ("size", "int", "heads ablated together"),
     ("draw", "int", "0 for top; number of the draw for random"),
     ("heads", "str", "names, joined by ';'"),
