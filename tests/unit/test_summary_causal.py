@@ -12,7 +12,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from vlmdiff.summary.causal import Headline, claim_sets, describe_ablation, interventions, set_results
-from vlmdiff.summary.criteria import Comparison, Effect, at_chance, combined, compare, effect, over_seeds
+from vlmdiff.summary.criteria import Comparison, Effect, combined, compare, effect, over_seeds
 from vlmdiff.summary.findings import say_ablation
 from vlmdiff.summary.sections import Section
 from vlmdiff.tables.causal import ABLATION
@@ -47,7 +47,6 @@ def test_each_part_of_the_criterion_at_its_limit():
     assert few.failures() == ["random draws do as much, p = 0.05"] and not few.testable
     assert replace(GOOD, random=(0.0,) * 19).testable
     assert not replace(GOOD, random=(nan, *(0.0,) * 18)).testable
-    assert at_chance(0.25, 0.3) and not at_chance(0.2, 0.3)
 
 
 def test_the_control_is_spared_if_shown_to_change_by_less_than_a_third():

@@ -15,7 +15,7 @@ from vlmdiff.summary.criteria import (
     corrected,
 )
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, interval, spread, table
+from vlmdiff.summary.text import change, escape, interval, number, spread, table
 
 CRITERION = (
     "An effect is *specific* if the target's 95 % interval lies below 0, at most 5 % of random draws that "
