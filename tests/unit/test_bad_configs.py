@@ -36,6 +36,15 @@ def test_a_damaged_configuration_is_refused_by_key_or_valid(name, data):
         assert any(str(part) in message for part in path)
 
 
+@pytest.mark.parametrize("kind", ["vqa", "x" * 9000])
+def test_an_unknown_kind_of_data_is_told_shortly_with_those_that_are_known(kind):
+    values = copy.deepcopy(WHOLE["llava_more"])
+    values["datasets"]["text_null"]["kind"] = kind
+    message = refused(lambda: load_config(values))
+    assert f"datasets.text_null: kind: found '{kind[:120]}', expected one of 'folder', 'vqav2'" in message
+    assert len(message) < 400
+
+
 @tries(60)
 @given(values=st.one_of(st.none(), st.integers(), st.text(), st.lists(st.integers()), PLAIN))
 def test_what_is_no_configuration_is_refused(values):
