@@ -91,8 +91,10 @@ def selection_rules(comparison):
 
 def reported_rules():
     """Return the rules of every comparison of the default target."""
-    names = [MAIN, *(name for name, one in CFG.comparisons.items() if one.target == "all")]
-    return {name: selection_rules(name) for name in names}
+    further = [
+        name for name, one in CFG.comparisons.items() if one.target == "all" and name != CFG.diff.untuned
+    ]
+    return {name: selection_rules(name) for name in (MAIN, *further)}
 
 
 def default_selections(wildcards=None):

@@ -33,10 +33,18 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
         f"removing as many of random pools, chosen in the same way, changes the first by "
         f"{change(random, measure)} (p = {whole.p_random:.3f})"
     )
+    rows = ablation[
+        ablation["group"].eq("all") & ablation["dataset"].eq(data[0]) & ablation["concept"].eq(result.concept)
+        & ablation["scope"].eq(result.scope) & ablation["size"].eq(result.size)
+    ]  # fmt: skip
+    held = rows.groupby(rows["arm"].eq("random"))["removed"].mean().reindex([False, True])
+    text += (
+        f"; they hold {percent(held[False])} of the variance there, those of the pools {percent(held[True])}"
+    )
     if not whole.testable:
         return f"{text}: too few pools to tell."
     if not failed:
-        return f"{text}: the model depends on them for this concept, and hardly for anything else."
+        return f"{text}. The model depends on them for this concept, and hardly for anything else."
     return f"{text}: **no specific effect is shown** ({'; '.join(failed)})."
 
 
