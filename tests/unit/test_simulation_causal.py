@@ -1,0 +1,193 @@
+"""Claims about heads and steering on data without any effect; only what a model would answer is drawn."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from claims_on_nothing import at_most_one_in_twenty
+
+from vlmdiff.data.samples import Sample
+from vlmdiff.heads.aggregate import head_scores, mean_share
+from vlmdiff.heads.agreement import agreement
+from vlmdiff.heads.report import ablation_rows, head_arms
+from vlmdiff.heads.tracing import top_and_random
+from vlmdiff.interventions.answers import Answers
+from vlmdiff.interventions.inputs import table_of
+from vlmdiff.interventions.steering import (
+    caa_directions,
+    feature_directions,
+    named_doses,
+    pool_winners,
+    random_pool,
+    report,
+    validate,
+)
+from vlmdiff.summary.confidence import describe_steering
+from vlmdiff.summary.heads import describe_heads
+from vlmdiff.summary.sections import Section
+from vlmdiff.tables.causal import HEAD_ABLATION, HEAD_AGREEMENT, HEAD_ATTRIBUTION, STEERING
+from vlmdiff.tables.io import conform
+
+DATA = TARGET, CONTROL = "space", "other"
+# Forty statements without repeated texts; one group, so that no row is made that no claim reads.
+QUESTIONS = [Sample(sample_id=str(i), prompt=f"text {i}", group="all") for i in range(40)]
+BLOCKS, HEADS = 5, 6
+
+
+def held(rows: pd.DataFrame, contract, **columns) -> pd.DataFrame:
+    """Return a table as its contract has it."""
+    return conform(rows.assign(concept="c", **columns), contract, contract.names[0]).to_pandas()
+
+
+def attribution_of(rng: np.random.Generator) -> pd.DataFrame:
+    """Attribute six features to all heads that they can see; A and B are alike, as they are in models."""
+    rows = []
+    for feature in range(6):
+        layer = 2 + feature % 3
+        size = rng.lognormal(size=(layer + 1, HEADS))
+        for (at, head), value in np.ndenumerate(size):
+            place = {"feature_layer": layer, "feature": feature, "name": f"L{layer}F{feature}"}
+            methods = {f"method_{name}": value * rng.lognormal(sigma=0.2) for name in "ab"}
+            rows.append({**place, "layer": at, "head": head, **methods, "signed": value})
+    table = pd.DataFrame(rows)
+    return held(table, HEAD_ATTRIBUTION, score=mean_share(table))
+
+
+class Evaluated:
+    """Questions whose margins change by a draw for each head: the target's by `effect`, the control's by 0."""
+
+    def __init__(self, rng: np.random.Generator, effect: dict, noise: float) -> None:
+        self.samples = QUESTIONS
+        self.clean = rng.normal(4, 1, len(QUESTIONS))
+        self.change = {head: mean + noise * rng.normal(size=len(QUESTIONS)) for head, mean in effect.items()}
+
+    def answers(self, ablation=None, first_block: int = 0) -> Answers:
+        """Answer with the heads of an ablation removed."""
+        return Answers(self.clean + sum(self.change[head] for head in ablation.heads) if ablation else self.clean)
+
+
+def heads_claims(rng: np.random.Generator, benefit: float, likeness: float) -> tuple[bool, bool]:
+    """Return whether the summary calls the top heads specific, and whether it says that scores agree.
+
+    Removing any head hurts the target and spares the control, and late heads hurt it more.
+
+    Args:
+        rng: random numbers.
+        benefit: by how much more the heads of the best scores hurt.
+        likeness: how far exact effects on features follow the attribution; 0 not at all.
+    """
+    attribution = attribution_of(rng)
+    scores = head_scores(attribution).assign(concept="c")
+    chosen = top_and_random(attribution, 8, int(rng.integers(2**31)))
+    places = list(zip(attribution["layer"], attribution["head"]))
+    exact = attribution["method_a"] ** likeness * rng.lognormal(size=len(places)) ** (1 - likeness)
+    patching = attribution[["concept", "feature_layer", "feature", "name", "layer", "head"]].assign(
+        exact=-exact, exact_abs=exact, weight=[chosen.get(place, np.nan) for place in places]
+    )
+    names = [name for name in HEAD_AGREEMENT.names if name != "concept"]
+    agreed = table_of(agreement(attribution, patching.dropna(), 100, 0), names)
+
+    order = list(zip(scores["layer"].astype(int), scores["head"].astype(int)))
+    hurt = {head: -rng.exponential(0.2) - 0.1 * head[0] for head in order}
+    hurt |= {head: hurt[head] - benefit for head in order[:3]}
+    sets = {TARGET: Evaluated(rng, hurt, 0.1), CONTROL: Evaluated(rng, dict.fromkeys(order, 0.0), 0.05)}
+    arms = list(head_arms(order, [3], 20, int(rng.integers(2**31))))
+    ablations = [SimpleNamespace(heads=arm.heads, first_block=0) for arm in arms]
+    names = [name for name in HEAD_ABLATION.names if name != "concept"]
+    ablation = table_of(ablation_rows(sets, arms, ablations, 200, 0), names)
+    section = describe_heads(
+        scores.assign(seed=0),
+        held(agreed, HEAD_AGREEMENT).assign(seed=0),
+        held(ablation, HEAD_ABLATION).assign(seed=0),
+        DATA,
+    )
+    # Three heads of one block have only 19 other sets, which is enough: both claims are always made.
+    assert (section.claims, section.untestable) == (2, [])
+    return not any("not specific" in text for text in section.failed), not any(
+        "**weak**" in text for text in section.failed
+    )
+
+
+def test_heads_of_random_scores_are_not_specific_and_random_scores_do_not_agree():
+    rng = np.random.default_rng(2)
+    found = np.array([heads_claims(rng, 0.0, 0.0) for _ in range(500)])
+    for hits in found.sum(axis=0):
+        at_most_one_in_twenty(int(hits), len(found))
+
+
+def test_heads_that_do_more_and_scores_that_are_right_are_found():
+    rng = np.random.default_rng(3)
+    specific, agrees = np.mean([heads_claims(rng, 0.8, 0.8) for _ in range(40)], axis=0)
+    assert specific > 0.8 and agrees > 0.8
+
+
+class Steered:
+    """Questions of a model in which adding a vector changes margins in proportion to the vector.
+
+    What a direction does to the mean is the same on validation and test data: some directions do help.
+    """
+
+    def __init__(self, rng: np.random.Generator, ways: dict[int, np.ndarray]) -> None:
+        """Draw answers, about half of them right.
+
+        Args:
+            rng: random numbers.
+            ways: for each layer, what each dimension does to the mean margin, (d_model,).
+        """
+        self.evaluations = {name: SimpleNamespace(samples=QUESTIONS) for name in DATA}
+        self.clean = {name: Answers(rng.normal(size=len(QUESTIONS))) for name in DATA}
+        self.ways = {
+            (name, layer): way + rng.normal(size=(len(QUESTIONS), len(way)))
+            for layer, way in ways.items()
+            for name in DATA
+        }
+
+    def answers(self, direction, strength: float, dataset: str) -> Answers:
+        """Answer one data set under a direction."""
+        change = self.ways[dataset, direction.layer] @ direction.vector.numpy()
+        return Answers(self.clean[dataset].margin + strength * change)
+
+
+def helps(rng: np.random.Generator, benefit: float, shared: float = 1.0) -> bool:
+    """Return whether the summary says that the best arm helps.
+
+    Args:
+        rng: random numbers.
+        benefit: how far the CAA vectors point where the mean margin grows.
+        shared: length of what directions do to the mean margin; 0: they only scatter answers.
+    """
+    width, layers = 16, (1, 2)
+    ways = {layer: shared * rng.normal(size=width) / np.sqrt(width) for layer in layers}
+
+    def vector(toward: np.ndarray) -> torch.Tensor:
+        drawn = torch.from_numpy(rng.normal(size=width) / np.sqrt(width) + toward).float()
+        return drawn / drawn.norm()
+
+    vectors = {layer: vector(benefit * way) for layer, way in ways.items()}
+    features = {(layer, 7): vector(np.zeros(width)) for layer in layers}
+    arms = [*caa_directions(vectors, layers, 1), *feature_directions(features, vectors)]
+    seed, strengths = int(rng.integers(2**31)), (-0.5, 0.5, 1.0)
+    learned, test = Steered(rng, ways), Steered(rng, ways)
+    named = named_doses(validate(learned, arms, strengths, TARGET))
+    pools = [one for draw in range(20) for one in random_pool(arms, draw, seed)]
+    winners = pool_winners(validate(learned, pools, strengths, TARGET))
+    names = [name for name in STEERING.names if name not in ("concept", "model")]
+    rows = table_of(report(test, [*named, *winners], 200, 0), names)
+    section = Section("")
+    describe_steering(section, held(rows, STEERING, model="vlm"), DATA)
+    assert section.claims == 1
+    return not section.failed
+
+
+def test_the_best_of_many_arms_does_not_help_more_than_random_directions():
+    """Some of all directions really help: only the pools can tell that these arms are no better."""
+    rng = np.random.default_rng(4)
+    at_most_one_in_twenty(sum(helps(rng, 0.0) for _ in range(400)), 400)
+
+
+def test_an_arm_that_points_where_answers_grow_right_is_found():
+    rng = np.random.default_rng(5)
+    assert sum(helps(rng, 2.0, 2.0) for _ in range(40)) / 40 > 0.8
