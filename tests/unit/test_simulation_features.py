@@ -10,6 +10,7 @@ from claims_on_nothing import at_most_one_in_twenty
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.features import recurrence
 from vlmdiff.features.recurrence import match_layer, with_controls
 from vlmdiff.features.selection import calibrated_threshold, percentile_threshold, threshold_rows
 from vlmdiff.summary.confidence import describe_recurrence, describe_second_null
@@ -81,13 +82,19 @@ def recurs(twins, rng: np.random.Generator, steep: float, planted: float) -> boo
     return not section.failed
 
 
-@pytest.mark.parametrize("steep", [0.0, 0.5])
-def test_random_labels_do_not_recur(steep, twins):
+@pytest.fixture
+def few_exchanges(monkeypatch):
+    """A thousand exchanges make an exact p as ten thousand do, and are faster."""
+    monkeypatch.setattr(recurrence, "DRAWS", 999)
+
+
+def test_random_labels_do_not_recur(twins, few_exchanges):
+    """Features that fire often are more often final, in every seed: only their controls can tell."""
     rng = np.random.default_rng(7)
-    at_most_one_in_twenty(sum(recurs(twins, rng, steep, 0.0) for _ in range(400)), 400)
+    at_most_one_in_twenty(sum(recurs(twins, rng, 0.5, 0.0) for _ in range(400)), 400)
 
 
-def test_labels_that_follow_the_direction_recur(twins):
+def test_labels_that_follow_the_direction_recur(twins, few_exchanges):
     rng = np.random.default_rng(8)
     assert sum(recurs(twins, rng, 0.5, 0.7) for _ in range(40)) / 40 > 0.8
 
