@@ -331,17 +331,20 @@ def test_random_heads_come_from_the_blocks_of_the_top_heads(caplog):
     arms = list(head_arms(heads, [1, 2, 4, 7], 20, 0))
     tops = {arm.size: arm.heads for arm in arms if arm.arm == "top"}
     assert tops == {size: tuple(heads[:size]) for size in (1, 2, 4, 7)}
-    # By hand: 3; 1 of the other two of block 2; that times 3 and 3; that times 3 and, twice, 1.
-    for size, count in ((1, 3), (2, 1), (4, 9), (7, 3)):
+    # By hand, less the top set: 4; 6 pairs of block 2. Of four heads in three blocks there are 96 sets.
+    for size, count in ((1, 3), (2, 5), (4, 20), (7, 20)):
         drawn = [arm.heads for arm in arms if arm.arm == "random" and arm.size == size]
-        assert len(set(drawn)) == len(drawn) == count
-        assert not {head for chosen in drawn for head in chosen} & set(tops[size])
+        assert len({frozenset(chosen) for chosen in drawn}) == len(drawn) == count
+        assert set(tops[size]) not in [set(chosen) for chosen in drawn]
         assert all(blocks_of(chosen) == blocks_of(tops[size]) for chosen in drawn)
-        assert f"top {size} heads: {count} random sets of the same blocks, so no p below" in caplog.text
-    assert "no p below 0.10" in caplog.text and "no p below 0.25" in caplog.text
+    assert "top 1 heads: 3 random sets of the same blocks, so no p below 0.25" in caplog.text
+    assert "top 2 heads: 5 random sets of the same blocks, so no p below 0.17" in caplog.text
+    assert caplog.text.count("no p below") == 2
     assert arms == list(head_arms(heads, [1, 2, 4, 7], 20, 0))
-    # A head of a larger top set is random for a smaller one.
-    assert {arm.heads for arm in arms if arm.arm == "random" and arm.size == 2} == {((2, 0), (2, 2))}
+    # Sets that share a head with the top set are among them.
+    assert {arm.heads for arm in arms if arm.arm == "random" and arm.size == 2} == {
+        ((2, 0), (2, 1)), ((2, 0), (2, 2)), ((2, 0), (2, 3)), ((2, 1), (2, 2)), ((2, 2), (2, 3))
+    }  # fmt: skip
 
 
 def test_many_random_sets_are_drawn_and_few_are_all_taken(caplog):
@@ -349,16 +352,20 @@ def test_many_random_sets_are_drawn_and_few_are_all_taken(caplog):
     arms = list(head_arms(heads, [3], 20, 0))
     drawn = [arm.heads for arm in arms if arm.arm == "random"]
     assert len(set(drawn)) == 20 and all(blocks_of(chosen) == [0, 1, 2] for chosen in drawn)
-    assert not {head for chosen in drawn for head in chosen} & set(heads[:3])
-    # All 27 heads of the sets appear, and no other place than by chance.
-    assert len({head for chosen in drawn for head in chosen}) == 9
+    # All 12 heads of the blocks appear, and no other place than by chance.
+    assert len({head for chosen in drawn for head in chosen}) == 12
     assert "no p below" not in caplog.text
     assert drawn != random_sets(heads, heads[:3], 20, 1)
-    assert len(random_sets(heads, heads[:3], 26, 0)) == 26
-    every = random_sets(heads[::-1], heads[:3], 27, 0)
-    assert every == [
-        ((0, i), (1, j), (2, k)) for i in (1, 2, 3) for j in (1, 2, 3) for k in (1, 2, 3)
-    ]  # fmt: skip
+    top = [(0, 1), (1, 3), (2, 0)]
+    assert len(set(random_sets(heads, top, 62, 0))) == 62
+    for draws in (63, 64):
+        every = random_sets(heads[::-1], top, draws, 0)
+        assert every == [
+            ((0, i), (1, j), (2, k)) for i in range(4) for j in range(4) for k in range(4)
+            if (i, j, k) != (1, 3, 0)
+        ]  # fmt: skip
+    # However many are drawn, the top set is none of them.
+    assert not any(tuple(top) in random_sets(heads, top, 60, seed) for seed in range(20))
     # All heads of a block leave none to draw; sets larger than the table are skipped.
     assert random_sets(heads, [(0, i) for i in range(4)], 20, 0) == []
     assert [(arm.arm, arm.size) for arm in head_arms(heads, [12, 13], 20, 0)] == [("top", 12)]

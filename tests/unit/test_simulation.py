@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from claims_on_nothing import at_most_one_in_twenty
 
 from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import Answers
@@ -24,12 +24,6 @@ HEADLINE = Headline("c", "all_layers", 5, "margin", ("c",), ("all_layers",), (5,
 LAYERS, WIDTH, CANDIDATES, SAMPLES = 2, 70, 24, 60
 # Sixty statements by 30 texts: samples of one text change alike.
 QUESTIONS = [Sample(sample_id=str(i), prompt=f"text {i % 30}", group="g") for i in range(SAMPLES)]
-
-
-def at_most_one_in_twenty(hits: int, repetitions: int) -> None:
-    """Hold a rate of false claims against 5 %: the Clopper-Pearson interval must end below 8 %."""
-    interval = binomtest(hits, repetitions).proportion_ci(0.95, method="exact")
-    assert interval.high < 0.08, f"{hits} of {repetitions} claims on nothing"
 
 
 class Ablations:
