@@ -207,6 +207,7 @@ def analysis() -> dict[str, Any]:
             "candidates": 4,
             "single_features": 2,
             "set_sizes": [2],
+            "headline": {"size": 2},
             "rank_on": {"target": "vsr_val", "control": "vqa_yes_no_val", "samples": 24},
             **questions,
         },

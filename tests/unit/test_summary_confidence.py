@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,8 +28,7 @@ NAMES = Names(
 
 
 def section_of(story: tables.Story, **changes):
-    ablation = pd.concat([tables.ablation(story).assign(seed=seed) for seed in (0, 1)])
-    found = {"ablation": ablation, "thresholds": tables.thresholds(story), "funnel": tables.funnel(story)}
+    found = {"thresholds": tables.thresholds(story), "funnel": tables.funnel(story)}
     found |= {"untuned": tables.funnel(story).iloc[:0], **confidence.all_tables(story), **changes}
     return describe_confidence(found, NAMES)
 
@@ -41,7 +38,6 @@ def test_strong_findings_are_called_sure():
     text = "\n".join(section.lines)
     assert section.failed == []
     for words in (
-        "Mean and standard deviation over seeds",
         "more often than chance",
         "Second null",
         "50 of 50 final features are selected with samples as clusters too",
@@ -61,28 +57,16 @@ def test_weak_findings_are_called_weak():
         "60.0 % of final features need independent tokens",
         "**most final features tell something else best**",
         "**no gain**",
-        "does not fall in every seed",
         "**not more than drift**",
     ):
         assert words in failed
 
 
-def test_one_seed_and_nothing_else_is_said_so():
+def test_rules_without_any_set_are_said_to_give_none():
     empty = {name: frame.iloc[:0] for name, frame in confidence.all_tables(tables.STRONG).items()}
-    section = section_of(tables.STRONG, ablation=tables.ablation(tables.STRONG).assign(seed=0), **empty)
-    assert "One seed of dictionaries" in "\n".join(section.lines)
+    section = section_of(tables.STRONG, **empty)
     rows = [line for line in section.lines if line.startswith("| ") and not line.startswith("| comparison")]
     assert len(rows) == 6 and all("| 0 | gives none | 0 | n/a |" in line for line in rows)
-
-
-def test_numbers_over_seeds_are_means_and_deviations():
-    ablation = pd.concat([tables.ablation(tables.STRONG).assign(seed=seed) for seed in (0, 1)])
-    row = (ablation["arm"] == "selected") & (ablation["group"] == "all") & (ablation["size"] == 3)
-    chosen = row & (ablation["scope"] == "all_layers") & (ablation["dataset"] == DATA[0])
-    ablation.loc[chosen, "delta_accuracy"] = [-0.10, -0.30]
-    text = "\n".join(section_of(tables.STRONG, ablation=ablation).lines)
-    deviation = np.std([-10, -30], ddof=1)
-    assert f"| spatial, top 3, all layers | -20.0 ± {deviation:.1f} |" in text
 
 
 @pytest.mark.parametrize(("story", "failures"), [(tables.STRONG, 0), (tables.NONE, 1)])

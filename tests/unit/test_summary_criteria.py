@@ -10,7 +10,7 @@ from feature_tables import effects, table, write
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.summary import confidence
+from vlmdiff.summary import compared, confidence
 from vlmdiff.summary.causal import Headline
 from vlmdiff.summary.comparisons import ComparisonFiles, summarise_comparisons
 from vlmdiff.summary.criteria import smallest_detectable
@@ -255,9 +255,9 @@ def test_a_control_may_find_a_tenth(final, failures):
         {"comparison": "shuffled", "about": "shuffled", "final": final, "contrast": 5},
     ]
     frame = table(COMPARISONS, rows)
-    assert len(confidence.describe_comparisons([frame], "controls").failed) == failures
-    assert confidence.describe_comparisons([frame], "controls").claims == 1
-    assert confidence.describe_comparisons([frame], "stages").claims == 0
+    assert len(compared.describe_comparisons([frame], "controls").failed) == failures
+    assert compared.describe_comparisons([frame], "controls").claims == 1
+    assert compared.describe_comparisons([frame], "stages").claims == 0
 
 
 def saved(folder, rows):

@@ -40,7 +40,12 @@ class Measure:
 
 ACCURACY = Measure("delta_accuracy", "delta_low", "delta_high", "Change of accuracy (points)", 100.0)
 MARGIN = Measure("delta_margin", "margin_low", "margin_high", "Change of margin (logits)", 1.0)
-REMOVED = Measure("removed", "removed", "removed", "Variance removed (%)", 100.0)
+# What selected and random features are matched in, and what follows from it, on the target's questions.
+MATCHED = (
+    Measure("rate", "rate", "rate", "Firing rate (%)", 100.0),
+    Measure("energy", "energy", "energy", "Energy", 1.0),
+    Measure("removed", "removed", "removed", "Variance\nremoved (%)", 100.0),
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def draw_categories(
             draw_chosen(
                 axis, chosen, place + shift, measure, (colour, marker, f"selected, {name} ({dataset})")
             )
-            draw_random(axis, random, place + shift + 0.2, measure, (colour, f"random, ranked alike, {name}"))
+            draw_random(axis, random, place + shift + 0.2, measure, (colour, f"random pools, {name}"))
     axis.axhline(0, color=BLACK, lw=0.5)
     axis.locator_params(axis="y", nbins=6)
     axis.set_xticks(places, [category.label for category in categories])
@@ -138,9 +143,10 @@ def scopes_of(table: pd.DataFrame) -> list[str]:
 
 @styled
 def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
-    """Draw the test effect of single features and sets, and how much of the stream they hold.
+    """Draw the test effect of single features and sets, and how well the random ones match.
 
-    Rows: accuracy, margin, variance removed on the target's questions; columns: scopes.
+    Rows: accuracy, margin; firing rate, energy and variance removed on the target's questions. Columns:
+    scopes.
 
     Args:
         table: ABLATION of one concept and seed.
@@ -151,10 +157,13 @@ def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
     if whole.empty:
         return message_figure("No feature passed all filters: nothing was ablated.")
     scopes = scopes_of(whole)
-    figure = new_figure(DOUBLE_MM, 165)
-    axes = figure.subplots(3, len(scopes), squeeze=False, sharey="row")
-    # What is removed is told of the target's questions.
-    panels = ((ACCURACY, (target, control)), (MARGIN, (target, control)), (REMOVED, (target, "")))
+    figure = new_figure(DOUBLE_MM, 190)
+    heights = [2, 2, *(1 for _ in MATCHED)]
+    axes = figure.subplots(
+        len(heights), len(scopes), squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights}
+    )
+    panels = [(measure, (target, control)) for measure in (ACCURACY, MARGIN)]
+    panels += [(measure, (target, "")) for measure in MATCHED]
     for row, (measure, datasets) in zip(axes, panels):
         for axis, scope in zip(row, scopes):
             categories = feature_categories(whole[whole["scope"] == scope])
@@ -162,7 +171,7 @@ def ablation_effects(table: pd.DataFrame, target: str, control: str) -> Figure:
         row[0].set_ylabel(measure.label)
     for axis, scope in zip(axes[0], scopes):
         axis.set_title(SCOPE_TITLES[scope])
-    for axis in axes[:2].flat:
+    for axis in axes[:-1].flat:
         axis.tick_params(axis="x", labelbottom=False)
     legend_above(figure, axes[:2].flat, columns=4, first="selected")
     return figure

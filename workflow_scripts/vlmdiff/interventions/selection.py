@@ -163,11 +163,14 @@ def evaluate_selection(
         arms += random_arms(given, sizes, matched, random_draws, seed)
         directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
         rows = list(ablate_arms(subject, evaluations, directions, arms, weight, SCOPE, bootstrap, seed))
-    table = table_of(rows, [*(name for name in SELECTION.names if name in KEPT), "arm"])
-    counts = {rule: len(part) for rule, part in given.items()}
-    table = table.rename(columns={"arm": "rule"})
-    table["available"] = table["rule"].map(counts).fillna(0).astype("int64")
-    write_table(table.assign(comparison=comparison, concept=concept), SELECTION, output)
+    write_table(by_arm(rows, given).assign(comparison=comparison, concept=concept), SELECTION, output)
 
 
-KEPT = frozenset(SELECTION.names) - {"comparison", "concept", "rule", "available"}
+def by_arm(rows: Sequence[Mapping[str, Any]], given: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return effects as SELECTION has them, comparison and concept aside."""
+    measured = [
+        name for name in SELECTION.names if name not in ("comparison", "concept", "rule", "available")
+    ]
+    table = table_of(rows, [*measured, "arm"]).rename(columns={"arm": "rule"})
+    available = table["rule"].map({rule: len(part) for rule, part in given.items()})
+    return table.assign(available=available.fillna(0).astype("int64"))

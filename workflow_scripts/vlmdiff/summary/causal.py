@@ -201,11 +201,12 @@ def claim_others(section: Section, results: Sequence[SetResult], measure: str) -
     tested = [(one, one.over_seeds(measure)) for one in results]
     known = [(one, whole) for one, whole in tested if whole is not None and whole.testable]
     adjusted = corrected([whole.p for _, whole in known])
-    for (one, _), p in zip(known, adjusted):
+    for (one, whole), p in zip(known, adjusted):
         failed = one.failures(measure)
         if not failed and p > LEVEL:
             failed = [f"not after correction for {len(known)} sets, p = {p:.2f}"]
-        section.claim(not failed, "", f"{one.name}: not specific ({'; '.join(failed)}).")
+        why = f"{'; '.join(failed)}{not_found(whole, measure)}"
+        section.claim(not failed, "", f"{one.name}: not specific ({why}).")
     for one, whole in tested:
         if whole is None:
             section.claim(False, "", f"{one.name}: {'; '.join(one.failures(measure)) or 'was not ablated'}.")
@@ -305,7 +306,8 @@ def claim_sets(
             section.cannot(f"{where}, {name}: {len(claimed.draws)} random draws reach no p of {LEVEL}.")
             continue
         failed = claimed.failures()
-        section.claim(not failed, "", f"{where}, {name}: not specific by {measure} ({'; '.join(failed)}).")
+        why = f"{'; '.join(failed)}{not_found(claimed, measure)}"
+        section.claim(not failed, "", f"{where}, {name}: not specific by {measure} ({why}).")
     section.say(title, "", *table(SET_HEADER, rows))
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from vlmdiff.figures.values import of_models, read_some, with_asked
 from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import Headline, describe_ablation
-from vlmdiff.summary.confidence import describe_comparisons, describe_confidence, describe_control_models
+from vlmdiff.summary.compared import describe_comparisons, describe_control_models
+from vlmdiff.summary.confidence import describe_confidence
 from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final
 from vlmdiff.summary.heads import describe_heads
 from vlmdiff.summary.held_out import describe_held_out
