@@ -9,16 +9,17 @@ import torch
 from causal_files import DEAD, SELECTED, answered, filled, rank_tiny, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
-from vlmdiff.activations.tokens import TEXT
+from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
-from vlmdiff.interventions.activity import Variance, feature_activity
+from vlmdiff.interventions.activity import Variance, feature_activity, usual_text
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
 from vlmdiff.interventions.report import evaluate_ablation
 from vlmdiff.interventions.screening import estimated_changes
 from vlmdiff.models.hooks import edit_output, record_inputs
 from vlmdiff.tables.causal import ABLATION, RANKING
+from vlmdiff.tables.features import CONTRAST
 from vlmdiff.tables.io import read_table, write_table
 
 FINAL = [(0, 3), (2, 1), (1, 5), (1, 7)]
@@ -158,17 +159,37 @@ def test_estimates_are_the_derivative_of_what_is_removed(model, questions, dicti
         assert abs(estimate) > 1e-4
 
 
-def test_activity_and_removed_variance_by_hand(model, questions, dictionaries):
+def test_layers_without_controls_enough_have_no_ranked_feature(model, questions, dictionaries, tmp_path):
+    """The contrast selects all of layer 1: nothing is left that could stand beside (1, 5)."""
+    files = write_tables(tmp_path, FINAL)
+    contrast = read_table(files["contrast"], CONTRAST)
+    contrast.loc[contrast["layer"] == 1, "selected"] = True
+    write_table(contrast, CONTRAST, files["contrast"])
+    files = rank_tiny(model, questions, dictionaries, files, tmp_path)
+    assert set(features_of(read_table(files["ranking"], RANKING))) == {(0, 3), (2, 1)}
+    assert set(read_table(files["pools"], RANKING)["stands_for"]) == {"L0F3", "L2F1"}
+
+
+def test_massive_tokens_and_images_are_no_text():
+    """Norms 9, 1, 1, 2, 40 and 3 of BOS, text, text, image, text, text: the median of text is 1."""
+    residual = torch.tensor([9.0, 1.0, 1.0, 2.0, 40.0, 3.0])[None, :, None] * torch.eye(2)[0]
+    types = torch.tensor([[BOS, TEXT, TEXT, IMAGE, TEXT, TEXT]], dtype=torch.uint8)
+    for ratio, kept in ((5.0, [1.0, 1.0, 3.0]), (0.0, [1.0, 1.0, 40.0, 3.0])):
+        assert usual_text(residual, types, ratio)[:, 0].tolist() == kept
+
+
+def test_activity_and_removed_variance_by_hand(model, questions, dictionaries, tables):
     subject = model.load()
     evaluation = questions.evaluations(subject)["spatial"]
     folders = dictionary_folders(dictionaries, [0, 1, 2])
     table = feature_activity(subject, evaluation, folders, 0.0).set_index(["layer", "feature"])
-    tokens = []
+    tokens = {1: [], 2: []}
     for sample in evaluation.samples:
         batch = subject.prepare([sample.prompt], [sample.open_image()])
         with torch.no_grad():
-            tokens.append(subject.residuals(batch, [1])[1][0][batch.token_type[0] == TEXT])
-    values, dictionary = torch.cat(tokens), load_dictionary(folders[1])
+            for layer, residual in subject.residuals(batch, [1, 2]).items():
+                tokens[layer].append(residual[0][batch.token_type[0] == TEXT])
+    values, later, dictionary = torch.cat(tokens[1]), torch.cat(tokens[2]), load_dictionary(folders[1])
     with torch.no_grad():
         z = dictionary.encode(values)
     lengths = dictionary.W_dec.detach().norm(dim=1)
@@ -184,6 +205,17 @@ def test_activity_and_removed_variance_by_hand(model, questions, dictionaries):
     variance = Variance.of(subject, evaluation, [0, 1, 2], 0.0)
     assert variance.removed(plan) == pytest.approx(share, rel=1e-4)
     assert 0.001 < share < 0.9
+    # Over several blocks it is a mean.
+    (other,) = unit_directions(folders, [(2, 1)]).values()
+    centred = later - later.mean(dim=0)
+    beside = float((centred @ other).square().sum() / centred.square().sum())
+    plan = plan_ablation(subject, {**directions, (2, 1): other}, [(1, 3), (1, 7), (2, 1)], "own_layer")
+    assert variance.removed(plan) == pytest.approx((share + beside) / 2, rel=1e-4)
+    assert abs(share - beside) > 0.001
+    # The questions of the target tell how active a ranked feature is.
+    for row in read_table(tables["ranking"], RANKING).itertuples():
+        assert row.rate == pytest.approx(table.loc[(row.layer, row.feature), "rate"])
+        assert row.energy == pytest.approx(table.loc[(row.layer, row.feature), "energy"])
 
 
 def test_ranked_features_come_by_rank(tmp_path):
@@ -223,6 +255,9 @@ def test_ablation_table_is_complete_and_repeatable(model, questions, dictionarie
     assert counts.to_dict() == {
         ("selected", 1): 2, ("selected", 3): 1, ("random", 1): 20, ("random", 3): 20,
     }  # fmt: skip
+    ranking = read_table(tables["ranking"], RANKING)
+    for row in table[(table["arm"] == "selected") & (table["size"] == 3)].itertuples():
+        assert (row.rate, row.energy) == pytest.approx((ranking["rate"].mean(), ranking["energy"].mean()))
     random = table[table["arm"] == "random"]
     drawn = {name for names in random["features"] for name in names.split(";")}
     assert f"L{FINAL[3][0]}F{FINAL[3][1]}" not in drawn

@@ -14,7 +14,8 @@ from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.bootstrap import crossed, interval, resample_counts
 from vlmdiff.interventions.effects import EffectTable, mcnemar_p
-from vlmdiff.interventions.matching import MatchedFeatures, pools
+from vlmdiff.interventions.matching import MatchedFeatures, coordinates, pools
+from vlmdiff.interventions.ranking import ranked
 from vlmdiff.interventions.report import Arm, random_arms, reported_sizes, selected_arms
 from vlmdiff.runtime.seeds import derive_seed
 
@@ -53,6 +54,20 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 def test_no_change_has_an_interval_of_zero():
     low, high = interval(np.zeros((1, 30)), resample_counts(alone(30), 100, 0), 30)
     assert (low[0], high[0]) == (0.0, 0.0)
+
+
+def test_one_cluster_tells_no_spread():
+    low, high = interval(np.array([[1.0, 2.0, 6.0]]), np.ones((50, 3)), 1)
+    assert (low[0], high[0]) == pytest.approx((3.0, 3.0))
+
+
+def test_empty_resamples_are_left_out_and_others_are_means():
+    """Of five clusters t is 2.776, z 1.960, and the variance is four fifths of what it should be."""
+    counts = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    low, high = interval(np.array([[0.0, 8.0]]), counts, 5)
+    factor = 2.776445 / 1.959964 * 1.25**0.5
+    # Means 0 and 8: the percentiles at 2.5 and 97.5 lie 0.2 inside.
+    assert (low[0], high[0]) == pytest.approx((4 - 3.8 * factor, 4 + 3.8 * factor), rel=1e-5)
 
 
 def test_only_divisions_that_no_other_contains_are_drawn():
@@ -139,6 +154,20 @@ def test_repeated_texts_are_one_cluster():
     assert width / (narrow["margin_high"] - narrow["margin_low"]) == pytest.approx(expected, rel=0.1)
 
 
+def test_images_are_clusters_and_samples_without_one_stand_alone():
+    """Twelve samples: four show one picture, four another, four none; texts repeat where said."""
+    pictures = {0: "coco:7", 1: "coco:8"}
+    shown = lambda i: {"image": f"{i}.png", "image_id": pictures[i % 3]} if i % 3 in pictures else {}  # noqa: E731
+    for text, clusters in (
+        (lambda i: f"text {i}", 6),
+        # Four texts cross the pictures: the fewer of both are the units.
+        (lambda i: f"text {i % 4}", 4),
+    ):
+        samples = [Sample(sample_id=str(i), prompt=text(i), group="g", **shown(i)) for i in range(12)]
+        table = EffectTable("d", samples, Answers(np.ones(12)), 50, 0)
+        assert next(table.rows(Answers(np.ones(12))))["clusters"] == clusters
+
+
 @pytest.mark.parametrize(("lost", "gained"), [(9, 1), (1, 9), (5, 5), (3, 0)])
 def test_mcnemar_is_the_exact_test(lost, gained):
     expected = mcnemar([[10, lost], [gained, 10]], exact=True).pvalue
@@ -177,6 +206,21 @@ def naive_nearest(table, feature, avoided, count):
     distance = sum((place - place[feature[1]]) ** 2 for place in places)
     possible = [i for i in own.index[own["rate"] > 0] if (feature[0], i) not in avoided]
     return sorted(possible, key=lambda i: (distance[i], i))[:count]
+
+
+def test_places_are_logarithms_in_deviations_of_the_layer():
+    """A silent feature stands half of the least of its layer; where all are alike, all stand at 0."""
+    table = pd.DataFrame(
+        {
+            "layer": [0, 0, 0, 1, 1, 1],
+            "rate": [0.1, 0.4, 0.0, 0.02, 0.02, 0.02],
+            "energy": [5.0, 5.0, 20.0, 1e-3, 1e-2, 1e-1],
+        }
+    )
+    # Logarithms of base 2 of rates over 0.1: 0, 2, -1, so -1, 5, -4 thirds from their mean.
+    rate = [*(np.array([-1, 5, -4]) / 21**0.5), 0.0, 0.0, 0.0]
+    energy = [*(np.array([-1, -1, 2]) / 3**0.5), -1.0, 0.0, 1.0]
+    np.testing.assert_allclose(coordinates(table), np.stack([rate, energy], axis=1), atol=1e-12)
 
 
 def test_controls_match_layer_rate_and_energy_and_are_not_of_the_concept():
@@ -236,6 +280,43 @@ def test_strata_hold_a_candidate_and_its_own_nearest_controls():
         others = [i for own, i in candidates if own == layer and i != index]
         # The first two rounds are undisturbed: neighbours on both sides, other candidates being far.
         assert {i for _, i in found[:2]} <= set(range(index - 3, index + 4)), (layer, index, others)
+
+
+def test_a_candidate_has_at_most_twenty_controls_and_none_is_always_served_first():
+    table = pd.DataFrame({"layer": 0, "feature": range(60), "energy": 1.0})
+    table["rate"] = np.exp(table["feature"] / 10)
+    alone = MatchedFeatures(table, [(0, 30)]).strata([(0, 30)], np.random.default_rng(0))
+    assert len(alone[0]) == 1 + 20
+    assert {i for _, i in alone[0]} == set(range(20, 41))
+    # Two candidates of the same rate want the same control: sometimes the one gets it, sometimes the other.
+    table.loc[table["feature"] == 1, "rate"] = table.loc[0, "rate"]
+    matched = MatchedFeatures(table, [(0, 0), (0, 1)], neighbours=1)
+    candidates, drawn, dealt = [(0, 0), (0, 1)], set(), set()
+    for seed in range(20):
+        drawn.add(tuple(matched.draw(candidates, np.random.default_rng(seed))))
+        dealt.add(tuple(one[1] for one in matched.strata(candidates, np.random.default_rng(seed))))
+    assert drawn == dealt == {((0, 2), (0, 3)), ((0, 3), (0, 2))}
+
+
+def test_a_set_ranks_by_what_its_own_shortlist_measured():
+    """Feature 2 does most of all, but this set would not have measured it; names, places and ranks differ."""
+    keys = pd.MultiIndex.from_product([[4], [0, 1, 2, 3]], names=["layer", "feature"])
+    found = pd.DataFrame(
+        {
+            "target_estimate": [-1.0, -3.0, -0.6, 0.3],
+            "control_estimate": [0.4, -0.5, -0.2, 0.0],
+            "target_delta_accuracy": 0.0,
+            "target_delta_margin": [-0.9, -0.4, -5.0, -6.0],
+            "control_delta_accuracy": 0.0,
+            "control_delta_margin": [0.3, -0.2, 0.0, 0.0],
+        },
+        index=keys,
+    )
+    own = ranked(found, [(4, 3), (4, 1), (4, 2), (4, 0)], 2)
+    assert list(own["feature"]) == [0, 1, 2, 3]
+    assert list(own["place"]) == [3, 1, 2, 0] and list(own["rank"]) == [0, 1, 2, 3]
+    np.testing.assert_allclose(own["specificity"], [0.6, 0.2, np.nan, np.nan])
+    assert list(own["target_delta_margin"].isna()) == [False, False, True, True]
 
 
 def test_a_pool_takes_each_member_of_a_stratum_with_the_same_chance():

@@ -92,7 +92,7 @@ def test_faults_by_rule_change_one_thing_each_and_are_drawn_alike():
 def test_the_function_around_a_fault_is_named():
     by_name = {one.name: one for room in read_rooms() for one in room.mutations}
     assert enclosing(by_name["the score of a head is A alone"]) == "head_scores"
-    assert enclosing(by_name["p of the control's draws"]) == "Comparison.p_random"
+    assert enclosing(by_name["p of the control's draws"]) == "Comparison.draws"
     assert enclosing(by_name["unknown keys are taken"]) is None
 
 

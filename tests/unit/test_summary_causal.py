@@ -12,7 +12,15 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from vlmdiff.summary.causal import Headline, claim_sets, describe_ablation, interventions, set_results
-from vlmdiff.summary.criteria import Comparison, Effect, combined, compare, effect, over_seeds
+from vlmdiff.summary.criteria import (
+    Comparison,
+    Effect,
+    combined,
+    compare,
+    corrected,
+    effect,
+    over_seeds,
+)
 from vlmdiff.summary.findings import say_ablation
 from vlmdiff.summary.sections import Section
 from vlmdiff.tables.causal import ABLATION
@@ -73,6 +81,21 @@ def test_the_p_of_a_claim_is_that_of_its_weakest_part():
     parts = 2 * stats.norm.cdf(-1 / 0.3), 0.01, stats.norm.sf((1 / 3) / hypot(0.1, 0.1))
     assert found.p == pytest.approx(max(parts), rel=1e-3)
     assert replace(found, target=around(1.0, 0.3)).p == 1.0
+    assert around(1.0, 0.3).p_fall == 1.0
+    # Each part can be the weakest.
+    unsure = stats.norm.sf((1 / 3) / hypot(0.3, 0.1))
+    assert replace(found, control=around(0.0, 0.3)).p == pytest.approx(unsure, rel=1e-3)
+    assert replace(found, control=around(0.0, 0.01)).p == pytest.approx(0.01)
+    assert replace(found, target=around(-1.0, 0.5), control=around(0.0, 0.0), random=(0.0,) * 999).p == (
+        pytest.approx(2 * stats.norm.cdf(-2))
+    )
+
+
+def test_without_an_error_the_value_decides_and_what_is_unknown_shows_nothing():
+    exact = Comparison(Effect(-3.0, -3.0, -3.0), Effect(0.9, 0.9, 0.9), (0.0,) * 20, (0.0,) * 20)
+    assert (exact.target.p_fall, exact.p_spared) == (0.0, 0.0)
+    assert replace(exact, control=Effect(1.1, 1.1, 1.1)).p_spared == 1.0
+    assert replace(exact, control=Effect(nan, nan, nan)).p_spared == 1.0
 
 
 def test_the_smallest_detectable_effect_has_a_power_of_four_in_five():
@@ -93,6 +116,7 @@ def test_seeds_and_samples_both_make_the_mean_uncertain():
     same = over_seeds([replace(around(-1.0, 0.2), clusters=41)] * 5)
     assert same.high == pytest.approx(-1.0 + stats.t.ppf(0.975, 40) * 0.2)
     assert over_seeds([around(0.0, 0.0)] * 3).high == 0.0
+    assert over_seeds([replace(seeds[0], clusters=n) for n in (41, 11, 30)]).clusters == 11
 
 
 def test_intervals_over_seeds_cover_the_true_mean():
@@ -205,8 +229,78 @@ def test_all_but_the_headline_are_corrected_for_being_many():
     assert multipletests([1 / 21] * 7, method="holm")[1][0] == pytest.approx(7 / 21)
 
 
+def test_correction_is_holms():
+    """The least of three counts three times, the next twice, and none is below one before it."""
+    assert corrected([0.03, 0.01, 0.04]) == pytest.approx([0.06, 0.03, 0.06])
+    assert corrected([]) == []
+
+
+def lines_of(section: Section, start: str) -> list[list[str]]:
+    """Cells of the lines of tables that begin with some text."""
+    lines = [line for line in section.lines if line.startswith(f"| {start}")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_of_sets_tells_both_measures_and_corrected_p():
+    frame = ablation({})
+    section = describe_ablation(frame, HEADLINE, DATA)
+    first, *others = [cells for cells in lines_of(section, "") if "layer" in cells[0] and "top" in cells[0]]
+    assert first[0] == "c, top 4, all layers (headline)" and len(others) == 7
+    assert first[5:9] == ["0.048", "0.000", "0.048", "**yes**"]
+    assert all(cells[5:9] == ["0.048", "0.000", "0.333", "**no**: not after correction"] for cells in others)
+    # Means over seeds: target and control by the claimed measure, then by the other one.
+    assert [first[place].split(" [")[0] for place in (1, 3, 9, 10)] == ["-3.00", "-0.30", "-30.0", "-3.0"]
+    assert first[2] == "-3.00, -3.00" and first[4] == "-0.20 (-0.20 to -0.20)"
+    # What is asked of one kind of question alone changes nothing.
+    left = frame.assign(group="left", delta_margin=9.0, delta_accuracy=0.9)
+    again = describe_ablation(pd.concat([left, frame]), HEADLINE, DATA)
+    assert again.lines == section.lines and again.failed == section.failed
+
+
+def test_sets_hold_several_features_and_the_headline_is_told_once():
+    found = replace(HEADLINE, sizes=(1, 2, 4)).sets()
+    assert found[0] == ("c", "all_layers", 4) and len(found) == len(set(found)) == 8
+    assert {size for _, _, size in found} == {2, 4}
+
+
+def test_how_well_pools_match_is_told_of_the_target_and_the_scope_of_the_headline():
+    frame = ablation({})
+    drawn, control = frame["arm"] == "random", frame["dataset"] == "other"
+    frame.loc[drawn, "rate"] = 0.2 + frame["draw"] / 100
+    frame.loc[drawn, "energy"], frame.loc[drawn, "removed"] = 3.0, 0.02
+    frame.loc[control | (frame["scope"] == "own_layer"), ["rate", "energy", "lost"]] = 77.0
+    rows = lines_of(describe_ablation(frame, HEADLINE, DATA), "c, top 4 |")
+    assert [cells[1] for cells in rows] == ["0", "1"]
+    assert rows[0][2:] == [
+        "0.1", "0.295 (0.2 to 0.39)", "1", "3 (3 to 3)", "0.01", "0.02 (0.02 to 0.02)", "3 / 1", "0.6",
+    ]  # fmt: skip
+
+
+def test_single_features_are_told_with_the_p_of_their_margin():
+    """Of 20 pools the best features of three lower the margin more, none the accuracy."""
+    rows = [("selected", 1, 0, -0.3), *(("random", 1, draw, -0.02) for draw in range(20))]
+    singles = arms(*rows, concept="c", scope="all_layers", seed=0)
+    singles.loc[(singles["arm"] == "random") & (singles["draw"] < 3), "delta_margin"] = -9.0
+    section = describe_ablation(pd.concat([ablation({}), singles]), HEADLINE, DATA)
+    assert lines_of(section, "selected") == [["selected1", "-30.0", "-3.0", "-3.00", "-0.30", "0.19"]]
+    assert sum(line.startswith("Single features") for line in section.lines) == 1
+
+
+def test_beside_a_verdict_of_none_stands_what_would_be_found():
+    """One seed rises, the other falls: the effect that would have a power of four in five is told."""
+    falls = {("c", "all_layers", 4, seed): at for seed, at in enumerate((0.05, -0.06))}
+    whole = set_results(ablation(falls), HEADLINE, DATA)[0].over_seeds("margin")
+    least = (Z + stats.norm.ppf(0.8)) * (whole.target.high - whole.target.low) / (2 * Z)
+    text = "\n".join(describe_ablation(ablation(falls), HEADLINE, DATA).lines)
+    assert f"; from +{least:.2f} on it would be found" in text
+    assert "would be found" not in "\n".join(describe_ablation(ablation({}), HEADLINE, DATA).lines)
+
+
 def test_a_seed_without_the_set_is_a_failure_not_a_missing_row():
     frame = ablation({("c", "all_layers", 4, 1): None})
+    assert "**no specific effect is shown** (too few features in seed 1)" in say_ablation(
+        frame, HEADLINE, DATA
+    )
     section = describe_ablation(frame, HEADLINE, DATA)
     assert "too few features in seed 1" in section.failed[0]
     nothing = describe_ablation(table(ABLATION, []).assign(seed=0), HEADLINE, DATA)
@@ -217,13 +311,21 @@ def test_too_few_pools_are_neither_success_nor_failure():
     frame = ablation({})
     section = describe_ablation(frame[frame["draw"] < 18], HEADLINE, DATA)
     assert section.claims == 0 and section.failed == [] and len(section.untestable) == 8
+    assert say_ablation(frame[frame["draw"] < 18], HEADLINE, DATA).endswith("too few pools to tell.")
+    # Other sets that cannot be tested make no correction harder.
+    few = frame[(frame["draw"] < 18) | (frame["concept"] == "c")]
+    section = describe_ablation(few, HEADLINE, DATA)
+    assert len(section.untestable) == 4
+    assert all("not after correction for 3 sets, p = 0.14" in text for text in section.failed)
 
 
 def test_heads_are_claimed_by_one_measure_and_the_other_is_told_beside_it():
     rows = [("random", 2, draw, -0.02) for draw in range(20)]
     found = interventions(arms(("top", 2, 0, -0.3), *rows), "features", DATA)
     section = Section("Effects")
-    claim_sets(section, [("H1, H2", found[0])], "Heads", "Sets:", "margin")
+    mixed = replace(found[0], accuracy=replace(found[0].accuracy, target=Effect(0.1, 0.0, 0.2)))
+    claim_sets(section, [("H1, H2", mixed)], "Heads", "Sets:", "margin")
+    assert "**no**: target does not fall | **yes** |" in "\n".join(section.lines)
     assert section.failed == [] and section.claims == 1
     few = interventions(arms(("top", 2, 0, -0.3), *rows[:3]), "features", DATA)
     claim_sets(section, [("H1, H2", few[0])], "Heads", "Sets:", "margin")

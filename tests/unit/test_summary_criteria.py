@@ -49,6 +49,10 @@ def test_features_are_counted_beside_both_nulls():
     alone = table(THRESHOLDS, [{**rows[1], "check_adapted": nan, "untuned_adapted": nan}])
     assert "no second null tells how many by chance" in say_features(alone, "calibrated")
     assert say_features(table(THRESHOLDS, [{**rows[1], "rule": "energy"}]), "energy").endswith("no rotation.")
+    # Counts of several seeds are means.
+    more = {"seed": 1, "visual": 1_238, "adapted": 81, "check_adapted": 8.0, "untuned_adapted": 13.0}
+    text = say_features(table(THRESHOLDS, [rows[1], rows[1] | more]), "calibrated")
+    assert "Of 1,236 features that fire on images 79 are adapted" in text and "would give 5, a" in text
 
 
 def test_final_features_stand_beside_false_finds_and_truth():
@@ -58,7 +62,7 @@ def test_final_features_stand_beside_false_finds_and_truth():
     funnel = counts(
         (0, "final", 3, "a"), (-1, "final", 11, "a"), (-1, "contrast", 40, "a"), (-1, "final", 5, "b")
     )
-    untuned = counts((-1, "final", 2, "a"), (-1, "contrast", 9, "a"))
+    untuned = counts((-1, "final", 2, "a"), (-1, "contrast", 9, "a"), (-1, "final", 30, "z"))
     truth = {"layer": -1, "definition": "best match", "rule": "full", "concept": "a", "precision": 0.25}
     quality = table(RULE_QUALITY, [truth, truth | {"rule": "live", "precision": 0.9}])
     assert say_final(funnel, untuned, quality) == (
