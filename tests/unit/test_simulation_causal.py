@@ -56,7 +56,7 @@ def attribution_of(rng: np.random.Generator) -> pd.DataFrame:
 
 
 class Evaluated:
-    """Questions whose margins change by a draw for each head: the target's by `effect`, the control's by 0."""
+    """Questions whose margins change by a draw for each head: the target by `effect`, the control by 0."""
 
     def __init__(self, rng: np.random.Generator, effect: dict, noise: float) -> None:
         self.samples = QUESTIONS
