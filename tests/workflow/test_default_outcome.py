@@ -98,15 +98,17 @@ def test_every_filter_leaves_something_and_never_adds():
 
 
 @pytest.mark.parametrize("size", [10, 20])
-def test_the_spatial_set_matters_for_space_more_than_for_anything_else(size):
+def test_the_spatial_set_matters_for_space_and_ranking_explains_most_of_it(size):
     rows = table("interventions/seed_0/spatial/ablation_all_layers.csv").query(
         "group == 'all' and size == @size"
     )
     selected = rows[rows["arm"] == "selected"].set_index("dataset")
     random = rows[(rows["arm"] == "random") & (rows["dataset"] == TARGET)]["delta_margin"]
     assert len(random) >= 20
-    assert selected.loc[TARGET, "margin_high"] < random.min()
+    assert selected.loc[TARGET, "margin_high"] < -3
     assert abs(selected.loc[CONTROL, "delta_margin"]) < abs(selected.loc[TARGET, "delta_margin"]) / 3
+    # The best of random pools, ranked alike, do more than half as much: no unranked set is a fair null.
+    assert selected.loc[TARGET, "delta_margin"] < random.mean() < selected.loc[TARGET, "delta_margin"] / 2
 
 
 def test_attribution_agrees_with_exact_patching():
