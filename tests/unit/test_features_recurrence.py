@@ -168,26 +168,27 @@ def test_controls_are_live_not_final_and_of_the_same_layers(seeds, tmp_path):
 
 
 def test_a_control_is_the_nearest_in_rate_that_is_left():
-    live = [(0, 0, 0.10), (0, 1, 0.02), (0, 2, 0.09), (0, 3, 0.04), (0, 4, 0.0), (0, 5, 0.001), (0, 6, 0.04)]
-    live += [(0, 7, 0.05), (3, 1, 0.10), (3, 7, 0.5)]
+    live = [(0, 0, 0.100), (0, 1, 0.0201), (0, 2, 0.092), (0, 3, 0.0402), (0, 4, 0.0), (0, 5, 0.0198)]
+    live += [(0, 6, 0.040), (0, 7, 0.0197), (0, 8, 0.03), (3, 1, 0.47), (3, 7, 0.5), (0, 9, 0.0196)]
+    live += [(3, 2, 0.1), (0, 10, 0.6), (0, 11, 0.54)]
     adapted = pd.DataFrame(live, columns=["layer", "feature", "visual_rate"]).sample(frac=1, random_state=0)
-    final = pd.DataFrame([(0, 1), (0, 0), (3, 7), (0, 6)], columns=["layer", "feature"])
+    final = pd.DataFrame([(0, 1), (0, 0), (3, 7), (0, 6), (0, 7), (0, 10)], columns=["layer", "feature"])
     found = with_controls(final, adapted)
     assert list(zip(found["layer"], found["feature"]))[:4] == [(0, 1), (0, 0), (3, 7), (0, 6)]
     control = found[found["arm"] == "control"].set_index("pair")
-    # 0.10 takes 0.09 and 0.04 takes 0.04; 0.02 is nearer to 0.05 than to 0.001, a twentieth of it.
-    assert control["feature"].to_dict() == {1: 2, 3: 3, 2: 1, 0: 7}
-    assert control["layer"].to_dict() == {1: 0, 3: 0, 2: 3, 0: 0}
-    assert control["visual_rate"].to_dict() == {1: 0.09, 3: 0.04, 2: 0.10, 0: 0.05}
+    # Of the two of 0.02 the larger chooses first; 0.54 is more than a tenth below 0.6 (log 0.105).
+    assert control["feature"].to_dict() == {0: 5, 1: 2, 2: 1, 3: 3, 4: 9}
+    assert control["layer"].to_dict() == {0: 0, 1: 0, 2: 3, 3: 0, 4: 0}
+    assert control["visual_rate"].to_dict() == {0: 0.0198, 1: 0.092, 2: 0.47, 3: 0.0402, 4: 0.0196}
 
 
 def test_a_final_feature_of_another_layer_may_be_a_control_and_some_final_ones_have_none():
-    live = [(0, 1, 0.3), (0, 2, 0.2), (0, 3, 0.1), (0, 4, 0.0), (3, 1, 0.1), (3, 7, 0.1)]
+    live = [(0, 1, 0.30), (0, 2, 0.31), (0, 3, 0.32), (0, 4, 0.0), (3, 1, 0.1), (3, 7, 0.1)]
     adapted = pd.DataFrame(live, columns=["layer", "feature", "visual_rate"])
     final = pd.DataFrame([(0, 1), (0, 2), (3, 7)], columns=["layer", "feature"])
     found = with_controls(final, adapted)
     control = found[found["arm"] == "control"]
-    assert sorted(zip(control["layer"], control["feature"], control["pair"])) == [(0, 3, 0), (3, 1, 2)]
+    assert sorted(zip(control["layer"], control["feature"], control["pair"])) == [(0, 3, 1), (3, 1, 2)]
     assert sorted(found.loc[found["arm"] == "final", "pair"]) == [0, 1, 2]
 
 

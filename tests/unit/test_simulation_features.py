@@ -91,12 +91,12 @@ def few_exchanges(monkeypatch):
 def test_random_labels_do_not_recur(twins, few_exchanges):
     """Features that fire often are more often final, in every seed: only their controls can tell."""
     rng = np.random.default_rng(7)
-    at_most_one_in_twenty(sum(recurs(twins, rng, 0.5, 0.0) for _ in range(400)), 400)
+    at_most_one_in_twenty(sum(recurs(twins, rng, 1.0, 0.0) for _ in range(400)), 400)
 
 
 def test_labels_that_follow_the_direction_recur(twins, few_exchanges):
     rng = np.random.default_rng(8)
-    assert sum(recurs(twins, rng, 0.5, 0.7) for _ in range(40)) / 40 > 0.8
+    assert sum(recurs(twins, rng, 1.0, 0.7) for _ in range(40)) / 40 > 0.8
 
 
 def more_than_drift(rng: np.random.Generator, rotated: float) -> tuple[bool, bool]:
@@ -117,7 +117,7 @@ def more_than_drift(rng: np.random.Generator, rotated: float) -> tuple[bool, boo
     fired = rng.random(features) < 0.8
     energy = rng.lognormal(-4, 2, features)
     adapted, null, check = (cosines() for _ in range(3))
-    adapted -= 0.3 * (rng.random(features) < rotated)
+    adapted -= 0.6 * (rng.random(features) < rotated)
     place = {"layer": np.arange(features) % 3, "feature": np.arange(features), "seed": 0}
     diff = pd.DataFrame({
         **place, "cos_decoder": adapted, "null_cos_decoder": np.where(fired, null, 1.0),
