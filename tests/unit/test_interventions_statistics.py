@@ -87,6 +87,7 @@ def test_clusters_are_drawn_whole():
     assert (counts[:, [0, 2, 3]].sum(axis=1) == 3).all()
     texts, images = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
     product_of = resample_counts([texts, images], 50, 0)
+    assert all((product_of[:, 0] != product_of[:, other]).any() for other in (1, 2))
     # Counts of crossed clusters are products, so the table of them has rank one.
     assert (product_of[:, 0] * product_of[:, 3] == product_of[:, 1] * product_of[:, 2]).all()
 
@@ -259,6 +260,9 @@ def test_layers_without_controls_enough_keep_their_first_candidates(caplog):
         assert matched.testable([(0, 2), (3, 5), (0, 0), (0, 1)]) == [(0, 2), (3, 5), (0, 0)]
     assert "1 of 4 candidates are left out" in caplog.text
     assert matched.testable([(7, 1)]) == []
+    # Four controls are just enough for two candidates.
+    exact = MatchedFeatures(table, [*of_concept, (0, 3)])
+    assert exact.testable([(0, 2), (0, 0), (0, 1)]) == [(0, 2), (0, 0)]
 
 
 def test_strata_hold_a_candidate_and_its_own_nearest_controls():
