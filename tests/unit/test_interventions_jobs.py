@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny_models import build_tiny_dataset
 
 from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
 from vlmdiff.data.samples import load_samples
-from vlmdiff.dictionaries.files import load_dictionary
+from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
 from vlmdiff.interventions.ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.activity import Variance, feature_activity, usual_text
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
@@ -178,9 +179,10 @@ def test_massive_tokens_and_images_are_no_text():
         assert usual_text(residual, types, ratio)[:, 0].tolist() == kept
 
 
-def test_activity_and_removed_variance_by_hand(model, questions, dictionaries, tables):
+def test_activity_and_removed_variance_by_hand(model, questions, dictionaries, tables, tmp_path):
     subject = model.load()
-    evaluation = questions.evaluations(subject)["spatial"]
+    evaluation = replace(questions, batch_tokens=200).evaluations(subject)["spatial"]
+    assert len(list(evaluation.batches)) > 2
     folders = dictionary_folders(dictionaries, [0, 1, 2])
     table = feature_activity(subject, evaluation, folders, 0.0).set_index(["layer", "feature"])
     tokens = {1: [], 2: []}
@@ -197,6 +199,13 @@ def test_activity_and_removed_variance_by_hand(model, questions, dictionaries, t
         assert table.loc[(1, feature), "rate"] == pytest.approx(float((z[:, feature] > 0).float().mean()))
         energy = float((z[:, feature] * lengths[feature]).square().mean())
         assert table.loc[(1, feature), "energy"] == pytest.approx(energy, rel=1e-4)
+    # Rows three times as long write nine times the energy, as often as before.
+    with torch.no_grad():
+        dictionary.W_dec.mul_(3.0)
+    save_dictionary(dictionary, tmp_path / "long", {})
+    longer = feature_activity(subject, evaluation, {1: tmp_path / "long"}, 0.0)
+    np.testing.assert_allclose(longer["energy"], 9 * table.loc[1, "energy"], rtol=1e-5)
+    np.testing.assert_allclose(longer["rate"], table.loc[1, "rate"])
     directions = unit_directions(folders, [(1, 3), (1, 7)])
     plan = plan_ablation(subject, directions, [(1, 3), (1, 7)], "own_layer")
     centred = values - values.mean(dim=0)
