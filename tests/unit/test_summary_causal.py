@@ -106,17 +106,18 @@ def test_the_smallest_detectable_effect_has_a_power_of_four_in_five():
 
 def test_seeds_and_samples_both_make_the_mean_uncertain():
     seeds = [around(value, 0.2) for value in (-1.0, -2.0, -4.5)]
-    found = over_seeds([replace(one, clusters=41) for one in seeds])
+    found = over_seeds(seeds)
     between, sampling = np.var([-1, -2, -4.5], ddof=1) / 3, 0.04
-    freedom = (between + sampling) ** 2 / (between**2 / 2 + sampling**2 / 40)
+    freedom = (between + sampling) ** 2 / (between**2 / 2)
     reach = stats.t.ppf(0.975, freedom) * (between + sampling) ** 0.5
     assert found.value == pytest.approx(-2.5)
     assert (found.low, found.high) == pytest.approx((-2.5 - reach, -2.5 + reach))
     # Seeds that agree leave the samples, which all of them share: more seeds do not make them more.
-    same = over_seeds([replace(around(-1.0, 0.2), clusters=41)] * 5)
-    assert same.high == pytest.approx(-1.0 + stats.t.ppf(0.975, 40) * 0.2)
+    same, alone = over_seeds([around(-1.0, 0.2)] * 5), over_seeds([around(-1.0, 0.2)])
+    # The interval of one seed is wide enough for its clusters, and is not widened again.
+    assert (same.low, same.high) == pytest.approx((alone.low, alone.high))
+    assert (alone.low, alone.high) == pytest.approx((-1.0 - Z * 0.2, -1.0 + Z * 0.2))
     assert over_seeds([around(0.0, 0.0)] * 3).high == 0.0
-    assert over_seeds([replace(seeds[0], clusters=n) for n in (41, 11, 30)]).clusters == 11
 
 
 def test_intervals_over_seeds_cover_the_true_mean():
@@ -126,7 +127,7 @@ def test_intervals_over_seeds_cover_the_true_mean():
     for _ in range(600):
         shared = rng.normal(0, 0.3)
         values = -1 + 0.5 * rng.normal(size=3) + shared
-        found = over_seeds([replace(around(value, 0.3), clusters=100) for value in values])
+        found = over_seeds([around(value, 0.3) for value in values])
         covered += found.low <= -1 <= found.high
     assert 0.93 < covered / 600 < 0.995
 
@@ -144,7 +145,7 @@ def test_effects_are_read_from_their_own_columns():
     row = pd.Series(effects(at=-0.3))
     for measure, expected in (("accuracy", (-0.3, -0.31, -0.28)), ("margin", (-3.0, -3.1, -2.8))):
         found = effect(row, measure)
-        assert (found.value, found.low, found.high, found.clusters) == pytest.approx((*expected, 31))
+        assert (found.value, found.low, found.high) == pytest.approx(expected)
 
 
 def arms(*rows, data=("space", "other"), **head) -> pd.DataFrame:

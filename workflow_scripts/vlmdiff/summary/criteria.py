@@ -37,13 +37,11 @@ class Effect:
 
     Attributes:
         value, low, high: the change and the ends of its interval.
-        clusters: independent units behind it.
     """
 
     value: float
     low: float
     high: float
-    clusters: int = 1_000_000
 
     @property
     def error(self) -> float:
@@ -72,18 +70,16 @@ def over_seeds(effects: Sequence[Effect]) -> Effect:
     """Return the mean effect over seeds of dictionaries, with an interval for other seeds and other samples.
 
     The variance is that between seeds, over their number, and the mean sampling variance; the latter is not
-    divided, for all seeds answer the same samples. Degrees of freedom by Satterthwaite (1946).
+    divided, for all seeds answer the same samples. Degrees of freedom by Satterthwaite (1946), of which the
+    sampling part has no bound: the intervals that it comes from are wider already where clusters are few.
     """
     values = np.array([one.value for one in effects])
     count, mean = len(values), float(values.mean())
     between = float(values.var(ddof=1)) / count if count > 1 else 0.0
     sampling = float(np.mean([one.error**2 for one in effects]))
-    clusters = min(one.clusters for one in effects)
-    parts = [(between, count - 1), (sampling, clusters - 1)]
-    lost = sum(variance**2 / freedom for variance, freedom in parts if freedom > 0)
-    freedom = (between + sampling) ** 2 / lost if lost > 0 else math.inf
+    freedom = (count - 1) * (1 + sampling / between) ** 2 if between > 0 else math.inf
     reach = float(t.ppf(1 - LEVEL / 2, freedom)) * math.sqrt(between + sampling)
-    return Effect(mean, mean - reach, mean + reach, clusters)
+    return Effect(mean, mean - reach, mean + reach)
 
 
 @dataclass(frozen=True)
@@ -163,7 +159,7 @@ def effect(row: pd.Series, measure: str) -> Effect:
     """Read accuracy or margin from a row with the columns of EFFECT."""
     low, high = ("delta_low", "delta_high") if measure == "accuracy" else ("margin_low", "margin_high")
     value, low, high = (float(row[name]) for name in (f"delta_{measure}", low, high))
-    return Effect(value, low, high, int(row["clusters"]))
+    return Effect(value, low, high)
 
 
 def compare(
