@@ -95,7 +95,7 @@ def test_the_head_tells_the_numbers_of_the_tables(tmp_path: Path):
     row = next(thresholds.query("rule == 'calibrated' and layer < 0").itertuples())
     final = tables.final_features(tables.STRONG)
     assert found[0].startswith("- **Headline**: removing the 10 best features of spatial changes")
-    assert "the model depends on them" in found[0]
+    assert "The model depends on them" in found[0]
     assert f"{row.visual:,} features that fire on images {row.adapted:,} are adapted" in found[2]
     assert f"pass every filter: spatial {len(final)}" in found[3]
 
