@@ -120,7 +120,7 @@ def test_random_sets_stand_beside_selected_sets_of_the_same_size():
     table = tables.ablation(tables.STRONG)
     table = table[(table["group"] == "all") & (table["scope"] == "own_layer")]
     categories = feature_categories(table)
-    assert [item.label for item in categories][-4:] == ["random", "top 3", "top 5", "top 10"]
+    assert [item.label for item in categories][-4:] == ["best random", "top 3", "top 5", "top 10"]
     for item, size in zip(categories[-3:], (3, 5, 10)):
         assert set(item.random["size"]) == set(item.chosen["size"]) == {size}
         assert set(item.random["arm"]) == {"random"} and item.random["draw"].nunique() == 20

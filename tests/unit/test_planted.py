@@ -240,11 +240,16 @@ def test_the_planted_effect_is_recovered_within_its_interval(planted):
     assert control["delta_margin"] == pytest.approx(0, abs=0.02)
 
 
-def test_random_features_do_nothing(planted):
+def test_pools_without_the_planted_feature_do_nothing(planted):
+    """A pool may hold the candidate itself, in its own place; then it does what the candidate does."""
     ablation = planted.table("ablation.csv", ABLATION)
     whole = ablation[(ablation["arm"] == "random") & (ablation["group"] == "all")]
+    holds = whole["features"].str.split(";").map(lambda names: f"L{LAYER}F{PLANTED_FEATURE}" in names)
     expected = abs(planted_effect(planted.samples["spatial_test"], 0.5).margin)
-    assert whole["delta_margin"].abs().max() < 0.05 * expected
+    assert whole.loc[~holds, "delta_margin"].abs().max() < 0.05 * expected
+    assert (~holds).sum() > 20
+    alike = whole[holds & whole["dataset"].eq("spatial_test")]["delta_margin"]
+    assert (alike.abs() > 0.5 * expected).all()
 
 
 def test_the_planted_head_ranks_first(planted):

@@ -27,6 +27,7 @@ from vlmdiff.interventions.evaluation import Evaluation, evenly_spaced, with_ima
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.causal_lm import CausalLM
 from vlmdiff.models.logits import precise_logits
+from vlmdiff.models.memory import gradient_tokens, graph_bytes
 from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.causal import HEAD_AGREEMENT, HEAD_ATTRIBUTION, HEAD_PATCHING, RANKING
 from vlmdiff.tables.io import read_table, write_table

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmdiff.config.datasets import VqaDataset
+from vlmdiff.data.errors import DataError
 from vlmdiff.data.images import LinkedImage, LocalImage, StoredImage, cached_name
 from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.reading import within
@@ -148,17 +149,20 @@ def test_only_plain_web_addresses_are_fetched(tmp_path, url):
     assert list(tmp_path.rglob("*.jpg")) == []
 
 
-def test_names_in_a_table_of_the_hub_are_names_of_one_folder(tmp_path):
-    rows = [
-        {"question_id": i, "image_id": name, "question": "Where is it?", "image": {"bytes": picture("JPEG")},
-         "question_type": "where", "answer_type": "other", "multiple_choice_answer": "here"}
-        for i, name in enumerate(["../../a", "/b", "c"])
-    ]  # fmt: skip
+@pytest.mark.parametrize("name", ["../../a", "/b", "c"])
+def test_names_in_a_table_of_the_hub_are_numbers(tmp_path, name):
+    """Files are named after image ids, which VQAv2 counts; nothing else is written anywhere."""
+    row = {
+        "question_id": 1,
+        "image_id": name,
+        "question": "Where is it?",
+        "image": {"bytes": picture("JPEG")},
+    }
+    row |= {"question_type": "where", "answer_type": "other", "multiple_choice_answer": "here"}
     (tmp_path / "source").mkdir()
-    pd.DataFrame(rows).to_parquet(tmp_path / "source" / "train.parquet")
-    entry = VqaDataset(kind="vqav2", source=str(tmp_path / "source"), samples=3).model_dump()
+    pd.DataFrame([row]).to_parquet(tmp_path / "source" / "train.parquet")
+    entry = VqaDataset(kind="vqav2", source=str(tmp_path / "source"), samples=1).model_dump()
     target = tmp_path / "results" / "d"
-    prepare_dataset("d", entry, target / "samples.jsonl", target / "counts.csv")
-    samples = load_samples(target / "samples.jsonl")
-    assert len({sample.image for sample in samples}) == 3
-    assert {path.parent for path in tmp_path.rglob("*.jpg")} == {target / "images"}
+    with pytest.raises(DataError, match=f"image_id of question 1: found '{name}', expected a whole number"):
+        prepare_dataset("d", entry, target / "samples.jsonl", target / "counts.csv")
+    assert list(tmp_path.rglob("*.jpg")) == []

@@ -29,13 +29,13 @@ def agreement(value: float, low: float, high: float) -> pd.DataFrame:
         ((0.7, 0.001, 0.9), "Spearman 0.7 [0.001, 0.9]: they agree."),
         ((0.69, 0.5, 0.9), "Spearman 0.69 [0.5, 0.9], below 0.7: **weak**."),
         ((0.8, 0.0, 0.9), "Spearman 0.8 [0, 0.9], and its interval reaches 0: **weak**."),
-        ((0.8, math.nan, math.nan), "Spearman 0.8; **not testable**: too few features for an interval"),
+        ((0.8, math.nan, math.nan), "Spearman 0.8; too few features for an interval"),
     ],
 )
 def test_agreement_is_claimed_for_the_pooled_score(numbers, verdict):
     section = Section("Heads")
     describe_agreement(section, agreement(*numbers))
-    text = "\n".join(section.lines)
+    text = "\n".join([*section.lines, *section.untestable])
     assert f"Seed 3: the score that ranks heads (mean of A and B) against exact patching, pooled over 5 features and 16 pairs of feature and head: {verdict}" in text  # fmt: skip  # noqa: E501
     assert text.count("the score that ranks heads") == 1
     assert "| feature | method a | score | method b | signed |" in text
@@ -43,4 +43,5 @@ def test_agreement_is_claimed_for_the_pooled_score(numbers, verdict):
     failed = [verdict in line for line in section.failed]
     assert failed == ([True] if "weak" in verdict else [])
     # What cannot be tested is neither a success nor a failure.
-    assert section.claims == (0 if "not testable" in verdict else 1)
+    assert section.claims == (0 if "too few" in verdict else 1)
+    assert len(section.untestable) == 1 - section.claims
