@@ -23,7 +23,7 @@ SEEDS, LAYERS, WIDTH, D_MODEL, WORLDS = 3, (0, 1), 120, 24, 8
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """What `twins` makes, again and again: one set of rates may be kind to a claim by chance, or hard on it."""
+    """What `twins` makes, again and again: by chance one set of rates is kind to a claim, or hard on it."""
     rng = np.random.default_rng(6)
     return [twins(rng, tmp_path_factory.mktemp("twins")) for _ in range(WORLDS)]
 
