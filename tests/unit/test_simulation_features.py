@@ -96,7 +96,7 @@ def few_exchanges(monkeypatch):
 def test_random_labels_do_not_recur(worlds, few_exchanges):
     """Features that fire often are more often final, in every seed: only their controls can tell."""
     rng = np.random.default_rng(7)
-    at_most_one_in_twenty(sum(recurs(worlds[i % WORLDS], rng, 1.0, 0.0) for i in range(400)), 400)
+    at_most_one_in_twenty(sum(recurs(worlds[i % WORLDS], rng, 1.0, 0.0) for i in range(1000)), 1000)
 
 
 def test_labels_that_follow_the_direction_recur(worlds, few_exchanges):
