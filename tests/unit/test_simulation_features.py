@@ -93,6 +93,7 @@ def few_exchanges(monkeypatch):
     monkeypatch.setattr(recurrence, "DRAWS", 999)
 
 
+@pytest.mark.long
 def test_random_labels_do_not_recur(worlds, few_exchanges):
     """Features that fire often are more often final, in every seed: only their controls can tell."""
     rng = np.random.default_rng(7)
