@@ -306,7 +306,7 @@ class Config(Section):
             if stage.sparsity_warmup and self.shape(name).kind == "topk":
                 raise ValueError(
                     f"dictionaries.{name}.sparsity_warmup: found {stage.sparsity_warmup:g}, but only "
-                    "JumpReLU has a sparsity penalty; leave it out"
+                    "JumpReLU has a sparsity penalty, and its architecture is topk; leave it out"
                 )
         return self
 
