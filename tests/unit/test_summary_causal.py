@@ -11,7 +11,7 @@ from feature_tables import effects, table
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from vlmdiff.summary.causal import Headline, claim_sets, describe_ablation, interventions, set_results
+from vlmdiff.summary.causal import Headline, describe_ablation, interventions, set_results
 from vlmdiff.summary.criteria import (
     Comparison,
     Effect,
@@ -22,6 +22,7 @@ from vlmdiff.summary.criteria import (
     over_seeds,
 )
 from vlmdiff.summary.findings import say_ablation
+from vlmdiff.summary.heads import claim_sets
 from vlmdiff.summary.sections import Section
 from vlmdiff.tables.causal import ABLATION
 
@@ -247,7 +248,8 @@ def test_the_table_of_sets_tells_both_measures_and_corrected_p():
     first, *others = [cells for cells in lines_of(section, "") if "layer" in cells[0] and "top" in cells[0]]
     assert first[0] == "c, top 4, all layers (headline)" and len(others) == 7
     assert first[5:9] == ["0.048", "0.000", "0.048", "**yes**"]
-    assert all(cells[5:9] == ["0.048", "0.000", "0.333", "**no**: not after correction"] for cells in others)
+    failed = "**no**: not after correction for 7 sets, p = 0.33"
+    assert all(cells[5:9] == ["0.048", "0.000", "0.333", failed] for cells in others)
     # Means over seeds: target and control by the claimed measure, then by the other one.
     assert [first[place].split(" [")[0] for place in (1, 3, 9, 10)] == ["-3.00", "-0.30", "-30.0", "-3.0"]
     assert first[2] == "-3.00, -3.00" and first[4] == "-0.20 (-0.20 to -0.20)"
@@ -255,6 +257,14 @@ def test_the_table_of_sets_tells_both_measures_and_corrected_p():
     left = frame.assign(group="left", delta_margin=9.0, delta_accuracy=0.9)
     again = describe_ablation(pd.concat([left, frame]), HEADLINE, DATA)
     assert again.lines == section.lines and again.failed == section.failed
+
+
+def test_a_set_that_was_not_made_is_corrected_for():
+    """Three of seven further sets lack all features: the four others are still four of seven."""
+    missing = {("b", scope, size, seed): None for scope, size in (("own_layer", 2), ("own_layer", 4), ("all_layers", 2)) for seed in (0, 1)}  # fmt: skip  # noqa: E501
+    section = describe_ablation(ablation(missing), HEADLINE, DATA)
+    assert sum("not after correction for 7 sets, p = 0.33" in text for text in section.failed) == 4
+    assert sum("too few features in seed 0, 1" in text for text in section.failed) == 3
 
 
 def test_sets_hold_several_features_and_the_headline_is_told_once():

@@ -172,8 +172,8 @@ def rank_sets(
         verified,
         len(chosen),
     )
-    measured = verify(subject, evaluations, directions, chosen, scope)
-    return [ranked(estimates.join(measured), one, verified) for one in sets]
+    found = estimates.join(verify(subject, evaluations, directions, chosen, scope))
+    return [ranked(found, one, verified) for one in sets]
 
 
 def described(

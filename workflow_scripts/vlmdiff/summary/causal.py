@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -148,13 +148,6 @@ def verdict(failed: Sequence[str]) -> str:
     return f"**no**: {'; '.join(failed)}" if failed else "**yes**"
 
 
-def judged(comparison: Comparison) -> str:
-    """Say whether one intervention is specific, or that its draws cannot tell."""
-    if not comparison.testable:
-        return f"not testable: {len(comparison.draws)} random draws"
-    return verdict(comparison.failures())
-
-
 def not_found(comparison: Comparison, measure: str) -> str:
     """Say how large an effect on the target would have been found, beside a verdict of none."""
     if comparison.target.high < 0:
@@ -184,37 +177,80 @@ def say_set(result: SetResult, measure: str, data: tuple[str, str]) -> str:
     )
 
 
-def claim_headline(section: Section, result: SetResult, headline: Headline, data: tuple[str, str]) -> None:
+@dataclass(frozen=True)
+class Judged:
+    """A set of features with what is said of it.
+
+    Attributes:
+        result: its results over seeds.
+        whole: target and control beside the random pools, means over seeds; None if no seed has the set.
+        p: of the whole claim; of all but the headline corrected for their number.
+        failed: in words what keeps the effect from being specific.
+    """
+
+    result: SetResult
+    whole: Comparison | None
+    p: float
+    failed: Sequence[str]
+
+    @property
+    def open(self) -> bool:
+        """Whether the pools are too few to tell anything."""
+        return self.whole is not None and not self.whole.testable
+
+    @classmethod
+    def before_correction(cls, result: SetResult, measure: str) -> Judged:
+        """Judge a set as if it were the only one."""
+        whole = result.over_seeds(measure)
+        failed = result.failures(measure) or ([] if whole else ["was not ablated"])
+        return cls(result, whole, whole.p if whole else 1.0, failed)
+
+    def after_correction(self, p: float, sets: int) -> Judged:
+        """Judge it as one of several sets, of which `p` is corrected."""
+        many = [f"not after correction for {sets} sets, p = {p:.2f}"] if p > LEVEL else []
+        return replace(self, p=p, failed=self.failed or many)
+
+
+def judge_sets(results: Sequence[SetResult], measure: str) -> list[Judged]:
+    """Judge all sets, the headline first.
+
+    A set that was not made is one of those that are corrected for, with p = 1; one that cannot be tested is
+    none of them.
+    """
+    headline, *others = (Judged.before_correction(one, measure) for one in results)
+    tested = [one for one in others if not one.open]
+    adjusted = iter(corrected([one.p for one in tested]))
+    return [
+        headline,
+        *(one if one.open else one.after_correction(next(adjusted), len(tested)) for one in others),
+    ]
+
+
+def claim_headline(section: Section, judged: Judged, measure: str, data: tuple[str, str]) -> None:
     """Add the one claim that was fixed before the run."""
-    whole, failed = result.over_seeds(headline.measure), result.failures(headline.measure)
-    text = f"**Headline**, fixed in the config: {say_set(result, headline.measure, data)}"
-    if whole is not None and not whole.testable:
-        section.lines.append(f"- {text}: not testable by {len(whole.draws)} pools.")
-        section.cannot(f"Headline: {len(whole.draws)} random pools can reach no p of {LEVEL}.")
+    text = f"**Headline**, fixed in the config: {say_set(judged.result, measure, data)}"
+    if judged.open:
+        section.lines.append(f"- {text}: not testable by {len(judged.whole.draws)} pools.")
+        section.cannot(f"Headline: {len(judged.whole.draws)} random pools can reach no p of {LEVEL}.")
         return
-    answer = "specific" if not failed else f"**not specific** ({'; '.join(failed)})"
-    section.claim(not failed, f"{text}: {answer}.", f"Headline: {result.name} is {answer}.")
+    answer = f"**not specific** ({'; '.join(judged.failed)})" if judged.failed else "specific"
+    section.claim(not judged.failed, f"{text}: {answer}.", f"Headline: {judged.result.name} is {answer}.")
 
 
-def claim_others(section: Section, results: Sequence[SetResult], measure: str) -> None:
-    """Judge all other sets, each p corrected for their number."""
-    tested = [(one, one.over_seeds(measure)) for one in results]
-    known = [(one, whole) for one, whole in tested if whole is not None and whole.testable]
-    adjusted = corrected([whole.p for _, whole in known])
-    for (one, whole), p in zip(known, adjusted):
-        failed = one.failures(measure)
-        if not failed and p > LEVEL:
-            failed = [f"not after correction for {len(known)} sets, p = {p:.2f}"]
-        why = f"{'; '.join(failed)}{not_found(whole, measure)}"
-        section.claim(not failed, "", f"{one.name}: not specific ({why}).")
-    for one, whole in tested:
-        if whole is None:
-            section.claim(False, "", f"{one.name}: {'; '.join(one.failures(measure)) or 'was not ablated'}.")
-        elif not whole.testable:
-            section.cannot(f"{one.name}: {len(whole.draws)} random pools can reach no p of {LEVEL}.")
+def claim_others(section: Section, others: Sequence[Judged], measure: str) -> None:
+    """Claim all other sets; the table says what was found."""
+    for one in others:
+        if one.open:
+            section.cannot(
+                f"{one.result.name}: {len(one.whole.draws)} random pools can reach no p of {LEVEL}."
+            )
+            continue
+        known = not_found(one.whole, measure) if one.whole else ""
+        why = f"{'; '.join(one.failed)}{known}"
+        section.claim(not one.failed, "", f"{one.result.name}: not specific ({why}).")
 
 
-def set_table(results: Sequence[SetResult], measure: str) -> list[str]:
+def set_table(judged: Sequence[Judged], measure: str) -> list[str]:
     """Return a table with a line a set: means over seeds by the claimed measure, the other beside it."""
     other = next(name for name in MEASURES if name != measure)
     header = (
@@ -222,22 +258,18 @@ def set_table(results: Sequence[SetResult], measure: str) -> list[str]:
         "p corrected", "specific", f"target, {other}", f"control, {other}",
     )  # fmt: skip
     rows = []
-    further = [one for one in results[1:] if (whole := one.over_seeds(measure)) and whole.testable]
-    adjusted = dict(zip(map(id, further), corrected([one.over_seeds(measure).p for one in further])))
-    for number_, one in enumerate(results):
-        whole = one.over_seeds(measure)
-        name = f"{one.name} (headline)" if number_ == 0 else one.name
+    for i, one in enumerate(judged):
+        result, whole = one.result, one.whole
+        name = result.name if i else f"{result.name} (headline)"
         if whole is None:
-            rows.append([name, *["n/a"] * 7, verdict(one.failures(measure) or ["was not ablated"]), "", ""])
+            rows.append([name, *["n/a"] * 7, verdict(one.failed), "", ""])
             continue
-        seeds = ", ".join(change(part.target.value, measure) for part in one.by_seed[measure].values())
-        p = whole.p if number_ == 0 else adjusted.get(id(one), 1.0)
-        failed = one.failures(measure) or ([] if p <= LEVEL else ["not after correction"])
-        beside = one.over_seeds(other)
+        seeds = ", ".join(change(part.target.value, measure) for part in result.by_seed[measure].values())
+        beside = result.over_seeds(other)
         rows.append([
             name, interval(whole.target, measure), seeds, interval(whole.control, measure),
-            spread(whole.random, measure), f"{whole.p_random:.3f}", f"{whole.p_spared:.3f}", f"{p:.3f}",
-            verdict(failed) if whole.testable else f"not testable: {len(whole.draws)} pools",
+            spread(whole.random, measure), f"{whole.p_random:.3f}", f"{whole.p_spared:.3f}", f"{one.p:.3f}",
+            f"not testable: {len(whole.draws)} pools" if one.open else verdict(one.failed),
             interval(beside.target, other), interval(beside.control, other),
         ])  # fmt: skip
     return table(header, rows)
@@ -286,48 +318,6 @@ def single_table(found: dict[str, list[Intervention]]) -> list[str]:
     return table(header, [row + [""] * (len(header) - len(row)) for row in rows.values()])
 
 
-def claim_sets(
-    section: Section, found: Iterable[tuple[str, Intervention]], where: str, title: str, measure: str
-) -> None:
-    """Add a table with a line per set of one seed, each a claim by one measure; the other is given beside it.
-
-    Args:
-        section: the chapter.
-        found: sets with their names.
-        where: what the sets belong to, for the list of claims that fail.
-        title: line above the table.
-        measure: margin or accuracy.
-    """
-    rows = []
-    for name, item in found:
-        rows.append(set_row(item, name))
-        claimed = getattr(item, measure)
-        if not claimed.testable:
-            section.cannot(f"{where}, {name}: {len(claimed.draws)} random draws reach no p of {LEVEL}.")
-            continue
-        failed = claimed.failures()
-        why = f"{'; '.join(failed)}{not_found(claimed, measure)}"
-        section.claim(not failed, "", f"{where}, {name}: not specific by {measure} ({why}).")
-    section.say(title, "", *table(SET_HEADER, rows))
-
-
-SET_HEADER = (
-    "ablated", "target", "control", "random, target", "margin: target", "margin: control",
-    "margin: random, target", "specific by accuracy", "specific by margin",
-)  # fmt: skip
-
-
-def set_row(item: Intervention, name: str) -> list[str]:
-    """Return one line of the table of sets."""
-    accuracy, margin = item.accuracy, item.margin
-    return [
-        name, interval(accuracy.target, "accuracy"), interval(accuracy.control, "accuracy"),
-        spread(accuracy.random, "accuracy"), interval(margin.target, "margin"),
-        interval(margin.control, "margin"), spread(margin.random, "margin"),
-        judged(accuracy), judged(margin),
-    ]  # fmt: skip
-
-
 def describe_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]) -> Section:
     """Say whether ablating the set that the config fixed hurts the concept, and only it; then all else.
 
@@ -338,12 +328,12 @@ def describe_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[st
     """
     section = Section("Causal effect of the features")
     section.say(CRITERION)
-    results = set_results(ablation, headline, data)
-    claim_headline(section, results[0], headline, data)
-    claim_others(section, results[1:], headline.measure)
+    judged = judge_sets(set_results(ablation, headline, data), headline.measure)
+    claim_headline(section, judged[0], headline.measure, data)
+    claim_others(section, judged[1:], headline.measure)
     section.say(
         "", f"Sets of the best features, means over {headline.seeds} seeds; p of all but the headline "
-        "corrected by Holm's method:", "", *set_table(results, headline.measure),
+        "corrected by Holm's method:", "", *set_table(judged, headline.measure),
     )  # fmt: skip
     section.say(
         "How well random pools match on the tested questions, and the share of the residual stream's "

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
 from vlmdiff.figures.values import sets_of_size
-from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, smallest_detectable
+from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, monte_carlo_p, smallest_detectable
 from vlmdiff.summary.sections import Section
 from vlmdiff.summary.text import change, escape, number, percent, spread, table
 
@@ -254,7 +254,7 @@ def steering_verdict(best: pd.Series, pools: pd.Series) -> tuple[bool, str]:
     Returns:
         whether it helps, and the verdict with p.
     """
-    p = (1 + int((pools >= best["delta_accuracy"]).sum())) / (1 + len(pools))
+    p = monte_carlo_p(list(pools >= best["delta_accuracy"]))
     told = f"p = {p:.2g}"
     if not best["delta_low"] > 0:
         detectable = smallest_detectable(best["delta_low"], best["delta_high"])

@@ -59,6 +59,15 @@ class Effect:
         return 2 * tail_below(self.value, self.error) if self.value < 0 else 1.0
 
 
+def monte_carlo_p(as_extreme: Sequence[bool]) -> float:
+    """Return a Monte-Carlo p: the share of draws as extreme as what is tested, which is counted in.
+
+    Args:
+        as_extreme: for each random draw, whether it is.
+    """
+    return (1 + sum(as_extreme)) / (1 + len(as_extreme))
+
+
 def tail_below(value: float, error: float) -> float:
     """Return the probability that a normal deviate around 0 lies below a value; certain without an error."""
     if math.isnan(value) or math.isnan(error):
@@ -104,8 +113,7 @@ class Comparison:
     @property
     def p_random(self) -> float:
         """Monte-Carlo p: share of draws that hurt the target at least as much, the selected counted in."""
-        worse = sum(not value > self.target.value for value in self.draws)
-        return (1 + worse) / (1 + len(self.draws))
+        return monte_carlo_p([not value > self.target.value for value in self.draws])
 
     @property
     def p_spared(self) -> float:

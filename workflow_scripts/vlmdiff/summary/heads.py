@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
-from vlmdiff.summary.causal import claim_sets, interventions
-from vlmdiff.summary.criteria import AGREEMENT
+from vlmdiff.summary.causal import Intervention, interventions, not_found, verdict
+from vlmdiff.summary.criteria import AGREEMENT, LEVEL, Comparison
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import escape, number, table
+from vlmdiff.summary.text import escape, interval, number, spread, table
 
 
 def claim_agreement(section: Section, seed: int, pooled: pd.Series) -> None:
@@ -52,6 +53,55 @@ def describe_agreement(section: Section, agreement: pd.DataFrame) -> None:
         section.say(f"Spearman with exact patching over heads, seed {seed}:", "", *table(header, cells))
         for _, pooled in rows[(rows["name"] == "pooled") & (rows["method"] == "score")].iterrows():
             claim_agreement(section, seed, pooled)
+
+
+def judged(comparison: Comparison) -> str:
+    """Say whether one intervention is specific, or that its draws cannot tell."""
+    if not comparison.testable:
+        return f"not testable: {len(comparison.draws)} random draws"
+    return verdict(comparison.failures())
+
+
+def claim_sets(
+    section: Section, found: Iterable[tuple[str, Intervention]], where: str, title: str, measure: str
+) -> None:
+    """Add a table with a line per set of one seed, each a claim by one measure; the other is given beside it.
+
+    Args:
+        section: the chapter.
+        found: sets with their names.
+        where: what the sets belong to, for the list of claims that fail.
+        title: line above the table.
+        measure: margin or accuracy.
+    """
+    rows = []
+    for name, item in found:
+        rows.append(set_row(item, name))
+        claimed = getattr(item, measure)
+        if not claimed.testable:
+            section.cannot(f"{where}, {name}: {len(claimed.draws)} random draws reach no p of {LEVEL}.")
+            continue
+        failed = claimed.failures()
+        why = f"{'; '.join(failed)}{not_found(claimed, measure)}"
+        section.claim(not failed, "", f"{where}, {name}: not specific by {measure} ({why}).")
+    section.say(title, "", *table(SET_HEADER, rows))
+
+
+SET_HEADER = (
+    "ablated", "target", "control", "random, target", "margin: target", "margin: control",
+    "margin: random, target", "specific by accuracy", "specific by margin",
+)  # fmt: skip
+
+
+def set_row(item: Intervention, name: str) -> list[str]:
+    """Return one line of the table of sets."""
+    accuracy, margin = item.accuracy, item.margin
+    return [
+        name, interval(accuracy.target, "accuracy"), interval(accuracy.control, "accuracy"),
+        spread(accuracy.random, "accuracy"), interval(margin.target, "margin"),
+        interval(margin.control, "margin"), spread(margin.random, "margin"),
+        judged(accuracy), judged(margin),
+    ]  # fmt: skip
 
 
 def describe_heads(
