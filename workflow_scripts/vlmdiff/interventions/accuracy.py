@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 
 from vlmdiff.data.batching import prepare_batches
+from vlmdiff.data.identity import image_identity
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.interventions.answers import ChoiceScorer
 from vlmdiff.interventions.effects import ALL
@@ -43,18 +43,18 @@ def with_others_images(samples: Sequence[Sample], seed: int) -> list[Sample] | N
     """
     same: dict[str, list[int]] = defaultdict(list)
     for index, sample in enumerate(samples):
-        if sample.image_file is not None:
-            same[hashlib.sha256(sample.image_file.read_bytes()).hexdigest()].append(index)
+        if (shown := image_identity(sample)) is not None:
+            same[shown].append(index)
     step = max(map(len, same.values()), default=0)
     count = sum(map(len, same.values()))
     if not 0 < 2 * step <= count:
         return None
     contents = sorted(same)
     order = [i for at in np.random.default_rng(seed).permutation(len(contents)) for i in same[contents[at]]]
-    shown = list(samples)
+    asked = list(samples)
     for place, index in enumerate(order):
-        shown[index] = shown[index].model_copy(update={"image": samples[order[(place + step) % count]].image})
-    return shown
+        asked[index] = asked[index].model_copy(update={"image": samples[order[(place + step) % count]].image})
+    return asked
 
 
 def conditions(subject: Subject, samples: Sequence[Sample], seed: int) -> dict[str, list[Sample]]:
