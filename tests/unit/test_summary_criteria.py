@@ -33,26 +33,33 @@ from vlmdiff.tables.world import RULE_QUALITY
 
 def test_features_are_counted_beside_both_nulls():
     rows = [
-        {"layer": layer, "rule": rule, "visual": visual, "adapted": adapted, "check_adapted": check}
-        | {"untuned_adapted": untuned}
+        {
+            "layer": layer,
+            "rule": rule,
+            "visual": visual,
+            "adapted": adapted,
+            "check_false_positive_rate": check,
+        }
+        | {"untuned_rate": untuned}
         for layer, rule, visual, adapted, check, untuned in (
-            (-1, "percentile", 88, 25, 4.0, 3.0),
-            (-1, "calibrated", 1_234, 77, 2.0, 11.0),
-            (0, "calibrated", 9, 8, 7.0, 6.0),
+            (-1, "percentile", 88, 25, 0.4, 0.3),
+            (-1, "calibrated", 1_234, 77, 0.02, 0.11),
+            (0, "calibrated", 9, 8, 0.7, 0.6),
         )
     ]
     text = say_features(table(THRESHOLDS, rows), "calibrated")
     assert text == (
-        "Of 1,234 features that fire on images 77 are adapted by the calibrated rule; more text of the same "
-        "kind would give 2, a model that was never tuned gives 11."
+        "Of 1,234 features that fire on images 77 are adapted by the calibrated rule (means over seeds); more "
+        "text of the same kind would make adapted 2.0 % of them, image tokens before a model that was never "
+        "tuned 11.0 % of them."
     )
-    alone = table(THRESHOLDS, [{**rows[1], "check_adapted": nan, "untuned_adapted": nan}])
+    alone = table(THRESHOLDS, [{**rows[1], "check_false_positive_rate": nan, "untuned_rate": nan}])
     assert "no second null tells how many by chance" in say_features(alone, "calibrated")
     assert say_features(table(THRESHOLDS, [{**rows[1], "rule": "energy"}]), "energy").endswith("no rotation.")
     # Counts of several seeds are means.
-    more = {"seed": 1, "visual": 1_238, "adapted": 81, "check_adapted": 8.0, "untuned_adapted": 13.0}
+    more = {"seed": 1, "visual": 1_238, "adapted": 81, "check_false_positive_rate": 0.03, "untuned_rate": 0.2}
     text = say_features(table(THRESHOLDS, [rows[1], rows[1] | more]), "calibrated")
-    assert "Of 1,236 features that fire on images 79 are adapted" in text and "would give 5, a" in text
+    assert "Of 1,236 features that fire on images 79 are adapted" in text and "adapted 2.5 % of them" in text
 
 
 def test_final_features_stand_beside_false_finds_and_truth():
@@ -109,9 +116,9 @@ def test_recurrence_is_more_than_the_controls_matches():
     assert failed == []
     assert "75.0 % of final features and for 25.0 % of their controls" in text
     assert "median rates 0.03 and 0.02); +50.0 to +50.0 points between two seeds" in text
-    assert ", 24 features of 2 seeds. It points" in text
+    assert ", 24 features of 2 seeds: more often than chance. It points" in text
     # Cosines are .2, .45, .7 and .95: half are the same direction.
-    assert "for 50.0 % (controls 50.0 %; median cosines 0.575 and 0.575): more often than chance." in text
+    assert "for 50.0 % (controls 50.0 %; median cosines 0.575 and 0.575; no claim)." in text
     same = recurrence_frame([True, False] * 6, [True, False] * 6)
     assert len(claimed(confidence.describe_recurrence, same)[1]) == 1
     # One pair of features that meet is one chance in four, and no evidence, though it is all there is.

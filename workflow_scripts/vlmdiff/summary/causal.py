@@ -15,7 +15,7 @@ from vlmdiff.summary.criteria import (
     corrected,
 )
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, interval, number, spread, table
+from vlmdiff.summary.text import change, escape, interval, number, p_value, spread, table
 
 CRITERION = (
     "An effect is *specific* if the target's 95 % interval lies below 0, at most 5 % of random draws that "
@@ -166,14 +166,17 @@ def say_set(result: SetResult, measure: str, data: tuple[str, str]) -> str:
         return f"{what} was not possible: {'; '.join(result.failures(measure))}"
     unit = "logits" if measure == "margin" else "points"
     target, control = map(escape, data)
-    seeds = ", ".join(change(one.target.value, measure) for one in result.by_seed[measure].values())
+    seeds = ", ".join(
+        f"{change(one.target.value, measure)} with {p_value(one.p_random)}"
+        for one in result.by_seed[measure].values()
+    )
     return (
         f"{what} changes the {'mean logit margin' if measure == 'margin' else 'accuracy'} on {target} by "
         f"{interval(whole.target, measure)} {unit} (seeds: {seeds}), the best {result.size} of "
-        f"{len(whole.draws)} pools of matched random features, ranked alike, by "
-        f"{spread(whole.random, measure)} (p = {whole.p_random:.3f}), and that on {control} by "
-        f"{interval(whole.control, measure)} (p = {whole.p_spared:.3f} for a third of the target's fall or "
-        f"more){not_found(whole, measure)}"
+        f"{len(whole.draws)} random pools, each of candidates and features that match them, ranked alike, by "
+        f"{spread(whole.random, measure)} (Monte-Carlo test, {p_value(whole.p_random)}), and that on {control} "
+        f"by {interval(whole.control, measure)} (equivalence test, {p_value(whole.p_spared)} for a third of the "
+        f"target's fall or more; pools {spread(whole.random_control, measure)}){not_found(whole, measure)}"
     )
 
 
@@ -255,14 +258,14 @@ def set_table(judged: Sequence[Judged], measure: str) -> list[str]:
     other = next(name for name in MEASURES if name != measure)
     header = (
         "ablated", f"target, {measure}", "seeds", "control", "random pools, target", "p random", "p spared",
-        "p corrected", "specific", f"target, {other}", f"control, {other}",
+        "p corrected", "specific", f"target, {other}", f"control, {other}", "random pools, control",
     )  # fmt: skip
     rows = []
     for i, one in enumerate(judged):
         result, whole = one.result, one.whole
         name = result.name if i else f"{result.name} (headline)"
         if whole is None:
-            rows.append([name, *["n/a"] * 7, verdict(one.failed), "", ""])
+            rows.append([name, *["n/a"] * 7, verdict(one.failed), "", "", ""])
             continue
         seeds = ", ".join(change(part.target.value, measure) for part in result.by_seed[measure].values())
         beside = result.over_seeds(other)
@@ -271,8 +274,21 @@ def set_table(judged: Sequence[Judged], measure: str) -> list[str]:
             spread(whole.random, measure), f"{whole.p_random:.3f}", f"{whole.p_spared:.3f}", f"{one.p:.3f}",
             f"not testable: {len(whole.draws)} pools" if one.open else verdict(one.failed),
             interval(beside.target, other), interval(beside.control, other),
+            spread(whole.random_control, measure),
         ])  # fmt: skip
     return table(header, rows)
+
+
+def asked(ablation: pd.DataFrame, data: tuple[str, str]) -> str:
+    """Say how many questions were asked, and how many different texts or images they hold."""
+    rows = ablation[ablation["group"].eq("all")].drop_duplicates("dataset").set_index("dataset")
+    told = [
+        f"{rows.loc[name, 'n']} questions of {escape(name)} ({rows.loc[name, 'clusters']} independent texts or "
+        "images)"
+        for name in data
+        if name in rows.index
+    ]
+    return f"Asked were {' and '.join(told)}." if told else ""
 
 
 def match_table(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]) -> list[str]:
@@ -327,7 +343,7 @@ def describe_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[st
         data: names of target and control test data.
     """
     section = Section("Causal effect of the features")
-    section.say(CRITERION)
+    section.say(CRITERION, asked(ablation, data))
     judged = judge_sets(set_results(ablation, headline, data), headline.measure)
     claim_headline(section, judged[0], headline.measure, data)
     claim_others(section, judged[1:], headline.measure)
@@ -346,7 +362,7 @@ def describe_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[st
             for scope, part in rows.groupby("scope")
         }
         section.say(
-            f"Single features, best first, {escape(concept)}, seed {seed} (p of the margin beside the best "
-            "feature of each random pool, so for all of them at once; no claim):", "", *single_table(scopes),
+            f"Single features, best first, {escape(concept)}, seed {seed} (p of the margin beside the first "
+            "feature of each random pool; no claim):", "", *single_table(scopes),
         )  # fmt: skip
     return section

@@ -11,7 +11,7 @@ from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
 from vlmdiff.figures.values import sets_of_size
 from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, monte_carlo_p, smallest_detectable
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, number, percent, spread, table
+from vlmdiff.summary.text import change, escape, number, p_value, percent, spread, table
 
 if TYPE_CHECKING:
     from vlmdiff.summary.write import Names
@@ -22,8 +22,6 @@ SAME_DIRECTION = 0.7
 MAJORITY = 0.5
 # Rules that ask for rotation.
 ROTATION_RULES = ("percentile", "calibrated")
-# Below it p are as good as 0 in double precision.
-LEAST_P = 1e-300
 
 
 def describe_recurrence(section: Section, recurrence: pd.DataFrame) -> None:
@@ -51,12 +49,12 @@ def judge_recurrence(section: Section, test: RecurrenceTest, concept: str) -> No
         f"{percent(test.share('final'))} of final features and for {percent(test.share('control'))} of their "
         f"controls (same layer, nearest firing rate; median rates {number(rate['final'])} and "
         f"{number(rate['control'])}); {low} to {high} points between two seeds; exchanging final features "
-        f"and controls, {p}. It points the same way (cosine {SAME_DIRECTION} or more) for "
+        f"and controls, {p}: {verdict}. It points the same way (cosine {SAME_DIRECTION} or more) for "
         f"{percent(same['final'])} (controls {percent(same['control'])}; median cosines "
-        f"{number(cosine['final'])} and {number(cosine['control'])})"
+        f"{number(cosine['final'])} and {number(cosine['control'])}; no claim)"
     )
     failure = f"{concept}: final features recur {verdict} over seeds ({p})."
-    section.claim(holds, f"{text}: {verdict}.", failure)
+    section.claim(holds, f"{text}.", failure)
 
 
 def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
@@ -85,11 +83,6 @@ def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
         section.lines.append(
             f"- **Second null**: {seeds} without one; whether it is more is not tested there."
         )
-
-
-def p_value(p: float) -> str:
-    """Write a p, which may be smaller than a float."""
-    return f"p = {p:.2g}" if p > LEAST_P else f"p < {LEAST_P:g}"
 
 
 def describe_untuned(

@@ -145,7 +145,8 @@ class Comparison:
 def combined(by_seed: Mapping[int, Comparison]) -> Comparison:
     """Return the comparison of means over seeds: of target and control, and of each random draw.
 
-    Draws of one number are as good as any other pairing: they are independent between seeds.
+    Draws of one number stand together, a pairing that is fixed before anything is measured: they are
+    independent between seeds. Another pairing would give another p, so read it beside the p of each seed.
     """
     found = list(by_seed.values())
     return Comparison(

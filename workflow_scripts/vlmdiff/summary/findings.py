@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from vlmdiff.summary.causal import Headline, set_results
-from vlmdiff.summary.text import change, escape, interval, percent
+from vlmdiff.summary.text import change, escape, interval, p_value, percent
 
 ROTATIONS = ("percentile", "calibrated")
 
@@ -31,7 +31,7 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
         f"**Headline**: removing {name} changes the {what} on {escape(data[0])} by "
         f"{interval(whole.target, measure)} and on {escape(data[1])} by {interval(whole.control, measure)}; "
         f"removing as many of random pools, chosen in the same way, changes the first by "
-        f"{change(random, measure)} (p = {whole.p_random:.3f})"
+        f"{change(random, measure)} ({p_value(whole.p_random)})"
     )
     rows = ablation[
         ablation["group"].eq("all") & ablation["dataset"].eq(data[0]) & ablation["concept"].eq(result.concept)
@@ -39,12 +39,17 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
     ]  # fmt: skip
     held = rows.groupby(rows["arm"].eq("random"))["removed"].mean().reindex([False, True])
     text += (
-        f"; they hold {percent(held[False])} of the variance there, those of the pools {percent(held[True])}"
+        f"; they hold {percent(held[False])} of the residual stream's variance on these questions, those of the "
+        f"pools {percent(held[True])}"
     )
     if not whole.testable:
         return f"{text}: too few pools to tell."
     if not failed:
-        return f"{text}. The model depends on them for this concept, and hardly for anything else."
+        spared = sum(whole.random_control) / len(whole.random_control)
+        return (
+            f"{text}. The model depends on them for this concept more than on those of the pools; general "
+            f"questions are spared, as they are by the pools ({change(spared, measure)})."
+        )
     return f"{text}: **no specific effect is shown** ({'; '.join(failed)})."
 
 
@@ -55,17 +60,18 @@ def say_features(thresholds: pd.DataFrame, rule: str) -> str:
         return ""
     text = (
         f"Of {mean_of(rows['visual'])} features that fire on images {mean_of(rows['adapted'])} are adapted "
-        f"by the {rule} rule"
+        f"by the {rule} rule (means over seeds)"
     )
     if rule not in ROTATIONS:
         return f"{text}, which asks for no rotation."
-    beside = []
-    for column, name in (
-        ("check_adapted", "more text of the same kind would give"),
-        ("untuned_adapted", "a model that was never tuned gives"),
-    ):
-        if (known := rows[column].dropna()).size:
-            beside.append(f"{name} {mean_of(known)}")
+    beside = [
+        f"{name} {percent(known[share].mean())} of them"
+        for share, name in (
+            ("check_false_positive_rate", "more text of the same kind would make adapted"),
+            ("untuned_rate", "image tokens before a model that was never tuned"),
+        )
+        if len(known := rows.dropna(subset=[share]))
+    ]
     return f"{text}; {', '.join(beside)}." if beside else f"{text}; no second null tells how many by chance."
 
 

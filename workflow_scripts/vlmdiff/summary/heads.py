@@ -50,7 +50,7 @@ def describe_agreement(section: Section, agreement: pd.DataFrame) -> None:
             for name, values in zip(wide.index, wide.to_numpy())
         ]
         header = ("feature", *(column.replace("_", " ") for column in wide.columns))
-        section.say(f"Spearman with exact patching over heads, seed {seed}:", "", *table(header, cells))
+        section.say("", f"Spearman with exact patching over heads, seed {seed}:", "", *table(header, cells))
         for _, pooled in rows[(rows["name"] == "pooled") & (rows["method"] == "score")].iterrows():
             claim_agreement(section, seed, pooled)
 

@@ -11,6 +11,8 @@ import pandas as pd
 from vlmdiff.runtime.text import visible
 from vlmdiff.summary.criteria import Effect
 
+# Below it p are as good as 0 in double precision.
+LEAST_P = 1e-300
 MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
@@ -51,6 +53,11 @@ def spread(values: Sequence[float], measure: str) -> str:
         return "no draws"
     mean, low, high = sum(finite) / len(finite), min(finite), max(finite)
     return f"{change(mean, measure)} ({change(low, measure)} to {change(high, measure)})"
+
+
+def p_value(p: float) -> str:
+    """Write a p with two digits, which may be smaller than a float."""
+    return f"p = {p:.2g}" if p > LEAST_P else f"p < {LEAST_P:g}"
 
 
 def number(value: float) -> str:
