@@ -23,8 +23,8 @@ runs, and so are paths of models, dictionaries and data sets that lead nowhere (
 targets that nothing makes. Every message names the key, and the file and line where it was written. Keys
 without a default are needed.
 
-This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema, editors
-complete keys and mark mistyped ones. The first line of a config names it, by a path from there:
+This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema,
+editors complete keys and mark mistyped ones. The first line of a config names it, by a path from there:
 `# yaml-language-server: $schema=schema.json`.
 
 ## Several files
@@ -39,16 +39,16 @@ datasets:
 comparisons: ~
 ```
 
-- `extends` names a file, or a list of files of which each is laid over those before it. A file is looked for in
-  the folder of the file that names it, then in the working directory, then in the workflow's own `config/`. It
-  may extend further files.
+- `extends` names a file, or a list of files of which each is laid over those before it. A file is looked for
+  in the folder of the file that names it, in the working directory, and in the workflow's own `config/`.
+  It may extend further files.
 - Sections are merged key by key. Lists and single values are replaced as a whole.
 - A key that is null (`~`) is left out: nothing is inherited for it, and its default holds.
-- `extends: false` in a section replaces the section as a whole: nothing is inherited in it. Use it for an entry of
-  another kind, such as a published dictionary in the place of a trained one.
+- `extends: false` in a section replaces the section as a whole: nothing is inherited in it. Use it for an
+  entry of another kind, such as a published dictionary in the place of a trained one.
 
-`--configfile FIRST SECOND` lays the second file over the first one. `--config` lays single keys over all files.
-Two underscores lead into a section, for Snakemake takes no dots there:
+`--configfile FIRST SECOND` lays the second file over the first one. `--config` lays single keys over all
+files. Two underscores lead into a section, for Snakemake takes no dots there:
 
 ```sh
 snakemake -n --config seed=1 ablation__candidates=50 dictionaries__base__steps=100
@@ -109,8 +109,8 @@ def type_of(field: FieldInfo) -> str:
 
 
 def row(*cells: str) -> str:
-    """Write a row of a table; a bar inside of a cell would end it."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """Write a row of a table, in whose cells a bar or a new line would end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |"
 
 
 def describe(section: type[BaseModel], key: str) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -264,6 +265,14 @@ def check_sections(parts: Sequence[str], below: Written) -> None:
             )
 
 
+def reaches_jobs(setting: str) -> bool:
+    """Tell whether an entry of `--config` is the same after Snakemake has quoted it for a job."""
+    try:
+        return shlex.split(repr(setting)) == [setting]
+    except ValueError:
+        return False
+
+
 def command_layer(setting: str, below: Written) -> Written:
     """Return what one entry of `--config` sets: `a__b=1` sets the key `b` of the section `a`.
 
@@ -272,10 +281,15 @@ def command_layer(setting: str, below: Written) -> Written:
         below: the configuration so far.
 
     Raises:
-        ConfigError: the key leads into a section that is not there.
+        ConfigError: the key leads into a section that is not there, or jobs would get another value.
     """
     key, _, text = setting.partition("=")
     parts = key.split(INTO)
+    if not reaches_jobs(setting):
+        raise ConfigError(
+            f"{'.'.join(parts)}: found {text}, {COMMAND_LINE}, but Snakemake hands no backslash and not both "
+            "kinds of quotes on to jobs; write the value into a file"
+        )
     check_sections(parts, below)
     entry = command_value(text)
     for part in reversed(parts):
