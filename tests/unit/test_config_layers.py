@@ -209,6 +209,13 @@ def test_errors_name_the_file_of_each_key():
     assert layers.where("heads.concept") == f"in sub/below.yaml, line {line}"
 
 
+@pytest.mark.parametrize("section", ["models", "diff", "dictionaries.base", "world.tuning"])
+def test_a_section_extends_no_file(section):
+    values = read_layers({}, [TINY], [f"{section.replace('.', '__')}__extends=other.yaml"]).values
+    with pytest.raises(ConfigError, match=f"{section}.extends: a file extends another one, a section cannot"):
+        load_config(values)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -64,6 +64,8 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
         if problem["type"] == "union_tag_invalid":
             tag, allowed = (problem["ctx"][name] for name in ("tag", "expected_tags"))
             cause = f"kind: found '{tag[:LONGEST_SHOWN]}', expected one of {allowed}"
+        if key.endswith(".extends"):
+            cause = "a file extends another one, a section cannot; `extends: false` in it inherits nothing"
         value = repr(problem["input"])
         facts = [f"found: {value}"] if problem["loc"] and len(value) < LONGEST_SHOWN else []
         facts += filter(None, [place(f"{key}: {cause}", where)])
