@@ -82,4 +82,5 @@ def check_files():
     """
     lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)] if workflow.is_main_process else []
     if lines:
+        lines = map(LAYERS_OF_CONFIG.located, lines)
         raise WorkflowError("The configuration names files that cannot be read:\n  " + "\n  ".join(lines))
