@@ -78,7 +78,10 @@ class ConceptConfig(Section):
 class LexicalConfig(Section):
     """Does a feature still fire when the question no longer names the concept?"""
 
-    prompts: list[str] = Field(min_length=1, description="Neutral prompts that replace the question.")
+    prompts: list[str] = Field(
+        [],
+        description="Neutral prompts that replace the question; needed where a concept has `lexical: true`.",
+    )
     describe_tokens: int = Field(
         0,
         ge=0,
