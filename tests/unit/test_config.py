@@ -254,7 +254,6 @@ def test_a_day_is_no_number(value):
         ({"family": "causal_lm"}, False),
         ({"text_only": True}, False),
         ({"untuned": "base_lm"}, False),
-        ({"vision_tower": "/data/tower"}, False),
         ({"device_map": "auto"}, True),
         ({"prompt_date": "2025-01-01"}, True),
         ({"planned": {"d_model": 128}}, True),
