@@ -244,7 +244,7 @@ def width_problems(config: Config) -> list[str]:
                 lines.setdefault(
                     key,
                     f"{key}: found '{model}' of residual width {widths[model]}, but dictionary "
-                    f"'{dictionary}' is trained on '{other}' of width {widths[other]}, and a dictionary has one width; "
-                    "name a model and the language model that it was tuned from",
+                    f"'{dictionary}' is trained on '{other}' of width {widths[other]}, and a "
+                    "dictionary has one width; name a model and the language model that it was tuned from",
                 )
     return list(lines.values())
