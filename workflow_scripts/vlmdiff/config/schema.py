@@ -16,7 +16,7 @@ from vlmdiff.config.analysis import (
 )
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget
-from vlmdiff.config.comparable import check_budgets, check_grid
+from vlmdiff.config.comparable import check_budgets, check_grid, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
@@ -296,6 +296,7 @@ class Config(Section):
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_grid(self)
         check_untuned(self)
+        check_models(self)
         check_budgets(self)
         return self
 
