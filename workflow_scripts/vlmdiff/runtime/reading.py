@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vlmdiff.data.errors import DataError
 from vlmdiff.runtime.storage import not_read
 
 LONGEST_NAME, LONGEST_PATH = 200, 1000
@@ -18,6 +17,10 @@ LONGEST_NAME, LONGEST_PATH = 200, 1000
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # The one folder of a data set that may be a link: `prepare_dataset` makes it so.
 IMAGES = "images"
+
+
+class DataError(ValueError):
+    """A data set is not as docs/formats.md says; the message names file, line and remedy."""
 
 
 def read_text(file: Path, remedy: str) -> str:
