@@ -194,7 +194,7 @@ CHANGES = {
 }
 
 
-# What changes with it: indices are those of the base, and what turns is looked at in the model that turned it.
+# What changes with it: indices are the base's, and what turns is looked at in the model that turned it.
 WITH = {
     "base": {"base": "base_k4", "adapted": "adapted_k4", "null": "null_k4"},
     "adapted": {"model": "vlm_25"},

@@ -205,8 +205,8 @@ class AblationConfig(Section):
         """The headline is one of the results, and all that is reported was measured before it is ranked."""
         if self.headline.scope not in self.scopes:
             raise ValueError(
-                f"headline.scope: found '{self.headline.scope}', expected one of `scopes`, {self.scopes}; name "
-                "one of them, or add it to `scopes`"
+                f"headline.scope: found '{self.headline.scope}', expected one of `scopes`, {self.scopes}; "
+                "name one of them, or add it to `scopes`"
             )
         if self.headline.size not in self.set_sizes:
             raise ValueError(
