@@ -4,6 +4,7 @@ from contextlib import redirect_stderr
 from difflib import get_close_matches
 from io import StringIO
 
+from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
@@ -87,14 +88,16 @@ def check_targets():
 
 
 def check_files():
-    """Refuse files of the configuration that no rule makes and that are not there or cannot be named.
+    """Refuse files of the configuration that are not there, cannot be named, or tell that it is wrong.
 
     Call it when all rules are known. Jobs do not check it: other nodes may see other folders.
 
     Raises:
         WorkflowError: naming each key, what was found and what to do.
     """
-    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)] if workflow.is_main_process else []
+    if not workflow.is_main_process:
+        return
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
     if lines:
         lines = map(LAYERS_OF_CONFIG.located, lines)
-        raise WorkflowError("The configuration names files that cannot be read:\n  " + "\n  ".join(lines))
+        raise WorkflowError("The configuration does not fit the files that it names:\n  " + "\n  ".join(lines))

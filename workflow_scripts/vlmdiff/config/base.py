@@ -5,12 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+)
 from pydantic_core import core_schema
 
 # Names become folders, and words of the report, where an underscore at the end would be a link.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=64)]
 TokenType = Literal["text", "image"]
+
+
+def each_once(values: list[Any]) -> list[Any]:
+    """Refuse a list that names something twice, which would be made, told or counted twice.
+
+    Raises:
+        ValueError: naming what is doubled.
+    """
+    if doubled := sorted({str(value) for value in values if values.count(value) > 1}):
+        raise ValueError(
+            f"found {', '.join(doubled)} more than once, expected each once; leave the others out"
+        )
+    return values
+
+
+# For a list in a section, beside its type.
+Distinct = AfterValidator(each_once)
 
 
 class Section(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.schema import Config
 
 LONGEST_SHOWN = 120
@@ -57,6 +58,8 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
     for problem in error.errors():
         key = written_key(problem["loc"], values)
         cause = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing" and key.startswith("models.") and key.endswith(".family"):
+            cause = missing_family(problem["input"])
         if problem["type"] == "extra_forbidden":
             cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
         if problem["type"] == "invalid_key":
@@ -84,6 +87,6 @@ def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(with_family(values))
     except ValidationError as error:
         raise ConfigError(explain(error, values, where)) from None

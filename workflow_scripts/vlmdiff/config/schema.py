@@ -18,7 +18,7 @@ from vlmdiff.config.analysis import (
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_needs
-from vlmdiff.config.comparable import check_budgets, check_grid
+from vlmdiff.config.comparable import check_budgets, check_grid, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
@@ -319,6 +319,7 @@ class Config(Section):
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_grid(self)
         check_untuned(self)
+        check_models(self)
         check_budgets(self)
         return self
 
