@@ -108,7 +108,9 @@ class ConceptConfig(Section):
         "texts, so that no word can tell them apart.",
     )
     compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
-        [], description="Targets whose comparisons are made for it too; for ablated concepts all of them are."
+        [],
+        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, and "
+        "for every concept with `ablation: none`.",
     )
 
 

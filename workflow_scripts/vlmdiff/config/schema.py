@@ -194,11 +194,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def layers_are_listed(self) -> Config:
-        """Layers become a list, of blocks that the models have."""
-        return self.model_copy(update={"layers": studied_layers(self)})
-
-    @model_validator(mode="after")
     def stages_end(self) -> Config:
         """A dictionary's ancestry ends at a random start."""
         for name in self.dictionaries:
@@ -211,6 +206,12 @@ class Config(Section):
                 seen.append(current)
                 current = self.dictionaries[current].initial
         return self
+
+    @model_validator(mode="after")
+    def layers_are_listed(self) -> Config:
+        """Layers become a list, of blocks that the models have."""
+        models = [name for kind, _, name in references(self) if kind == "model"]
+        return self.model_copy(update={"layers": studied_layers(self, models)})
 
     @model_validator(mode="after")
     def published_layers_exist(self) -> Config:
