@@ -29,6 +29,10 @@ SHAPE = {
     "num_hidden_layers": "number of blocks",
     "num_attention_heads": "number of heads",
 }
+# Families whose prompts a chat template writes, and where one may lie.
+CHATTING = ("causal_lm", "llava", "qwen_vl", "internvl")
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+DESCRIBING = ("processor_config.json", "tokenizer_config.json")
 
 
 def with_family(values: Any) -> Any:
@@ -164,6 +168,20 @@ def folder_problems(model: ModelConfig) -> Iterator[str]:
     if model.family not in (LANGUAGE_MODEL, LLAVA_ORIGINAL):
         parts.append((PROCESSORS, "settings of an image processor"))
     yield from filter(None, (absent(folder, names, what) for names, what in parts))
+
+
+def has_template(model: ModelConfig) -> bool | None:
+    """Tell whether a checkpoint has a chat template; None if that is not known, or its family needs none."""
+    if model.family not in CHATTING or not is_local(model.path) or not is_there(f"{model.path}/config.json"):
+        return None
+    folder = Path(model.path)
+    if any((folder / name).is_file() for name in TEMPLATES):
+        return True
+    try:
+        described = [read_object(folder / name) for name in DESCRIBING if (folder / name).is_file()]
+    except ValueError:
+        return None
+    return any(values.get("chat_template") for values in described)
 
 
 def tower_problems(model: ModelConfig) -> Iterator[str]:
