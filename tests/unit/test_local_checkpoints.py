@@ -245,7 +245,7 @@ DAMAGES = {
     "gguf": (in_place_of_weights("q4.gguf"), "{vlm}/q4.gguf is a GGUF file, which transformers does"),
     "own format": (in_place_of_weights("consolidated.00.pth"), "{vlm}/consolidated.00.pth is weights in"),
     "cut off": (cut, f"/model.safetensors: found {len(HEADER) + 11} bytes, expected {len(HEADER) + 12}"),
-    "no safetensors": (written("model.safetensors", b"<html>"), "/model.safetensors is no file of safetensors"),
+    "no safetensors": (written("model.safetensors", b"<html>"), "/model.safetensors is no file of"),
     "a pointer": (
         written("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
         "{vlm}/model.safetensors is a pointer of git-lfs and not the file itself; run `git lfs pull`",

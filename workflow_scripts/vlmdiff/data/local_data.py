@@ -273,8 +273,8 @@ def question_problems(config: Config, known: Mapping[str, Known]) -> Iterator[st
             told.add(name)
             yield (
                 f"{key}: found data set '{name}' ({found.place}), of which {found.told(wrong)} "
-                "lack `choices` or the `answer`, and here the answer is scored against the other choices; add "
-                "both to the samples, or name a data set of questions with choices"
+                "lack `choices` or the `answer`, and here the answer is scored against the other choices; "
+                "add both to the samples, or name a data set of questions with choices"
             )
 
 
