@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.schema import Config
+from vlmdiff.config.subsets import counted
 
 LONGEST_SHOWN = 120
 
@@ -55,6 +56,23 @@ def load_config(values: dict[str, Any]) -> Config:
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError(explain(error, values)) from None
+    return with_counts(config)
+
+
+def with_counts(config: Config) -> Config:
+    """Fill in how many samples there are where the configuration leaves that open.
+
+    Raises:
+        ConfigError: a samples file is wrong or not there, or a subset is empty.
+    """
+    try:
+        changes = counted(config.datasets | config.world_datasets())
+    except ValueError as error:
+        raise ConfigError(f"The configuration is not valid:\n  {error}") from None
+    entries = {
+        name: entry.model_copy(update=changes.get(name, {})) for name, entry in config.datasets.items()
+    }
+    return config.model_copy(update={"datasets": entries})
