@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdiff.config.analysis import ConceptConfig, DiffConfig
-from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
+from vlmdiff.config.base import Count, DatasetName, Name, Percentage, Probability, Section
 
 MAIN = "main"
 # Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
@@ -30,8 +30,8 @@ class ComparisonConfig(Section):
     adapted: Name | None = Field(None, description="Dictionary after it.")
     null: Name | None = Field(None, description="Dictionary fine-tuned on more of the same text.")
     model: Name | None = Field(None, description="Model whose activations give energies and contrast.")
-    visual_datasets: list[Name] | None = Field(None, description="Data sets with images.")
-    text_datasets: list[Name] | None = Field(None, description="Data sets without images.")
+    visual_datasets: list[DatasetName] | None = Field(None, description="Data sets with images.")
+    text_datasets: list[DatasetName] | None = Field(None, description="Data sets without images.")
     eps: float | None = Field(None, ge=0, description="Visual energy above which a feature is active.")
     percentile: Percentage | None = Field(None, description="Percentile rule.")
     null_quantile: Probability | None = Field(None, description="Calibrated rule.")
