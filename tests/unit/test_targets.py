@@ -169,18 +169,21 @@ def test_sources_that_a_key_takes_are_taken(section, name, entry):
     assert load_config(changed(**{section: {name: entry}}))
 
 
-def test_a_file_in_the_place_of_a_data_set_is_named(tmp_path, monkeypatch):
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "samples.jsonl").write_text("")
+    (tmp_path / "mine" / "notes.txt").write_text("")
     (tmp_path / "sae.npz").write_text("")
     published = {"format": "gemma_scope", "initial": "random", "file": "layer_{layer}"}
-    values = changed(datasets={"text_train": {"path": "mine/samples.jsonl", "samples": 3}})
+    values = changed()
     values["dictionaries"]["base"] = {"source": "sae.npz", **published}
     monkeypatch.chdir(tmp_path)
-    samples, dictionary = sorted(missing_files(load_config(values)))
-    assert samples.endswith("; mine/samples.jsonl is a file: name its folder, mine")
+    (dictionary,) = missing_files(load_config(values))
     assert dictionary.startswith("dictionaries.base.file: found 'layer_{layer}', ")
     assert dictionary.endswith("; sae.npz is a file: name its folder, .")
+    with pytest.raises(
+        ConfigError, match=r"datasets.mine: mine/notes.txt: found a file, expected a folder or"
+    ):
+        load_config(changed(datasets={"mine": {"path": "mine/notes.txt"}}))
 
 
 def test_data_sets_and_dictionaries_name_their_keys_too(tmp_path, monkeypatch):

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    WithJsonSchema,
+)
 
 # Names become folders, and words of the report, where an underscore at the end would be a link.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=64)]
+LONGEST_NAME = 64
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=LONGEST_NAME)
+]
 TokenType = Literal["text", "image"]
 
 
@@ -42,3 +53,19 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Percentage = Annotated[float, Field(gt=0.0, lt=100.0)]
 # Counts become 64-bit integers, and sums of them must too.
 Count = Annotated[int, Field(ge=1, le=2**62)]
+Sorted = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(sorted(set(names))))]
+
+
+class GroupsOf(Section):
+    """Groups of a data set in the place of its name; `lowered` makes them a subset."""
+
+    dataset: Name = Field(description="The data set.")
+    groups: Sorted | None = Field(None, description="Only these groups; all if left out.")
+    without: Sorted = Field((), description="Not these groups.")
+    samples: Count | None = Field(None, description="At most this many samples.")
+
+
+# What users write; when the schema sees it, groups have become the name of a subset.
+DatasetName = Annotated[
+    Name, WithJsonSchema({"anyOf": [TypeAdapter(Name).json_schema(), GroupsOf.model_json_schema()]})
+]
