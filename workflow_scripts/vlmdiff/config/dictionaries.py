@@ -18,7 +18,7 @@ class DictionaryStage(Budget):
 
     initial: str = Field("random", description="`random`, or the dictionary whose weights it starts from.")
     model: Name = Field(description="The model whose residual stream it reconstructs.")
-    dataset: Name = Field(description="The data set that the model is shown.")
+    dataset: DatasetName = Field(description="The data set that the model is shown, or groups of one.")
     tokens: Annotated[list[TokenType], Distinct] = Field(
         ["text"], min_length=1, description="Token types that the loss sees."
     )

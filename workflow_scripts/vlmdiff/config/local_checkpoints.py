@@ -15,6 +15,7 @@ from vlmdiff.config.checkpoint_files import (
     weight_names,
     weight_problems,
 )
+from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, all_kinds, family_of, family_problem
 from vlmdiff.config.local_files import advice, is_there, used
 from vlmdiff.config.schema import Config
@@ -252,7 +253,7 @@ def width_problems(config: Config) -> list[str]:
         for i, entry in enumerate(config.evaluation)
     ]
     for label, diff in config.all_comparisons().items():
-        key = "diff.model" if label == "main" else f"comparisons.{label}.model"
+        key = "diff.model" if label == MAIN else f"comparisons.{label}.model"
         meetings.append((key, diff.model, [diff.base, diff.adapted, diff.null]))
     lines: dict[str, str] = {}
     widths = {name: width_of(config, name) for name in used(config, "model")}

@@ -41,7 +41,9 @@ def lowered(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ValueError: groups are written wrong; the message names the key.
     """
-    values = copy.deepcopy(dict(values))
+    if not isinstance(values, dict):
+        return values, {}
+    values = copy.deepcopy(values)
     declared = values.get("datasets") or {}
     if not isinstance(declared, dict):
         return values, {}
