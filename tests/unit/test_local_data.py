@@ -129,8 +129,8 @@ def test_what_is_scored_has_choices_and_an_answer(values, tmp_path, key, absent)
     put(values, key, "open")
     (told,) = problems(values)
     assert told.startswith(
-        f"{key}: found data set 'open' ({tmp_path}/open/samples.jsonl), of which 2 of 18 samples, first 'q4', "
-        "lack `choices` or the `answer`"
+        f"{key}: found data set 'open' ({tmp_path}/open/samples.jsonl), of which 2 of 18 samples, first "
+        "'q4', lack `choices` or the `answer`"
     )
     # What is not asked need not be scored.
     put(values, f"{key.rpartition('.')[0]}.samples", 4)
@@ -308,7 +308,7 @@ def test_a_whats_up_folder_is_known(values, tmp_path):
 TABLES = [
     ({"kind": "text", "split": "train"}, {"train.txt": b"a"}, None),
     ({"kind": "text", "split": "train"}, {"data/train-0.parquet": b""}, None),
-    ({"kind": "text", "split": "train"}, {"test.txt": b"a"}, "split: found 'train', but {place} has test.txt"),
+    ({"kind": "text", "split": "train"}, {"test.txt": b""}, "split: found 'train', but {place} has test"),
     (
         {"kind": "text", "split": "train"}, {"train.txt": b"a", "train.csv": b"a"},
         "split: found 'train', but {place} has train.csv, train.txt",

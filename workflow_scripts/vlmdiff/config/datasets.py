@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from vlmdiff.config.base import Count, Name, Section
+from vlmdiff.config.kinds import check_kind
 from vlmdiff.config.parts import Part, Parts
 from vlmdiff.config.samples_file import is_canonical
 from vlmdiff.config.sources import DataSource, LocalPath, check_source
@@ -17,6 +18,19 @@ MISSING = "A missing image: `error` stops with a list, `skip` goes on without it
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
 PARTS = 'How it is split where a `subset` names a part of it; `null` may stand for "null".'
 check_folder = partial(check_source, advice=FROM_THE_HUB)
+
+
+def with_place(prompt: str, place: str) -> str:
+    """Refuse a prompt without the place at which it differs from sample to sample.
+
+    Raises:
+        ValueError: naming the place.
+    """
+    if place not in prompt:
+        raise ValueError(
+            f"found '{prompt}', expected {place} in it: all samples would be asked the same; add it"
+        )
+    return prompt
 
 
 class FolderDataset(Section):
@@ -68,13 +82,17 @@ class VqaDataset(PreparedDataset):
     answers: Literal["any", "yes_no"] = Field(
         "any", description="`yes_no`: questions that are answered so, with both as choices."
     )
-    prompt: str = Field("{question}", description="Prompt; `{question}` stands for the question.")
+    prompt: Annotated[str, AfterValidator(partial(with_place, place="{question}"))] = Field(
+        "{question}", description="Prompt; `{question}` stands for the question."
+    )
 
 
 class StatementDataset(PreparedDataset):
     """Statements about images, true or false."""
 
-    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
+    prompt: Annotated[str, AfterValidator(partial(with_place, place="{caption}"))] = Field(
+        YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement."
+    )
     group_by: Literal["relation", "answer"] = Field(
         "relation", description="A sample's group: its relation, or whether it is true (`Yes`) or not (`No`)."
     )
@@ -147,6 +165,7 @@ Dataset = Annotated[
     | Annotated[TextDataset, Tag("text")]
     | Annotated[SubsetDataset, Tag("subset")],
     Discriminator(kind_of),
+    BeforeValidator(check_kind),
 ]
 
 

@@ -46,9 +46,6 @@ def explain(error: ValidationError, values: Any) -> str:
             cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
-        if problem["type"] == "union_tag_invalid":
-            tag, allowed = (problem["ctx"][name] for name in ("tag", "expected_tags"))
-            cause = f"kind: found '{tag[:LONGEST_SHOWN]}', expected one of {allowed}"
         value = repr(problem["input"])
         found = f" (found: {value})" if problem["loc"] and len(value) < LONGEST_SHOWN else ""
         lines.append(f"  {key}: {cause}{found}")
