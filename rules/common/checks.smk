@@ -8,6 +8,7 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.targets import explain_target
 from vlmdiff.data.local_data import data_problems
+from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def check_resources():
@@ -84,6 +85,7 @@ def check_files():
     """
     if not workflow.is_main_process:
         return
-    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG), *data_problems(CFG)]
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
+    lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
         raise WorkflowError("The configuration does not fit the files that it names:\n  " + "\n  ".join(lines))
