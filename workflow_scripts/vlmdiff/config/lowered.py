@@ -28,7 +28,7 @@ PLACES = (
 DIGITS = 6
 
 
-def lowered(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def lowered(values: Any) -> tuple[Any, dict[str, str]]:
     """Put names of subsets in the place of groups, and declare these subsets.
 
     Args:
@@ -40,8 +40,8 @@ def lowered(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ValueError: groups are written wrong; the message names the key.
     """
-    values = copy.deepcopy(dict(values))
-    declared = values.get("datasets") or {}
+    values = copy.deepcopy(values)
+    declared = (values.get("datasets") or {}) if isinstance(values, dict) else None
     if not isinstance(declared, dict):
         return values, {}
     known = of_world(values) | declared
