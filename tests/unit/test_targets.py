@@ -254,8 +254,19 @@ def test_an_experiment_without_the_world_trains_no_models_of_it():
     assert said.count("world_models: this configuration has no `world`") == 1
 
 
-def test_snakemake_refuses_files_that_are_not_there(tmp_path):
+def test_snakemake_refuses_files_that_are_not_there_or_do_not_fit(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(changed(models={"vlm": {"path": "nowhere/vlm"}})))
+    values = changed(models={"vlm": {"path": "nowhere/vlm"}, "vlm_50": {"path": "resources/world/base_lm"}})
+    values["concepts"]["counting"]["target"]["groups"] = ["cont"]
+    entry = {"source": str(tmp_path), "format": "saelens", "file": "layer_{layer}"}
+    values["dictionaries"]["published"] = entry
+    (tmp_path / "layer_0").mkdir()
+    config.write_text(yaml.safe_dump(values))
     said = refused("--configfile", str(config))
-    assert said.count("models.vlm.path: found 'nowhere/vlm', but there is no nowhere/vlm/config.json") == 1
+    for words in (
+        "models.vlm.path: found 'nowhere/vlm', but there is no nowhere/vlm/config.json",
+        "models.vlm_50.family: 'llava' reads checkpoints of model_type llava, but resources/world/base_lm has",
+        "concepts.counting.target.groups: found 'cont', but data set 'general_val'",
+        f"dictionaries.published.file: {tmp_path}/layer_0/cfg.json is not there",
+    ):
+        assert said.count(words) == 1, words

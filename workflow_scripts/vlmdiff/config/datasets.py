@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag,
 
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.kinds import check_kind
-from vlmdiff.config.parts import Part, Parts
+from vlmdiff.config.parts import Parts
 from vlmdiff.config.samples_file import is_canonical
 from vlmdiff.config.sources import DataSource, LocalPath, check_source
 
@@ -129,7 +129,7 @@ class SubsetDataset(Section):
 
     kind: Literal["subset"] = Field(description="Part of another data set.")
     of: Name = Field(description="The other data set, also one of the built-in world, or a subset.")
-    part: Literal["all"] | Part = Field(
+    part: Literal["all", "train", "null", "validation", "test"] = Field(
         "all", description='Part of its images (`parts` of the other data set); `null` may stand for "null".'
     )
     groups: list[str] | None = Field(None, description="Only these groups; all if left out.")

@@ -71,8 +71,17 @@ def type_of(field: FieldInfo) -> str:
     return "section" if list(sections_in(field.annotation)) else type_name(field.annotation)
 
 
-def describe(section: type[BaseModel], key: str) -> Iterator[str]:
-    """Yield the chapter of a section, then those of the sections inside it."""
+def describe(section: type[BaseModel], key: str, told: set[tuple[str, type]]) -> Iterator[str]:
+    """Yield the chapter of a section, then those of the sections inside it.
+
+    Args:
+        section: its class.
+        key: its place.
+        told: places and classes that have a chapter; several kinds of an entry share some.
+    """
+    if (key, section) in told:
+        return
+    told.add((key, section))
     rows, inner = [], []
     for name, field in section.model_fields.items():
         path = f"{key}.{name}" if key else name
@@ -84,12 +93,12 @@ def describe(section: type[BaseModel], key: str) -> Iterator[str]:
     )
     yield "\n".join(["|---|---|---|---|", *rows, ""])
     for part, path in inner:
-        yield from describe(part, path)
+        yield from describe(part, path, told)
 
 
 def page() -> str:
     """Write the whole page."""
-    return INTRODUCTION + "\n" + "\n".join(describe(Config, ""))
+    return INTRODUCTION + "\n" + "\n".join(describe(Config, "", set()))
 
 
 if __name__ == "__main__":

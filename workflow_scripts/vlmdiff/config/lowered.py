@@ -14,9 +14,8 @@ from vlmdiff.config.base import LONGEST_NAME, GroupsOf
 from vlmdiff.config.world import WorldConfig
 
 # Where data sets are named; `*` stands for every entry. Concepts take groups themselves.
-USES = [
-    f"{section}.{use}" for section in ("ablation", "heads", "steering") for use in ("rank_on", "report_on")
-]
+CAUSAL = ("ablation", "heads", "steering")
+USES = [f"{section}.{use}_on" for section in CAUSAL for use in ("rank", "report")]
 DIFFS = [f"{diff}.{kind}_datasets.*" for diff in ("diff", "comparisons.*") for kind in ("visual", "text")]
 PLACES = (
     *(f"{use}.{side}" for use in USES for side in ("target", "control")),
@@ -29,7 +28,7 @@ PLACES = (
 DIGITS = 6
 
 
-def lowered(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def lowered(values: Any) -> tuple[Any, dict[str, str]]:
     """Put names of subsets in the place of groups, and declare these subsets.
 
     Args:
@@ -41,10 +40,8 @@ def lowered(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         ValueError: groups are written wrong; the message names the key.
     """
-    if not isinstance(values, dict):
-        return values, {}
     values = copy.deepcopy(values)
-    declared = values.get("datasets") or {}
+    declared = (values.get("datasets") or {}) if isinstance(values, dict) else None
     if not isinstance(declared, dict):
         return values, {}
     known = of_world(values) | declared
@@ -101,8 +98,8 @@ def read(values: dict[str, Any], path: str) -> GroupsOf:
         problem = error.errors()[0]
         key = ".".join([path, *map(str, problem["loc"])])
         raise ValueError(
-            f"{key}: {problem['msg']} (found: {problem['input']!r:.120}); expected the name of a data set, or "
-            "{dataset: NAME, groups: […], without: […], samples: …}"
+            f"{key}: {problem['msg']} (found: {problem['input']!r:.120}); expected the name of a data set, "
+            "or {dataset: NAME, groups: […], without: […], samples: …}"
         ) from None
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from vlmdiff.config.base import Probability, Section
 
-Part = Literal["train", "null", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "null", "validation", "test")
-# Which part gets the sample of two that are owed as much: small groups are needed where things are measured.
-FIRST = ("validation", "test", "train", "null")
+PARTS = ("train", "null", "validation", "test")
+# Small groups are needed where something is measured.
+MEASURED = ("validation", "test")
 EXACT = 1e-9
 
 
@@ -113,8 +112,9 @@ def place(name: str, seed: int) -> bytes:
 def allot(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, dict[str, int]]:
     """Return how many units of each group each part gets.
 
-    Every part gets its share of every group, rounded up or down such that what parts are owed over all
-    groups so far stays small (largest remainders, carried from group to group).
+    Every part gets its share of every group, rounded down; what is left over goes first to parts where
+    something is measured and that have none of the group, as long as they are owed it, then to the parts
+    that are owed most over all groups so far. So all groups together keep their shares, too.
 
     Args:
         sizes: units of each group, in order.
@@ -123,10 +123,11 @@ def allot(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, di
     owed, counts = dict.fromkeys(shares, 0.0), {}
     for group, size in sizes.items():
         given = {part: int(size * share + EXACT) for part, share in shares.items()}
-        rest = {part: size * share - given[part] for part, share in shares.items()}
-        owed = {part: owed[part] + rest[part] for part in shares}
-        open_to = [part for part in FIRST if rest[part] > EXACT]
-        for part in sorted(open_to, key=lambda part: -round(owed[part], 9))[: size - sum(given.values())]:
+        owed = {part: owed[part] + size * shares[part] - given[part] for part in shares}
+        lacking = [part for part in MEASURED if not given[part] and owed[part] > EXACT]
+        others = [part for part, share in shares.items() if share and part not in lacking]
+        others.sort(key=lambda part: -round(owed[part], 9))
+        for part in [*lacking, *others][: size - sum(given.values())]:
             given[part] += 1
             owed[part] -= 1
         counts[group] = given

@@ -48,9 +48,11 @@ def offer_subset(entry: SubsetDataset, source: Source) -> Offer:
     folder = Path(source.file).parent.resolve()
     names = [sample.image for sample in samples if sample.image is not None]
     below = f"{IMAGES}/" if all(name.startswith(f"{IMAGES}/") for name in names) else ""
-    rows = [
-        candidate(records[i], folder, below, entry.images) for i in chosen(entry, records, source.parts, keys)
-    ]
+    wanted = set(chosen(entry, records, source.parts, keys))
+    rows = (
+        candidate(record, folder, below, entry.images) if i in wanted else None
+        for i, record in enumerate(records)
+    )
     return Offer(rows, (folder / below).resolve() if entry.images and names else None, str(source.file))
 
 

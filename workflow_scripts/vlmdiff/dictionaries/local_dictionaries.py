@@ -37,8 +37,8 @@ def entry_problems(config: Config, entry: PublishedDictionary) -> Iterator[str]:
         if missing := [file for file in files if not file.is_file()]:
             names = ", ".join(files_of(entry.format, "<file>"))
             yield (
-                f"file: {missing[0]} is not there; format {entry.format} is made of {names}; correct `file` or "
-                "`format`"
+                f"file: {missing[0]} is not there; format {entry.format} is made of {names}; correct `file` "
+                "or `format`"
             )
             return
         try:
