@@ -401,6 +401,51 @@ def test_the_built_in_world_is_known_from_its_settings(values, path, value, said
     assert told == [] if said is None else len(told) == 1 and said in told[0]
 
 
+# Subsets, keys that name them, and what is said.
+SUBSETS = {
+    "groups of one's own samples": (
+        {"of": "rank", "groups": ["left of"]},
+        {"concepts.space.target": {"dataset": "part", "groups": ["above"]}},
+        "concepts.space.target.groups: found 'above', but data set 'part' (a subset of 'rank')",
+    ),
+    "groups of the world": (
+        {"of": "spatial_val", "groups": ["left off"], "samples": 8}, {"heads.dataset": "part"},
+        "datasets.part.groups: found 'left off', but data set 'spatial_val' (kind 'spatial' of ",
+    ),
+    "groups of shipped annotations": (
+        {"of": "vsr", "without": ["undr"], "samples": 8}, {"heads.dataset": "part"},
+        "datasets.part.without: found 'undr', but data set 'vsr' (split 'dev' of ",
+    ),
+    "what a group of the world has": (
+        {"of": "spatial_val", "groups": ["left of"], "samples": 8},
+        {"concepts.space.target": {"dataset": "part", "groups": ["above"]}},
+        "concepts.space.target.groups: found 'above', but data set 'part' (a subset of 'spatial",
+    ),
+    "texts alone have no images": (
+        {"of": "rank", "images": False}, {"heads.dataset": "part"}, "heads.dataset: found data set 'part'",
+    ),
+    "texts alone of the world": (
+        {"of": "general_val", "images": False, "samples": 8}, {"heads.dataset": "part"},
+        "heads.dataset: found data set 'part' (a subset of 'general_val'), whose",
+    ),
+    "texts alone are texts": ({"of": "rank", "images": False}, {"diff.text_datasets": ["part"]}, None),
+    "groups that are there": ({"of": "vsr", "groups": ["on"], "samples": 8}, {"heads.dataset": "part"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_a_subset_is_known_as_far_as_its_source_is(values, name):
+    entry, changes, said = SUBSETS[name]
+    values["world"] = {}
+    put(values, "datasets.vsr", {"kind": "vsr", "source": VSR, "split": "dev", "samples": 200})
+    put(values, "datasets.part", {"kind": "subset", **entry})
+    put(values, "concepts.space.baseline", {"dataset": "general"})
+    for path, value in changes.items():
+        put(values, path, value)
+    told = problems(values)
+    assert told == [] if said is None else len(told) == 1 and told[0].startswith(said), told
+
+
 def test_a_large_data_set_costs_little(values, tmp_path):
     folder = tmp_path / "large"
     samples = [question(index) | {"image": f"images/{index % 900}.png"} for index in range(20_000)]

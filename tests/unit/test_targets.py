@@ -265,7 +265,7 @@ def test_snakemake_refuses_files_that_are_not_there_or_do_not_fit(tmp_path):
     said = refused("--configfile", str(config))
     for words in (
         "models.vlm.path: found 'nowhere/vlm', but there is no nowhere/vlm/config.json",
-        "models.vlm_50.family: 'llava' reads checkpoints of model_type llava, but resources/world/base_lm has",
+        "models.vlm_50.family: 'llava' reads checkpoints of model_type llava, but resources/world/base_lm",
         "concepts.counting.target.groups: found 'cont', but data set 'general_val'",
         f"dictionaries.published.file: {tmp_path}/layer_0/cfg.json is not there",
     ):
