@@ -19,8 +19,8 @@ INTRODUCTION = """# Configuration
 One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name
 another with `--configfile`, which replaces the default as a whole. Single keys can be set with
 `--config 'seed=1'`. Unknown keys are refused before anything runs, and so are paths of models, dictionaries
-and data sets that lead nowhere (unless a rule makes them), and targets that nothing makes. Keys without a
-default are needed.
+and data sets that lead nowhere (unless a rule makes them), and targets that nothing makes;
+[safety](safety.md#before-anything-runs) lists all that is. Keys without a default are needed.
 This page is generated from the schema (`python -m vlmdiff.config.document`).
 """
 
