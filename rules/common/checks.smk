@@ -88,4 +88,6 @@ def check_files():
     lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
     lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
-        raise WorkflowError("The configuration does not fit the files that it names:\n  " + "\n  ".join(lines))
+        raise WorkflowError(
+            "The configuration does not fit the files that it names:\n  " + "\n  ".join(lines)
+        )
