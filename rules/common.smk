@@ -23,6 +23,7 @@ from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of
+from vlmdiff.config.samples_file import data_folder
 from vlmdiff.config.sources import is_hub, is_literal, world_model
 from vlmdiff.runtime.digest import script_digest
 from vlmdiff.runtime.failures import failure_summary
@@ -173,7 +174,8 @@ def dataset_folder(dataset):
     """Return the folder that holds a data set's samples.jsonl."""
     if is_world(dataset):
         return f"{RESULTS}/world/data/{dataset}"
-    return f"{RESULTS}/data/{dataset}" if is_prepared(CFG.datasets[dataset]) else CFG.datasets[dataset].path
+    entry = CFG.datasets[dataset]
+    return f"{RESULTS}/data/{dataset}" if is_prepared(entry) else data_folder(entry.path)
 
 
 def samples_file(dataset):
@@ -187,8 +189,9 @@ def blocks(dataset):
 
 
 def fewer_samples(dataset):
-    """Tell whether a data set may have fewer samples than asked for, because images were left out."""
-    return getattr(CFG.dataset(dataset), "on_missing", "error") == "skip"
+    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
+    entry = CFG.dataset(dataset)
+    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"
 
 
 def is_published(dictionary):

@@ -1,4 +1,4 @@
-"""Data sets prepared from public sources."""
+"""Data sets prepared from public sources, from folders as people have them, and parts of other data sets."""
 
 
 # It needs the network, which the nodes of a cluster may lack.
@@ -30,7 +30,8 @@ rule prepare_dataset:
     resources:
         **rule_resources("prepare_dataset", mem_mb=4000, runtime=240),
     params:
-        entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens"),
+        entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens", "parts"),
+        source=source_of_subset,
         code=code_digest("prepare_dataset"),
     script:
         "../workflow_scripts/prepare_dataset.py"

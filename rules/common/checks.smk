@@ -8,6 +8,8 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
+from vlmdiff.data.local_data import data_problems
+from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def check_resources():
@@ -97,7 +99,10 @@ def check_files():
     """
     if not workflow.is_main_process:
         return
-    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
+    lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
         lines = map(LAYERS_OF_CONFIG.located, lines)
-        raise WorkflowError("The configuration does not fit the files that it names:\n  " + "\n  ".join(lines))
+        raise WorkflowError(
+            "The configuration does not fit the files that it names:\n  " + "\n  ".join(lines)
+        )

@@ -28,6 +28,7 @@ from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
+from vlmdiff.config.subsets import check_subsets, sources
 from vlmdiff.config.untuned import check_untuned
 from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
 
@@ -163,9 +164,10 @@ class Config(Section):
             "dictionary": set(self.dictionaries),
             "concept": set(self.concepts),
         }
-        for kind, key, name in references(self):
+        for kind, key, name in (*sources(self.datasets), *references(self)):
             if name not in known[kind]:
                 raise ValueError(f"{key}: unknown {kind} '{name}'; declared are {sorted(known[kind])}")
+        check_subsets(self.all_datasets())
         return self
 
     @model_validator(mode="after")
