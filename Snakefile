@@ -5,11 +5,14 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
+include: "rules/place.smk"
+
+
 # A config file named on the command line describes a whole experiment: it replaces the built-in
 # world's instead of being merged into it.
-if not workflow.overwrite_configfiles:
+if workflow.modifier.is_main_snakefile() and not workflow.overwrite_configfiles:
 
-    configfile: "config/config.yaml"
+    configfile: located("config/config.yaml")
 
 
 report: "rules/captions/workflow.rst"
@@ -46,7 +49,8 @@ onerror:
 
 
 rule all:
-    default_target: True
+    # A workflow that uses this one as a module has a default target of its own.
+    default_target: workflow.modifier.is_main_snakefile()
     input:
         experiment_outputs(),
         f"{FIGURES}/costs.svg",
@@ -77,4 +81,6 @@ rule sensitivity:
 # Last, because it reads all rules.
 check_resources()
 check_files()
-check_targets()
+# As a module it knows neither all rules nor what else is asked for.
+if workflow.modifier.is_main_snakefile():
+    check_targets()

@@ -14,7 +14,8 @@ def check_resources():
     Raises:
         WorkflowError: a rule's name is mistyped.
     """
-    names = {rule.name for rule in workflow.rules}
+    # By their names here, whatever a workflow that uses this one as a module calls them.
+    names = set(rules._rules)
     if unknown := sorted(CFG.resources.keys() - names):
         near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
         hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"

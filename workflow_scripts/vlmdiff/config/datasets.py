@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
 from vlmdiff.config.base import Count, Section
-from vlmdiff.config.sources import DataSource, LocalPath, check_source
+from vlmdiff.config.sources import DataSource, LocalPath, check_source, find_source
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
-check_folder = partial(check_source, advice=FROM_THE_HUB)
+find_folder = partial(find_source, advice=FROM_THE_HUB)
 
 
 class FolderDataset(Section):
     """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
-    path: Annotated[str, AfterValidator(check_folder)] = Field(
+    path: Annotated[str, AfterValidator(find_folder)] = Field(
         description="Folder that holds samples.jsonl and the images that it names."
     )
     samples: Count = Field(description="How many samples to use, from the first on.")
@@ -41,11 +41,17 @@ class PreparedDataset(Section):
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
 
-    @field_validator("images", "image_cache", check_fields=False)
+    @field_validator("images", check_fields=False)
     @classmethod
-    def folders_are_local(cls, value: str | None) -> str | None:
-        """See `check_source`."""
-        return None if value is None else check_folder(value)
+    def images_are_local(cls, value: str | None) -> str | None:
+        """See `find_source`."""
+        return None if value is None else find_folder(value)
+
+    @field_validator("image_cache", check_fields=False)
+    @classmethod
+    def cache_is_local(cls, value: str) -> str:
+        """See `check_source`; what is written belongs to the working directory."""
+        return check_source(value, advice=FROM_THE_HUB)
 
 
 class VqaDataset(PreparedDataset):
