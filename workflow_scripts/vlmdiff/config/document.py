@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from vlmdiff.config.places import ROOT
 from vlmdiff.config.schema import Config
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
@@ -93,4 +94,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(page())
+    # An installed library has no pages beside it.
+    print(page(), end="") if ROOT is None else DOCUMENT.write_text(page())

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# The folder of the workflow that this library belongs to; an installed library has none.
-ROOT = Path(__file__).resolve().parents[3]
+
+def workflow_folder(module: Path) -> Path | None:
+    """Return the folder of the workflow that a module of this room belongs to; None of an installed library.
+
+    Args:
+        module: file of the module.
+    """
+    library = module.resolve().parents[2]
+    found = library.name == "workflow_scripts" and (library.parent / "Snakefile").is_file()
+    return library.parent if found else None
+
+
+ROOT = workflow_folder(Path(__file__))
 # The folders in it that hold what a configuration may name.
 SHIPPED = ("resources", "config")
 
@@ -16,20 +27,22 @@ def shipped(path: str) -> str:
     Results of a project that holds the workflow then stay as they are when the whole project moves.
 
     Args:
-        path: its path in the folder of the workflow.
+        path: its path in the folder of the workflow; an installed library leaves it as it is.
     """
+    if ROOT is None:
+        return path
     place, here = ROOT / path, Path.cwd().resolve()
     return str(place.relative_to(here) if place.is_relative_to(here) else place)
 
 
 def located(path: str) -> str:
-    """Return a path of the configuration, found in the working directory first, then in the workflow's folder.
+    """Return where a path leads: into the working directory, or else to what the workflow ships.
 
     Args:
-        path: as the configuration says; what is neither there nor shipped is returned as it is.
+        path: as the configuration says; what is neither there nor shipped stays as it is.
     """
     parts = Path(path).parts
-    if not parts or parts[0] not in SHIPPED or ".." in parts:
+    if ROOT is None or not parts or parts[0] not in SHIPPED or ".." in parts:
         return path
     try:
         return shipped(path) if not Path(path).exists() and (ROOT / path).exists() else path
