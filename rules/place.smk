@@ -1,34 +1,55 @@
 """Where this workflow lies, whoever runs it from wherever: its library and what is shipped with it."""
 
 import os
+import shutil
 import sys
+import tarfile
+import tempfile
+from io import BytesIO
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Not `workflow.basedir`: as a module that is the folder of the workflow that uses this one.
-RULES_FOLDER = workflow.current_basedir
-if not isinstance(RULES_FOLDER, os.PathLike):
+
+def unpacked(repository, revision, cache):
+    """Return a folder with all files of a revision; from GitHub and GitLab Snakemake fetches those of rules alone.
+
+    Args:
+        repository: Snakemake's own clone, which has no files beside it.
+        revision: tag, branch or commit.
+        cache: where the folders of revisions lie.
+    """
+    commit = repository.commit(revision).hexsha
+    folder = Path(cache) / "vlmdiff" / commit
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        new = tempfile.mkdtemp(prefix=f"{commit}.", dir=folder.parent)
+        packed = BytesIO()
+        repository.archive(packed, commit)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as files:
+            files.extractall(new, filter="data")
+        try:
+            os.rename(new, folder)
+        except OSError:
+            # Another process was faster.
+            shutil.rmtree(new)
+    return folder
+
+
+def workflow_folder(rules):
+    """Return the folder of this workflow, given where Snakemake found the rules in it.
+
+    Raises:
+        WorkflowError: they are in no folder, and in none that can be had.
+    """
+    if isinstance(rules, os.PathLike):
+        return Path(rules).resolve().parent
+    if hasattr(rules, "hosted_repo"):
+        return unpacked(rules.hosted_repo.repo, rules.ref, rules.cache_path).resolve()
     raise WorkflowError(
-        f"found the rules of vlmdiff at {RULES_FOLDER}, expected them in a folder: they need the library and the models "
-        "that lie beside them; clone the repository and name the Snakefile of the clone"
-    )
-
-ROOT = Path(RULES_FOLDER).resolve().parent
-SCRIPTS = ROOT / "workflow_scripts"
-if str(SCRIPTS) not in sys.path:
-    sys.path.insert(0, str(SCRIPTS))
-# Jobs look here last, after whatever vlmdiff may be installed, unless told.
-others = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one not in ("", str(SCRIPTS))]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(SCRIPTS), *others])
-
-import vlmdiff
-from vlmdiff.config.places import located
-
-if Path(vlmdiff.__path__[0]).resolve() != SCRIPTS / "vlmdiff":
-    raise WorkflowError(
-        f"the workflow in {ROOT} needs its own library, but vlmdiff was imported from {vlmdiff.__path__[0]} before; "
-        "use modules of one clone of the repository, and do not import another vlmdiff in a Snakefile"
+        f"found the rules of vlmdiff at {rules}, expected them in a folder, or by Snakemake's github(…) or gitlab(…): they "
+        "need the library and the models that lie beside them; clone the repository and name the Snakefile of the clone"
     )
 
 
@@ -48,4 +69,22 @@ if moves_paths(workflow.modifier.path_modifier):
 if not (config or workflow.modifier.is_main_snakefile()):
     raise WorkflowError(
         'module: found no `config`, expected an experiment; give it one, such as `config: config["vlmdiff"]`'
+    )
+
+# Not `workflow.basedir`: of a module that is the folder of the workflow that uses it.
+ROOT = workflow_folder(workflow.current_basedir)
+SCRIPTS = ROOT / "workflow_scripts"
+if str(SCRIPTS) not in sys.path:
+    sys.path.insert(0, str(SCRIPTS))
+# Jobs look here last, after whatever vlmdiff may be installed, unless told.
+others = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one not in ("", str(SCRIPTS))]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(SCRIPTS), *others])
+
+import vlmdiff
+from vlmdiff.config.places import located
+
+if Path(vlmdiff.__path__[0]).resolve() != SCRIPTS / "vlmdiff":
+    raise WorkflowError(
+        f"the workflow in {ROOT} needs its own library, but vlmdiff was imported from {vlmdiff.__path__[0]} before; "
+        "use modules of one clone of the repository, and do not import another vlmdiff in a Snakefile"
     )

@@ -1,0 +1,194 @@
+"""The workflow runs from any folder, from a checkout that cannot be written, and as a module of another one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import elsewhere
+import pytest
+import yaml
+from dry_runs import DryRunError, DryRuns
+
+from vlmdiff.config import places
+from vlmdiff.config.load import load_config
+from vlmdiff.runtime.digest import script_digest
+
+ROOT = elsewhere.ROOT
+SAMPLES = "results/tiny/world/data/text_val/samples.jsonl"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder outside of the checkout."""
+    return tmp_path_factory.mktemp("anywhere")
+
+
+@pytest.fixture(scope="module")
+def dry(folder: Path) -> Iterator[DryRuns]:
+    """Dry runs, started in that folder."""
+    with DryRuns(folder) as runs:
+        yield runs
+
+
+def parent(folder: Path, name: str, **given) -> tuple[str, ...]:
+    """Write a project that uses the workflow; return how Snakemake is told to run it."""
+    place = elsewhere.write_parent(folder / name, **given)
+    return ("--directory", str(place), "--snakefile", str(place / "Snakefile"))
+
+
+def test_rules_of_a_module_run_with_those_of_the_workflow_that_uses_it(tmp_path):
+    place = elsewhere.write_parent(tmp_path / "parent", resources={"generate_world": {"mem_mb": 777}})
+    run = elsewhere.snakemake("own/text_val.txt", folder=place)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "rule vd_generate_world" in run.stderr
+    assert "mem_mb=777" in run.stderr
+    assert (place / "own" / "text_val.txt").read_text().strip() == "60"
+    record = json.loads(
+        (place / "results/tiny/provenance/world/data/text_val/samples.jsonl.json").read_text()
+    )
+    assert record["code"] == script_digest(ROOT / "workflow_scripts" / "generate_world.py")
+    again = elsewhere.snakemake("--dry-run", "own/text_val.txt", folder=place)
+    assert "Nothing to be done" in again.stdout
+
+
+def test_a_module_leaves_the_rules_and_targets_of_its_parent_alone(folder, dry):
+    arguments = parent(folder, "parent")
+    # The parent's own target, made by its own rule, is the default one.
+    assert dry.plan(*arguments, "own/text_val.txt").jobs == {"count": 1, "vd_generate_world": 1}
+    assert dry.plan(*arguments, "own/model.txt").jobs == {"fetch_model": 1}
+    found = elsewhere.facts(folder / "parent")
+    assert found["default"] == "count"
+    assert found["rules"]["count"] == [[], False]
+    assert found["rules"]["fetch_model"] == [[], False]
+    assert found["rules"]["vd_generate_world"] == [["code", "places", "world"], False]
+    assert found["rules"]["vd_fetch_model"][1] is found["rules"]["vd_verify"][1] is True
+    assert len(found["rules"]) == len(list((ROOT / "workflow_scripts").glob("*.py"))) + len(
+        ["count", "fetch_model", "all", "world_models", "descriptions", "controls", "stages", "sensitivity"]
+    )
+
+
+def test_a_module_makes_what_the_workflow_itself_makes(folder, dry):
+    alone = dry.plan("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(elsewhere.TINY)).jobs
+    within = dry.plan(*parent(folder, "whole"), "vd_all").jobs
+    assert within == {f"vd_{rule}": count for rule, count in alone.items()}
+
+
+def test_single_rules_are_used_and_changed_and_two_experiments_lie_side_by_side(folder, dry):
+    module = (
+        elsewhere.MODULE.replace(
+            "use rule * from vlmdiff as vd_*", "use rule generate_world from vlmdiff as vd_generate_world"
+        )
+        + "\n\n\nuse rule write_config from vlmdiff as vd_write_config with:\n    threads: 7\n\n\n"
+        + elsewhere.MODULE.replace("module vlmdiff", "module other")
+        .replace("from vlmdiff as vd_*", "from other as other_*")
+        .replace('config["vlmdiff"]', 'config["vlmdiff"] | {"experiment": "second"}')
+    )
+    arguments = parent(folder, "single", module=module)
+    plan = dry.plan(*arguments, SAMPLES, "results/tiny/config.yaml", "results/second/config.yaml")
+    assert plan.jobs == {"vd_generate_world": 1, "vd_write_config": 1, "other_write_config": 1}
+    rules = elsewhere.facts(folder / "single")["rules"]
+    assert rules["vd_write_config"] == rules["other_write_config"] == [["code", "config", "places"], False]
+    assert {name for name in rules if name.startswith("vd_")} == {"vd_generate_world", "vd_write_config"}
+
+
+CONFIG = '    config:\n        config["vlmdiff"]\n'
+REFUSED = {
+    "prefix": (elsewhere.MODULE.replace(CONFIG, '    prefix: "x"\n' + CONFIG), {}, "`experiment` in the mod"),
+    "replaced": (
+        elsewhere.MODULE.replace(CONFIG, '    replace_prefix: {"results": "x"}\n' + CONFIG),
+        {},
+        "`experiment` in the mod",
+    ),
+    "no_config": (elsewhere.MODULE.replace(CONFIG, ""), {}, "module: found no `config`"),
+    "no_folder": (
+        elsewhere.MODULE.replace(str(ROOT / "Snakefile"), f"git+file://{ROOT}/Snakefile@HEAD"),
+        {},
+        "expected them in a folder",
+    ),
+    "resources": (elsewhere.MODULE, {"resources": {"train_dict": {"gpu": 1}}}, "['train_dictionary']"),
+    "key": (elsewhere.MODULE, {"sed": 1}, "sed: unknown key"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_module_statement_that_cannot_work_is_refused(case, folder, dry):
+    module, changed, words = REFUSED[case]
+    with pytest.raises(DryRunError) as refused:
+        dry.plan(*parent(folder, case, module=module, **changed), SAMPLES)
+    assert words in str(refused.value)
+
+
+def test_the_default_experiment_is_planned_alike_from_anywhere(folder, dry):
+    by_snakefile = dry.plan("--snakefile", str(ROOT / "Snakefile"))
+    with DryRuns(ROOT) as at_home:
+        by_directory = at_home.plan("--directory", str(folder / "other"))
+    assert by_snakefile.jobs == by_directory.jobs
+    assert by_snakefile.jobs["extract_activations"] > 1
+    assert by_snakefile.jobs["all"] == 1
+
+
+def test_a_config_of_the_folder_in_which_snakemake_runs_comes_first(folder, dry):
+    place = folder / "own_config"
+    (place / "config").mkdir(parents=True)
+    shutil.copy(elsewhere.TINY, place / "config" / "config.yaml")
+    assert dry.plan("--snakefile", str(ROOT / "Snakefile"), "--directory", str(place), SAMPLES).jobs == {
+        "generate_world": 1
+    }
+
+
+def test_jobs_run_from_a_checkout_that_cannot_be_written(tmp_path):
+    before = elsewhere.read_only(ROOT)
+    if before is None:
+        pytest.skip("needs `unshare --map-root-user --mount`")
+    target = "results/builtin/world/data/text_val/samples.jsonl"
+    run = elsewhere.snakemake(
+        "--snakefile", str(ROOT / "Snakefile"), target, folder=tmp_path, before=before,
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert len((tmp_path / target).read_text().splitlines()) == 800
+
+
+@pytest.mark.long
+def test_models_and_dictionaries_are_trained_from_a_checkout_that_cannot_be_written(tmp_path):
+    before = elsewhere.read_only(ROOT)
+    if before is None:
+        pytest.skip("needs `unshare --map-root-user --mount`")
+    target = "results/tiny/dictionaries/base/seed_0/layer_0/sae_weights.safetensors"
+    run = elsewhere.snakemake(
+        "--snakefile", str(ROOT / "Snakefile"), target, "--configfile", str(elsewhere.TINY),
+        folder=tmp_path, before=before, XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (tmp_path / target).is_file()
+
+
+def test_a_path_leads_into_the_working_directory_first_and_then_to_what_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert places.located("resources/vsr_random") == str(ROOT / "resources" / "vsr_random")
+    (tmp_path / "resources" / "vsr_random").mkdir(parents=True)
+    assert places.located("resources/vsr_random") == "resources/vsr_random"
+    # Neither what is nowhere, nor the project's other files, nor what lies outside of it.
+    for path in ("resources/none", "tests/conftest.py", "resources/../tests", "hub:a/b", "resources/\0", ""):
+        assert places.located(path) == path
+
+
+def test_what_is_shipped_has_a_short_path_where_the_project_lies_in_the_working_directory(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert places.shipped("resources/world") == "resources/world"
+    monkeypatch.chdir(ROOT.parent)
+    assert places.shipped("resources/world") == f"{ROOT.name}/resources/world"
+
+
+def test_sources_are_found_and_caches_stay_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((ROOT / "config" / "llava_more.yaml").read_text())
+    name = next(name for name, one in values["datasets"].items() if one["kind"] == "vsr")
+    values["datasets"][name] |= {"image_cache": "resources/world", "images": "resources/world/vlm"}
+    found = load_config(values).datasets[name]
+    assert found.source == str(ROOT / "resources" / "vsr_random")
+    assert found.images == str(ROOT / "resources" / "world" / "vlm")
+    assert found.image_cache == "resources/world"
