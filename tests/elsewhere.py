@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dependable.checkout import copy_checkout
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "workflow" / "config.yaml"
@@ -89,8 +90,33 @@ def snakemake(
     return subprocess.run(command, cwd=folder, env=variables, text=True, capture_output=True, check=False)
 
 
+def hosted(folder: Path) -> dict[str, str]:
+    """Make the working tree a repository that `github("someone/vlmdiff", …)` fetches.
+
+    Returns:
+        the environment in which git finds it.
+    """
+    copy_checkout(folder)
+    for words in (
+        ["init", "--quiet", "--initial-branch", "trunk"],
+        ["add", "--all"],
+        ["commit", "--quiet", "-m", "all"],
+    ):
+        author = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *author, *words], cwd=folder, check=True)
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{folder}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://github.com/someone/vlmdiff",
+    }
+
+
 def read_only(checkout: Path) -> tuple[str, ...] | None:
-    """Return a command that runs another one for which a folder is read-only; None where that is not allowed."""
+    """Return a command that runs another one for which a folder is read-only.
+
+    Returns:
+        None where the system does not allow that.
+    """
     mount = f"mount --bind {checkout} {checkout} && mount -o remount,bind,ro {checkout}"
     before = ("unshare", "--map-root-user", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh")
     try:

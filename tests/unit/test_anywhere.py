@@ -1,11 +1,14 @@
-"""The workflow runs from any folder, from a checkout that cannot be written, and as a module of another one."""
+"""The workflow runs from any folder, from a read-only checkout, and as a module of another workflow."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import elsewhere
 import pytest
@@ -103,11 +106,6 @@ REFUSED = {
         "`experiment` in the mod",
     ),
     "no_config": (elsewhere.MODULE.replace(CONFIG, ""), {}, "module: found no `config`"),
-    "no_folder": (
-        elsewhere.MODULE.replace(str(ROOT / "Snakefile"), f"git+file://{ROOT}/Snakefile@HEAD"),
-        {},
-        "expected them in a folder",
-    ),
     "resources": (elsewhere.MODULE, {"resources": {"train_dict": {"gpu": 1}}}, "['train_dictionary']"),
     "key": (elsewhere.MODULE, {"sed": 1}, "sed: unknown key"),
 }
@@ -119,6 +117,43 @@ def test_a_module_statement_that_cannot_work_is_refused(case, folder, dry):
     with pytest.raises(DryRunError) as refused:
         dry.plan(*parent(folder, case, module=module, **changed), SAMPLES)
     assert words in str(refused.value)
+
+
+class Served(SimpleHTTPRequestHandler):
+    """Serves the checkout."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, directory=str(ROOT))
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_rules_without_the_files_beside_them_are_refused(folder, dry):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/Snakefile"
+        module = elsewhere.MODULE.replace(str(ROOT / "Snakefile"), address)
+        with pytest.raises(DryRunError, match="expected them in a folder, or by Snakemake's github"):
+            dry.plan(*parent(folder, "single_files", module=module), SAMPLES)
+        server.shutdown()
+
+
+def test_a_module_is_fetched_from_a_hosting_provider(tmp_path):
+    environment = elsewhere.hosted(tmp_path / "hosted") | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    fetched = 'github("someone/vlmdiff", path="Snakefile", branch="trunk")'
+    # As the workflow catalogue's `snakedeploy` writes it.
+    module = (
+        f"module vlmdiff:\n    snakefile:\n        {fetched}\n    config:\n        config['vlmdiff']\n\n\n"
+    )
+    place = elsewhere.write_parent(tmp_path / "parent", module=module + "use rule * from vlmdiff")
+    text = (place / "Snakefile").read_text().replace("rule fetch_model:", "rule other:")
+    (place / "Snakefile").write_text(text)
+    run = elsewhere.snakemake("own/text_val.txt", folder=place, **environment)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert (place / "own" / "text_val.txt").read_text().strip() == "60"
+    (world,) = (tmp_path / "cache").rglob("resources/world/vlm/config.json")
+    assert world.read_bytes() == (ROOT / "resources/world/vlm/config.json").read_bytes()
 
 
 def test_the_default_experiment_is_planned_alike_from_anywhere(folder, dry):
