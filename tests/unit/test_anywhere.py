@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from vlmdiff.config.load import load_config
 from vlmdiff.runtime.digest import script_digest
 
 ROOT = elsewhere.ROOT
+# Wherever its part of the documentation is.
+(PAGE,) = (ROOT / "docs").rglob("anywhere.md")
 SAMPLES = "results/tiny/world/data/text_val/samples.jsonl"
 
 
@@ -154,6 +157,46 @@ def test_a_module_is_fetched_from_a_hosting_provider(tmp_path):
     assert (place / "own" / "text_val.txt").read_text().strip() == "60"
     (world,) = (tmp_path / "cache").rglob("resources/world/vlm/config.json")
     assert world.read_bytes() == (ROOT / "resources/world/vlm/config.json").read_bytes()
+
+
+def documented_parent(folder: Path) -> Path:
+    """Write the project of the page on modules, with the tiny experiment; return its folder."""
+    (text,) = re.findall(r"^```snakemake\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert '"/home/me/vlmdiff/Snakefile"' in text
+    assert "results/builtin/" in text
+    text = text.replace("/home/me/vlmdiff", str(ROOT)).replace("results/builtin/", "results/tiny/")
+    place = elsewhere.write_parent(folder)
+    (place / "Snakefile").write_text(text)
+    return place
+
+
+def test_the_documented_module_works(folder, dry):
+    place = documented_parent(folder / "documented")
+    jobs = dry.plan("--directory", str(place), "--snakefile", str(place / "Snakefile")).jobs
+    assert jobs["mine"] == jobs["vd_write_summary"] == 1
+    assert jobs["vd_train_dictionary"] > 1
+    assert "vd_all" not in jobs
+
+
+def test_the_documented_module_tells_its_plan_and_why_jobs_failed(tmp_path):
+    place = documented_parent(tmp_path / "parent")
+    changed = "use rule generate_world from vlmdiff as vd_generate_world with:\n"
+    wrong = f"\n\n{changed}    params:\n        world=None,\n"
+    (place / "Snakefile").write_text((place / "Snakefile").read_text() + wrong)
+    run = elsewhere.snakemake(SAMPLES, folder=place)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "Activations that experiment 'tiny' stores" in said
+    assert re.search(r"^vd_generate_world\[dataset=text_val\] failed: .*Log: ", said, re.MULTILINE), said
+
+
+def test_the_documented_commands_plan_from_elsewhere(folder, dry):
+    commands = re.findall(r"^snakemake (--snakefile .*?)(?:  +#.*)?$", PAGE.read_text(), re.MULTILINE)
+    commands = [one for one in commands if "conda" not in one]
+    assert len(commands) == 3
+    for command in commands:
+        words = command.replace("~/vlmdiff", str(ROOT)).replace("~", str(folder)).split()
+        assert dry.plan(*words).jobs["all"] == 1
 
 
 def test_the_default_experiment_is_planned_alike_from_anywhere(folder, dry):

@@ -19,6 +19,9 @@ import yaml
 from dependable.checkout import copy_checkout
 from packaging.requirements import Requirement
 
+from vlmdiff.config import document as config_document
+from vlmdiff.tables import document as tables_document
+
 ROOT = elsewhere.ROOT
 LIBRARY = ROOT / "workflow_scripts" / "vlmdiff"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -161,9 +164,9 @@ def test_the_library_installs_with_pip_and_knows_that_it_has_no_workflow(tmp_pat
             command, cwd=tmp_path, env=environment, check=True, text=True, capture_output=True
         ).stdout
 
-    assert run("-m", "vlmdiff.config.document") == (ROOT / "docs" / "configuration.md").read_text()
+    assert run("-m", "vlmdiff.config.document") == config_document.DOCUMENT.read_text()
     tables = run("-m", "vlmdiff.tables.document")
-    assert (ROOT / "docs" / "formats.md").read_text().endswith(tables)
+    assert tables_document.DOCUMENT.read_text().endswith(tables)
     said = run(
         "-c", "from vlmdiff.config import places; print(places.ROOT, places.located('resources/world'))"
     )
