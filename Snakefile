@@ -15,7 +15,10 @@ if workflow.modifier.is_main_snakefile() and not workflow.overwrite_configfiles:
     configfile: located("config/config.yaml")
 
 
-report: "rules/captions/workflow.rst"
+# A workflow that uses this one as a module describes its report itself.
+if workflow.modifier.is_main_snakefile():
+
+    report: "rules/captions/workflow.rst"
 
 
 include: f"{ROOT}/rules/common.smk"

@@ -21,7 +21,7 @@ import json
 
 facts = {one.name: [sorted(one.params.keys()), one.name in workflow._localrules] for one in workflow.rules}
 with open("facts.json", "w") as file:
-    json.dump({"rules": facts, "default": workflow.default_target}, file)
+    json.dump({"rules": facts, "default": workflow.default_target, "report": workflow.report_text}, file)
 """
 PARENT = """configfile: "config.yaml"
 

@@ -67,6 +67,7 @@ def test_a_module_leaves_the_rules_and_targets_of_its_parent_alone(folder, dry):
     assert dry.plan(*arguments, "own/model.txt").jobs == {"fetch_model": 1}
     found = elsewhere.facts(folder / "parent")
     assert found["default"] == "count"
+    assert found["report"] is None
     assert found["rules"]["count"] == [[], False]
     assert found["rules"]["fetch_model"] == [[], False]
     assert found["rules"]["vd_generate_world"] == [["code", "places", "world"], False]
