@@ -78,7 +78,7 @@ if str(SCRIPTS) not in sys.path:
     sys.path.insert(0, str(SCRIPTS))
 # Jobs look here last, after whatever vlmdiff may be installed, unless told.
 others = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one not in ("", str(SCRIPTS))]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(SCRIPTS), *others])
+os.environ.update(PYTHONPATH=os.pathsep.join([str(SCRIPTS), *others]))
 
 import vlmdiff
 from vlmdiff.config.places import located

@@ -14,6 +14,7 @@ from typing import Any
 import elsewhere
 import pytest
 import yaml
+from dependable.checkout import copy_checkout
 from dry_runs import DryRunError, DryRuns
 
 from vlmdiff.config import places
@@ -141,6 +142,14 @@ def test_rules_without_the_files_beside_them_are_refused(folder, dry):
         with pytest.raises(DryRunError, match="expected them in a folder, or by Snakemake's github"):
             dry.plan(*parent(folder, "single_files", module=module), SAMPLES)
         server.shutdown()
+
+
+def test_modules_of_two_clones_are_refused(folder, dry):
+    other = copy_checkout(folder / "clone")
+    second = elsewhere.MODULE.replace(str(ROOT / "Snakefile"), str(other / "Snakefile"))
+    second = second.replace("vlmdiff:", "second:").replace("from vlmdiff as vd_*", "from second as second_*")
+    with pytest.raises(DryRunError, match="use modules of one clone"):
+        dry.plan(*parent(folder, "two_clones", module=f"{elsewhere.MODULE}\n\n\n{second}"), SAMPLES)
 
 
 def test_a_module_is_fetched_from_a_hosting_provider(tmp_path):
