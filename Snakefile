@@ -1,24 +1,18 @@
 """vlmdiff: stage-wise model diffing of vision-language models, from checkpoints to figures."""
 
-from snakemake.utils import min_version
-
-min_version("9.0")
-
 
 include: "rules/place.smk"
 
 
-# A config file named on the command line describes a whole experiment: it replaces the built-in
-# world's instead of being merged into it.
-if workflow.modifier.is_main_snakefile() and not workflow.overwrite_configfiles:
-
-    configfile: located("config/config.yaml")
-
-
-# A workflow that uses this one as a module describes its report itself.
+# A module has the config and the report of the workflow that uses it. A config file named on the command
+# line describes a whole experiment: it replaces the built-in world's instead of being merged into it.
 if workflow.modifier.is_main_snakefile():
 
     report: "rules/captions/workflow.rst"
+
+    if not workflow.overwrite_configfiles:
+
+        configfile: located("config/config.yaml")
 
 
 include: f"{ROOT}/rules/common.smk"
@@ -52,7 +46,6 @@ onerror:
 
 
 rule all:
-    # A workflow that uses this one as a module has a default target of its own.
     default_target: workflow.modifier.is_main_snakefile()
     input:
         experiment_outputs(),
@@ -84,6 +77,4 @@ rule sensitivity:
 # Last, because it reads all rules.
 check_resources()
 check_files()
-# As a module it knows neither all rules nor what else is asked for.
-if workflow.modifier.is_main_snakefile():
-    check_targets()
+check_targets()

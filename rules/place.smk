@@ -9,6 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
 
 
 def unpacked(repository, revision, cache):

@@ -54,9 +54,13 @@ def no_such_shard(target):
 def check_targets():
     """Refuse targets that nothing makes; call it when all rules are known.
 
+    A module knows neither all rules nor what else is asked for.
+
     Raises:
         WorkflowError: naming each, what is wrong with it, and what is near.
     """
+    if not workflow.modifier.is_main_snakefile():
+        return
     outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
     many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
     targets, further = asked_for()
