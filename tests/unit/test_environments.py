@@ -205,3 +205,18 @@ def test_the_page_is_all_that_git_keeps_of_results_and_cleaning_leaves_it(tmp_pa
         (tmp_path / name).write_text(name)
     subprocess.run(["make", "--silent", "clean"], cwd=tmp_path, check=True)
     assert [file.name for file in (tmp_path / "results").iterdir()] == ["README.md"]
+
+
+def test_the_image_is_made_from_what_it_copies(tmp_path):
+    lines = (ROOT / "envs" / "Dockerfile").read_text().splitlines()
+    copied = [line.split()[1:] for line in lines if line.startswith("COPY ")]
+    for source, target in copied:
+        place = tmp_path / target.removeprefix("/opt/vlmdiff/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / source, place)
+    (made,) = (line.split()[-1] for line in lines if line.startswith("RUN make -C /opt/vlmdiff "))
+    said = subprocess.run(
+        ["make", "-n", made], cwd=tmp_path, text=True, capture_output=True, check=True
+    ).stdout
+    assert "pip install" in said
+    assert "-r envs/requirements.txt" in said
