@@ -18,7 +18,8 @@ def check_resources():
     Raises:
         WorkflowError: a rule's name is mistyped.
     """
-    names = {rule.name for rule in workflow.rules}
+    # By their names here, whatever a workflow that uses this one as a module calls them.
+    names = set(rules._rules)
     if unknown := sorted(CFG.resources.keys() - names):
         near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
         hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
@@ -68,9 +69,13 @@ def of_omitted_stages(targets):
 def check_targets():
     """Refuse targets that nothing makes; call it when all rules are known.
 
+    A module knows neither all rules nor what else is asked for.
+
     Raises:
         WorkflowError: naming each, what is wrong with it, and what is near.
     """
+    if not workflow.modifier.is_main_snakefile():
+        return
     outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
     many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
     targets, further = asked_for()

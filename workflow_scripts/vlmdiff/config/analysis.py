@@ -109,8 +109,8 @@ class ConceptConfig(Section):
     )
     compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
         [],
-        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, and "
-        "for every concept with `ablation: none`.",
+        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
+        "and for every concept with `ablation: none`.",
     )
 
 
