@@ -4,9 +4,12 @@ from contextlib import redirect_stderr
 from difflib import get_close_matches
 from io import StringIO
 
+from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
+from vlmdiff.data.local_data import data_problems
+from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def check_resources():
@@ -15,7 +18,8 @@ def check_resources():
     Raises:
         WorkflowError: a rule's name is mistyped.
     """
-    names = {rule.name for rule in workflow.rules}
+    # By their names here, whatever a workflow that uses this one as a module calls them.
+    names = set(rules._rules)
     if unknown := sorted(CFG.resources.keys() - names):
         near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
         hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
@@ -65,9 +69,13 @@ def of_omitted_stages(targets):
 def check_targets():
     """Refuse targets that nothing makes; call it when all rules are known.
 
+    A module knows neither all rules nor what else is asked for.
+
     Raises:
         WorkflowError: naming each, what is wrong with it, and what is near.
     """
+    if not workflow.modifier.is_main_snakefile():
+        return
     outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
     many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
     targets, further = asked_for()
@@ -87,13 +95,19 @@ def check_targets():
 
 
 def check_files():
-    """Refuse files of the configuration that no rule makes and that are not there or cannot be named.
+    """Refuse files of the configuration that are not there, cannot be named, or tell that it is wrong.
 
     Call it when all rules are known. Jobs do not check it: other nodes may see other folders.
 
     Raises:
         WorkflowError: naming each key, what was found and what to do.
     """
-    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)] if workflow.is_main_process else []
+    if not workflow.is_main_process:
+        return
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
+    lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
-        raise WorkflowError("The configuration names files that cannot be read:\n  " + "\n  ".join(lines))
+        lines = map(LAYERS_OF_CONFIG.located, lines)
+        raise WorkflowError(
+            "The configuration does not fit the files that it names:\n  " + "\n  ".join(lines)
+        )

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
+from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
+
+
+def not_blank(text: str) -> str:
+    """Refuse a text of blanks alone."""
+    if not text.strip():
+        raise ValueError(f"found {text!r}, expected a text; leave it out")
+    return text
+
+
+def several(size: int) -> int:
+    """Refuse a set of one feature."""
+    if size == 1:
+        raise ValueError(
+            "found 1, expected 2 or more: `single_features` reports features one by one; leave it out"
+        )
+    return size
+
+
+Text = Annotated[str, AfterValidator(not_blank)]
+SetSize = Annotated[Count, AfterValidator(several)]
 
 
 class DiffConfig(Section):
@@ -26,8 +46,12 @@ class DiffConfig(Section):
         "what it finds are false finds, and how many features rotate in it is counted beside the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
-    visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
-    text_datasets: list[Name] = Field(min_length=1, description="Data sets without images: text energy.")
+    visual_datasets: Annotated[list[DatasetName], Distinct] = Field(
+        min_length=1, description="Data sets with images: visual energy."
+    )
+    text_datasets: Annotated[list[DatasetName], Distinct] = Field(
+        min_length=1, description="Data sets without images: text energy."
+    )
     eps: float = Field(0.01, ge=0, description="Visual energy above which a feature is active on images.")
     percentile: Percentage = Field(25.0, description="Percentile rule: cosine at or below this percentile.")
     null_quantile: Probability = Field(0.01, description="Calibrated rule: quantile of the null's cosines.")
@@ -35,10 +59,10 @@ class DiffConfig(Section):
         "calibrated",
         description="Rule that later stages use; `energy` asks for visual energy alone, not for rotation.",
     )
-    sweep_eps: list[float] = Field(
+    sweep_eps: Annotated[list[float], Distinct] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1, description="Values of eps in the robustness sweep."
     )
-    sweep_percentiles: list[Percentage] = Field(
+    sweep_percentiles: Annotated[list[Percentage], Distinct] = Field(
         [5, 10, 15, 20, 25, 30, 40, 50], min_length=1, description="Percentiles in the robustness sweep."
     )
 
@@ -47,8 +71,21 @@ class SampleSet(Section):
     """Samples of a data set, all of them or those of some groups."""
 
     dataset: Name = Field(description="The data set.")
-    groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
-    without: list[str] = Field([], description="Not these groups.")
+    groups: Annotated[list[str], Distinct] | None = Field(
+        None, description="Only these groups; all if left out."
+    )
+    without: Annotated[list[str], Distinct] = Field([], description="Not these groups.")
+
+    @model_validator(mode="after")
+    def some_are_left(self) -> SampleSet:
+        """Refuse groups of which none is left."""
+        if self.groups is not None and not set(self.groups) - set(self.without):
+            less = f" without {self.without}" if self.groups else ""
+            raise ValueError(
+                f"groups: found {self.groups}{less}, which leaves no sample; name a group, or "
+                "leave `groups` out for all"
+            )
+        return self
 
 
 class ConceptConfig(Section):
@@ -62,7 +99,7 @@ class ConceptConfig(Section):
         0.005, ge=0, lt=1, description="Smallest difference of the firing frequencies."
     )
     fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
-    words: list[str] = Field(
+    words: Annotated[list[Text], Distinct] = Field(
         [], description="Words that name the concept; in the lexical filter the model is stopped at them."
     )
     lexical: bool = Field(
@@ -72,15 +109,15 @@ class ConceptConfig(Section):
     )
     compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
         [],
-        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, and "
-        "for every concept with `ablation: none`.",
+        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
+        "and for every concept with `ablation: none`.",
     )
 
 
 class LexicalConfig(Section):
     """Does a feature still fire when the question no longer names the concept?"""
 
-    prompts: list[str] = Field(
+    prompts: Annotated[list[Text], Distinct] = Field(
         [],
         description="Neutral prompts that replace the question; needed where a concept has `lexical: true`.",
     )
@@ -102,9 +139,21 @@ class LexicalConfig(Section):
 class CausalData(Section):
     """A concept's own questions beside general ones."""
 
-    target: Name = Field(description="Data set of the concept.")
-    control: Name = Field(description="General data set.")
+    target: DatasetName = Field(
+        description="Data set of the concept, or groups of one: `{dataset: NAME, groups: […], without: […]}`."
+    )
+    control: DatasetName = Field(description="General data set, or groups of one.")
     samples: Count = Field(600, description="Samples of each data set, from the first on.")
+
+    @model_validator(mode="after")
+    def sides_differ(self) -> CausalData:
+        """A concept's own questions are held against others."""
+        if self.target == self.control:
+            raise ValueError(
+                f"control: found '{self.control}', which is `target` too, expected general questions that "
+                "the concept's own are held against; name another data set"
+            )
+        return self
 
 
 class HeadlineConfig(Section):
@@ -113,7 +162,7 @@ class HeadlineConfig(Section):
     scope: Literal["own_layer", "all_layers"] = Field(
         "all_layers", description="Where directions are removed; one of `scopes`."
     )
-    size: Count = Field(10, description="Features ablated together; one of `set_sizes`.")
+    size: SetSize = Field(10, description="Features ablated together; one of `set_sizes`.")
     measure: Literal["margin", "accuracy"] = Field(
         "margin", description="What is claimed about: accuracy saturates where the margin still moves."
     )
@@ -122,11 +171,11 @@ class HeadlineConfig(Section):
 class AblationConfig(Section):
     """Projection ablation of features and sets (docs/method.md section 7)."""
 
-    concepts: list[Name] = Field(
+    concepts: Annotated[list[Name], Distinct] = Field(
         min_length=1,
         description="Concepts whose final features are ablated; the first one's is the headline.",
     )
-    scopes: list[Literal["own_layer", "all_layers"]] = Field(
+    scopes: Annotated[list[Literal["own_layer", "all_layers"]], Distinct] = Field(
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
@@ -139,8 +188,10 @@ class AblationConfig(Section):
         "and of each random pool alike.",
     )
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
-    set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
-    selection_sizes: list[Count] = Field(
+    set_sizes: Annotated[list[SetSize], Distinct] = Field(
+        [3, 5, 10], min_length=1, description="Sizes of the ablated sets."
+    )
+    selection_sizes: Annotated[list[Count], Distinct] = Field(
         [10], min_length=1, description="Sizes of the sets by which selection rules are compared."
     )
     selection_draws: int = Field(
@@ -158,13 +209,25 @@ class AblationConfig(Section):
     def headline_is_made(self) -> AblationConfig:
         """The headline is one of the results, and all that is reported was measured before it is ranked."""
         if self.headline.scope not in self.scopes:
-            raise ValueError(f"headline.scope: found '{self.headline.scope}', expected one of {self.scopes}")
+            raise ValueError(
+                f"headline.scope: found '{self.headline.scope}', expected one of `scopes`, {self.scopes}; "
+                "name one of them, or add it to `scopes`"
+            )
         if self.headline.size not in self.set_sizes:
-            raise ValueError(f"headline.size: found {self.headline.size}, expected one of {self.set_sizes}")
+            raise ValueError(
+                f"headline.size: found {self.headline.size}, expected one of `set_sizes`, {self.set_sizes}; "
+                "name one of them, or add it to `set_sizes`"
+            )
+        if self.candidates < (largest := max(self.set_sizes)):
+            raise ValueError(
+                f"candidates: found {self.candidates}, expected at least {largest}, the largest of "
+                f"`set_sizes` {self.set_sizes}: a set is made of candidates; raise `candidates`, or leave "
+                "that size out"
+            )
         if self.verified < (largest := max([self.single_features, *self.set_sizes])):
             raise ValueError(
                 f"verified: found {self.verified}, expected at least {largest}, the most features that "
-                "single_features and set_sizes report"
+                "single_features and set_sizes report; raise `verified`, or lower these"
             )
         return self
 
@@ -201,7 +264,7 @@ class SteeringConfig(Section):
 class HeadMeans(Section):
     """General questions over which the outputs of heads are averaged (docs/evaluate_head_ablation.md)."""
 
-    dataset: Name = Field(description="The data set; not one that is reported on.")
+    dataset: DatasetName = Field(description="The data set, or groups of one; not one that is reported on.")
     samples: Count = Field(300, description="How many of its samples, from the first on.")
 
 
@@ -210,7 +273,9 @@ class HeadsConfig(Section):
 
     concept: Name = Field(description="Concept whose final features are traced.")
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
-    dataset: Name = Field(description="Samples for attribution and patching.")
+    dataset: DatasetName = Field(
+        description="Samples for attribution and patching: a data set, or groups of one."
+    )
     samples: Count = Field(96, description="How many of them, from the first on.")
     exact_heads: Count | None = Field(
         None,
@@ -218,7 +283,7 @@ class HeadsConfig(Section):
         "left out: all heads.",
     )
     mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
-    ablate_sizes: list[Count] = Field(
+    ablate_sizes: Annotated[list[Count], Distinct] = Field(
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
     random_draws: int = Field(
@@ -239,6 +304,11 @@ class HeadsConfig(Section):
             raise ValueError(
                 "rank_on: no longer a key, for nothing was ranked on it; write `head_means: {dataset: …, "
                 "samples: …}` with what was its `control`"
+            )
+        if isinstance(values, dict) and "head_means" not in values:
+            raise ValueError(
+                "head_means: missing; write `head_means: {dataset: …, samples: 300}` with general questions "
+                "that are not reported on: an ablated head's output is replaced by its mean over them"
             )
         return values
 

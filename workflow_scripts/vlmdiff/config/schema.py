@@ -18,7 +18,7 @@ from vlmdiff.config.analysis import (
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_needs
-from vlmdiff.config.comparable import check_budgets, check_grid
+from vlmdiff.config.comparable import check_budgets, check_grid, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
@@ -28,6 +28,7 @@ from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
+from vlmdiff.config.subsets import check_subsets, sources
 from vlmdiff.config.untuned import check_untuned
 from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
 
@@ -163,9 +164,10 @@ class Config(Section):
             "dictionary": set(self.dictionaries),
             "concept": set(self.concepts),
         }
-        for kind, key, name in references(self):
+        for kind, key, name in (*sources(self.datasets), *references(self)):
             if name not in known[kind]:
                 raise ValueError(f"{key}: unknown {kind} '{name}'; declared are {sorted(known[kind])}")
+        check_subsets(self.all_datasets())
         return self
 
     @model_validator(mode="after")
@@ -320,6 +322,7 @@ class Config(Section):
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_grid(self)
         check_untuned(self)
+        check_models(self)
         check_budgets(self)
         return self
 

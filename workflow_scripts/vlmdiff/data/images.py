@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from vlmdiff.data.errors import DataError
 from vlmdiff.data.pictures import load_picture
-from vlmdiff.data.reading import safe_name, within
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.reading import DataError, safe_name, within
 from vlmdiff.runtime.secrets import redacted
 
 if TYPE_CHECKING:
@@ -58,6 +57,25 @@ class LocalImage:
                 check_image(file, str(file))
                 return name
         raise MissingImageError(f"{self.root / self.names[0]} (and {len(self.names) - 1} other names)")
+
+
+@dataclass(frozen=True)
+class KnownImage:
+    """An image of another data set, where it was looked at.
+
+    Attributes:
+        file: where it lies.
+        name: its path within the folder that the data set's `images` links to.
+    """
+
+    file: Path
+    name: str
+
+    def place(self, _images: Path) -> str:
+        """Return the path of the image within `images`; see `LocalImage.place`."""
+        if not self.file.is_file():
+            raise MissingImageError(str(self.file))
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -113,7 +131,7 @@ class LinkedImage:
         return name
 
 
-Picture = LocalImage | StoredImage | LinkedImage
+Picture = LocalImage | KnownImage | StoredImage | LinkedImage
 
 
 def cached_name(url: str) -> str:
