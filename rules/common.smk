@@ -6,9 +6,6 @@ import time
 from math import ceil
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
-SCRIPTS = ROOT / "workflow_scripts"
-sys.path.insert(0, str(SCRIPTS))
 # Texts are UTF-8, whatever the user's locale.
 os.environ.update(PYTHONUTF8="1")
 # Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
@@ -17,11 +14,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
     os.environ.setdefault(setting, str(2**30))
 
-from snakemake.exceptions import WorkflowError
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of
+from vlmdiff.config.places import shipped
 from vlmdiff.config.samples_file import data_folder
 from vlmdiff.config.sources import is_hub, is_literal, world_model
 from vlmdiff.runtime.digest import script_digest
@@ -36,10 +34,21 @@ if any(mark in sys.executable for mark in " '\"$&;()<>|*?\t"):
         "envs/requirements.txt`) and run its `snakemake` here; the folder of the workflow itself may be called anything"
     )
 
+# As a module with a `config` of its own, the workflow takes that; else the files and the command line tell it.
+OWN = not workflow.modifier.skip_configfile
 try:
-    CFG = load_config(config)
+    LAYERS_OF_CONFIG = read_layers(
+        config,
+        workflow.configfiles if OWN else (),
+        workflow.config_settings.config_args if OWN else (),
+        home=ROOT / "config",
+    )
+    CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where)
 except ConfigError as error:
     raise WorkflowError(str(error))
+# The report shows all of them.
+known = {Path(file).absolute() for file in workflow.configfiles}
+workflow.configfiles += [file for file in LAYERS_OF_CONFIG.files if file not in known]
 
 STARTED = time.time()
 # Of several workflows Snakemake calls the main one's `onerror` alone.
@@ -92,7 +101,7 @@ def folder_beside(path):
 
 def world_models_folder():
     """Where the built-in world's checkpoints lie: shipped with the code, or trained by this run."""
-    return "resources/world" if CFG.world.models == "shipped" else f"{RESULTS}/world/models"
+    return shipped("resources/world") if CFG.world.models == "shipped" else f"{RESULTS}/world/models"
 
 
 def checkpoint_folder(name, source):

@@ -2,10 +2,6 @@
 
 
 # It needs the network, which the nodes of a cluster may lack.
-localrules:
-    prepare_dataset,
-
-
 rule prepare_dataset:
     input:
         sources=source_files,
@@ -24,6 +20,7 @@ rule prepare_dataset:
         f"{RESULTS}/benchmarks/prepare_dataset/{{dataset}}.tsv"
     wildcard_constraints:
         dataset=one_of(prepared_datasets()),
+    localrule: True
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1

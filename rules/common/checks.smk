@@ -6,6 +6,7 @@ from io import StringIO
 
 from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
+from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
 from vlmdiff.data.local_data import data_problems
 from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
@@ -17,7 +18,8 @@ def check_resources():
     Raises:
         WorkflowError: a rule's name is mistyped.
     """
-    names = {rule.name for rule in workflow.rules}
+    # By their names here, whatever a workflow that uses this one as a module calls them.
+    names = set(rules._rules)
     if unknown := sorted(CFG.resources.keys() - names):
         near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
         hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
@@ -53,12 +55,27 @@ def no_such_shard(target):
     return None
 
 
+def of_omitted_stages(targets):
+    """Return a line for each target that belongs to a stage which the configuration leaves out, by target."""
+    rules = omitted_rules(CFG)
+    found = {}
+    for target in targets:
+        makers = [one.name for one in workflow.rules if one.name == target or one.is_producer(target)]
+        if makers and all(name in rules for name in makers):
+            found[target] = explain_omitted(target, rules[makers[0]])
+    return found
+
+
 def check_targets():
     """Refuse targets that nothing makes; call it when all rules are known.
+
+    A module knows neither all rules nor what else is asked for.
 
     Raises:
         WorkflowError: naming each, what is wrong with it, and what is near.
     """
+    if not workflow.modifier.is_main_snakefile():
+        return
     outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
     many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
     targets, further = asked_for()
@@ -67,7 +84,9 @@ def check_targets():
         name for name in (*targets, *further) if not (name in outputs or Path(name).exists() or is_made(name))
     ]
     files = [*experiment_outputs(), *(file for target in TARGETS for file in comparison_outputs(target))]
-    lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong]
+    known = of_omitted_stages((*targets, *further))
+    lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong if name not in known]
+    lines += known.values()
     lines += filter(None, map(no_such_shard, targets))
     if CFG.world is None and "world_models" in targets:
         lines.append("world_models: this configuration has no `world`; ask for it with config/config.yaml")
@@ -88,6 +107,7 @@ def check_files():
     lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
     lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
+        lines = map(LAYERS_OF_CONFIG.located, lines)
         raise WorkflowError(
             "The configuration does not fit the files that it names:\n  " + "\n  ".join(lines)
         )

@@ -32,14 +32,14 @@ def changed(path: str, value: object) -> dict:
     *parents, last = path.split(".")
     section = values
     for key in parents:
-        section = section[key]
+        section = section.setdefault(key, {})
     section[last] = value
     return values
 
 
 def test_keys_that_yaml_reads_as_something_else_are_told():
     values = copy.deepcopy(DEFAULT)
-    values["diff"][None] = values["diff"].pop("null")
+    values["diff"][None] = "null_text"
     with pytest.raises(ConfigError, match=r'diff.None: keys are text.*write it as "null"'):
         load_config(values)
 

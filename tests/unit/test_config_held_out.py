@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from vlmdiff.config.held_out import reported, used_before
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.schema import references
 
@@ -249,6 +250,6 @@ SHIPPED = [*sorted((ROOT / "config").glob("*.yaml")), *(ROOT / "tests").glob("*/
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_configuration_of_the_project_reports_on_what_it_did_not_use(file):
-    found = list(references(load_config(yaml.safe_load(file.read_text()))))
+    found = list(references(load_config(read_layers({}, [file]).values)))
     assert not set(reported(found)) & set(used_before(found))
     assert len(reported(found)) == 2

@@ -108,7 +108,9 @@ class ConceptConfig(Section):
         "texts, so that no word can tell them apart.",
     )
     compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
-        [], description="Targets whose comparisons are made for it too; for ablated concepts all of them are."
+        [],
+        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
+        "and for every concept with `ablation: none`.",
     )
 
 
@@ -116,7 +118,8 @@ class LexicalConfig(Section):
     """Does a feature still fire when the question no longer names the concept?"""
 
     prompts: Annotated[list[Text], Distinct] = Field(
-        min_length=1, description="Neutral prompts that replace the question."
+        [],
+        description="Neutral prompts that replace the question; needed where a concept has `lexical: true`.",
     )
     describe_tokens: int = Field(
         0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -9,10 +10,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     StringConstraints,
     TypeAdapter,
     WithJsonSchema,
 )
+from pydantic_core import core_schema
 
 # Names become folders, and words of the report, where an underscore at the end would be a link.
 LONGEST_NAME = 64
@@ -53,6 +56,31 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Percentage = Annotated[float, Field(gt=0.0, lt=100.0)]
 # Counts become 64-bit integers, and sums of them must too.
 Count = Annotated[int, Field(ge=1, le=2**62)]
+
+
+class OrNone:
+    """Marks a section that can be left out with the word `none`, in any case, or with YAML's null."""
+
+    def __init__(self, empty: Callable[[], Any] = lambda: None) -> None:
+        """Keep what stands for a section that is left out."""
+        self.empty = empty
+
+    def value_of(self, value: Any) -> Any:
+        """Return the section as it is written, or what stands for it."""
+        word = isinstance(value, str) and value.strip().lower() == "none"
+        return self.empty() if word or value is None else value
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Replace the word before the section is checked."""
+        return core_schema.no_info_before_validator_function(self.value_of, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
+        """Let editors take the word too."""
+        return {"anyOf": [handler(schema), {"enum": ["none", None]}]}
+
+
 Sorted = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(sorted(set(names))))]
 
 

@@ -11,13 +11,13 @@ from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.kinds import check_kind
 from vlmdiff.config.parts import Parts
 from vlmdiff.config.samples_file import is_canonical
-from vlmdiff.config.sources import DataSource, LocalPath, check_source
+from vlmdiff.config.sources import DataSource, LocalPath, check_source, find_source
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
 PARTS = 'How it is split where a `subset` names a part of it; `null` may stand for "null".'
-check_folder = partial(check_source, advice=FROM_THE_HUB)
+find_folder = partial(find_source, advice=FROM_THE_HUB)
 
 
 def with_place(prompt: str, place: str) -> str:
@@ -37,7 +37,7 @@ class FolderDataset(Section):
     """Images of your own with a samples.jsonl or samples.csv; docs/formats.md describes its keys."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
-    path: Annotated[str, AfterValidator(check_folder)] = Field(
+    path: Annotated[str, AfterValidator(find_folder)] = Field(
         description="Folder with samples.jsonl or samples.csv and the images that it names; or that file."
     )
     samples: Count | None = Field(
@@ -62,11 +62,17 @@ class PreparedDataset(Section):
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
 
-    @field_validator("images", "image_cache", check_fields=False)
+    @field_validator("images", check_fields=False)
     @classmethod
-    def folders_are_local(cls, value: str | None) -> str | None:
-        """See `check_source`."""
-        return None if value is None else check_folder(value)
+    def images_are_local(cls, value: str | None) -> str | None:
+        """See `find_source`."""
+        return None if value is None else find_folder(value)
+
+    @field_validator("image_cache", check_fields=False)
+    @classmethod
+    def cache_is_local(cls, value: str) -> str:
+        """See `check_source`; what is written belongs to the working directory."""
+        return check_source(value, advice=FROM_THE_HUB)
 
 
 class VqaDataset(PreparedDataset):

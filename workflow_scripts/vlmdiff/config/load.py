@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,10 @@ from vlmdiff.config.subsets import counted
 
 LONGEST_SHOWN = 120
 NOT_VALID = "The configuration is not valid:"
+# What a problem of no single key is told of.
+WHOLE = "config"
+# Checks across sections begin their message with the key that is wrong.
+KEY = re.compile(r"(\w+(?:\.\w+)*): ")
 
 
 class ConfigError(ValueError):
@@ -31,11 +36,27 @@ def written_key(loc: tuple[str | int, ...], values: Any) -> str:
         elif position + 1 < len(loc) and isinstance(values, dict):
             continue
         parts.append(str(part))
-    return ".".join(parts) or "config"
+    return ".".join(parts) or WHOLE
 
 
-def explain(error: ValidationError, values: Any) -> str:
-    """Write a validation error as one line a problem: key, cause, what was found."""
+def place(line: str, where: Callable[[str], str]) -> str:
+    """Return in words where the key was written that a problem's line begins with; nothing if it has none."""
+    keys = []
+    while match := KEY.match(line):
+        keys.append(match[1])
+        line = line[match.end() :]
+    key = ".".join(key for key in keys if key != WHOLE)
+    return where(key) if key else ""
+
+
+def explain(error: ValidationError, values: Any, where: Callable[[str], str] = lambda key: "") -> str:
+    """Write a validation error as one line a problem: key, cause, what was found, and where.
+
+    Args:
+        error: the error.
+        values: what was checked.
+        where: tells in words where a dotted key was written.
+    """
     lines = []
     for problem in error.errors():
         key = written_key(problem["loc"], values)
@@ -46,14 +67,21 @@ def explain(error: ValidationError, values: Any) -> str:
             cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
+        if key.endswith(".extends"):
+            cause = "a file extends another one, a section cannot; `extends: false` in it inherits nothing"
         value = repr(problem["input"])
-        found = f" (found: {value})" if problem["loc"] and len(value) < LONGEST_SHOWN else ""
-        lines.append(f"  {key}: {cause}{found}")
+        facts = [f"found: {value}"] if problem["loc"] and len(value) < LONGEST_SHOWN else []
+        facts += filter(None, [place(f"{key}: {cause}", where)])
+        lines.append(f"  {key}: {cause}" + (f" ({'; '.join(facts)})" if facts else ""))
     return "\n".join([NOT_VALID, *lines])
 
 
-def load_config(values: dict[str, Any]) -> Config:
+def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key: "") -> Config:
     """Check plain values against the schema.
+
+    Args:
+        values: of the whole configuration.
+        where: tells in words where a dotted key was written, for messages.
 
     Raises:
         ConfigError: naming every key that is wrong, what was found and what is allowed.
@@ -65,7 +93,7 @@ def load_config(values: dict[str, Any]) -> Config:
     try:
         return with_counts(Config.model_validate(values))
     except ValidationError as error:
-        raise ConfigError(as_written(explain(error, values), written)) from None
+        raise ConfigError(as_written(explain(error, values, where), written)) from None
     except ConfigError as error:
         raise ConfigError(as_written(str(error), written)) from None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import world_model
 from vlmdiff.config.subjects import PlannedSize
@@ -62,7 +63,12 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
 
 
 def ground_truth_datasets(config: Config) -> list[str]:
-    """Return the held-out data sets whose scene graphs are known: those of the built-in world."""
+    """Return the held-out data sets whose scene graphs are known: those of the built-in world.
+
+    Those that ablation reports on; none without it.
+    """
+    if config.ablation is None:
+        return []
     report_on = config.ablation.report_on
     known = config.world_datasets()
     return [name for name in (report_on.target, report_on.control) if name in known]
@@ -117,7 +123,7 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
     entry = config.models[model]
     if entry.planned is not None:
         return entry.planned
-    folder = "resources/world" if config.world and config.world.models == "shipped" else None
+    folder = shipped("resources/world") if config.world and config.world.models == "shipped" else None
     world = world_model(entry.path)
     path = Path(entry.path) if world is None else Path(folder or "", world)
     file = path / "config.json"

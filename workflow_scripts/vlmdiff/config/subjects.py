@@ -15,9 +15,12 @@ from vlmdiff.config.sources import ModelSource
 
 
 class PlannedSize(Section):
-    """What storage is planned with, because the checkpoint may not be there yet (docs/storage.md)."""
+    """What is planned with, because the checkpoint may not be there yet (docs/storage.md)."""
 
     d_model: Count = Field(description="Residual width.")
+    blocks: Count | None = Field(
+        None, description="Decoder blocks; `layers: all` and `layers: {evenly: N}` count them."
+    )
     image_tokens: int = Field(0, ge=0, description="Tokens of one image.")
     template_tokens: int = Field(0, ge=0, description="Text tokens that the prompt format adds.")
 
@@ -70,7 +73,7 @@ class ModelConfig(Section):
         description="How accelerate spreads the weights, e.g. `auto`; left out: one GPU, or the CPU without.",
     )
     planned: PlannedSize | None = Field(
-        None, description="Sizes that storage is planned with; left out: read from a local checkpoint."
+        None, description="Sizes that are planned with; left out: read from a local checkpoint."
     )
 
     @field_validator("prompt_date", mode="before")

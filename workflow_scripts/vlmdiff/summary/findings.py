@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from vlmdiff.summary.causal import Headline, set_results
+from vlmdiff.summary.sections import UNKNOWN
 from vlmdiff.summary.text import change, escape, interval, p_value, percent
 
 ROTATIONS = ("percentile", "calibrated")
@@ -39,8 +40,8 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
     ]  # fmt: skip
     held = rows.groupby(rows["arm"].eq("random"))["removed"].mean().reindex([False, True])
     text += (
-        f"; they hold {percent(held[False])} of the residual stream's variance on these questions, those of the "
-        f"pools {percent(held[True])}"
+        f"; they hold {percent(held[False])} of the residual stream's variance on these questions, those of "
+        f"the pools {percent(held[True])}"
     )
     if not whole.testable:
         return f"{text}: too few pools to tell."
@@ -97,6 +98,12 @@ def say_final(funnel: pd.DataFrame, untuned: pd.DataFrame, quality: pd.DataFrame
     if truths:
         text += f"; by the scene graphs {', '.join(truths)} tell a place, relation or truth best"
     return f"{text}."
+
+
+def say_omitted(omitted: Sequence[str]) -> str:
+    """Say which stages the configuration leaves out; nothing if it leaves out none."""
+    named = ", ".join(f"`{key}` ({UNKNOWN[key]})" for key in omitted)
+    return f"Left out by the configuration: {named}." if named else ""
 
 
 def say_claims(counts: Iterable[tuple[int, int, int]]) -> str:
