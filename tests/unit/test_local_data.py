@@ -456,3 +456,13 @@ def test_a_large_data_set_costs_little(values, tmp_path):
     assert problems(values) == []
     # About half a second; 50,000 samples may cost a dry run 2 seconds.
     assert time.process_time() - start < 2
+
+
+def test_stages_that_are_left_out_need_nothing(values, tmp_path):
+    (tmp_path / "rank" / "samples.jsonl").write_text(
+        "".join(json.dumps(without("choices", "answer")(question(index))) + "\n" for index in range(SAMPLES))
+    )
+    assert problems(values)[0].startswith("ablation.rank_on.target: found data set 'rank'")
+    for stage in ("ablation", "heads"):
+        put(values, stage, "none")
+    assert problems(values) == []
