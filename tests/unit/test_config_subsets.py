@@ -16,6 +16,7 @@ from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import missing_files
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import planned_series
+from vlmdiff.config.subsets import Counting
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -92,6 +93,16 @@ def test_parts_are_those_of_the_samples_that_are_used(photos):
     shares = {"train": 0.9, "test": 0.1}
     config = load_config(values({"path": photos, "parts": shares}, mine=part))
     assert config.dataset("mine").samples == 54
+
+
+def test_one_public_id_under_two_names_is_one_image(photos):
+    """Ids pair photo i with photo i + 15, so that parts hold whole pairs: 30, 6, 12 and 12 of 60 samples."""
+    rows = [{**row, "group": "all", "image_id": f"mine:{i // 2 % 15}"} for i, row in enumerate(ROWS)]
+    write(Path(photos), rows)
+    counting = Counting(load(photos, **PARTS).datasets)
+    ids = {part: {one["image_id"] for one in counting.records(part)} for part in PARTS}
+    assert ids["train"] and not ids["train"] & ids["test"] and not ids["validation"] & ids["test"]
+    assert len(counting.records("test")) == 12
 
 
 def test_texts_are_planned_as_texts(photos):
