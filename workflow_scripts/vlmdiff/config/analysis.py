@@ -10,7 +10,7 @@ from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
 
 
 class DiffConfig(Section):
-    """Which dictionaries are compared and when a feature counts as adapted (docs/method.md section 5)."""
+    """What is compared, and when a feature counts as adapted (docs/understand/method.md section 5)."""
 
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
     adapted: Name = Field("adapted", description="Dictionary after it.")
@@ -52,7 +52,7 @@ class SampleSet(Section):
 
 
 class ConceptConfig(Section):
-    """A concept: what shows it, and what it is held against (docs/method.md section 6)."""
+    """A concept: what shows it, and what it is held against (docs/understand/method.md section 6)."""
 
     target: SampleSet = Field(description="Samples that show the concept.")
     baseline: SampleSet = Field(description="General samples that it is held against.")
@@ -115,7 +115,7 @@ class HeadlineConfig(Section):
 
 
 class AblationConfig(Section):
-    """Projection ablation of features and sets (docs/method.md section 7)."""
+    """Projection ablation of features and sets (docs/understand/method.md section 7)."""
 
     concepts: list[Name] = Field(
         min_length=1,
@@ -125,7 +125,9 @@ class AblationConfig(Section):
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
-    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
+    report_on: CausalData = Field(
+        description="Test data: results are reported here (docs/understand/hold_out.md)."
+    )
     headline: HeadlineConfig = Field(HeadlineConfig(), description="The one result that is claimed.")
     candidates: Count = Field(250, description="At most this many final features are ranked causally.")
     verified: Count = Field(
@@ -165,7 +167,7 @@ class AblationConfig(Section):
 
 
 class SteeringConfig(Section):
-    """Adding directions to the residual stream (docs/evaluate_steering.md)."""
+    """Adding directions to the residual stream (docs/understand/evaluate_steering.md)."""
 
     concept: Name = Field(description="Concept whose final features are used.")
     model: Name = Field(description="Model that is steered; it must answer some questions wrong.")
@@ -176,7 +178,9 @@ class SteeringConfig(Section):
         description="Lengths of what is added, in units of the mean residual norm at the layer.",
     )
     rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
-    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
+    report_on: CausalData = Field(
+        description="Test data: results are reported here (docs/understand/hold_out.md)."
+    )
     random_draws: int = Field(
         20,
         ge=20,
@@ -194,14 +198,14 @@ class SteeringConfig(Section):
 
 
 class HeadMeans(Section):
-    """General questions over which the outputs of heads are averaged (docs/evaluate_head_ablation.md)."""
+    """General questions that give the mean outputs of heads (docs/understand/evaluate_head_ablation.md)."""
 
     dataset: Name = Field(description="The data set; not one that is reported on.")
     samples: Count = Field(300, description="How many of its samples, from the first on.")
 
 
 class HeadsConfig(Section):
-    """Attribution patching, exact patching and head ablation (docs/method.md section 8)."""
+    """Attribution patching, exact patching and head ablation (docs/understand/method.md section 8)."""
 
     concept: Name = Field(description="Concept whose final features are traced.")
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
@@ -220,7 +224,9 @@ class HeadsConfig(Section):
         20, ge=1, description="Random sets of heads for each size; fewer where their blocks have fewer."
     )
     head_means: HeadMeans = Field(description="What an ablated head's output is replaced by: its mean here.")
-    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
+    report_on: CausalData = Field(
+        description="Test data: results are reported here (docs/understand/hold_out.md)."
+    )
     bootstrap: Count = Field(
         2000,
         description="Bootstrap resamples for 95 % intervals: of samples, and of features for the agreement.",

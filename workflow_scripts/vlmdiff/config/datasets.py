@@ -17,7 +17,7 @@ check_folder = partial(check_source, advice=FROM_THE_HUB)
 
 
 class FolderDataset(Section):
-    """A folder of images with a samples.jsonl; docs/formats.md describes its keys."""
+    """A folder of images with a samples.jsonl; docs/understand/formats.md describes its keys."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
     path: Annotated[str, AfterValidator(check_folder)] = Field(
@@ -29,7 +29,7 @@ class FolderDataset(Section):
 
 
 class PreparedDataset(Section):
-    """What all public sources share (docs/prepare_dataset.md)."""
+    """What all public sources share (docs/configure/prepare_dataset.md)."""
 
     source: DataSource = Field(description="Local folder or file, or `hub:OWNER/NAME@REVISION`.")
     split: str = Field("train", description="Split of the source.")

@@ -52,7 +52,7 @@ class DictionaryStage(Budget):
 
 
 class PublishedDictionary(Section):
-    """A dictionary that others trained, in the place of a training stage (docs/import_dictionary.md)."""
+    """A dictionary that others trained, in place of a training (docs/configure/import_dictionary.md)."""
 
     source: DictionarySource = Field(
         description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from vlmdiff.config.schema import Config
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configure" / "configuration.md"
 INTRODUCTION = """# Configuration
 
 One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name

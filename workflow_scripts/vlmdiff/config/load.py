@@ -36,7 +36,9 @@ def explain(error: ValidationError, values: Any) -> str:
         key = written_key(problem["loc"], values)
         cause = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
+            cause = (
+                "unknown key; see config/config.yaml and docs/configure/configuration.md for the known ones"
+            )
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
         if problem["type"] == "union_tag_invalid":

@@ -51,7 +51,9 @@ class Config(Section):
     evaluation: list[EvaluationSet] = Field(min_length=1, description="What dictionaries are scored on.")
     diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
     comparisons: dict[Name, ComparisonConfig] = Field(
-        {}, description="Further comparisons, by name: controls, stages, other choices (docs/controls.md)."
+        {},
+        description="Further comparisons, by name: controls, stages, other choices "
+        "(docs/understand/controls.md).",
     )
     stages: StagesConfig = Field(StagesConfig(), description="The stage grid and transfer over stages.")
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")

@@ -16,7 +16,7 @@ Family = Literal["causal_lm", "llava", "llava_original", "paligemma", "qwen_vl",
 
 
 class PlannedSize(Section):
-    """What storage is planned with, because the checkpoint may not be there yet (docs/storage.md)."""
+    """What storage is planned with, because the checkpoint may not be there yet (docs/run/storage.md)."""
 
     d_model: Count = Field(description="Residual width.")
     image_tokens: int = Field(0, ge=0, description="Tokens of one image.")
@@ -26,7 +26,9 @@ class PlannedSize(Section):
 class ModelConfig(Section):
     """One language model or vision-language model."""
 
-    family: Family = Field(description="How to load the model and find its parts (docs/model_families.md).")
+    family: Family = Field(
+        description="How to load the model and find its parts (docs/configure/model_families.md)."
+    )
     path: ModelSource = Field(
         description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "
         "hub; `world:NAME` a model of the built-in world."
@@ -37,7 +39,8 @@ class ModelConfig(Section):
     untuned: Name | None = Field(
         None,
         description="A language model of the configuration (family `causal_lm`): its weights take the place "
-        "of the checkpoint's own language model, as if that had never been tuned (docs/controls.md).",
+        "of the checkpoint's own language model, as if that had never been tuned "
+        "(docs/understand/controls.md).",
     )
     projector: Literal["tuned", "random"] = Field(
         "tuned",

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """A data set is not as docs/formats.md says; the message names file, line and remedy."""
+    """A data set is not as docs/understand/formats.md says; the message names file, line and remedy."""

@@ -45,7 +45,7 @@ def offer_folder(entry: FolderDataset) -> Offer:
     """Return the samples of the user's own folder, whose images may be missing."""
     file, root = Path(entry.path) / "samples.jsonl", Path(entry.path).resolve()
     if not file.is_file():
-        raise DataError(f"{file}: no such file; expected one JSON object a line (docs/formats.md)")
+        raise DataError(f"{file}: no such file; expected one JSON object a line (docs/understand/formats.md)")
     lines, real = read_json_lines(file, REMEDY), cache(os.path.realpath)
     rows = [of_line(line, root, f"{file}: line {i}", real) for i, line in lines]
     return Offer(rows, root, str(entry.path))

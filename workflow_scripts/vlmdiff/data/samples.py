@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DataError", "Sample", "load_samples"]
 Read = TypeVar("Read")
 LONGEST_SHOWN = 120
-REMEDY = "correct the file (docs/formats.md)"
+REMEDY = "correct the file (docs/understand/formats.md)"
 
 
 def check_line(text: str) -> str:
@@ -127,7 +127,7 @@ def load_samples(samples_file: str | Path, limit: int | None = None) -> list[Sam
     file = Path(samples_file)
     if not file.is_file():
         raise DataError(
-            f"{file}: no such file; expected one JSON object a line, as docs/formats.md describes"
+            f"{file}: no such file; expected one JSON object a line, as docs/understand/formats.md describes"
         )
     samples, problems, seen, real = [], [], {}, cache(os.path.realpath)
     for number, line in lines_of(read_text(file, REMEDY)):

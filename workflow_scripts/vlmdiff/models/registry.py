@@ -30,7 +30,7 @@ from vlmdiff.runtime.storage import not_read
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# A new family is one file and one line here (docs/model_families.md).
+# A new family is one file and one line here (docs/configure/model_families.md).
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
     {
         "causal_lm": CausalLM,

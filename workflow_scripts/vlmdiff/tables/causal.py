@@ -109,7 +109,7 @@ TRANSFER = contract(
 )
 
 STEERING = contract(
-    "Test effect of adding a direction to the residual stream (docs/method.md section 7).",
+    "Test effect of adding a direction to the residual stream (docs/understand/method.md section 7).",
     ("concept", "str", "concept of the config"),
     ("model", "str", "model that is steered"),
     (
@@ -131,7 +131,7 @@ STEERING = contract(
 )
 
 HEAD_ATTRIBUTION = contract(
-    "Attribution patching of one head for one feature (docs/method.md section 8).",
+    "Attribution patching of one head for one feature (docs/understand/method.md section 8).",
     ("concept", "str", "concept of the config"),
     ("feature_layer", "int", "layer of the feature"),
     ("feature", "int", "index in the dictionary"),
