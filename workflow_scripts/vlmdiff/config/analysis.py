@@ -23,7 +23,7 @@ class DiffConfig(Section):
     untuned: Name | None = Field(
         None,
         description="A comparison of target `all` whose model was never tuned (`models.<name>.untuned`): "
-        "what it finds are false finds, and how many features rotate in it is counted beside the nulls.",
+        "what it finds are false finds, and how many features rotate in it is counted next to the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
@@ -213,7 +213,7 @@ class HeadsConfig(Section):
     samples: Count = Field(96, description="How many of them, from the first on.")
     exact_heads: Count | None = Field(
         None,
-        description="Heads of the highest attribution that are patched exactly, beside as many random ones; "
+        description="Heads of the highest attribution that are patched exactly, with as many random ones; "
         "left out: all heads.",
     )
     mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")

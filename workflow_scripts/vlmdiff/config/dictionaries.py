@@ -21,7 +21,7 @@ class DictionaryStage(Budget):
     dataset: Name = Field(description="The data set that the model is shown.")
     tokens: list[TokenType] = Field(["text"], min_length=1, description="Token types that the loss sees.")
     snapshots: list[Annotated[int, Field(ge=1, le=100)]] = Field(
-        [], description="Percentages of training after which a copy is kept, beside the final one."
+        [], description="Percentages of training after which a copy is kept, next to the final one."
     )
     devices: Count = Field(
         1, description="Devices of one node that train it together, each on its share of a step's tokens."

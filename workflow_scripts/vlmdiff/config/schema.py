@@ -43,7 +43,7 @@ class Config(Section):
     threads: Count = Field(1, description="Threads of a numerical job.")
     layers: list[int] = Field(min_length=1, description="Decoder blocks, counted from 0.")
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
-    datasets: dict[Name, Dataset] = Field({}, description="Data sets, by name, beside the built-in world's.")
+    datasets: dict[Name, Dataset] = Field({}, description="Data sets, by name, in addition to the built-in world's.")
     world: WorldConfig | None = Field(None, description="The built-in world, if the experiment uses it.")
     extraction: ExtractionConfig = Field(ExtractionConfig(), description="How activations are stored.")
     architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="Shape of the dictionaries.")

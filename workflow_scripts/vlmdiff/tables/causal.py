@@ -60,7 +60,7 @@ RANKING = contract(
 )
 
 ABLATION = contract(
-    "Test effect of ablating features, beside matched random ones.",
+    "Test effect of ablating features, and that of random pools.",
     ("concept", "str", "concept of the config"),
     ("scope", "str", "own_layer or all_layers"),
     ("arm", "str", "selected, or random: the best of a random pool, ranked alike"),
@@ -72,7 +72,7 @@ ABLATION = contract(
 )
 
 SELECTION = contract(
-    "Test effect of ablating features that a selection rule gives, beside random live features.",
+    "Test effect of ablating features that a selection rule gives, and of random live features.",
     ("comparison", "str", "comparison of the config"),
     ("concept", "str", "concept of the config"),
     (
@@ -221,7 +221,7 @@ HEAD_ATTENTION = contract(
 )
 
 HEAD_ABLATION = contract(
-    "Test effect of mean-ablating heads, beside random heads.",
+    "Test effect of mean-ablating the top heads, and random heads.",
     ("concept", "str", "concept of the config"),
     ("arm", "str", "top, or random (as many heads of each block as the top set of this size has)"),
     ("size", "int", "heads ablated together"),
