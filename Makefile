@@ -61,18 +61,18 @@ real: .venv-real/installed
 mutants: .venv/peers
 	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
-# Dead features and FVU of random starts on a real model, beside other libraries (docs/understand/train_dictionary.md).
+# Dead features and FVU of random starts on a real model, ours and other libraries (docs/develop/dead_features.md).
 dead-features: .venv-real/installed .venv-bench/installed
 	.venv-real/bin/python tests/real/prepare.py results/real_sources smollm2
 	PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks.dead_features \
 		results/real_sources $(ARGS)
 
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
-# (docs/run/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
+# (docs/develop/dependability.md); `make kill ARGS="--kills 40 --seed 0"`.
 kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
-# Every change of configuration, code and files against the reviewed table (docs/run/staleness.md); `make test` tries
+# Every change of configuration, code and files against the reviewed table (docs/develop/dependability.md); `make test` tries
 # sixty of different kinds. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
 staleness: .venv/peers
 	$(BIN)/pytest tests/workflow/test_staleness.py --every-change $(ARGS)

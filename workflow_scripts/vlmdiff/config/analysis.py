@@ -95,7 +95,7 @@ class LexicalConfig(Section):
 
 
 class CausalData(Section):
-    """A concept's own questions beside general ones."""
+    """A concept's own questions, and general ones."""
 
     target: Name = Field(description="Data set of the concept.")
     control: Name = Field(description="General data set.")
