@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
+.PHONY: reproduce test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint docs world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -37,6 +37,12 @@ export OMP_WAIT_POLICY := PASSIVE
 	$(PYTHON) -m venv .venv-real
 	.venv-real/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
 	.venv-real/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/real.txt
+	touch $@
+
+# The pages as a site.
+.venv-docs/installed: envs/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r envs/docs.txt
 	touch $@
 
 reproduce: .venv/installed
@@ -95,11 +101,16 @@ slurm-packages:
 	apt-get update --quiet
 	apt-get install --yes --no-install-recommends munge slurmctld slurmd slurm-client
 
-lint: .venv/installed
+lint: .venv/peers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/pymarkdown scan --recurse docs README.md CONTRIBUTING.md
+
+# Builds the pages into site/, to be opened at site/index.html; a link that leads nowhere stops it.
+docs: .venv-docs/installed
+	.venv-docs/bin/zensical build --clean --strict
 
 # Train the built-in world's models from nothing and put them in the place of the shipped ones.
 world-models: .venv/installed
@@ -110,4 +121,4 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv .venv-bench .venv-slurm .venv-real results .snakemake
+	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real site results .snakemake
