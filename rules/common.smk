@@ -20,6 +20,7 @@ for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
 from snakemake.exceptions import WorkflowError
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of
 from vlmdiff.config.sources import is_hub, is_literal, world_model
@@ -35,10 +36,21 @@ if any(mark in sys.executable for mark in " '\"$&;()<>|*?\t"):
         "envs/requirements.txt`) and run its `snakemake` here; the folder of the workflow itself may be called anything"
     )
 
+# As a module with a `config` of its own, the workflow takes that; else the files and the command line tell it.
+OWN = not workflow.modifier.skip_configfile
 try:
-    CFG = load_config(config)
+    LAYERS_OF_CONFIG = read_layers(
+        config,
+        workflow.configfiles if OWN else (),
+        workflow.config_settings.config_args if OWN else (),
+        home=ROOT / "config",
+    )
+    CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where)
 except ConfigError as error:
     raise WorkflowError(str(error))
+# The report shows all of them.
+known = {Path(file).absolute() for file in workflow.configfiles}
+workflow.configfiles += [file for file in LAYERS_OF_CONFIG.files if file not in known]
 
 STARTED = time.time()
 # Of several workflows Snakemake calls the main one's `onerror` alone.

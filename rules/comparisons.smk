@@ -33,9 +33,9 @@ rule evaluate_selection:
     input:
         model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
         weights=lambda wildcards: weight_files(compared_model(wildcards)),
-        target=samples_file(CFG.ablation.report_on.target),
-        control=samples_file(CFG.ablation.report_on.control),
-        held_out=held_out_tables(CFG.ablation.report_on),
+        target=lambda wildcards: samples_file(CFG.ablation.report_on.target),
+        control=lambda wildcards: samples_file(CFG.ablation.report_on.control),
+        held_out=lambda wildcards: held_out_tables(CFG.ablation.report_on),
         dictionaries=compared("adapted"),
         adapted=f"{FEATURES}/adapted.parquet",
         contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
@@ -63,7 +63,7 @@ rule evaluate_selection:
         **rule_resources("evaluate_selection", mem_mb=3000, runtime=60),
     params:
         model=compared_causal_model,
-        questions=question_sets(CFG.ablation.report_on),
+        questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
             "layers": LAYERS,
@@ -87,7 +87,7 @@ rule summarise_comparisons:
         funnel=comparison_tables("funnel.csv"),
         check=comparison_tables("contrast_check.csv"),
         final=comparison_tables("final_features.csv"),
-        selection=comparison_tables("selection.csv"),
+        selection=comparison_selections,
         dictionaries=comparison_dictionaries,
     output:
         report(
@@ -110,7 +110,7 @@ rule summarise_comparisons:
     params:
         entries=comparison_params,
         layers=LAYERS,
-        data=[CFG.ablation.report_on.target, CFG.ablation.report_on.control],
+        data=reported_data(CFG.ablation),
         code=code_digest("summarise_comparisons"),
     script:
         "../workflow_scripts/summarise_comparisons.py"
@@ -124,7 +124,7 @@ rule compare_stages:
         data_then_model=corner_files("data_then_model"),
         model_then_data=corner_files("model_then_data"),
         adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
-        final=f"{RESULTS}/features/main/seed_{{seed}}/{CFG.ablation.concepts[0]}/final_features.csv",
+        final=f"{RESULTS}/features/main/seed_{{seed}}/{CFG.studied_concepts()[0]}/final_features.csv",
     output:
         f"{RESULTS}/stages/seed_{{seed}}/grid.parquet",
     log:
@@ -148,9 +148,9 @@ rule evaluate_transfer:
     input:
         models=[f"{model_path(name)}/config.json" for name in CFG.stages.models],
         weights=[file for name in CFG.stages.models for file in weight_files(name)],
-        target=samples_file(CFG.ablation.report_on.target),
-        control=samples_file(CFG.ablation.report_on.control),
-        held_out=held_out_tables(CFG.ablation.report_on),
+        target=lambda wildcards: samples_file(CFG.ablation.report_on.target),
+        control=lambda wildcards: samples_file(CFG.ablation.report_on.control),
+        held_out=lambda wildcards: held_out_tables(CFG.ablation.report_on),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
         pools=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/random_pools.csv",
@@ -172,9 +172,9 @@ rule evaluate_transfer:
         **rule_resources("evaluate_transfer", mem_mb=3000, runtime=120),
     params:
         models=[{"name": name, "values": subject_params(name)} for name in CFG.stages.models],
-        questions=question_sets(CFG.ablation.report_on),
+        questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
-        stage={
+        stage=lambda wildcards: {
             "layers": LAYERS,
             "features": CFG.stages.features,
             "bootstrap": CFG.ablation.bootstrap,

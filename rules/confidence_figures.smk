@@ -25,6 +25,7 @@ rule plot_comparisons:
     resources:
         **rule_resources("plot_comparisons", mem_mb=1000, runtime=5),
     params:
+        ablated=CFG.ablation is not None,
         code=code_digest("plot_comparisons"),
     script:
         "../workflow_scripts/plot_comparisons.py"
@@ -52,9 +53,9 @@ rule plot_selection_rules:
     resources:
         **rule_resources("plot_selection_rules", mem_mb=1000, runtime=5),
     params:
-        target=CFG.ablation.report_on.target,
-        control=CFG.ablation.report_on.control,
-        sizes=CFG.ablation.selection_sizes,
+        target=lambda wildcards: CFG.ablation.report_on.target,
+        control=lambda wildcards: CFG.ablation.report_on.control,
+        sizes=lambda wildcards: CFG.ablation.selection_sizes,
         rules=reported_rules(),
         code=code_digest("plot_selection_rules"),
     script:
@@ -137,8 +138,8 @@ rule plot_transfer:
     resources:
         **rule_resources("plot_transfer", mem_mb=1000, runtime=5),
     params:
-        target=CFG.ablation.report_on.target,
-        control=CFG.ablation.report_on.control,
+        target=lambda wildcards: CFG.ablation.report_on.target,
+        control=lambda wildcards: CFG.ablation.report_on.control,
         code=code_digest("plot_transfer"),
     script:
         "../workflow_scripts/plot_transfer.py"

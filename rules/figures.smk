@@ -61,7 +61,7 @@ rule plot_training_dynamics:
 rule plot_model_accuracy:
     input:
         accuracy=accuracy_tables(),
-        asked=asked_table(),
+        asked=asked_tables(),
     output:
         pdf=f"{FIGURES}/model_accuracy.pdf",
         png=f"{FIGURES}/model_accuracy.png",
@@ -261,7 +261,7 @@ rule plot_funnel:
 rule plot_top_samples:
     input:
         top_samples=concept_top_samples,
-        ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
+        ranking=concept_ranking,
         final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
         model=f"{model_path(CFG.diff.model)}/config.json",
@@ -295,7 +295,7 @@ rule plot_top_samples:
 
 rule plot_ablation_effects:
     input:
-        ablation=ablation_tables(),
+        ablation=ablation_tables,
     output:
         pdf=f"{CONCEPT_FIGURES}/ablation_effects.pdf",
         png=f"{CONCEPT_FIGURES}/ablation_effects.png",
@@ -315,8 +315,8 @@ rule plot_ablation_effects:
     resources:
         **rule_resources("plot_ablation_effects", mem_mb=1000, runtime=5),
     params:
-        target=CFG.ablation.report_on.target,
-        control=CFG.ablation.report_on.control,
+        target=lambda wildcards: CFG.ablation.report_on.target,
+        control=lambda wildcards: CFG.ablation.report_on.control,
         code=code_digest("plot_ablation_effects"),
     script:
         "../workflow_scripts/plot_ablation_effects.py"
@@ -324,7 +324,7 @@ rule plot_ablation_effects:
 
 rule plot_ablation_by_group:
     input:
-        ablation=ablation_tables(),
+        ablation=ablation_tables,
     output:
         pdf=f"{CONCEPT_FIGURES}/ablation_by_group.pdf",
         png=f"{CONCEPT_FIGURES}/ablation_by_group.png",
@@ -344,8 +344,8 @@ rule plot_ablation_by_group:
     resources:
         **rule_resources("plot_ablation_by_group", mem_mb=1000, runtime=5),
     params:
-        target=CFG.ablation.report_on.target,
-        control=CFG.ablation.report_on.control,
+        target=lambda wildcards: CFG.ablation.report_on.target,
+        control=lambda wildcards: CFG.ablation.report_on.control,
         code=code_digest("plot_ablation_by_group"),
     script:
         "../workflow_scripts/plot_ablation_by_group.py"
@@ -434,8 +434,8 @@ rule plot_head_ablation:
     resources:
         **rule_resources("plot_head_ablation", mem_mb=1000, runtime=5),
     params:
-        target=CFG.heads.report_on.target,
-        control=CFG.heads.report_on.control,
+        target=lambda wildcards: CFG.heads.report_on.target,
+        control=lambda wildcards: CFG.heads.report_on.control,
         code=code_digest("plot_head_ablation"),
     script:
         "../workflow_scripts/plot_head_ablation.py"
@@ -444,7 +444,7 @@ rule plot_head_ablation:
 rule plot_attention_map:
     input:
         attention=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attention.csv",
-        samples=samples_file(CFG.heads.dataset),
+        samples=lambda wildcards: samples_file(CFG.heads.dataset),
     output:
         pdf=f"{CONCEPT_FIGURES}/attention_map.pdf",
         png=f"{CONCEPT_FIGURES}/attention_map.png",

@@ -5,7 +5,7 @@ rule attribute_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
         weights=weight_files(CFG.diff.model),
-        samples=samples_file(CFG.heads.dataset),
+        samples=lambda wildcards: samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
     output:
@@ -21,8 +21,8 @@ rule attribute_heads:
         **rule_resources("attribute_heads", mem_mb=3000, runtime=30),
     params:
         model=causal_model(),
-        traced=traced_samples(),
-        stage={"layers": LAYERS, "features": CFG.heads.features},
+        traced=traced_samples,
+        stage=lambda wildcards: {"layers": LAYERS, "features": CFG.heads.features},
         code=code_digest("attribute_heads"),
     script:
         "../workflow_scripts/attribute_heads.py"
@@ -57,7 +57,7 @@ rule patch_heads:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
         weights=weight_files(CFG.diff.model),
-        samples=samples_file(CFG.heads.dataset),
+        samples=lambda wildcards: samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
         attribution=rules.attribute_heads.output[0],
@@ -80,9 +80,9 @@ rule patch_heads:
         **rule_resources("patch_heads", mem_mb=3000, runtime=60),
     params:
         model=causal_model(),
-        traced=traced_samples(),
+        traced=traced_samples,
         seed=CFG.seed,
-        stage={
+        stage=lambda wildcards: {
             "layers": LAYERS,
             "features": CFG.heads.features,
             "exact_heads": CFG.heads.exact_heads,
@@ -97,10 +97,10 @@ rule evaluate_head_ablation:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
         weights=weight_files(CFG.diff.model),
-        target=samples_file(CFG.heads.report_on.target),
-        control=samples_file(CFG.heads.report_on.control),
-        held_out=held_out_tables(CFG.heads.report_on),
-        mean=samples_file(CFG.heads.head_means.dataset),
+        target=lambda wildcards: samples_file(CFG.heads.report_on.target),
+        control=lambda wildcards: samples_file(CFG.heads.report_on.control),
+        held_out=lambda wildcards: held_out_tables(CFG.heads.report_on),
+        mean=lambda wildcards: samples_file(CFG.heads.head_means.dataset),
         scores=rules.aggregate_heads.output[0],
     output:
         report(
@@ -120,9 +120,9 @@ rule evaluate_head_ablation:
         **rule_resources("evaluate_head_ablation", mem_mb=3000, runtime=60),
     params:
         model=causal_model(),
-        questions=question_sets(CFG.heads.report_on),
+        questions=lambda wildcards: question_sets(CFG.heads.report_on),
         seed=CFG.seed,
-        stage={
+        stage=lambda wildcards: {
             "mean_samples": CFG.heads.head_means.samples,
             "ablate_sizes": CFG.heads.ablate_sizes,
             "random_draws": CFG.heads.random_draws,
@@ -137,7 +137,7 @@ rule map_attention:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
         weights=weight_files(CFG.diff.model),
-        samples=samples_file(CFG.heads.dataset),
+        samples=lambda wildcards: samples_file(CFG.heads.dataset),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output[0],
         attribution=rules.attribute_heads.output[0],
@@ -154,7 +154,7 @@ rule map_attention:
         **rule_resources("map_attention", mem_mb=2000, runtime=15),
     params:
         model=causal_model(),
-        stage={
+        stage=lambda wildcards: {
             "layers": LAYERS,
             "features": CFG.heads.features,
             "samples": CFG.heads.mean_samples,

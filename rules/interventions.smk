@@ -39,8 +39,8 @@ rule rank_features:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
         weights=weight_files(CFG.diff.model),
-        target=samples_file(CFG.ablation.rank_on.target),
-        control=samples_file(CFG.ablation.rank_on.control),
+        target=lambda wildcards: samples_file(CFG.ablation.rank_on.target),
+        control=lambda wildcards: samples_file(CFG.ablation.rank_on.control),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
         contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
@@ -63,9 +63,9 @@ rule rank_features:
         **rule_resources("rank_features", mem_mb=2000, runtime=30),
     params:
         model=causal_model(),
-        questions=question_sets(CFG.ablation.rank_on),
+        questions=lambda wildcards: question_sets(CFG.ablation.rank_on),
         seed=CFG.seed,
-        stage={
+        stage=lambda wildcards: {
             "layers": LAYERS,
             "scope": CFG.ablation.headline.scope,
             "candidates": CFG.ablation.candidates,
@@ -82,9 +82,9 @@ rule evaluate_ablation:
     input:
         model=f"{model_path(CFG.diff.model)}/config.json",
         weights=weight_files(CFG.diff.model),
-        target=samples_file(CFG.ablation.report_on.target),
-        control=samples_file(CFG.ablation.report_on.control),
-        held_out=held_out_tables(CFG.ablation.report_on),
+        target=lambda wildcards: samples_file(CFG.ablation.report_on.target),
+        control=lambda wildcards: samples_file(CFG.ablation.report_on.control),
+        held_out=lambda wildcards: held_out_tables(CFG.ablation.report_on),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output.ranking,
         pools=rules.rank_features.output.pools,
@@ -106,9 +106,9 @@ rule evaluate_ablation:
         **rule_resources("evaluate_ablation", mem_mb=3000, runtime=120),
     params:
         model=causal_model(),
-        questions=question_sets(CFG.ablation.report_on),
+        questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
-        stage={
+        stage=lambda wildcards: {
             "layers": LAYERS,
             "single_features": CFG.ablation.single_features,
             "set_sizes": CFG.ablation.set_sizes,

@@ -5,7 +5,7 @@ rule write_summary:
     input:
         accuracy=accuracy_tables(),
         held_out=[f"{RESULTS}/held_out/{name}.csv" for name in REPORTED],
-        asked=[asked_table()],
+        asked=asked_tables(),
         left_out=[f"{RESULTS}/activations/left_out.csv"],
         metrics=dictionary_metrics(),
         thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
@@ -15,16 +15,14 @@ rule write_summary:
             for seed in concept_seeds(concept)
         ],
         untuned=untuned_funnels(),
-        ablation=expand(ablation_tables(), seed=SEEDS, concept=CFG.ablation.concepts),
-        scores=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/scores.csv", seed=SEEDS),
-        agreement=expand(f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/agreement.csv", seed=SEEDS),
-        head_ablation=expand(
-            f"{RESULTS}/heads/seed_{{seed}}/{CFG.heads.concept}/head_ablation.csv", seed=SEEDS
-        ),
+        ablation=all_ablation_tables(),
+        scores=heads_tables("scores"),
+        agreement=heads_tables("agreement"),
+        head_ablation=heads_tables("head_ablation"),
         check=expand(
             f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast_check.csv",
             seed=SEEDS,
-            concept=CFG.ablation.concepts,
+            concept=CFG.studied_concepts(),
         ),
         recurrence=recurrence_tables(),
         quality=truth_outputs(),
@@ -53,23 +51,18 @@ rule write_summary:
             "model": CFG.diff.model,
             "adapted": CFG.diff.adapted,
             "rule": CFG.diff.rule,
-            "ablation_data": [CFG.ablation.report_on.target, CFG.ablation.report_on.control],
-            "heads_data": [CFG.heads.report_on.target, CFG.heads.report_on.control],
-            "steering_data": steering_data(),
+            "ablation_data": reported_data(CFG.ablation),
+            "heads_data": reported_data(CFG.heads),
+            "steering_data": reported_data(CFG.steering),
             "checkpoints": checkpoints(CFG),
-            "contrasts": {name: {"unit": one.unit, "fdr": one.fdr} for name, one in CFG.concepts.items()},
-            "selection": {"sizes": CFG.ablation.selection_sizes, "rules": reported_rules()},
+            "contrasts": {
+                name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
+                for name, one in CFG.concepts.items()
+            },
+            "selection": selection_params(),
+            "omitted": omitted(CFG),
         },
-        headline={
-            "concept": CFG.ablation.concepts[0],
-            "scope": CFG.ablation.headline.scope,
-            "size": CFG.ablation.headline.size,
-            "measure": CFG.ablation.headline.measure,
-            "concepts": CFG.ablation.concepts,
-            "scopes": CFG.ablation.scopes,
-            "sizes": CFG.ablation.set_sizes,
-            "seeds": CFG.seeds,
-        },
+        headline=headline_params(),
         code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
@@ -103,6 +96,7 @@ rule write_comparisons:
     params:
         experiment=CFG.experiment,
         checkpoints=checkpoints(CFG, controls=True),
+        ablated=CFG.ablation is not None,
         code=code_digest("write_comparisons"),
     script:
         "../workflow_scripts/write_comparisons.py"

@@ -8,5 +8,6 @@ with job(snakemake):
     from vlmdiff.tables.features import COMPARISONS
     from vlmdiff.tables.io import read_table
 
-    figure = comparisons(read_table(snakemake.input.comparisons, COMPARISONS))
+    table = read_table(snakemake.input.comparisons, COMPARISONS)
+    figure = comparisons(table, snakemake.params.ablated)
     save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

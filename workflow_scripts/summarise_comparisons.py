@@ -13,6 +13,6 @@ with job(snakemake):
     for i, entry in enumerate(params.entries):
         dictionaries = given.dictionaries[i * len(layers) : (i + 1) * len(layers)]
         folders = dict(zip(layers, [Path(file).parent for file in dictionaries], strict=True))
-        paths = {name: given[name][i] for name in tables}
+        paths = {name: given[name][i] for name in tables if given[name]}
         found.append(ComparisonFiles(**entry, tables=paths, dictionaries=folders))
     summarise_comparisons(found, snakemake.wildcards.concept, tuple(params.data), snakemake.output[0])

@@ -12,4 +12,5 @@ with job(snakemake):
         snakemake.wildcards.target,
         snakemake.params.experiment,
         snakemake.output[0],
+        snakemake.params.ablated,
     )

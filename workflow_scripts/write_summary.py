@@ -6,5 +6,6 @@ with job(snakemake):
     from vlmdiff.summary.causal import Headline
     from vlmdiff.summary.write import Names, write_summary
 
-    names = Names(**snakemake.params.names, headline=Headline(**snakemake.params.headline))
+    fixed = snakemake.params.headline
+    names = Names(**snakemake.params.names, headline=Headline(**fixed) if fixed else None)
     write_summary(snakemake.output[0], names, **dict(snakemake.input.items()))

@@ -4,7 +4,9 @@ from contextlib import redirect_stderr
 from difflib import get_close_matches
 from io import StringIO
 
+from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
+from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
 
 
@@ -50,6 +52,17 @@ def no_such_shard(target):
     return None
 
 
+def of_omitted_stages(targets):
+    """Return a line for each target that belongs to a stage which the configuration leaves out, by target."""
+    rules = omitted_rules(CFG)
+    found = {}
+    for target in targets:
+        makers = [one.name for one in workflow.rules if one.name == target or one.is_producer(target)]
+        if makers and all(name in rules for name in makers):
+            found[target] = explain_omitted(target, rules[makers[0]])
+    return found
+
+
 def check_targets():
     """Refuse targets that nothing makes; call it when all rules are known.
 
@@ -64,7 +77,9 @@ def check_targets():
         name for name in (*targets, *further) if not (name in outputs or Path(name).exists() or is_made(name))
     ]
     files = [*experiment_outputs(), *(file for target in TARGETS for file in comparison_outputs(target))]
-    lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong]
+    known = of_omitted_stages((*targets, *further))
+    lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong if name not in known]
+    lines += known.values()
     lines += filter(None, map(no_such_shard, targets))
     if CFG.world is None and "world_models" in targets:
         lines.append("world_models: this configuration has no `world`; ask for it with config/config.yaml")
@@ -73,13 +88,16 @@ def check_targets():
 
 
 def check_files():
-    """Refuse files of the configuration that no rule makes and that are not there or cannot be named.
+    """Refuse files of the configuration that are not there, cannot be named, or tell that it is wrong.
 
     Call it when all rules are known. Jobs do not check it: other nodes may see other folders.
 
     Raises:
         WorkflowError: naming each key, what was found and what to do.
     """
-    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)] if workflow.is_main_process else []
+    if not workflow.is_main_process:
+        return
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
     if lines:
-        raise WorkflowError("The configuration names files that cannot be read:\n  " + "\n  ".join(lines))
+        lines = map(LAYERS_OF_CONFIG.located, lines)
+        raise WorkflowError("The configuration does not fit the files that it names:\n  " + "\n  ".join(lines))

@@ -22,14 +22,24 @@ def comparison_tables(name):
     """Return an input function: one table of each comparison of a target."""
 
     def tables(wildcards):
-        folder = f"{RESULTS}/features" if name != "selection.csv" else f"{RESULTS}/interventions/comparisons"
         shared = name == "thresholds.csv"
         return [
-            f"{folder}/{comparison}/seed_{seed}/" + (name if shared else f"{wildcards.concept}/{name}")
+            f"{RESULTS}/features/{comparison}/seed_{seed}/"
+            + (name if shared else f"{wildcards.concept}/{name}")
             for comparison, seed in comparison_entries(wildcards.target)
         ]
 
     return tables
+
+
+def comparison_selections(wildcards):
+    """Return what ablating the features of each comparison of a target does; none without ablation."""
+    if CFG.ablation is None:
+        return []
+    return [
+        f"{RESULTS}/interventions/comparisons/{comparison}/seed_{seed}/{wildcards.concept}/selection.csv"
+        for comparison, seed in comparison_entries(wildcards.target)
+    ]
 
 
 def comparison_dictionaries(wildcards):
@@ -55,9 +65,9 @@ def comparison_params(wildcards):
 
 
 def compared_concepts(target):
-    """Return the concepts for which a target's comparisons are made: the ablated ones, and those that ask so."""
+    """Return the concepts for which a target's comparisons are made: the studied ones, and those that ask so."""
     concepts = CFG.concepts.items()
-    return [name for name, one in concepts if target in one.compared or name in CFG.ablation.concepts]
+    return [name for name, one in concepts if target in one.compared or name in CFG.studied_concepts()]
 
 
 def comparison_outputs(target):
@@ -72,10 +82,10 @@ def comparison_outputs(target):
 
 
 def untuned_funnels():
-    """Return the funnels of the model that was never tuned, for ablated concepts and those that are compared."""
+    """Return the funnels of the model that was never tuned, for studied concepts and those that are compared."""
     if CFG.diff.untuned is None:
         return []
-    concepts = [name for name, one in CFG.concepts.items() if one.compared or name in CFG.ablation.concepts]
+    concepts = [name for name, one in CFG.concepts.items() if one.compared or name in CFG.studied_concepts()]
     seeds = range(CFG.comparisons[CFG.diff.untuned].seeds)
     return expand(
         f"{RESULTS}/features/{CFG.diff.untuned}/seed_{{seed}}/{{concept}}/funnel.csv",
@@ -91,25 +101,48 @@ def selection_rules(comparison):
 
 def reported_rules():
     """Return the rules of every comparison of the default target."""
-    further = [
-        name for name, one in CFG.comparisons.items() if one.target == "all" and name != CFG.diff.untuned
-    ]
-    return {name: selection_rules(name) for name in (MAIN, *further)}
+    return {name: selection_rules(name) for name in (MAIN, *dict(default_comparisons()))}
+
+
+def selection_params():
+    """Return by which sizes selection rules are compared, and which rules; nothing without ablation."""
+    if CFG.ablation is None:
+        return {}
+    return {"sizes": CFG.ablation.selection_sizes, "rules": reported_rules()}
 
 
 def default_selections(wildcards=None):
-    """Return the selection tables of the default target: main and comparisons of `all` in which a model was tuned."""
-    entries = [(MAIN, 0)]
-    entries += [
+    """Return the selection tables of the default target: main and comparisons of `all` in which a model was tuned.
+
+    None without ablation.
+    """
+    if CFG.ablation is None:
+        return []
+    return [
+        f"{RESULTS}/interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv"
+        for comparison, seed in ((MAIN, 0), *default_comparisons())
+        for concept in CFG.ablation.concepts
+    ]
+
+
+def default_comparisons():
+    """Return (comparison, seed) of the comparisons of `all` in which a model was tuned."""
+    return [
         (name, seed)
         for name, one in CFG.comparisons.items()
         if one.target == "all" and name != CFG.diff.untuned
         for seed in range(one.seeds)
     ]
+
+
+def default_funnels():
+    """Return what comparisons of `all` find, where nothing is ablated that would ask for it."""
+    if CFG.ablation is not None:
+        return []
     return [
-        f"{RESULTS}/interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv"
-        for comparison, seed in entries
-        for concept in CFG.ablation.concepts
+        f"{RESULTS}/features/{comparison}/seed_{seed}/{concept}/funnel.csv"
+        for comparison, seed in default_comparisons()
+        for concept in CFG.studied_concepts()
     ]
 
 
@@ -131,7 +164,7 @@ def stage_outputs():
     if CFG.stages.grid is not None:
         files += [f"{RESULTS}/stages/seed_0/grid.parquet", f"{FIGURES}/stages/stage_grid.svg"]
     if CFG.stages.models:
-        for concept in CFG.ablation.concepts:
+        for concept in CFG.studied_concepts():
             files += [
                 f"{RESULTS}/stages/seed_0/{concept}/transfer.csv",
                 f"{FIGURES}/stages/{concept}/transfer.svg",
@@ -142,7 +175,7 @@ def stage_outputs():
 def recurrence_tables():
     """Return the tables of recurrence over seeds; none for a single seed."""
     return (
-        expand(f"{RESULTS}/features/main/recurrence/{{concept}}.csv", concept=CFG.ablation.concepts)
+        expand(f"{RESULTS}/features/main/recurrence/{{concept}}.csv", concept=CFG.studied_concepts())
         if CFG.seeds > 1
         else []
     )

@@ -12,9 +12,9 @@ def accuracy_tables():
     return [world_accuracy()] if checkpoints(CFG) else []
 
 
-def asked_table():
-    """Return the accuracies of the model under study on the test sets."""
-    return f"{RESULTS}/accuracy/{CFG.diff.model}.csv"
+def asked_tables():
+    """Return the accuracies of the model under study on the test sets; none without any."""
+    return [f"{RESULTS}/accuracy/{CFG.diff.model}.csv"] if asked_sets() else []
 
 
 def dictionary_metrics():
@@ -44,39 +44,47 @@ def concept_top_samples(wildcards):
 
 
 def concept_seeds(concept):
-    """Return the seeds for which a concept's features are selected: all if they are ablated, else the first."""
-    return SEEDS if concept in CFG.ablation.concepts else [0]
+    """Return the seeds for which a concept's features are selected: all if it is studied, else the first."""
+    return SEEDS if concept in CFG.studied_concepts() else [0]
+
+
+def concept_ranking(wildcards):
+    """Return the ranking of a concept's features; none without ablation."""
+    if CFG.ablation is None:
+        return []
+    return [f"{RESULTS}/interventions/seed_{wildcards.seed}/{wildcards.concept}/ranking.csv"]
+
+
+def general_figures():
+    """Return the names of the figures that an experiment has once."""
+    scores = ["fvu_by_layer", "training_dynamics"] if CFG.evaluation else []
+    answers = ["model_accuracy"] if accuracy_tables() or asked_tables() else []
+    return [*scores, "cosine_distributions", "adapted_by_layer", "threshold_robustness", *answers]
+
+
+def concept_figures():
+    """Return by name of a figure the concepts that have one, of the first seed."""
+    found = {"energy_vs_cosine": CFG.concepts, "contrast_volcano": CFG.concepts, "funnel": CFG.concepts}
+    found["top_samples"] = CFG.studied_concepts()
+    if CFG.ablation is not None:
+        found |= dict.fromkeys(("ablation_effects", "ablation_by_group"), CFG.ablation.concepts)
+    if CFG.heads is not None:
+        names = ("head_attribution", "attribution_vs_exact", "head_ablation", "attention_map")
+        found |= dict.fromkeys(names, [CFG.heads.concept])
+    if CFG.steering is not None:
+        found["steering"] = [CFG.steering.concept]
+    return found
 
 
 def all_figures():
     """Return the SVG of every figure of the experiment; those of one seed show the first."""
-    general = [
-        "fvu_by_layer",
-        "training_dynamics",
-        "cosine_distributions",
-        "adapted_by_layer",
-        "threshold_robustness",
-        "model_accuracy",
-    ]
-    by_concept = {
-        "energy_vs_cosine": CFG.concepts,
-        "contrast_volcano": CFG.concepts,
-        "funnel": CFG.concepts,
-        "top_samples": CFG.ablation.concepts,
-        "ablation_effects": CFG.ablation.concepts,
-        "ablation_by_group": CFG.ablation.concepts,
-        "head_attribution": [CFG.heads.concept],
-        "attribution_vs_exact": [CFG.heads.concept],
-        "head_ablation": [CFG.heads.concept],
-        "attention_map": [CFG.heads.concept],
-    }
-    files = [f"{FIGURES}/{name}.svg" for name in general]
-    sure = ["selection_rules", *(["recurrence"] if CFG.seeds > 1 else [])]
-    files += [f"{FIGURES}/{concept}/{name}.svg" for concept in CFG.ablation.concepts for name in sure]
-    for name, concepts in by_concept.items():
+    files = [f"{FIGURES}/{name}.svg" for name in general_figures()]
+    if CFG.ablation is not None:
+        files += [f"{FIGURES}/{concept}/selection_rules.svg" for concept in CFG.ablation.concepts]
+    if CFG.seeds > 1:
+        files += [f"{FIGURES}/{concept}/recurrence.svg" for concept in CFG.studied_concepts()]
+    for name, concepts in concept_figures().items():
         files += expand(f"{CONCEPT_FIGURES}/{name}.svg", seed=0, concept=list(concepts))
-    if CFG.steering is not None:
-        files.append(f"{FIGURES}/seed_0/{CFG.steering.concept}/steering.svg")
     return files
 
 
@@ -87,6 +95,7 @@ def experiment_outputs():
         f"{RESULTS}/summary.md",
         *all_figures(),
         *default_selections(),
+        *default_funnels(),
         *recurrence_tables(),
         *label_tables(),
         *truth_outputs(),

@@ -24,7 +24,7 @@ def truth_outputs():
     return [
         f"{RESULTS}/ground_truth/seed_{seed}/{concept}/rule_quality.csv"
         for concept, one in CFG.concepts.items()
-        if one.compared or concept in CFG.ablation.concepts
+        if one.compared or concept in CFG.studied_concepts()
         for seed in concept_seeds(concept)
     ]
 
@@ -32,5 +32,5 @@ def truth_outputs():
 def truth_figures():
     """Return the figures of the ground truth."""
     return (
-        [f"{FIGURES}/{concept}/ground_truth.svg" for concept in CFG.ablation.concepts] if TRUTH_DATA else []
+        [f"{FIGURES}/{concept}/ground_truth.svg" for concept in CFG.studied_concepts()] if TRUTH_DATA else []
     )

@@ -22,18 +22,35 @@ def question_sets(section):
 
 
 def asked_sets():
-    """Return the test sets of ablations and heads, and how many samples of each are asked."""
+    """Return the test sets of ablations and heads, and how many samples of each are asked; none without both."""
     found = {}
-    for section in (CFG.ablation.report_on, CFG.heads.report_on):
-        for name in (section.target, section.control):
-            found[name] = max(section.samples, found.get(name, 0))
+    for section in filter(None, (CFG.ablation, CFG.heads)):
+        for name in reported_data(section):
+            found[name] = max(section.report_on.samples, found.get(name, 0))
     return found
 
 
-def ablation_tables(seed="{seed}", concept="{concept}"):
+def reported_data(section):
+    """Return the names of a section's test data, target and control; none of a section that is left out."""
+    return [] if section is None else [section.report_on.target, section.report_on.control]
+
+
+def ablation_tables(wildcards):
     """Return the test effects of ablating a concept's features, one table a scope."""
-    folder = f"{RESULTS}/interventions/seed_{seed}/{concept}"
+    folder = f"{RESULTS}/interventions/seed_{wildcards.seed}/{wildcards.concept}"
     return [f"{folder}/ablation_{scope}.csv" for scope in CFG.ablation.scopes]
+
+
+def all_ablation_tables():
+    """Return the test effects of all ablated concepts and seeds; none without ablation."""
+    if CFG.ablation is None:
+        return []
+    return [
+        f"{RESULTS}/interventions/seed_{seed}/{concept}/ablation_{scope}.csv"
+        for seed in SEEDS
+        for concept in CFG.ablation.concepts
+        for scope in CFG.ablation.scopes
+    ]
 
 
 def steered_files(part):
@@ -58,8 +75,15 @@ def steering_tables():
     return [f"{RESULTS}/interventions/seed_0/{CFG.steering.concept}/steering.csv"]
 
 
-def steering_data():
-    """Return the names of steering's test data, target and control."""
-    if CFG.steering is None:
-        return ["", ""]
-    return [CFG.steering.report_on.target, CFG.steering.report_on.control]
+def headline_params():
+    """Return the one result that is claimed and all that is ablated, as plain values; None without ablation."""
+    if CFG.ablation is None:
+        return None
+    return {
+        "concept": CFG.ablation.concepts[0],
+        **CFG.ablation.headline.params(),
+        "concepts": CFG.ablation.concepts,
+        "scopes": CFG.ablation.scopes,
+        "sizes": CFG.ablation.set_sizes,
+        "seeds": CFG.seeds,
+    }

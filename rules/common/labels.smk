@@ -23,12 +23,12 @@ def label_shards(wildcards):
 
 
 def label_tables():
-    """Return the labels of all ablated concepts and seeds."""
-    return expand(f"{LABELS}/labels.csv", seed=SEEDS, concept=CFG.ablation.concepts)
+    """Return the labels of all studied concepts and seeds."""
+    return expand(f"{LABELS}/labels.csv", seed=SEEDS, concept=CFG.studied_concepts())
 
 
 def description_tables():
     """Return the descriptions; none if the config names no endpoint."""
     if CFG.labelling is None:
         return []
-    return expand(f"{LABELS}/descriptions.csv", seed=SEEDS, concept=CFG.ablation.concepts)
+    return expand(f"{LABELS}/descriptions.csv", seed=SEEDS, concept=CFG.studied_concepts())

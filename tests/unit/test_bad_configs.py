@@ -6,17 +6,17 @@ import copy
 from pathlib import Path
 
 import pytest
-import yaml
 from damage import damaged_json, outcome, refused, tries
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import plan
 
 CONFIGS = Path(__file__).parents[2] / "config"
-WHOLE = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob("*.yaml"))}
+WHOLE = {path.stem: read_layers({}, [path]).values for path in sorted(CONFIGS.glob("*.yaml"))}
 
 
 PLAIN = st.dictionaries(st.text(), st.text())

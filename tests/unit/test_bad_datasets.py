@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from vlmdiff.data import tabular
 from vlmdiff.data.prepare import prepare_dataset
-from vlmdiff.data.reading import safe_name
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.runtime.reading import safe_name
 from vlmdiff.runtime.storage import StorageError
 
 LINE = {

@@ -32,14 +32,14 @@ def changed(path: str, value: object) -> dict:
     *parents, last = path.split(".")
     section = values
     for key in parents:
-        section = section[key]
+        section = section.setdefault(key, {})
     section[last] = value
     return values
 
 
 def test_keys_that_yaml_reads_as_something_else_are_told():
     values = copy.deepcopy(DEFAULT)
-    values["diff"][None] = values["diff"].pop("null")
+    values["diff"][None] = "null_text"
     with pytest.raises(ConfigError, match=r'diff.None: keys are text.*write it as "null"'):
         load_config(values)
 
@@ -253,8 +253,6 @@ def test_a_day_is_no_number(value):
         ({"family": "paligemma"}, False),
         ({"family": "causal_lm"}, False),
         ({"text_only": True}, False),
-        ({"untuned": "base_lm"}, False),
-        ({"vision_tower": "/data/tower"}, False),
         ({"device_map": "auto"}, True),
         ({"prompt_date": "2025-01-01"}, True),
         ({"planned": {"d_model": 128}}, True),
@@ -276,13 +274,21 @@ def test_a_measurement_belongs_to_models_that_are_loaded_and_asked_as_it_was_mad
         assert snapshots(config) == known
 
 
+@pytest.mark.parametrize("name", ["vlm_50", "vlm_shuffled"])
+def test_a_model_that_was_never_tuned_was_not_measured(name):
+    values = copy.deepcopy(DEFAULT)
+    values["models"][name] |= {"untuned": "base_lm"}
+    config = load_config(values)
+    assert name not in checkpoints(config) | checkpoints(config, controls=True)
+
+
 @pytest.mark.parametrize("name", ["base_lm", "lm_continued"])
 def test_language_models_of_the_world_are_measured_as_language_models(name):
     values = copy.deepcopy(DEFAULT)
     assert name in checkpoints(load_config(values), controls=name != "base_lm")
     # Nothing may take a language model from what is none.
     values["models"]["vlm_untuned"] |= {"untuned": "another"}
-    values["models"]["another"] = {"family": "causal_lm", "path": "mine"}
+    values["models"]["another"] = {"family": "causal_lm", "path": "world:base_lm"}
     values["models"][name]["family"] = "llava"
     assert name not in checkpoints(load_config(values), controls=name != "base_lm")
 

@@ -9,10 +9,11 @@ from tiny_experiment import ROOT
 
 from vlmdiff.config.budgets import Budget
 from vlmdiff.config.defaults import rising_steps
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
-LOOK = yaml.safe_load((ROOT / "config" / "llava_more_first_look.yaml").read_text())
+LOOK = read_layers({}, [ROOT / "config" / "llava_more_first_look.yaml"]).values
 
 
 def changed(values: dict, **entries: dict) -> dict:

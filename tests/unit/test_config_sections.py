@@ -194,10 +194,18 @@ CHANGES = {
 }
 
 
+# What changes with it: indices are the base's, and what turns is looked at in the model that turned it.
+WITH = {
+    "base": {"base": "base_k4", "adapted": "adapted_k4", "null": "null_k4"},
+    "adapted": {"model": "vlm_25"},
+    "model": {"adapted": "adapted_25"},
+}
+
+
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_comparison_changes_one_thing_of_main(key):
     entry = {"target": "sensitivity", "about": "x", key: CHANGES[key]}
-    aligned = {"base": "base_k4", "adapted": "adapted_k4", "null": "null_k4"} if key == "base" else {}
+    aligned = WITH.get(key, {})
     config = load_config(changed(("comparisons.other", entry | aligned)))
     found, main = config.comparison("other").model_dump(), config.comparison("main").model_dump()
     # What was never tuned is held against main alone.

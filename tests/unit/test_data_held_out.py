@@ -201,5 +201,5 @@ def test_the_ready_configs_say_how_many_rows_remain(trained_on, reported_on, kep
     report = NamedSet("vsr_test", "r", vsr["test"], reported_on)
     hold_out(report, [NamedSet("vsr_val", "u", vsr["train"], trained_on)], "drop", tmp_path / "t.csv")
     assert read_table(tmp_path / "t.csv", HELD_OUT)["kept"].sum() == kept
-    config = "llava_more.yaml" if trained_on == 7680 else "llava_more_first_look.yaml"
+    config = "llava_more.yaml" if trained_on == 7680 else "overlays/first_look.yaml"
     assert f"{kept} " in (VSR.parents[1] / "config" / config).read_text()

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ RULES = {
 
 
 def config_of(name):
-    return load_config(yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
+    return load_config(read_layers({}, [ROOT / "config" / f"{name}.yaml"]).values)
 
 
 @functools.cache

@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlmdiff.config.datasets import VqaDataset
-from vlmdiff.data.errors import DataError
 from vlmdiff.data.images import LinkedImage, LocalImage, StoredImage, cached_name
 from vlmdiff.data.prepare import prepare_dataset
-from vlmdiff.data.reading import within
 from vlmdiff.data.samples import load_samples
 from vlmdiff.data.vqa import stored_image
+from vlmdiff.runtime.reading import DataError, within
 
 ESCAPES = (
     "../secret.png", "../../secret.png", "a/../../secret.png", "/etc/hostname", "images/../../secret.png",

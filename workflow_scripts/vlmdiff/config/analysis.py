@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
+from vlmdiff.config.base import Count, Distinct, Name, Percentage, Probability, Section
+
+
+def not_blank(text: str) -> str:
+    """Refuse a text of blanks alone."""
+    if not text.strip():
+        raise ValueError(f"found {text!r}, expected a text; leave it out")
+    return text
+
+
+def several(size: int) -> int:
+    """Refuse a set of one feature."""
+    if size == 1:
+        raise ValueError(
+            "found 1, expected 2 or more: `single_features` reports features one by one; leave it out"
+        )
+    return size
+
+
+Text = Annotated[str, AfterValidator(not_blank)]
+SetSize = Annotated[Count, AfterValidator(several)]
 
 
 class DiffConfig(Section):
@@ -26,8 +46,12 @@ class DiffConfig(Section):
         "what it finds are false finds, and how many features rotate in it is counted next to the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
-    visual_datasets: list[Name] = Field(min_length=1, description="Data sets with images: visual energy.")
-    text_datasets: list[Name] = Field(min_length=1, description="Data sets without images: text energy.")
+    visual_datasets: Annotated[list[Name], Distinct] = Field(
+        min_length=1, description="Data sets with images: visual energy."
+    )
+    text_datasets: Annotated[list[Name], Distinct] = Field(
+        min_length=1, description="Data sets without images: text energy."
+    )
     eps: float = Field(0.01, ge=0, description="Visual energy above which a feature is active on images.")
     percentile: Percentage = Field(25.0, description="Percentile rule: cosine at or below this percentile.")
     null_quantile: Probability = Field(0.01, description="Calibrated rule: quantile of the null's cosines.")
@@ -35,10 +59,10 @@ class DiffConfig(Section):
         "calibrated",
         description="Rule that later stages use; `energy` asks for visual energy alone, not for rotation.",
     )
-    sweep_eps: list[float] = Field(
+    sweep_eps: Annotated[list[float], Distinct] = Field(
         [0.0001, 0.001, 0.01, 0.1, 1.0], min_length=1, description="Values of eps in the robustness sweep."
     )
-    sweep_percentiles: list[Percentage] = Field(
+    sweep_percentiles: Annotated[list[Percentage], Distinct] = Field(
         [5, 10, 15, 20, 25, 30, 40, 50], min_length=1, description="Percentiles in the robustness sweep."
     )
 
@@ -47,8 +71,21 @@ class SampleSet(Section):
     """Samples of a data set, all of them or those of some groups."""
 
     dataset: Name = Field(description="The data set.")
-    groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
-    without: list[str] = Field([], description="Not these groups.")
+    groups: Annotated[list[str], Distinct] | None = Field(
+        None, description="Only these groups; all if left out."
+    )
+    without: Annotated[list[str], Distinct] = Field([], description="Not these groups.")
+
+    @model_validator(mode="after")
+    def some_are_left(self) -> SampleSet:
+        """Refuse groups of which none is left."""
+        if self.groups is not None and not set(self.groups) - set(self.without):
+            less = f" without {self.without}" if self.groups else ""
+            raise ValueError(
+                f"groups: found {self.groups}{less}, which leaves no sample; name a group, or "
+                "leave `groups` out for all"
+            )
+        return self
 
 
 class ConceptConfig(Section):
@@ -62,7 +99,7 @@ class ConceptConfig(Section):
         0.005, ge=0, lt=1, description="Smallest difference of the firing frequencies."
     )
     fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
-    words: list[str] = Field(
+    words: Annotated[list[Text], Distinct] = Field(
         [], description="Words that name the concept; in the lexical filter the model is stopped at them."
     )
     lexical: bool = Field(
@@ -78,7 +115,10 @@ class ConceptConfig(Section):
 class LexicalConfig(Section):
     """Does a feature still fire when the question no longer names the concept?"""
 
-    prompts: list[str] = Field(min_length=1, description="Neutral prompts that replace the question.")
+    prompts: Annotated[list[Text], Distinct] = Field(
+        [],
+        description="Neutral prompts that replace the question; needed where a concept has `lexical: true`.",
+    )
     describe_tokens: int = Field(
         0,
         ge=0,
@@ -101,6 +141,16 @@ class CausalData(Section):
     control: Name = Field(description="General data set.")
     samples: Count = Field(600, description="Samples of each data set, from the first on.")
 
+    @model_validator(mode="after")
+    def sides_differ(self) -> CausalData:
+        """A concept's own questions are held against others."""
+        if self.target == self.control:
+            raise ValueError(
+                f"control: found '{self.control}', which is `target` too, expected general questions that "
+                "the concept's own are held against; name another data set"
+            )
+        return self
+
 
 class HeadlineConfig(Section):
     """The one result that is claimed, fixed before the run; every other one is corrected for being many."""
@@ -108,7 +158,7 @@ class HeadlineConfig(Section):
     scope: Literal["own_layer", "all_layers"] = Field(
         "all_layers", description="Where directions are removed; one of `scopes`."
     )
-    size: Count = Field(10, description="Features ablated together; one of `set_sizes`.")
+    size: SetSize = Field(10, description="Features ablated together; one of `set_sizes`.")
     measure: Literal["margin", "accuracy"] = Field(
         "margin", description="What is claimed about: accuracy saturates where the margin still moves."
     )
@@ -117,11 +167,11 @@ class HeadlineConfig(Section):
 class AblationConfig(Section):
     """Projection ablation of features and sets (docs/understand/method.md section 7)."""
 
-    concepts: list[Name] = Field(
+    concepts: Annotated[list[Name], Distinct] = Field(
         min_length=1,
         description="Concepts whose final features are ablated; the first one's is the headline.",
     )
-    scopes: list[Literal["own_layer", "all_layers"]] = Field(
+    scopes: Annotated[list[Literal["own_layer", "all_layers"]], Distinct] = Field(
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
@@ -136,8 +186,10 @@ class AblationConfig(Section):
         "and of each random pool alike.",
     )
     single_features: Count = Field(10, description="How many of the best are reported one by one.")
-    set_sizes: list[Count] = Field([3, 5, 10], min_length=1, description="Sizes of the ablated sets.")
-    selection_sizes: list[Count] = Field(
+    set_sizes: Annotated[list[SetSize], Distinct] = Field(
+        [3, 5, 10], min_length=1, description="Sizes of the ablated sets."
+    )
+    selection_sizes: Annotated[list[Count], Distinct] = Field(
         [10], min_length=1, description="Sizes of the sets by which selection rules are compared."
     )
     selection_draws: int = Field(
@@ -155,13 +207,25 @@ class AblationConfig(Section):
     def headline_is_made(self) -> AblationConfig:
         """The headline is one of the results, and all that is reported was measured before it is ranked."""
         if self.headline.scope not in self.scopes:
-            raise ValueError(f"headline.scope: found '{self.headline.scope}', expected one of {self.scopes}")
+            raise ValueError(
+                f"headline.scope: found '{self.headline.scope}', expected one of `scopes`, {self.scopes}; "
+                "name one of them, or add it to `scopes`"
+            )
         if self.headline.size not in self.set_sizes:
-            raise ValueError(f"headline.size: found {self.headline.size}, expected one of {self.set_sizes}")
+            raise ValueError(
+                f"headline.size: found {self.headline.size}, expected one of `set_sizes`, {self.set_sizes}; "
+                "name one of them, or add it to `set_sizes`"
+            )
+        if self.candidates < (largest := max(self.set_sizes)):
+            raise ValueError(
+                f"candidates: found {self.candidates}, expected at least {largest}, the largest of "
+                f"`set_sizes` {self.set_sizes}: a set is made of candidates; raise `candidates`, or leave "
+                "that size out"
+            )
         if self.verified < (largest := max([self.single_features, *self.set_sizes])):
             raise ValueError(
                 f"verified: found {self.verified}, expected at least {largest}, the most features that "
-                "single_features and set_sizes report"
+                "single_features and set_sizes report; raise `verified`, or lower these"
             )
         return self
 
@@ -217,7 +281,7 @@ class HeadsConfig(Section):
         "left out: all heads.",
     )
     mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
-    ablate_sizes: list[Count] = Field(
+    ablate_sizes: Annotated[list[Count], Distinct] = Field(
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
     random_draws: int = Field(
@@ -240,6 +304,11 @@ class HeadsConfig(Section):
             raise ValueError(
                 "rank_on: no longer a key, for nothing was ranked on it; write `head_means: {dataset: …, "
                 "samples: …}` with what was its `control`"
+            )
+        if isinstance(values, dict) and "head_means" not in values:
+            raise ValueError(
+                "head_means: missing; write `head_means: {dataset: …, samples: 300}` with general questions "
+                "that are not reported on: an ablated head's output is replaced by its mean over them"
             )
         return values
 

@@ -103,3 +103,26 @@ def differences(one: Sequence[dict[str, Any]], two: Sequence[dict[str, Any]]) ->
         for name in (name for name in first if name in second):
             if first[name] != second[name]:
                 yield f"{name}{stage} {first[name]} against {second[name]}"
+
+
+def check_losses(key: str, budget: Budget, shape: ArchitectureConfig) -> None:
+    """Refuse a part of the loss that the architecture does not have.
+
+    Args:
+        key: where the dictionary stands in the configuration.
+        budget: how it is trained.
+        shape: its architecture.
+
+    Raises:
+        ValueError: naming the key, what was found and what to do.
+    """
+    if budget.sparsity_warmup and shape.kind == "topk":
+        raise ValueError(
+            f"{key}.sparsity_warmup: found {budget.sparsity_warmup:g}, but only JumpReLU has a sparsity "
+            "penalty, and its architecture is topk; leave it out"
+        )
+    if budget.auxk_coefficient and shape.kind != "topk":
+        raise ValueError(
+            f"{key}.auxk_coefficient: found {budget.auxk_coefficient:g}, but only TopK has an auxiliary "
+            f"loss, and this is {shape.kind}; leave it out"
+        )

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ModelConfig
-from vlmdiff.config.world import SNAPSHOTS
+from vlmdiff.config.world import SNAPSHOTS, family_of_checkpoint
 
 TUNED = SNAPSHOTS[100]
 # Keys on which no answer of a checkpoint depends: where it runs, what is planned, and a day for which the
@@ -41,8 +41,7 @@ def checkpoints(config: Config, controls: bool = False) -> dict[str, str]:
 def answers_as_measured(config: Config, model: ModelConfig) -> bool:
     """Tell whether a checkpoint of the world is loaded and asked as `evaluate_world` does it."""
     checkpoint = model.path.removeprefix(WORLD)
-    kind = config.world.controls.get(checkpoint) if config.world else None
-    family = "causal_lm" if checkpoint == "base_lm" or kind == "continued_text" else "llava"
+    family = family_of_checkpoint(checkpoint, config.world.controls if config.world else {})
     usual = ModelConfig(family=family, path=model.path)
     return model.model_dump(exclude=WITHOUT_EFFECT) == usual.model_dump(exclude=WITHOUT_EFFECT)
 

@@ -50,6 +50,34 @@ def check_grid(config: Config) -> None:
             )
 
 
+def same_model(config: Config, one: str, other: str) -> bool:
+    """Tell whether two names of models mean one model: their weights come from the same places."""
+    sources = {"path", "untuned", "projector", "text_only"}
+    first, second = (config.models[name].model_dump(include=sources) for name in (one, other))
+    return first == second
+
+
+def check_models(config: Config) -> None:
+    """Check that what rotates is looked at in the model that turned it.
+
+    The rules `percentile` and `calibrated` join how far a feature of the adapted dictionary turned with how
+    strongly it fires in the comparison's model. `energy` asks nothing of the training.
+
+    Raises:
+        ValueError: the adapted dictionary was trained on another model.
+    """
+    for label, diff in config.all_comparisons().items():
+        stage = config.trained().get(diff.adapted)
+        if stage is None or diff.rule == "energy" or same_model(config, stage.model, diff.model):
+            continue
+        section = "diff" if label == MAIN else f"comparisons.{label}"
+        raise ValueError(
+            f"{section}.model: found '{diff.model}', but its adapted dictionary '{diff.adapted}' is trained "
+            f"on '{stage.model}', and rule '{diff.rule}' needs both of one model; name '{stage.model}', a "
+            "dictionary that is trained on the model, or `rule: energy`"
+        )
+
+
 def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
     """Yield (key, dictionary, the one that it is held against, where both start from)."""
     for label, diff in config.all_comparisons().items():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from vlmdiff.config.analysis import ConceptConfig, DiffConfig
-from vlmdiff.config.base import Count, Name, Percentage, Probability, Section
+from vlmdiff.config.base import Count, Distinct, Name, Percentage, Probability, Section
 
 MAIN = "main"
 # Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
@@ -30,8 +30,12 @@ class ComparisonConfig(Section):
     adapted: Name | None = Field(None, description="Dictionary after it.")
     null: Name | None = Field(None, description="Dictionary fine-tuned on more of the same text.")
     model: Name | None = Field(None, description="Model whose activations give energies and contrast.")
-    visual_datasets: list[Name] | None = Field(None, description="Data sets with images.")
-    text_datasets: list[Name] | None = Field(None, description="Data sets without images.")
+    visual_datasets: Annotated[list[Name], Distinct] | None = Field(
+        None, min_length=1, description="Data sets with images."
+    )
+    text_datasets: Annotated[list[Name], Distinct] | None = Field(
+        None, min_length=1, description="Data sets without images."
+    )
     eps: float | None = Field(None, ge=0, description="Visual energy above which a feature is active.")
     percentile: Percentage | None = Field(None, description="Percentile rule.")
     null_quantile: Probability | None = Field(None, description="Calibrated rule.")
@@ -76,7 +80,7 @@ class StagesConfig(Section):
     """Data or model, and when: the target `stages` (docs/understand/stages.md)."""
 
     grid: GridConfig | None = Field(None, description="The stage grid.")
-    models: list[Name] = Field(
+    models: Annotated[list[Name], Distinct] = Field(
         [], description="Models in which the directions of the main comparison are ablated, in order of time."
     )
     features: Count = Field(10, description="How many of the best-ranked final features are transferred.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
-from vlmdiff.config.base import Count, Name, Section, TokenType
+from vlmdiff.config.base import Count, Distinct, Name, Section, TokenType
 from vlmdiff.config.budgets import Budget
 from vlmdiff.config.sources import RELEASE, DictionarySource
 
@@ -19,7 +19,9 @@ class DictionaryStage(Budget):
     initial: str = Field("random", description="`random`, or the dictionary whose weights it starts from.")
     model: Name = Field(description="The model whose residual stream it reconstructs.")
     dataset: Name = Field(description="The data set that the model is shown.")
-    tokens: list[TokenType] = Field(["text"], min_length=1, description="Token types that the loss sees.")
+    tokens: Annotated[list[TokenType], Distinct] = Field(
+        ["text"], min_length=1, description="Token types that the loss sees."
+    )
     snapshots: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [], description="Percentages of training after which a copy is kept, next to the final one."
     )
@@ -187,10 +189,12 @@ Stage = Annotated[
 class EvaluationSet(Section):
     """Held-out activations that dictionaries are scored on."""
 
-    dictionaries: list[Name] = Field(min_length=1, description="Dictionaries that are scored.")
+    dictionaries: Annotated[list[Name], Distinct] = Field(
+        min_length=1, description="Dictionaries that are scored."
+    )
     model: Name = Field(description="Model that makes the activations.")
     dataset: Name = Field(description="Data set that it is shown.")
     seeds: Count | None = Field(None, description="How many seeds are scored; left out: all.")
-    tokens: list[TokenType] = Field(
+    tokens: Annotated[list[TokenType], Distinct] = Field(
         ["text", "image"], min_length=1, description="Token types that are scored, where there are any."
     )

@@ -1,4 +1,4 @@
-"""Write the configuration's keys as Markdown: `python -m vlmdiff.config.document` renews the page."""
+"""Write the configuration's keys for readers and editors: `python -m vlmdiff.config.document` renews both."""
 
 from __future__ import annotations
 
@@ -11,17 +11,54 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from vlmdiff.config.editor import SCHEMA, text
 from vlmdiff.config.schema import Config
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configure" / "configuration.md"
 INTRODUCTION = """# Configuration
 
 One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name
-another with `--configfile`, which replaces the default as a whole. Single keys can be set with
-`--config 'seed=1'`. Unknown keys are refused before anything runs, and so are paths of models, dictionaries
-and data sets that lead nowhere (unless a rule makes them), and targets that nothing makes. Keys without a
-default are needed.
-This page is generated from the schema (`python -m vlmdiff.config.document`).
+another with `--configfile`, which replaces the default as a whole. Unknown keys are refused before anything
+runs, and so are paths of models, dictionaries and data sets that lead nowhere (unless a rule makes them), and
+targets that nothing makes. Every message names the key, and the file and line where it was written. Keys
+without a default are needed.
+
+This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema,
+editors complete keys and mark mistyped ones. The first line of a config names it, by a path from there:
+`# yaml-language-server: $schema=schema.json`.
+
+## Several files
+
+A config can hold only what differs from another one, which it names:
+
+```yaml
+extends: llava_more.yaml
+experiment: fewer_samples
+datasets:
+  vqa_train: { samples: 500 }
+comparisons: ~
+```
+
+- `extends` names a file, or a list of files of which each is laid over those before it. A file is looked for
+  in the folder of the file that names it, in the working directory, and in the workflow's own `config/`.
+  It may extend further files.
+- Sections are merged key by key. Lists and single values are replaced as a whole.
+- A key that is null (`~`) is left out: nothing is inherited for it, and its default holds.
+- `extends: false` in a section replaces the section as a whole: nothing is inherited in it. Use it for an
+  entry of another kind, such as a published dictionary in the place of a trained one.
+
+`--configfile FIRST SECOND` lays the second file over the first one. `--config` lays single keys over all
+files. Two underscores lead into a section, for Snakemake takes no dots there:
+
+```sh
+snakemake -n --config seed=1 ablation__candidates=50 dictionaries__base__steps=100
+snakemake -n --configfile config/llava_more.yaml mine.yaml --config layers='[15]' comparisons=
+```
+
+Values are read as YAML. An empty value leaves a key out. A key of a section that does not exist, such as
+`dictionaries__bse__steps`, is refused. A name that itself holds two underscores is set in its section:
+`--config 'models={a__b: {chat: false}}'`. Within one file, YAML's own anchors save repetition, as they do in
+`config/config.yaml`.
 """
 
 
@@ -71,18 +108,23 @@ def type_of(field: FieldInfo) -> str:
     return "section" if list(sections_in(field.annotation)) else type_name(field.annotation)
 
 
+def row(*cells: str) -> str:
+    """Write a row of a table, in whose cells a bar or a new line would end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |"
+
+
 def describe(section: type[BaseModel], key: str) -> Iterator[str]:
     """Yield the chapter of a section, then those of the sections inside it."""
     rows, inner = [], []
     for name, field in section.model_fields.items():
         path = f"{key}.{name}" if key else name
-        rows.append(f"| `{path}` | {type_of(field)} | {default_of(field)} | {field.description or ''} |")
+        rows.append(row(f"`{path}`", type_of(field), default_of(field), field.description or ""))
         inner += [(part, nested_key(path, field.annotation)) for part in sections_in(field.annotation)]
     title = (section.__doc__ or "").strip().splitlines()[0]
+    heading = f"## `{key}`" if key else "## Top level"
     yield "\n".join(
-        [f"## `{key}`" if key else "## Top level", title, "", "| key | value | default | meaning |"]
+        [heading, title, "", row("key", "value", "default", "meaning"), "|---|---|---|---|", *rows, ""]
     )
-    yield "\n".join(["|---|---|---|---|", *rows, ""])
     for part, path in inner:
         yield from describe(part, path)
 
@@ -94,3 +136,4 @@ def page() -> str:
 
 if __name__ == "__main__":
     DOCUMENT.write_text(page())
+    SCHEMA.write_text(text())

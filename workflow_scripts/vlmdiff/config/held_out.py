@@ -77,6 +77,15 @@ def what_is_shared(one: tuple[str, Any], other: tuple[str, Any]) -> str | None:
     return None
 
 
+def others_by(shared: Mapping[str, str], told: str) -> list[tuple[str, list[str]]]:
+    """Return what is shared with the data sets that are not told yet, each with their names."""
+    found: dict[str, list[str]] = {}
+    for name, common in shared.items():
+        if name != told:
+            found.setdefault(common, []).append(name)
+    return list(found.items())
+
+
 def check_held_out(references: Iterable[tuple[str, str, str]], datasets: Mapping[str, Any]) -> None:
     """Refuse to report on what was used before.
 
@@ -101,8 +110,10 @@ def check_held_out(references: Iterable[tuple[str, str, str]], datasets: Mapping
         }
         if shared:
             other, common = next(iter(shared.items()))
-            named = ", ".join(f"'{one}'" for one in list(shared)[1:])
-            more = f" (the same is true of {named})" if named else ""
+            more = "".join(
+                f"; {', '.join(repr(one) for one in names)} too: {what}"
+                for what, names in others_by(shared, other)
+            )
             found.append(
                 f"{key}: found data set '{name}', expected one that was not used before, but {before[other]} "
                 f"uses '{other}', and {common}{more}; name other data in one of the two keys"

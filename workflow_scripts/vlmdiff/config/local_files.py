@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from vlmdiff.config.checkpoint_files import something_else
 from vlmdiff.config.schema import Config, references
 from vlmdiff.config.sources import ELSEWHERE, is_literal, is_local
 
@@ -111,6 +112,8 @@ def first_absent(file: str) -> Path:
 def found_instead(said: str, absent: Path) -> str | None:
     """Say what is where the first absent part of a path should be; None if nothing of the kind."""
     here, name = absent.parent, absent.name
+    if name == "config.json" and (other := something_else(here)):
+        return other
     if here.is_file():
         return f"{here} is a file: name its folder, {here.parent}"
     if here == Path(said):

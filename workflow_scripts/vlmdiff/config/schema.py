@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -14,11 +15,13 @@ from vlmdiff.config.analysis import (
     LexicalConfig,
     SteeringConfig,
 )
-from vlmdiff.config.base import Count, Name, Section
-from vlmdiff.config.budgets import ArchitectureConfig, Budget
-from vlmdiff.config.comparable import check_budgets, check_grid
+from vlmdiff.config.base import Count, Name, OrNone, Section
+from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
+from vlmdiff.config.causal import causal_references, check_needs
+from vlmdiff.config.comparable import check_budgets, check_grid, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.datasets import Dataset
+from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
@@ -41,14 +44,21 @@ class Config(Section):
     seed: int = Field(0, ge=0, description="From it every job derives its own seed.")
     seeds: Count = Field(1, description="How many seeds of each dictionary.")
     threads: Count = Field(1, description="Threads of a numerical job.")
-    layers: list[int] = Field(min_length=1, description="Decoder blocks, counted from 0.")
+    layers: Layers = Field(
+        description="Decoder blocks: a list, counted from 0; `all`; or `{evenly: N}`, N evenly spaced ones, "
+        "the last included (all if there are fewer)."
+    )
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
-    datasets: dict[Name, Dataset] = Field({}, description="Data sets, by name, in addition to the built-in world's.")
+    datasets: dict[Name, Dataset] = Field(
+        {}, description="Data sets, by name, in addition to the built-in world's."
+    )
     world: WorldConfig | None = Field(None, description="The built-in world, if the experiment uses it.")
     extraction: ExtractionConfig = Field(ExtractionConfig(), description="How activations are stored.")
     architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="Shape of the dictionaries.")
     dictionaries: dict[Name, Stage] = Field(min_length=1, description="Dictionary stages, by name.")
-    evaluation: list[EvaluationSet] = Field(min_length=1, description="What dictionaries are scored on.")
+    evaluation: Annotated[list[EvaluationSet], OrNone(list)] = Field(
+        [], description="What dictionaries are scored on; `none`: they are not."
+    )
     diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
     comparisons: dict[Name, ComparisonConfig] = Field(
         {},
@@ -57,15 +67,22 @@ class Config(Section):
     )
     stages: StagesConfig = Field(StagesConfig(), description="The stage grid and transfer over stages.")
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")
-    lexical: LexicalConfig = Field(description="The lexical filter.")
+    lexical: Annotated[LexicalConfig, OrNone(LexicalConfig)] = Field(
+        LexicalConfig(), description="The lexical filter; `none` where no concept has `lexical: true`."
+    )
     held_out: HeldOutConfig = Field(HeldOutConfig(), description="What reported data may share with others.")
-    ablation: AblationConfig = Field(description="Causal evaluation of features.")
-    heads: HeadsConfig = Field(description="Tracing features to attention heads.")
-    steering: SteeringConfig | None = Field(None, description="Steering by directions; left out: none.")
-
+    ablation: Annotated[AblationConfig | None, OrNone()] = Field(
+        None, description="Causal evaluation of features; left out: `none`."
+    )
+    heads: Annotated[HeadsConfig | None, OrNone()] = Field(
+        None, description="Tracing features to attention heads (needs `ablation`); left out: `none`."
+    )
+    steering: Annotated[SteeringConfig | None, OrNone()] = Field(
+        None, description="Steering by directions (needs `ablation`); left out: `none`."
+    )
     labels: LabelsConfig = Field(LabelsConfig(), description="Labels of final features.")
-    labelling: LabellingConfig | None = Field(
-        None, description="Endpoint that describes features (target `descriptions`); left out: none."
+    labelling: Annotated[LabellingConfig | None, OrNone()] = Field(
+        None, description="Endpoint that describes features (target `descriptions`); left out: `none`."
     )
     resources: dict[str, dict[str, int | str]] = Field(
         {},
@@ -80,6 +97,10 @@ class Config(Section):
         """Return a concept as a comparison sees it."""
         concept = self.concepts[name]
         return concept if comparison == MAIN else self.comparisons[comparison].concept(concept)
+
+    def studied_concepts(self) -> list[str]:
+        """Return the concepts that are studied in all seeds: those that are ablated, all if none is."""
+        return list(self.concepts) if self.ablation is None else self.ablation.concepts
 
     def all_comparisons(self) -> dict[str, DiffConfig]:
         """Return the main comparison and all further ones."""
@@ -171,11 +192,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def layers_are_distinct(self) -> Config:
-        """Layers are counted once each, from 0."""
-        if sorted(set(self.layers)) != self.layers or self.layers[0] < 0:
-            raise ValueError(f"layers: expected rising numbers from 0 on; found {self.layers}")
+    def stages_have_what_they_need(self) -> Config:
+        """A stage needs what the stages before it make."""
+        check_needs(self)
         return self
+
+    @model_validator(mode="after")
+    def layers_are_listed(self) -> Config:
+        """Layers become a list, of blocks that the models have."""
+        return self.model_copy(update={"layers": studied_layers(self)})
 
     @model_validator(mode="after")
     def stages_end(self) -> Config:
@@ -298,29 +323,15 @@ class Config(Section):
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_grid(self)
         check_untuned(self)
+        check_models(self)
         check_budgets(self)
         return self
 
     @model_validator(mode="after")
-    def penalties_warm_up(self) -> Config:
-        """TopK has no sparsity penalty that could warm up."""
+    def losses_fit(self) -> Config:
+        """A dictionary's loss has parts that only its architecture has."""
         for name, stage in self.trained().items():
-            if stage.sparsity_warmup and self.shape(name).kind == "topk":
-                raise ValueError(
-                    f"dictionaries.{name}.sparsity_warmup: found {stage.sparsity_warmup:g}, but only "
-                    "JumpReLU has a sparsity penalty, and its architecture is topk; leave it out"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def auxiliary_losses_fit(self) -> Config:
-        """Only TopK has an auxiliary loss."""
-        for name, stage in self.trained().items():
-            if stage.auxk_coefficient and self.shape(name).kind != "topk":
-                raise ValueError(
-                    f"dictionaries.{name}.auxk_coefficient: found {stage.auxk_coefficient:g}, but only TopK "
-                    f"has an auxiliary loss, and this is {self.shape(name).kind}; leave it out"
-                )
+            check_losses(f"dictionaries.{name}", stage, self.shape(name))
         return self
 
     @model_validator(mode="after")
@@ -375,16 +386,4 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     for name, concept in config.concepts.items():
         yield "dataset", f"concepts.{name}.target.dataset", concept.target.dataset
         yield "dataset", f"concepts.{name}.baseline.dataset", concept.baseline.dataset
-    yield from (("concept", "ablation.concepts", name) for name in config.ablation.concepts)
-    yield "concept", "heads.concept", config.heads.concept
-    yield "dataset", "heads.dataset", config.heads.dataset
-    yield "dataset", "heads.head_means.dataset", config.heads.head_means.dataset
-    uses = {"ablation.rank_on": config.ablation.rank_on, "ablation.report_on": config.ablation.report_on}
-    uses["heads.report_on"] = config.heads.report_on
-    if config.steering is not None:
-        yield "concept", "steering.concept", config.steering.concept
-        yield "model", "steering.model", config.steering.model
-        uses |= {"steering.rank_on": config.steering.rank_on, "steering.report_on": config.steering.report_on}
-    for key, data in uses.items():
-        yield "dataset", f"{key}.target", data.target
-        yield "dataset", f"{key}.control", data.control
+    yield from causal_references(config)

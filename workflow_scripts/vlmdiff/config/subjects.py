@@ -10,15 +10,17 @@ from pydantic import Field, field_validator, model_validator
 
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.defaults import MASSIVE_RATIO, PROMPT_DATE
+from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, Family, attention_problem
 from vlmdiff.config.sources import ModelSource
-
-Family = Literal["causal_lm", "llava", "llava_original", "paligemma", "qwen_vl", "internvl"]
 
 
 class PlannedSize(Section):
-    """What storage is planned with, because the checkpoint may not be there yet (docs/run/storage.md)."""
+    """What is planned with, because the checkpoint may not be there yet (docs/run/storage.md)."""
 
     d_model: Count = Field(description="Residual width.")
+    blocks: Count | None = Field(
+        None, description="Decoder blocks; `layers: all` and `layers: {evenly: N}` count them."
+    )
     image_tokens: int = Field(0, ge=0, description="Tokens of one image.")
     template_tokens: int = Field(0, ge=0, description="Text tokens that the prompt format adds.")
 
@@ -27,7 +29,8 @@ class ModelConfig(Section):
     """One language model or vision-language model."""
 
     family: Family = Field(
-        description="How to load the model and find its parts (docs/configure/model_families.md)."
+        description="How to load the model and find its parts (docs/configure/model_families.md); may be left out "
+        "for a checkpoint in a folder or of the built-in world, whose config.json tells it."
     )
     path: ModelSource = Field(
         description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "
@@ -71,7 +74,7 @@ class ModelConfig(Section):
         description="How accelerate spreads the weights, e.g. `auto`; left out: one GPU, or the CPU without.",
     )
     planned: PlannedSize | None = Field(
-        None, description="Sizes that storage is planned with; left out: read from a local checkpoint."
+        None, description="Sizes that are planned with; left out: read from a local checkpoint."
     )
 
     @field_validator("prompt_date", mode="before")
@@ -83,10 +86,34 @@ class ModelConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def tower_fits(self) -> ModelConfig:
+        """Only in the original layout of LLaVA does a vision tower lie apart, and there it always does."""
+        apart = self.family == LLAVA_ORIGINAL
+        if apart and self.vision_tower is None:
+            raise ValueError(
+                f"vision_tower: missing; family '{self.family}' needs the folder or hub repository of "
+                "its CLIP tower, which config.json calls mm_vision_tower "
+                "(hub:openai/clip-vit-large-patch14-336 for LLaVA 1.5)"
+            )
+        if not apart and self.vision_tower is not None:
+            raise ValueError(
+                f"vision_tower: found '{self.vision_tower}' with family '{self.family}', expected it with "
+                f"family '{LLAVA_ORIGINAL}' alone: other checkpoints hold their tower; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def attention_fits(self) -> ModelConfig:
+        """See `attention_problem`."""
+        if problem := attention_problem(self.family, self.attention):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def untuned_sees(self) -> ModelConfig:
         """Only what sees has a language model in a frame, and only in a frame is there a connector."""
-        if self.untuned is not None and (self.family == "causal_lm" or self.text_only):
-            what = "family 'causal_lm'" if self.family == "causal_lm" else "text_only: true"
+        if self.untuned is not None and (self.family == LANGUAGE_MODEL or self.text_only):
+            what = "family 'causal_lm'" if self.family == LANGUAGE_MODEL else "text_only: true"
             raise ValueError(
                 f"untuned: found '{self.untuned}' with {what}, expected a model that sees; use model "
                 f"'{self.untuned}' itself"

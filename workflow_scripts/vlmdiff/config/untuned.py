@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vlmdiff.config.comparable import same_model
+
 if TYPE_CHECKING:
+    from vlmdiff.config.analysis import DiffConfig
     from vlmdiff.config.schema import Config
 
 
@@ -16,6 +19,14 @@ def check_untuned(config: Config) -> None:
     """
     for name in config.models:
         check_model(config, name)
+    if (untuned := config.models[config.diff.model].untuned) is not None:
+        raise ValueError(
+            f"diff.model: found '{config.diff.model}', whose language model is '{untuned}' and was never "
+            "tuned, expected the model that was tuned; name that, and this one in a comparison "
+            "(docs/understand/controls.md)"
+        )
+    for label, diff in config.all_comparisons().items():
+        check_language_model(config, label, diff)
     if config.diff.untuned is not None:
         check_comparison(config, config.diff.untuned)
 
@@ -41,6 +52,21 @@ def check_model(config: Config, name: str) -> None:
             f"models.{name}.untuned: '{model.untuned}' is planned with d_model {widths[0]}, '{name}' with "
             f"{widths[1]}, expected equal widths; correct `planned`, or name the model that was tuned"
         )
+
+
+def check_language_model(config: Config, label: str, diff: DiffConfig) -> None:
+    """Refuse a comparison of another language model than the one on which its base dictionary was trained.
+
+    Raises:
+        ValueError: see `check_untuned`.
+    """
+    untuned, base = config.models[diff.model].untuned, config.trained().get(diff.base)
+    if untuned is None or base is None or same_model(config, untuned, base.model):
+        return
+    raise ValueError(
+        f"models.{diff.model}.untuned: found '{untuned}', expected '{base.model}', on which dictionary "
+        f"'{diff.base}' is trained: comparison '{label}' holds the model against it; name that model"
+    )
 
 
 def check_comparison(config: Config, name: str) -> None:

@@ -1,11 +1,13 @@
 """The `world:` section of the configuration: the built-in world and the models trained in it."""
 
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from vlmdiff.config.base import Name, Section
+from vlmdiff.config.families import Family
 
 # The tuned model and its snapshots, by per cent of fine-tuning done.
 SNAPSHOTS = MappingProxyType({25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"})
@@ -14,6 +16,17 @@ TrainingStage = Literal["language_model", "vision", "tuning"]
 ControlKind = Literal["continued_text", "shuffled_images", "no_spatial"]
 DatasetKind = Literal["text", "general", "spatial", "spatial_open", "mixed"]
 Grouping = Literal["kind", "answer"]
+
+
+def family_of_checkpoint(name: str, controls: Mapping[str, str]) -> Family:
+    """Return the family of a model of the world.
+
+    Args:
+        name: its name, as in `world:NAME`.
+        controls: kinds of the control models, by name.
+    """
+    reads = name == "base_lm" or controls.get(name) == "continued_text"
+    return "causal_lm" if reads else "llava"
 
 
 class SceneCounts(Section):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlmdiff.data.errors import DataError
 from vlmdiff.data.identity import Pictures, image_identity, text_shown
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.runtime.reading import DataError
 from vlmdiff.tables.data import HELD_OUT, SHARED_IMAGE
 from vlmdiff.tables.io import read_table, write_table
 

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmdiff.data.errors import DataError
 from vlmdiff.runtime.files import file_sha256
+from vlmdiff.runtime.reading import DataError
 
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from vlmdiff.data.errors import DataError
 from vlmdiff.data.pictures import load_picture
-from vlmdiff.data.reading import safe_name, within
 from vlmdiff.runtime.files import replacing
+from vlmdiff.runtime.reading import DataError, safe_name, within
 from vlmdiff.runtime.secrets import redacted
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vlmdiff.data.errors import DataError
+from vlmdiff.runtime.reading import DataError
 from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:

@@ -23,16 +23,17 @@ from vlmdiff.config.datasets import (
     VsrDataset,
     WhatsUpDataset,
 )
+from vlmdiff.config.samples_file import REMEDY
 from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.corpus import offer_text
 from vlmdiff.data.images import LocalImage, MissingImageError
-from vlmdiff.data.reading import needed, read_json_lines, within
-from vlmdiff.data.samples import REMEDY, DataError, Sample, make_sample
+from vlmdiff.data.samples import DataError, Sample, make_sample
 from vlmdiff.data.vqa import offer_vqa
 from vlmdiff.data.vsr import offer_vsr
 from vlmdiff.data.whats_up import offer_whats_up
 from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.progress import progress
+from vlmdiff.runtime.reading import needed, read_json_lines, within
 from vlmdiff.tables.data import DATASET_COUNTS
 from vlmdiff.tables.io import write_table
 

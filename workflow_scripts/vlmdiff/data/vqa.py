@@ -12,10 +12,10 @@ from vlmdiff.config.sources import is_hub
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.identity import coco_id
 from vlmdiff.data.images import LocalImage, Picture, StoredImage
-from vlmdiff.data.reading import needed, read_json, whole_number
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.spatial_words import spatial_group
 from vlmdiff.data.tabular import open_table, with_columns
+from vlmdiff.runtime.reading import needed, read_json, whole_number
 
 REMEDY = "expected VQAv2: correct the files or download them again"
 

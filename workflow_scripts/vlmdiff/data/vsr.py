@@ -11,8 +11,8 @@ from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.identity import coco_id_of_file
 from vlmdiff.data.images import LinkedImage, LocalImage, Picture
-from vlmdiff.data.reading import needed, read_json_lines, whole_number
 from vlmdiff.data.samples import DataError
+from vlmdiff.runtime.reading import needed, read_json_lines, whole_number
 
 NEEDED = ("image", "caption", "label", "relation")
 REMEDY = "expected VSR's annotations: correct or download the file again"

@@ -9,8 +9,8 @@ from typing import Any
 from vlmdiff.config.datasets import WhatsUpDataset
 from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.images import LocalImage
-from vlmdiff.data.reading import needed, read_json
 from vlmdiff.data.samples import DataError
+from vlmdiff.runtime.reading import needed, read_json
 
 REMEDY = "expected the authors' annotations: correct or download the file again"
 

@@ -99,22 +99,24 @@ def draw_margins(axis: Axes, table: pd.DataFrame, places: dict[str, int]) -> Non
 
 
 @styled
-def comparisons(table: pd.DataFrame) -> Figure:
+def comparisons(table: pd.DataFrame, ablated: bool = True) -> Figure:
     """Draw all comparisons of a target, a row each: what is found, what ablating it does.
 
     Args:
         table: COMPARISONS.
+        ablated: whether it was ablated; else only what is found is drawn.
     """
     if table.empty:
         return message_figure("No comparison was made.")
     about = table.drop_duplicates("comparison")
     places = {name: i for i, name in enumerate(about["comparison"])}
     figure = new_figure(DOUBLE_MM, 24 + ROW_MM * len(places))
-    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
-    draw_counts(left, table, places)
-    draw_margins(right, table, places)
-    row_labels(left, list(about["about"]))
-    row_labels(right, [""] * len(places))
+    axes = figure.subplots(1, 1 + ablated, squeeze=False, width_ratios=(1.1, 1)[: 1 + ablated])[0]
+    draw_counts(axes[0], table, places)
+    row_labels(axes[0], list(about["about"]))
+    if ablated:
+        draw_margins(axes[1], table, places)
+        row_labels(axes[1], [""] * len(places))
     legend_above(figure, figure.axes, columns=4)
     return figure
 

@@ -11,10 +11,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlmdiff.data.errors import DataError
 from vlmdiff.data.pictures import load_picture
 from vlmdiff.figures.prompts import LINE_EM, MM_PER_POINT, SIZE_PT, characters, wrapped, write_prompt
 from vlmdiff.figures.style import DOUBLE_MM, GREY, VERMILION, message_figure, new_figure, styled
+from vlmdiff.runtime.reading import DataError
 
 COLUMNS = 5
 FEATURES = 4

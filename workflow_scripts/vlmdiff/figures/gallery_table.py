@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from vlmdiff.data.samples import load_samples
+from vlmdiff.figures.values import read_some
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.loading import FROM_FOLDER
 from vlmdiff.models.token_text import TokenTexts
@@ -137,7 +138,7 @@ def sample_rows(samples_file: str | Path) -> pd.DataFrame:
 
 def make_gallery(
     top_samples: Iterable[str | Path],
-    ranking: str | Path,
+    ranking: Iterable[str | Path],
     final: str | Path,
     samples_file: str | Path,
     tokenizer_folder: str | Path,
@@ -152,7 +153,8 @@ def make_gallery(
 
     Args:
         top_samples: TOP_SAMPLES of the concept's target data, one file a layer.
-        ranking, final: RANKING and FINAL_FEATURES of the concept and seed.
+        ranking: RANKING of the concept and seed; no file where nothing was ranked.
+        final: FINAL_FEATURES of the concept and seed.
         samples_file: samples.jsonl of the target data.
         tokenizer_folder: folder of the model whose tokens the features saw.
         output: where the table goes.
@@ -160,7 +162,7 @@ def make_gallery(
         groups: groups of the data set that show the concept; all if None.
         features, samples: rows and columns of the gallery.
     """
-    chosen = best_features(read_table(ranking, RANKING), read_table(final, FINAL_FEATURES), features)
+    chosen = best_features(read_some(ranking, RANKING), read_table(final, FINAL_FEATURES), features)
     # A layer's table holds millions of rows at real size, of which a few features are drawn.
     wanted = pc.field("feature").isin(pa.array(chosen["feature"], pa.int64()))
     rows = strongest(read_tables(top_samples, TOP_SAMPLES, rows=wanted), chosen, groups, samples)

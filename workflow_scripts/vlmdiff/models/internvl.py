@@ -23,8 +23,6 @@ class InternVL(VisionLanguageModel):
     place in the picture, pictures have equally many tokens, and a mean image exists.
     """
 
-    model_types = ("internvl",)
-
     @classmethod
     def load(cls, name: str, folder: Path, loading: Loading) -> InternVL:
         """See `Subject.load`."""

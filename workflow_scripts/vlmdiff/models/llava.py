@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmdiff.models.batch import Seen
-from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
@@ -16,14 +15,9 @@ from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# They also want tokens that break and end rows.
-OWN_SIZES = ("pixtral",)
-
 
 class Llava(VisionLanguageModel):
     """Vision tower, two-layer projector, language model; every image takes the same number of tokens."""
-
-    model_types = ("llava",)
 
     @classmethod
     def load(cls, name: str, folder: Path, loading: Loading) -> Llava:
@@ -31,12 +25,6 @@ class Llava(VisionLanguageModel):
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
         model = load_whole(LlavaForConditionalGeneration, folder, loading)
-        kind = model.config.vision_config.model_type
-        if kind in OWN_SIZES:
-            raise SubjectError(
-                f"its vision tower '{kind}' reads pictures at their own size, expected one that makes "
-                "equally many tokens of each; use a checkpoint with a tower such as CLIP, SigLIP or DINOv2"
-            )
         processor = AutoProcessor.from_pretrained(folder, **FROM_FOLDER)
         return cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)
 

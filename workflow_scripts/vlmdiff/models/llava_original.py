@@ -35,14 +35,6 @@ RENAMED = {
     r"^model\.layers\.": "model.language_model.layers.",
     r"^model\.norm\.": "model.language_model.norm.",
 }
-# What the projector and the tower must be for the mapping to be right.
-REQUIRED = {
-    "mm_projector_type": ("mlp2x_gelu",),
-    "mm_vision_select_feature": ("patch", "cls_patch"),
-    "mm_patch_merge_type": ("flat",),
-    "mm_use_im_start_end": (False,),
-    "mm_use_im_patch_token": (False,),
-}
 # A tokenizer that has it is Llama 3's, whose conversations are not Vicuna's.
 LLAMA_3 = "<|start_header_id|>"
 SYSTEM = (
@@ -58,15 +50,12 @@ VICUNA_SYSTEM = (
 class LlavaOriginal(Llava):
     """A LLaVA checkpoint of the original layout, such as LLaVA-MORE."""
 
-    model_types = ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2")
-
     @classmethod
     def load(cls, name: str, folder: Path, loading: Loading) -> LlavaOriginal:
         """See `Subject.load`."""
         from transformers import AutoImageProcessor, AutoTokenizer, LlavaProcessor
 
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        check_layout(name, found)
         tower = tower_folder(name, found, loading)
         tokenizer = AutoTokenizer.from_pretrained(folder, **FROM_FOLDER)
         tokenizer.add_tokens(["<image>"], special_tokens=True)
@@ -112,20 +101,6 @@ class LlavaOriginal(Llava):
             mean = tuple(int(255 * value) for value in self.processor.image_processor.image_mean)
             images = [padded_to_square(image, mean) for image in images]
         return super().see(images)
-
-
-def check_layout(name: str, found: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint with parts that the mapping does not know.
-
-    Raises:
-        SubjectError: naming the key of config.json.
-    """
-    for key, allowed in REQUIRED.items():
-        if found.get(key, allowed[0]) not in allowed:
-            raise SubjectError(
-                f"model '{name}': config.json has {key} = {found[key]!r}, but family 'llava_original' "
-                f"reads {' or '.join(map(repr, allowed))}"
-            )
 
 
 def tower_folder(name: str, found: Mapping[str, Any], loading: Loading) -> Path:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import BOS
+from vlmdiff.config.families import attention_problem
 from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
@@ -31,19 +32,13 @@ class PaliGemma(VisionLanguageModel):
     them so.
     """
 
-    model_types = ("paligemma",)
-
     @classmethod
     def load(cls, name: str, folder: Path, loading: Loading) -> PaliGemma:
         """See `Subject.load`."""
         from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 
-        # Flash attention takes no masks but causal ones: the prompt would be read from left to right.
-        if loading.attention.startswith("flash"):
-            raise SubjectError(
-                f"attention: found '{loading.attention}', which cannot let a prompt see itself as a whole; "
-                "set `attention: eager`, or `sdpa` if the language model is the first Gemma"
-            )
+        if problem := attention_problem("paligemma", loading.attention):
+            raise SubjectError(problem)
         model = load_whole(PaliGemmaForConditionalGeneration, folder, loading)
         processor = AutoProcessor.from_pretrained(folder, **FROM_FOLDER)
         subject = cls(name, model, processor, model_fingerprint(folder), model.config.image_token_id)

@@ -30,8 +30,6 @@ class QwenVL(VisionLanguageModel):
     they are added.
     """
 
-    model_types = ("qwen2_5_vl", "qwen3_vl")
-
     @classmethod
     def load(cls, name: str, folder: Path, loading: Loading) -> QwenVL:
         """See `Subject.load`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlmdiff.config.families import family_problem
 from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.chat import chat_format
@@ -30,7 +31,7 @@ from vlmdiff.runtime.storage import not_read
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# A new family is one file and one line here (docs/configure/model_families.md).
+# A new family is one file, one line here and one in config/families.py (docs/configure/model_families.md).
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
     {
         "causal_lm": CausalLM,
@@ -218,20 +219,5 @@ def check_checkpoint(name: str, family: str, folder: Path) -> None:
             f"model '{name}': {folder} links to files that are gone ({dangling[0]} and {len(dangling) - 1} "
             "more), as after the hub's cache was cleared; delete the folder and run snakemake again"
         )
-    found = read_description(name, file)
-    kind, wanted = found.get("model_type"), FAMILIES[family].model_types
-    fitting = sorted(other for other, one in FAMILIES.items() if kind in one.model_types)
-    if wanted and kind not in wanted:
-        advice = (
-            f"use family {' or '.join(fitting)}" if fitting else "use family 'causal_lm' if it has no images"
-        )
-        raise SubjectError(
-            f"models.{name}.family: '{family}' reads checkpoints of model_type {' or '.join(wanted)}, but "
-            f"{folder} has '{kind}'; {advice}"
-        )
-    if not wanted and (fitting or "vision_config" in found):
-        raise SubjectError(
-            f"models.{name}.family: {folder} has model_type '{kind}', which sees images and is not family "
-            f"'{family}'; use {' or '.join(fitting) or 'another checkpoint'} (with text_only: true for its "
-            "language model alone)"
-        )
+    if problem := family_problem(family, read_description(name, file), str(folder)):
+        raise SubjectError(f"models.{name}.family: {problem}")

@@ -43,10 +43,8 @@ class Subject(ABC):
         layout: names of the decoder's parts.
         context: most tokens of a sequence; None where positions have no end.
         image_id: token that stands for one image token; None: the model cannot see.
-        model_types: `model_type` in config.json of the checkpoints that the family reads; empty: any.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ()
     context_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings", "max_seq_len")
     image_id: int | None = None
 

@@ -7,25 +7,36 @@ from collections.abc import Iterable
 import pandas as pd
 
 from vlmdiff.summary.criteria import NULL_SHARE
-from vlmdiff.summary.sections import Section
+from vlmdiff.summary.sections import Section, omitted_line
 from vlmdiff.summary.text import bracketed, change, escape, number, percent, table
 
+FOUND = (
+    "comparison", "seed", "visual", "adapted (percentile)", "adapted (calibrated)", "null's rate", "contrast",
+    "final (not calibrated)", "Jaccard", "matched",
+)  # fmt: skip
+EFFECTS = ("target, logits", "random, logits", "control, logits", "target, points", "control, points")
 
-def comparison_line(row: pd.Series) -> list[object]:
-    """Return one line of the table of comparisons."""
+
+def effect_cells(row: pd.Series) -> list[str]:
+    """Return what ablating the final features of a comparison does."""
     low, high = change(row["target_margin_low"], "margin"), change(row["target_margin_high"], "margin")
     effect = (
         "nothing to ablate"
         if not row["size"]
         else f"{change(row['target_margin'], 'margin')} [{low}, {high}]"
     )
+    cells = [effect, *(change(row[name], "margin") for name in ("random_margin", "control_margin"))]
+    return cells + [change(row[name], "accuracy") for name in ("target_accuracy", "control_accuracy")]
+
+
+def comparison_line(row: pd.Series, ablated: bool) -> list[object]:
+    """Return one line of the table of comparisons."""
     about = f"{escape(row['about'])}{': false finds' * bool(row['untuned'])}"
     found = [about, *(row[name] for name in ("seed", "visual", "adapted_percentile"))]
     found += [row["adapted_calibrated"], percent(row["null_rate"]), row["contrast"]]
     found += [f"{row['final']} ({row['final_uncalibrated']})"]
-    found += [number(row["jaccard"]), percent(row["matched"]), effect]
-    found += [change(row[name], "margin") for name in ("random_margin", "control_margin")]
-    return found + [change(row[name], "accuracy") for name in ("target_accuracy", "control_accuracy")]
+    found += [number(row["jaccard"]), percent(row["matched"])]
+    return found + (effect_cells(row) if ablated else [])
 
 
 def judge_control(section: Section, row: pd.Series, main: pd.Series) -> None:
@@ -38,26 +49,24 @@ def judge_control(section: Section, row: pd.Series, main: pd.Series) -> None:
     section.claim(holds, f"{text}: {verdict}.", f"{text}: {verdict}.")
 
 
-def describe_comparisons(found: Iterable[pd.DataFrame], target: str) -> Section:
+def describe_comparisons(found: Iterable[pd.DataFrame], target: str, ablated: bool = True) -> Section:
     """Describe all comparisons of a target; those of `controls` are claims.
 
     Args:
         found: COMPARISONS of each concept.
         target: controls, stages or sensitivity.
+        ablated: whether features were ablated.
     """
     section = Section(f"Comparisons: {target}")
-    header = (
-        "comparison", "seed", "visual", "adapted (percentile)", "adapted (calibrated)", "null's rate",
-        "contrast", "final (not calibrated)", "Jaccard", "matched", "target, logits", "random, logits",
-        "control, logits",
-        "target, points", "control, points",
-    )  # fmt: skip
+    header = FOUND + EFFECTS * ablated
+    if not ablated:
+        section.say(omitted_line("ablation"))
     for frame in found:
         main = frame[frame["comparison"] == "main"].set_index("seed")
         section.say(
             f"Concept {escape(frame['concept'].iloc[0])}:",
             "",
-            *table(header, map(comparison_line, rows(frame))),
+            *table(header, [comparison_line(row, ablated) for row in rows(frame)]),
         )
         if target == "controls":
             for row in rows(frame[frame["comparison"] != "main"]):

@@ -43,7 +43,7 @@ class ComparisonFiles:
         base: name of its base dictionary; comparisons of one base share their indices.
         seed: index of the seed.
         unit: unit of the contrast that selects.
-        tables: paths of `thresholds`, `funnel`, `check`, `final` and `selection`.
+        tables: paths of `thresholds`, `funnel`, `check`, `final`, and `selection` if features were ablated.
         dictionaries: folder of its adapted dictionary at each layer.
         untuned: its model was never tuned.
     """
@@ -99,8 +99,14 @@ def matched_share(files: ComparisonFiles, main: ComparisonFiles) -> float:
     return hits / len(final) if len(final) else float("nan")
 
 
-def effects(files: ComparisonFiles, data: tuple[str, str]) -> dict[str, float]:
-    """Return the effect of ablating the first final features, on target and control; NaN without any."""
+def effects(files: ComparisonFiles, data: Sequence[str]) -> dict[str, float]:
+    """Return the effect of ablating the first final features, on target and control.
+
+    NaN without any, or if nothing was ablated.
+    """
+    if "selection" not in files.tables:
+        columns = (*TARGET_EFFECT.values(), *CONTROL_EFFECT.values(), "random_margin")
+        return {"size": 0, **dict.fromkeys(columns, float("nan"))}
     table = read_table(files.tables["selection"], SELECTION)
     table = table[table["group"] == "all"]
     full = table[(table["rule"] == "full") & (table["draw"] == 0)]
@@ -116,14 +122,14 @@ def effects(files: ComparisonFiles, data: tuple[str, str]) -> dict[str, float]:
 
 
 def summarise_comparisons(
-    found: Sequence[ComparisonFiles], concept: str, data: tuple[str, str], output: str | Path
+    found: Sequence[ComparisonFiles], concept: str, data: Sequence[str], output: str | Path
 ) -> None:
     """Write the table COMPARISONS.
 
     Args:
         found: the main comparison first; for every further one main's files of the same seed come before.
         concept: name of the concept.
-        data: names of target and control test data.
+        data: names of target and control test data; none if nothing was ablated.
         output: path of the table.
     """
     main = {files.seed: files for files in found if files.comparison == "main"}

@@ -10,7 +10,7 @@ import pandas as pd
 from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
 from vlmdiff.figures.values import sets_of_size
 from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, monte_carlo_p, smallest_detectable
-from vlmdiff.summary.sections import Section
+from vlmdiff.summary.sections import Section, omitted_line
 from vlmdiff.summary.text import change, escape, number, p_value, percent, spread, table
 
 if TYPE_CHECKING:
@@ -305,7 +305,10 @@ def describe_confidence(tables: dict[str, pd.DataFrame], names: Names) -> Sectio
     describe_untuned(section, tables["thresholds"], tables["funnel"], tables["untuned"])
     describe_dependence(section, tables["check"], names.contrasts)
     describe_truth(section, tables["quality"])
-    describe_steering(section, tables["steering"], names.steering_data)
+    if "steering" in names.omitted:
+        section.lines.append(f"- **Steering**: {omitted_line('steering')}")
+    else:
+        describe_steering(section, tables["steering"], names.steering_data)
     describe_labels(section, tables["labels"])
     section.say("")
     describe_rules(section, tables["selection"], names)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from vlmdiff.summary.causal import Headline, set_results
+from vlmdiff.summary.sections import UNKNOWN
 from vlmdiff.summary.text import change, escape, interval, p_value, percent
 
 ROTATIONS = ("percentile", "calibrated")
@@ -97,6 +98,12 @@ def say_final(funnel: pd.DataFrame, untuned: pd.DataFrame, quality: pd.DataFrame
     if truths:
         text += f"; by the scene graphs {', '.join(truths)} tell a place, relation or truth best"
     return f"{text}."
+
+
+def say_omitted(omitted: Sequence[str]) -> str:
+    """Say which stages the configuration leaves out; nothing if it leaves out none."""
+    named = ", ".join(f"`{key}` ({UNKNOWN[key]})" for key in omitted)
+    return f"Left out by the configuration: {named}." if named else ""
 
 
 def say_claims(counts: Iterable[tuple[int, int, int]]) -> str:

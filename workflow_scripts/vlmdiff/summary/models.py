@@ -141,9 +141,11 @@ def describe_models(accuracy: pd.DataFrame, model: str, datasets: list[str]) -> 
     Args:
         accuracy: ACCURACY, under the names of the config.
         model: the model under study.
-        datasets: test data on which the claims are made.
+        datasets: test data on which the claims are made; none where nothing is reported on.
     """
     section = Section("Models")
+    if not datasets:
+        section.say("The model was asked nothing: no stage names data to report on (`ablation: none`).")
     for dataset in datasets:
         judge_model(section, of_model(accuracy, model, dataset), model, dataset)
     rows = accuracy[accuracy["dataset"].isin(datasets) & (accuracy["n"] > 0)]

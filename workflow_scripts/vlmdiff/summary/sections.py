@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -43,6 +45,30 @@ class Section:
             self.lines.append(f"- {text}")
         if not holds:
             self.failed.append(failure)
+
+
+# What is not known without a stage, by the key of its section.
+UNKNOWN = MappingProxyType(
+    {
+        "evaluation": "dictionaries were not scored",
+        "lexical": "no feature was tried under neutral prompts",
+        "ablation": "whether answers depend on the features was not tested",
+        "heads": "features were not traced to heads",
+        "steering": "nothing was steered",
+    }
+)
+
+
+def omitted_line(key: str) -> str:
+    """Say that the configuration leaves a stage out, and what is not known without it."""
+    return f"Left out (`{key}: none`): {UNKNOWN[key]}."
+
+
+def omitted_section(title: str, key: str) -> Section:
+    """Return the section of a stage that is left out."""
+    section = Section(title)
+    section.say(omitted_line(key))
+    return section
 
 
 def describe_dictionaries(metrics: pd.DataFrame, warm: str) -> Section:
@@ -144,11 +170,12 @@ def selected(row: Any) -> list[str]:
     ]
 
 
-def describe_concepts(funnel: pd.DataFrame) -> Section:
+def describe_concepts(funnel: pd.DataFrame, unfiltered: Sequence[str] = ()) -> Section:
     """Give the funnel of every concept; that features are left is the claim.
 
     Args:
         funnel: FUNNEL of all concepts and seeds.
+        unfiltered: concepts that do without the lexical filter.
     """
     section = Section("Concepts")
     totals = funnel[funnel["layer"] < 0]
@@ -167,6 +194,9 @@ def describe_concepts(funnel: pd.DataFrame) -> Section:
         section.claim(left["final"] > 0, "", failure)
     header = ("concept", "seed", *(stage.replace("_", " ") for stage in STAGES))
     section.say("Features left by each filter (of them not calibrated):", "", *table(header, rows))
+    if unfiltered:
+        named = ", ".join(map(escape, unfiltered))
+        section.say(f"Without the lexical filter (`lexical: false`): {named}.")
     if apart:
         section.say(f"Final features whose rotation has no reference: {'; '.join(apart)}.")
     return section

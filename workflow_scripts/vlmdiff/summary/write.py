@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -16,7 +17,7 @@ from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import Headline, describe_ablation
 from vlmdiff.summary.compared import describe_comparisons, describe_control_models
 from vlmdiff.summary.confidence import describe_confidence
-from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final
+from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final, say_omitted
 from vlmdiff.summary.heads import describe_heads
 from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
@@ -26,6 +27,7 @@ from vlmdiff.summary.sections import (
     describe_adapted,
     describe_concepts,
     describe_dictionaries,
+    omitted_section,
 )
 from vlmdiff.summary.text import escape
 from vlmdiff.tables.activations import LEFT_OUT
@@ -44,10 +46,15 @@ from vlmdiff.tables.labels import LABELS
 from vlmdiff.tables.models import ACCURACY, DICTIONARY_METRICS
 from vlmdiff.tables.world import RULE_QUALITY
 
-QUESTION = (
-    "A language model was fine-tuned with images into a vision-language model. Which of its internal "
-    "features changed, which of the changed ones encode a concept seen in the image, does the model's "
-    "behaviour depend on them, and which attention heads write them?"
+CONTEXT = "A language model was fine-tuned with images into a vision-language model."
+# What is asked, by the stage that answers it; the first two always are.
+QUESTIONS = MappingProxyType(
+    {
+        "diff": "which of its internal features changed",
+        "concepts": "which of the changed ones encode a concept seen in the image",
+        "ablation": "does the model's behaviour depend on them",
+        "heads": "which attention heads write them",
+    }
 )
 
 
@@ -56,23 +63,40 @@ class Names:
     """What the configuration calls things.
 
     Attributes:
-        headline: the one result that is claimed, and all that is ablated.
+        headline: the one result that is claimed, and all that is ablated; None if nothing is.
+        ablation_data, heads_data, steering_data: test data, target and control; none of a stage left out.
         checkpoints: the built-in world's checkpoints behind models of the config, by the model's name.
         contrasts: unit and fdr of each concept's contrast.
         selection: sizes by which selection rules are compared, and the rules of each comparison.
+        omitted: keys of the stages that the configuration leaves out.
     """
 
     experiment: str
     model: str
     adapted: str
     rule: str
-    headline: Headline
-    ablation_data: tuple[str, str]
-    heads_data: tuple[str, str]
-    steering_data: tuple[str, str] = ("", "")
+    headline: Headline | None
+    ablation_data: Sequence[str]
+    heads_data: Sequence[str]
+    steering_data: Sequence[str] = ()
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     contrasts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
+    omitted: Sequence[str] = ()
+
+    def test_data(self) -> list[str]:
+        """Return all data on which the model is asked, each once."""
+        return list(dict.fromkeys([*self.ablation_data, *self.heads_data]))
+
+    def unfiltered(self) -> list[str]:
+        """Return the concepts that do without the lexical filter."""
+        return [name for name, one in self.contrasts.items() if not one["lexical"]]
+
+    def question(self) -> str:
+        """Return what the experiment asks."""
+        *others, last = [text for stage, text in QUESTIONS.items() if stage not in self.omitted]
+        asked = f"{', '.join(others)}{',' * (len(others) > 1)} and {last}?"
+        return f"{CONTEXT} {asked[0].upper()}{asked[1:]}"
 
 
 def pattern(paths: Sequence[str | Path]) -> str:
@@ -127,7 +151,7 @@ def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Sect
     sections = [section for section, _ in chapters]
     counts = [(one.claims, len(one.failed), len(one.untestable)) for one in sections]
     said = [sentence for sentence in (*findings, say_claims(counts)) if sentence]
-    lines += [*(f"- {sentence}" for sentence in said), "", "## What was asked", "", QUESTION, ""]
+    lines += [*(f"- {sentence}" for sentence in said), "", "## What was asked", "", names.question(), ""]
     for section, sources in chapters:
         lines += [f"## {section.title}", "", *section.lines, "", *sources_line(sources), ""]
     lines += ["## Weak or negative results", "", *weak_results(sections), "", *untestable(sections)]
@@ -174,23 +198,42 @@ def read_all(files: Mapping[str, Sequence[str | Path]], names: Names) -> dict[st
     return found
 
 
+def dictionaries_chapter(tables: Mapping[str, pd.DataFrame], names: Names) -> Section:
+    """Write the section on dictionaries, or that they were not scored."""
+    if "evaluation" in names.omitted:
+        return omitted_section("Dictionaries", "evaluation")
+    return describe_dictionaries(tables["metrics"], names.adapted)
+
+
+def ablation_chapter(tables: Mapping[str, pd.DataFrame], names: Names) -> Section:
+    """Write the section on interventions, or that there were none."""
+    if names.headline is None:
+        return omitted_section("Causal effect of the features", "ablation")
+    return describe_ablation(tables["ablation"], names.headline, names.ablation_data)
+
+
+def heads_chapter(tables: Mapping[str, pd.DataFrame], names: Names) -> Section:
+    """Write the section on heads, or that none was looked for."""
+    if "heads" in names.omitted:
+        return omitted_section("Heads", "heads")
+    return describe_heads(tables["scores"], tables["agreement"], tables["head_ablation"], names.heads_data)
+
+
 def chapters_of(
     tables: dict[str, pd.DataFrame], files: Mapping[str, Sequence[str | Path]], names: Names
 ) -> list[tuple[Section, list[str]]]:
     """Write all sections, each with its tables."""
-    data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
-    traced = (tables["scores"], tables["agreement"], tables["head_ablation"])
     heads = ("scores", "agreement", "head_ablation")
     sure = ("recurrence", "thresholds", "untuned", "check", "quality", "steering", "labels", "selection")
     chapters = [
-        (describe_models(tables["accuracy"], names.model, data), ("asked", "accuracy")),
+        (describe_models(tables["accuracy"], names.model, names.test_data()), ("asked", "accuracy")),
         (describe_held_out(tables["held_out"]), ("held_out",)),
         (describe_left_out(tables["left_out"]), ("left_out",)),
-        (describe_dictionaries(tables["metrics"], names.adapted), ("metrics",)),
+        (dictionaries_chapter(tables, names), ("metrics",)),
         (describe_adapted(tables["thresholds"], names.rule), ("thresholds",)),
-        (describe_concepts(tables["funnel"]), ("funnel",)),
-        (describe_ablation(tables["ablation"], names.headline, names.ablation_data), ("ablation",)),
-        (describe_heads(*traced, names.heads_data), heads),
+        (describe_concepts(tables["funnel"], names.unfiltered()), ("funnel",)),
+        (ablation_chapter(tables, names), ("ablation",)),
+        (heads_chapter(tables, names), heads),
         (describe_confidence(tables, names), sure),
     ]
     return [
@@ -209,12 +252,13 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
         files: paths of the tables by kind, the keys of `PLAIN` and `SEED_IN_PATH`; any may be missing.
     """
     tables = read_all(files, names)
-    data = list(dict.fromkeys([*names.ablation_data, *names.heads_data]))
+    headline = names.headline
     findings = [
-        say_ablation(tables["ablation"], names.headline, names.ablation_data),
-        say_models(tables["accuracy"], names.model, data),
+        say_ablation(tables["ablation"], headline, names.ablation_data) if headline else "",
+        say_models(tables["accuracy"], names.model, names.test_data()),
         say_features(tables["thresholds"], names.rule),
         say_final(tables["funnel"], tables["untuned"], tables["quality"]),
+        say_omitted(names.omitted),
     ]
     with replacing(output) as temporary:
         temporary.write_text(compose(names, findings, chapters_of(tables, files, names)), encoding="utf-8")
@@ -227,6 +271,7 @@ def write_comparisons(
     target: str,
     experiment: str,
     output: str | Path,
+    ablated: bool = True,
 ) -> None:
     """Write the page of a target: its comparisons as a table, and what they say.
 
@@ -237,8 +282,9 @@ def write_comparisons(
         target: controls, stages or sensitivity.
         experiment: name of the experiment.
         output: where the page goes.
+        ablated: whether features were ablated.
     """
-    section = describe_comparisons([read_table(path, COMPARISONS) for path in paths], target)
+    section = describe_comparisons([read_table(path, COMPARISONS) for path in paths], target, ablated)
     describe_control_models(section, of_models(read_some(accuracy, ACCURACY), checkpoints))
     lines = [f"# {section.title} of experiment {escape(experiment)}", "", *section.lines, ""]
     if section.claims:

@@ -273,7 +273,11 @@ COMPARISONS = contract(
     ("final_clustered", "int", "of these, selected with samples as clusters too"),
     ("jaccard", "float", "of final features with main's; NaN if indices are not aligned"),
     ("matched", "float", "final features whose nearest decoder row in main is final there, as a fraction"),
-    ("size", "int", "features ablated together: the first final ones; 0 if there are none"),
+    (
+        "size",
+        "int",
+        "features ablated together: the first final ones; 0 if there are none or nothing was ablated",
+    ),
     ("target_accuracy", "float", "change of accuracy on the concept's test data"),
     ("target_low", "float", "lower end of its 95 % interval"),
     ("target_high", "float", "upper end of it"),
