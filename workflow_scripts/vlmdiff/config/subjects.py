@@ -29,8 +29,8 @@ class ModelConfig(Section):
     """One language model or vision-language model."""
 
     family: Family = Field(
-        description="How to load the model and find its parts (docs/configure/model_families.md); may be left out "
-        "for a checkpoint in a folder or of the built-in world, whose config.json tells it."
+        description="How to load the model and find its parts (docs/configure/model_families.md); may be "
+        "left out for a checkpoint in a folder or of the built-in world, whose config.json tells it."
     )
     path: ModelSource = Field(
         description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "

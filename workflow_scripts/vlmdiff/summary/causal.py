@@ -174,9 +174,9 @@ def say_set(result: SetResult, measure: str, data: tuple[str, str]) -> str:
         f"{what} changes the {'mean logit margin' if measure == 'margin' else 'accuracy'} on {target} by "
         f"{interval(whole.target, measure)} {unit} (seeds: {seeds}), the best {result.size} of "
         f"{len(whole.draws)} random pools, each of candidates and features that match them, ranked alike, by "
-        f"{spread(whole.random, measure)} (Monte-Carlo test, {p_value(whole.p_random)}), and that on {control} "
-        f"by {interval(whole.control, measure)} (equivalence test, {p_value(whole.p_spared)} for a third of the "
-        f"target's fall or more; pools {spread(whole.random_control, measure)}){not_found(whole, measure)}"
+        f"{spread(whole.random, measure)} (Monte-Carlo test, {p_value(whole.p_random)}), and that on "
+        f"{control} by {interval(whole.control, measure)} (equivalence test, {p_value(whole.p_spared)} for a "
+        f"third of the target's fall or more; pools {spread(whole.random_control, measure)}){not_found(whole, measure)}"
     )
 
 
@@ -283,8 +283,8 @@ def asked(ablation: pd.DataFrame, data: tuple[str, str]) -> str:
     """Say how many questions were asked, and how many different texts or images they hold."""
     rows = ablation[ablation["group"].eq("all")].drop_duplicates("dataset").set_index("dataset")
     told = [
-        f"{rows.loc[name, 'n']} questions of {escape(name)} ({rows.loc[name, 'clusters']} independent texts or "
-        "images)"
+        f"{rows.loc[name, 'n']} questions of {escape(name)} ({rows.loc[name, 'clusters']} independent texts "
+        "or images)"
         for name in data
         if name in rows.index
     ]

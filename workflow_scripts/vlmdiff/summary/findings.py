@@ -40,8 +40,8 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
     ]  # fmt: skip
     held = rows.groupby(rows["arm"].eq("random"))["removed"].mean().reindex([False, True])
     text += (
-        f"; they hold {percent(held[False])} of the residual stream's variance on these questions, those of the "
-        f"pools {percent(held[True])}"
+        f"; they hold {percent(held[False])} of the residual stream's variance on these questions, those of "
+        f"the pools {percent(held[True])}"
     )
     if not whole.testable:
         return f"{text}: too few pools to tell."
