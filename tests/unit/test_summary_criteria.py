@@ -50,8 +50,8 @@ def test_features_are_counted_beside_both_nulls():
     text = say_features(table(THRESHOLDS, rows), "calibrated")
     assert text == (
         "Of 1,234 features that fire on images 77 are adapted by the calibrated rule (means over seeds); "
-        "more text of the same kind would make adapted 2.0 % of them, image tokens before a model that was never "
-        "tuned 11.0 % of them."
+        "more text of the same kind would make adapted 2.0 % of them, image tokens before a model that was "
+        "never tuned 11.0 % of them."
     )
     alone = table(THRESHOLDS, [{**rows[1], "check_false_positive_rate": nan, "untuned_rate": nan}])
     assert "no second null tells how many by chance" in say_features(alone, "calibrated")

@@ -176,7 +176,8 @@ def say_set(result: SetResult, measure: str, data: tuple[str, str]) -> str:
         f"{len(whole.draws)} random pools, each of candidates and features that match them, ranked alike, by "
         f"{spread(whole.random, measure)} (Monte-Carlo test, {p_value(whole.p_random)}), and that on "
         f"{control} by {interval(whole.control, measure)} (equivalence test, {p_value(whole.p_spared)} for a "
-        f"third of the target's fall or more; pools {spread(whole.random_control, measure)}){not_found(whole, measure)}"
+        f"third of the target's fall or more; pools {spread(whole.random_control, measure)})"
+        f"{not_found(whole, measure)}"
     )
 
 
