@@ -12,6 +12,10 @@ export OMP_WAIT_POLICY := PASSIVE
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
 	touch $@
 
+# The same pins for `snakemake --sdm conda` (docs/run/anywhere.md).
+envs/vlmdiff.yaml: envs/requirements.txt
+	$(PYTHON) envs/to_conda.py
+
 # Libraries that tests compare with; the workflow itself needs none of them.
 .venv/peers: envs/peers.txt .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/peers.txt
@@ -121,4 +125,5 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real site results .snakemake
+	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real site .snakemake
+	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

@@ -1,40 +1,40 @@
 """vlmdiff: stage-wise model diffing of vision-language models, from checkpoints to figures."""
 
-from snakemake.utils import min_version
 
-min_version("9.0")
-
-
-# A config file named on the command line describes a whole experiment: it replaces the built-in
-# world's instead of being merged into it.
-if not workflow.overwrite_configfiles:
-
-    configfile: "config/config.yaml"
+include: "rules/place.smk"
 
 
-report: "rules/captions/workflow.rst"
+# A module has the config and the report of the workflow that uses it. A config file named on the command
+# line describes a whole experiment: it replaces the built-in world's instead of being merged into it.
+if workflow.modifier.is_main_snakefile():
+
+    report: "rules/captions/workflow.rst"
+
+    if not workflow.overwrite_configfiles:
+
+        configfile: located("config/config.yaml")
 
 
-include: "rules/common.smk"
-include: "rules/experiment.smk"
-include: "rules/world.smk"
-include: "rules/models.smk"
-include: "rules/data.smk"
-include: "rules/held_out.smk"
-include: "rules/activations.smk"
-include: "rules/dictionaries.smk"
-include: "rules/features.smk"
-include: "rules/labels.smk"
-include: "rules/interventions.smk"
-include: "rules/steering.smk"
-include: "rules/heads.smk"
-include: "rules/comparisons.smk"
-include: "rules/ground_truth.smk"
-include: "rules/figures.smk"
-include: "rules/confidence_figures.smk"
-include: "rules/report.smk"
+include: f"{ROOT}/rules/common.smk"
+include: f"{ROOT}/rules/experiment.smk"
+include: f"{ROOT}/rules/world.smk"
+include: f"{ROOT}/rules/models.smk"
+include: f"{ROOT}/rules/data.smk"
+include: f"{ROOT}/rules/held_out.smk"
+include: f"{ROOT}/rules/activations.smk"
+include: f"{ROOT}/rules/dictionaries.smk"
+include: f"{ROOT}/rules/features.smk"
+include: f"{ROOT}/rules/labels.smk"
+include: f"{ROOT}/rules/interventions.smk"
+include: f"{ROOT}/rules/steering.smk"
+include: f"{ROOT}/rules/heads.smk"
+include: f"{ROOT}/rules/comparisons.smk"
+include: f"{ROOT}/rules/ground_truth.smk"
+include: f"{ROOT}/rules/figures.smk"
+include: f"{ROOT}/rules/confidence_figures.smk"
+include: f"{ROOT}/rules/report.smk"
 # Last, because it adds to all rules.
-include: "rules/staleness.smk"
+include: f"{ROOT}/rules/staleness.smk"
 
 
 onstart:
@@ -46,7 +46,7 @@ onerror:
 
 
 rule all:
-    default_target: True
+    default_target: workflow.modifier.is_main_snakefile()
     input:
         experiment_outputs(),
         f"{FIGURES}/costs.svg",

@@ -6,9 +6,6 @@ import time
 from math import ceil
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
-SCRIPTS = ROOT / "workflow_scripts"
-sys.path.insert(0, str(SCRIPTS))
 # Texts are UTF-8, whatever the user's locale.
 os.environ.update(PYTHONUTF8="1")
 # Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
@@ -17,12 +14,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
     os.environ.setdefault(setting, str(2**30))
 
-from snakemake.exceptions import WorkflowError
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of
+from vlmdiff.config.places import shipped
+from vlmdiff.config.samples_file import data_folder
 from vlmdiff.config.sources import is_hub, is_literal, world_model
 from vlmdiff.runtime.digest import script_digest
 from vlmdiff.runtime.failures import failure_summary
@@ -103,7 +101,7 @@ def folder_beside(path):
 
 def world_models_folder():
     """Where the built-in world's checkpoints lie: shipped with the code, or trained by this run."""
-    return "resources/world" if CFG.world.models == "shipped" else f"{RESULTS}/world/models"
+    return shipped("resources/world") if CFG.world.models == "shipped" else f"{RESULTS}/world/models"
 
 
 def checkpoint_folder(name, source):
@@ -173,7 +171,8 @@ def dataset_folder(dataset):
     """Return the folder that holds a data set's samples.jsonl."""
     if is_world(dataset):
         return f"{RESULTS}/world/data/{dataset}"
-    return f"{RESULTS}/data/{dataset}" if is_prepared(CFG.datasets[dataset]) else CFG.datasets[dataset].path
+    entry = CFG.datasets[dataset]
+    return f"{RESULTS}/data/{dataset}" if is_prepared(entry) else data_folder(entry.path)
 
 
 def samples_file(dataset):
@@ -187,8 +186,9 @@ def blocks(dataset):
 
 
 def fewer_samples(dataset):
-    """Tell whether a data set may have fewer samples than asked for, because images were left out."""
-    return getattr(CFG.dataset(dataset), "on_missing", "error") == "skip"
+    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
+    entry = CFG.dataset(dataset)
+    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"
 
 
 def is_published(dictionary):

@@ -49,10 +49,6 @@ rule train_dictionary:
 
 
 # It needs the network, which the nodes of a cluster may lack.
-localrules:
-    fetch_dictionary,
-
-
 rule fetch_dictionary:
     output:
         sources=f"{RESULTS}/dictionaries/{{dictionary}}/sources.json",
@@ -63,6 +59,7 @@ rule fetch_dictionary:
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
     priority: 50
+    localrule: True
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1

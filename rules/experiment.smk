@@ -21,13 +21,10 @@ rule write_config:
 
 
 # It makes nothing, so that it runs whenever it is asked for, and needs nothing, so that it makes nothing stale.
-localrules:
-    verify,
-
-
 rule verify:
     log:
         f"{RESULTS}/logs/verify.log",
+    localrule: True
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1

@@ -37,10 +37,6 @@ rule label_features:
 
 
 # It needs the network, which the nodes of a cluster may lack.
-localrules:
-    describe_features,
-
-
 rule describe_features:
     input:
         labels=rules.label_features.output.labels,
@@ -56,6 +52,7 @@ rule describe_features:
         f"{RESULTS}/logs/describe_features/seed_{{seed}}/{{concept}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/describe_features/seed_{{seed}}/{{concept}}.tsv"
+    localrule: True
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1

@@ -2,10 +2,6 @@
 
 
 # It needs the network, which the nodes of a cluster may lack.
-localrules:
-    fetch_model,
-
-
 rule fetch_model:
     output:
         # All else in the folder is links into the hub's cache.
@@ -18,6 +14,7 @@ rule fetch_model:
         f"{RESULTS}/benchmarks/fetch_model/{{checkpoint}}.tsv"
     wildcard_constraints:
         checkpoint=one_of(hub_sources()),
+    localrule: True
     conda:
         "../envs/vlmdiff.yaml"
     threads: 1

@@ -31,5 +31,6 @@ def places(rule):
     return digest
 
 
-for rule_with_results in (one for one in workflow.rules if one.output):
+# Of this workflow alone: rules of one that uses it as a module are not ours to change.
+for rule_with_results in (one for one in workflow.modifier.rules if one.output):
     rule_with_results.set_params(places=places(rule_with_results))

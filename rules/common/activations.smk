@@ -6,8 +6,10 @@ STREAMED = CFG.extraction.store == "stream"
 TEMPORARY = CFG.extraction.store != "keep"
 GROUPS = layer_groups(CFG)
 
-# A dry run starts nothing, so that Snakefile's `onstart` is silent.
-if workflow.is_main_process and workflow.output_settings.dryrun:
+# A dry run starts nothing, so that Snakefile's `onstart` is silent. Of a module that says so of single rules, too,
+# it is told once.
+whole = workflow.modifier.rule_whitelist is None
+if whole and workflow.is_main_process and workflow.output_settings.dryrun:
     logger.info(plan(CFG))
 
 

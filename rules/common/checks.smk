@@ -8,6 +8,8 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
+from vlmdiff.data.local_data import data_problems
+from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def check_resources():
@@ -16,7 +18,8 @@ def check_resources():
     Raises:
         WorkflowError: a rule's name is mistyped.
     """
-    names = {rule.name for rule in workflow.rules}
+    # By their names here, whatever a workflow that uses this one as a module calls them.
+    names = set(rules._rules)
     if unknown := sorted(CFG.resources.keys() - names):
         near = [close for name in unknown for close in get_close_matches(name, names, n=1)]
         hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
@@ -66,9 +69,13 @@ def of_omitted_stages(targets):
 def check_targets():
     """Refuse targets that nothing makes; call it when all rules are known.
 
+    A module knows neither all rules nor what else is asked for.
+
     Raises:
         WorkflowError: naming each, what is wrong with it, and what is near.
     """
+    if not workflow.modifier.is_main_snakefile():
+        return
     outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
     many = {rule.name for rule in workflow.rules if rule.has_wildcards()}
     targets, further = asked_for()
@@ -97,7 +104,10 @@ def check_files():
     """
     if not workflow.is_main_process:
         return
-    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
+    lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
+    lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
         lines = map(LAYERS_OF_CONFIG.located, lines)
-        raise WorkflowError("The configuration does not fit the files that it names:\n  " + "\n  ".join(lines))
+        raise WorkflowError(
+            "The configuration does not fit the files that it names:\n  " + "\n  ".join(lines)
+        )

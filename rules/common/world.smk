@@ -5,7 +5,7 @@ from vlmdiff.config.world import SNAPSHOTS, scenes_up_to
 
 WORLD = f"{RESULTS}/world"
 WORLD_MODELS = f"{WORLD}/models"
-WORLD_ORIGINS = {"shipped": "resources/world", "trained": WORLD_MODELS, "controls": WORLD_MODELS}
+WORLD_ORIGINS = {"shipped": shipped("resources/world"), "trained": WORLD_MODELS, "controls": WORLD_MODELS}
 
 
 def world_dataset_params(wildcards):
@@ -28,7 +28,7 @@ def world_accuracy():
 
 def real_training_log():
     """The log of the real VLM's tuning, whose schedule control models follow."""
-    folder = "resources/world" if CFG.world.models == "shipped" else WORLD
+    folder = shipped("resources/world") if CFG.world.models == "shipped" else WORLD
     return f"{folder}/training_logs/vlm.csv"
 
 

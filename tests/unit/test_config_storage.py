@@ -101,9 +101,12 @@ def test_planned_bytes_are_those_of_real_shards(tiny_vlm_path, tiny_dataset, tmp
     text = sum(kind == TEXT for row in types for kind in row)
     size = PlannedSize(d_model=32, image_tokens=9)
     entry = {"path": str(tiny_dataset), "samples": 40, "text_tokens": round(text / 40)}
+    # The world's own language model has more blocks than the tiny one.
+    base = {"family": "causal_lm", "path": "elsewhere"}
+    planned = {"family": "llava", "path": str(tiny_vlm_path), "planned": size.model_dump()}
     config = changed(
         layers=[0, 1, 2],
-        models={"vlm": {"family": "llava", "path": str(tiny_vlm_path), "planned": size.model_dump()}},
+        models={"vlm": planned, "base_lm": base},
         datasets={"mine": entry},
         evaluation=[{"dictionaries": ["base"], "model": "vlm", "dataset": "mine"}],
     )
@@ -111,7 +114,7 @@ def test_planned_bytes_are_those_of_real_shards(tiny_vlm_path, tiny_dataset, tmp
     assert series.bytes == pytest.approx(sizes[1], rel=0.05)
     read = changed(
         layers=[0, 1, 2],
-        models={"vlm": {"family": "llava", "path": str(tiny_vlm_path)}},
+        models={"vlm": {"family": "llava", "path": str(tiny_vlm_path)}, "base_lm": base},
         datasets={"mine": entry},
         evaluation=[{"dictionaries": ["base"], "model": "vlm", "dataset": "mine"}],
     )

@@ -51,7 +51,7 @@ def test_no_name_of_an_image_leaves_its_folder(folder, name):
         entry = {"kind": "folder", "path": str(folder), "samples": 1, "on_missing": policy}
         refused(
             lambda entry=entry: prepare_dataset("d", entry, target / "samples.jsonl", target / "c.csv"),
-            "samples.jsonl: line 1: image: ",
+            "line 1: image: ",
         )
     assert not (target / "samples.jsonl").exists()
 

@@ -169,18 +169,21 @@ def test_sources_that_a_key_takes_are_taken(section, name, entry):
     assert load_config(changed(**{section: {name: entry}}))
 
 
-def test_a_file_in_the_place_of_a_data_set_is_named(tmp_path, monkeypatch):
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "samples.jsonl").write_text("")
+    (tmp_path / "mine" / "notes.txt").write_text("")
     (tmp_path / "sae.npz").write_text("")
     published = {"format": "gemma_scope", "initial": "random", "file": "layer_{layer}"}
-    values = changed(datasets={"text_train": {"path": "mine/samples.jsonl", "samples": 3}})
+    values = changed()
     values["dictionaries"]["base"] = {"source": "sae.npz", **published}
     monkeypatch.chdir(tmp_path)
-    samples, dictionary = sorted(missing_files(load_config(values)))
-    assert samples.endswith("; mine/samples.jsonl is a file: name its folder, mine")
+    (dictionary,) = missing_files(load_config(values))
     assert dictionary.startswith("dictionaries.base.file: found 'layer_{layer}', ")
     assert dictionary.endswith("; sae.npz is a file: name its folder, .")
+    with pytest.raises(
+        ConfigError, match=r"datasets.mine: mine/notes.txt: found a file, expected a folder or"
+    ):
+        load_config(changed(datasets={"mine": {"path": "mine/notes.txt"}}))
 
 
 def test_data_sets_and_dictionaries_name_their_keys_too(tmp_path, monkeypatch):
@@ -251,8 +254,19 @@ def test_an_experiment_without_the_world_trains_no_models_of_it():
     assert said.count("world_models: this configuration has no `world`") == 1
 
 
-def test_snakemake_refuses_files_that_are_not_there(tmp_path):
+def test_snakemake_refuses_files_that_are_not_there_or_do_not_fit(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(changed(models={"vlm": {"path": "nowhere/vlm"}})))
+    values = changed(models={"vlm": {"path": "nowhere/vlm"}, "vlm_50": {"path": "resources/world/base_lm"}})
+    values["concepts"]["counting"]["target"]["groups"] = ["cont"]
+    entry = {"source": str(tmp_path), "format": "saelens", "file": "layer_{layer}"}
+    values["dictionaries"]["published"] = entry
+    (tmp_path / "layer_0").mkdir()
+    config.write_text(yaml.safe_dump(values))
     said = refused("--configfile", str(config))
-    assert said.count("models.vlm.path: found 'nowhere/vlm', but there is no nowhere/vlm/config.json") == 1
+    for words in (
+        "models.vlm.path: found 'nowhere/vlm', but there is no nowhere/vlm/config.json",
+        "models.vlm_50.family: 'llava' reads checkpoints of model_type llava, but resources/world/base_lm",
+        "concepts.counting.target.groups: found 'cont', but data set 'general_val'",
+        f"dictionaries.published.file: {tmp_path}/layer_0/cfg.json is not there",
+    ):
+        assert said.count(words) == 1, words

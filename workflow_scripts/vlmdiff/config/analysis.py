@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from vlmdiff.config.base import Count, Distinct, Name, Percentage, Probability, Section
+from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
 
 
 def not_blank(text: str) -> str:
@@ -46,10 +46,10 @@ class DiffConfig(Section):
         "what it finds are false finds, and how many features rotate in it is counted next to the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
-    visual_datasets: Annotated[list[Name], Distinct] = Field(
+    visual_datasets: Annotated[list[DatasetName], Distinct] = Field(
         min_length=1, description="Data sets with images: visual energy."
     )
-    text_datasets: Annotated[list[Name], Distinct] = Field(
+    text_datasets: Annotated[list[DatasetName], Distinct] = Field(
         min_length=1, description="Data sets without images: text energy."
     )
     eps: float = Field(0.01, ge=0, description="Visual energy above which a feature is active on images.")
@@ -108,7 +108,9 @@ class ConceptConfig(Section):
         "texts, so that no word can tell them apart.",
     )
     compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
-        [], description="Targets whose comparisons are made for it too; for ablated concepts all of them are."
+        [],
+        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
+        "and for every concept with `ablation: none`.",
     )
 
 
@@ -137,8 +139,10 @@ class LexicalConfig(Section):
 class CausalData(Section):
     """A concept's own questions, and general ones."""
 
-    target: Name = Field(description="Data set of the concept.")
-    control: Name = Field(description="General data set.")
+    target: DatasetName = Field(
+        description="Data set of the concept, or groups of one: `{dataset: NAME, groups: […], without: […]}`."
+    )
+    control: DatasetName = Field(description="General data set, or groups of one.")
     samples: Count = Field(600, description="Samples of each data set, from the first on.")
 
     @model_validator(mode="after")
@@ -264,7 +268,7 @@ class SteeringConfig(Section):
 class HeadMeans(Section):
     """General questions that give the mean outputs of heads (docs/understand/evaluate_head_ablation.md)."""
 
-    dataset: Name = Field(description="The data set; not one that is reported on.")
+    dataset: DatasetName = Field(description="The data set, or groups of one; not one that is reported on.")
     samples: Count = Field(300, description="How many of its samples, from the first on.")
 
 
@@ -273,7 +277,9 @@ class HeadsConfig(Section):
 
     concept: Name = Field(description="Concept whose final features are traced.")
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
-    dataset: Name = Field(description="Samples for attribution and patching.")
+    dataset: DatasetName = Field(
+        description="Samples for attribution and patching: a data set, or groups of one."
+    )
     samples: Count = Field(96, description="How many of them, from the first on.")
     exact_heads: Count | None = Field(
         None,

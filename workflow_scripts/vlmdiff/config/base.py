@@ -12,11 +12,16 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     StringConstraints,
+    TypeAdapter,
+    WithJsonSchema,
 )
 from pydantic_core import core_schema
 
 # Names become folders, and words of the report, where an underscore at the end would be a link.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=64)]
+LONGEST_NAME = 64
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=LONGEST_NAME)
+]
 TokenType = Literal["text", "image"]
 
 
@@ -74,3 +79,21 @@ class OrNone:
     def __get_pydantic_json_schema__(self, schema: core_schema.CoreSchema, handler: Any) -> dict[str, Any]:
         """Let editors take the word too."""
         return {"anyOf": [handler(schema), {"enum": ["none", None]}]}
+
+
+Sorted = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(sorted(set(names))))]
+
+
+class GroupsOf(Section):
+    """Groups of a data set in the place of its name; `lowered` makes them a subset."""
+
+    dataset: Name = Field(description="The data set.")
+    groups: Sorted | None = Field(None, description="Only these groups; all if left out.")
+    without: Sorted = Field((), description="Not these groups.")
+    samples: Count | None = Field(None, description="At most this many samples.")
+
+
+# What users write; when the schema sees it, groups have become the name of a subset.
+DatasetName = Annotated[
+    Name, WithJsonSchema({"anyOf": [TypeAdapter(Name).json_schema(), GroupsOf.model_json_schema()]})
+]

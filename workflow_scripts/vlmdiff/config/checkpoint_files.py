@@ -121,16 +121,27 @@ def cut_off(file: Path) -> str | None:
                 return pointer_problem(file)
             if file.suffix != ".safetensors":
                 return None
-            stream.seek(0)
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, LARGEST_HEADER)))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            (length,) = struct.unpack("<Q", start[:8])
+        ends = [entry["data_offsets"][1] for entry in read_header(file).values()]
         expected, found = 8 + length + max(ends, default=0), file.stat().st_size
     except OSError as error:
         return f"{file} cannot be read ({error.strerror}); make it readable for you"
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, RecursionError):
         return f"{file} is no file of safetensors, or cut off; {AGAIN}"
     return None if found == expected else f"{file}: found {found} bytes, expected {expected}; {AGAIN}"
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """Return what the header of a file of safetensors tells of each tensor.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, struct.error, AttributeError: it is no such file.
+    """
+    with file.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(min(length, LARGEST_HEADER)))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 def absent(folder: Path, names: tuple[str, ...], what: str) -> str | None:
@@ -149,8 +160,6 @@ def weight_names(folder: Path) -> set[str]:
     try:
         if not single.is_file():
             return set(read_object(index)["weight_map"])
-        with single.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            return set(json.loads(stream.read(min(length, LARGEST_HEADER))))
-    except (OSError, ValueError, KeyError, TypeError, struct.error, RecursionError):
+        return set(read_header(single))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError):
         return set()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from vlmdiff.config.analysis import ConceptConfig, DiffConfig
-from vlmdiff.config.base import Count, Distinct, Name, Percentage, Probability, Section
+from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
 
 MAIN = "main"
 # Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
@@ -30,10 +30,10 @@ class ComparisonConfig(Section):
     adapted: Name | None = Field(None, description="Dictionary after it.")
     null: Name | None = Field(None, description="Dictionary fine-tuned on more of the same text.")
     model: Name | None = Field(None, description="Model whose activations give energies and contrast.")
-    visual_datasets: Annotated[list[Name], Distinct] | None = Field(
+    visual_datasets: Annotated[list[DatasetName], Distinct] | None = Field(
         None, min_length=1, description="Data sets with images."
     )
-    text_datasets: Annotated[list[Name], Distinct] | None = Field(
+    text_datasets: Annotated[list[DatasetName], Distinct] | None = Field(
         None, min_length=1, description="Data sets without images."
     )
     eps: float | None = Field(None, ge=0, description="Visual energy above which a feature is active.")

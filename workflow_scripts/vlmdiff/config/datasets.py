@@ -5,25 +5,45 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator
 
-from vlmdiff.config.base import Count, Section
-from vlmdiff.config.sources import DataSource, LocalPath, check_source
+from vlmdiff.config.base import Count, Name, Section
+from vlmdiff.config.kinds import check_kind
+from vlmdiff.config.parts import Parts
+from vlmdiff.config.samples_file import is_canonical
+from vlmdiff.config.sources import DataSource, LocalPath, check_source, find_source
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
-check_folder = partial(check_source, advice=FROM_THE_HUB)
+PARTS = 'How it is split where a `subset` names a part of it; `null` may stand for "null".'
+find_folder = partial(find_source, advice=FROM_THE_HUB)
+
+
+def with_place(prompt: str, place: str) -> str:
+    """Refuse a prompt without the place at which it differs from sample to sample.
+
+    Raises:
+        ValueError: naming the place.
+    """
+    if place not in prompt:
+        raise ValueError(
+            f"found '{prompt}', expected {place} in it: all samples would be asked the same; add it"
+        )
+    return prompt
 
 
 class FolderDataset(Section):
-    """A folder of images with a samples.jsonl; docs/understand/formats.md describes its keys."""
+    """Images of your own with samples.jsonl or samples.csv (docs/understand/formats.md)."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
-    path: Annotated[str, AfterValidator(check_folder)] = Field(
-        description="Folder that holds samples.jsonl and the images that it names."
+    path: Annotated[str, AfterValidator(find_folder)] = Field(
+        description="Folder with samples.jsonl or samples.csv and the images that it names; or that file."
     )
-    samples: Count = Field(description="How many samples to use, from the first on.")
+    samples: Count | None = Field(
+        None, description="How many samples to use, from the first on; left out: all, which are counted."
+    )
+    parts: Parts = Field(Parts(), description=PARTS)
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
 
@@ -38,14 +58,21 @@ class PreparedDataset(Section):
         0, ge=0, description="Samples to leave out first, so that sets of one split do not overlap."
     )
     seed: int = Field(0, ge=0, description="Order in which samples are taken; the same order for one seed.")
+    parts: Parts = Field(Parts(), description=PARTS)
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
 
-    @field_validator("images", "image_cache", check_fields=False)
+    @field_validator("images", check_fields=False)
     @classmethod
-    def folders_are_local(cls, value: str | None) -> str | None:
-        """See `check_source`."""
-        return None if value is None else check_folder(value)
+    def images_are_local(cls, value: str | None) -> str | None:
+        """See `find_source`."""
+        return None if value is None else find_folder(value)
+
+    @field_validator("image_cache", check_fields=False)
+    @classmethod
+    def cache_is_local(cls, value: str) -> str:
+        """See `check_source`; what is written belongs to the working directory."""
+        return check_source(value, advice=FROM_THE_HUB)
 
 
 class VqaDataset(PreparedDataset):
@@ -61,13 +88,17 @@ class VqaDataset(PreparedDataset):
     answers: Literal["any", "yes_no"] = Field(
         "any", description="`yes_no`: questions that are answered so, with both as choices."
     )
-    prompt: str = Field("{question}", description="Prompt; `{question}` stands for the question.")
+    prompt: Annotated[str, AfterValidator(partial(with_place, place="{question}"))] = Field(
+        "{question}", description="Prompt; `{question}` stands for the question."
+    )
 
 
 class StatementDataset(PreparedDataset):
     """Statements about images, true or false."""
 
-    prompt: str = Field(YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement.")
+    prompt: Annotated[str, AfterValidator(partial(with_place, place="{caption}"))] = Field(
+        YES_NO_PROMPT, description="Prompt; `{caption}` stands for the statement."
+    )
     group_by: Literal["relation", "answer"] = Field(
         "relation", description="A sample's group: its relation, or whether it is true (`Yes`) or not (`No`)."
     )
@@ -99,6 +130,31 @@ class TextDataset(PreparedDataset):
     words: Count = Field(96, description="Documents are cut after this many words.")
 
 
+class SubsetDataset(Section):
+    """Part of another data set: some of its images, some of its groups, or its texts alone."""
+
+    kind: Literal["subset"] = Field(description="Part of another data set.")
+    of: Name = Field(description="The other data set, also one of the built-in world, or a subset.")
+    part: Literal["all", "train", "null", "validation", "test"] = Field(
+        "all", description='Part of its images (`parts` of the other data set); `null` may stand for "null".'
+    )
+    groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
+    without: list[str] = Field([], description="Not these groups.")
+    images: bool = Field(True, description="`false`: the texts alone, for what a language model reads.")
+    samples: Count | None = Field(
+        None,
+        description="At most this many samples, from the first on. Left out: all, where they can be counted "
+        "before anything runs, in a folder of your own; of other data sets it is needed.",
+    )
+    text_tokens: Count | None = Field(None, description="As in the other data set if left out.")
+
+    @field_validator("part", mode="before")
+    @classmethod
+    def null_is_a_part(cls, value: Any) -> Any:
+        """YAML reads `null` as nothing."""
+        return "null" if value is None else value
+
+
 def kind_of(value: Any) -> str:
     """Return the kind of an entry; a folder if it names none."""
     if not isinstance(value, dict):
@@ -112,11 +168,19 @@ Dataset = Annotated[
     | Annotated[VqaDataset, Tag("vqav2")]
     | Annotated[VsrDataset, Tag("vsr")]
     | Annotated[WhatsUpDataset, Tag("whatsup")]
-    | Annotated[TextDataset, Tag("text")],
+    | Annotated[TextDataset, Tag("text")]
+    | Annotated[SubsetDataset, Tag("subset")],
     Discriminator(kind_of),
+    BeforeValidator(check_kind),
 ]
 
 
 def is_prepared(entry: Any) -> bool:
-    """Tell whether a data set has to be prepared before it can be read."""
-    return isinstance(entry, PreparedDataset) or getattr(entry, "on_missing", "error") == "skip"
+    """Tell whether a data set has to be prepared before it can be read.
+
+    Raises:
+        DataError: the samples file of a folder is wrong.
+    """
+    if not isinstance(entry, FolderDataset):
+        return isinstance(entry, PreparedDataset | SubsetDataset)
+    return entry.on_missing == "skip" or not is_canonical(entry.path)

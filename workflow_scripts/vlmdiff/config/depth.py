@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,16 +32,24 @@ DEFAULTS = MappingProxyType(
 )
 
 
-def written_as(value: Any) -> str:
-    """Tell in which of its three forms `layers` is written."""
-    return "evenly" if isinstance(value, dict) else "word" if isinstance(value, str) else "list"
+def written_as(value: Any) -> str | None:
+    """Tell in which of its three forms `layers` is written; None if in none of them."""
+    if isinstance(value, list):
+        return "list"
+    if isinstance(value, dict):
+        return "counted" if set(value) == {"evenly"} else None
+    return "word" if value == "all" else None
 
 
 Layers = Annotated[
     Annotated[list[int], Field(min_length=1), Tag("list")]
     | Annotated[Literal["all"], Tag("word")]
-    | Annotated[dict[Literal["evenly"], Count], Field(min_length=1), Tag("evenly")],
-    Discriminator(written_as),
+    | Annotated[dict[Literal["evenly"], Count], Tag("counted")],
+    Discriminator(
+        written_as,
+        custom_error_type="layers",
+        custom_error_message="expected a list of decoder blocks, counted from 0, or `all`, or {evenly: N}",
+    ),
 ]
 
 
@@ -59,36 +67,43 @@ class Depth:
 
 
 def blocks_of(model: ModelConfig, world: WorldConfig | None) -> int | None:
-    """Return how many decoder blocks a model of the configuration has; None if nobody knows yet.
+    """Return how many decoder blocks a model has, by its checkpoint or as planned; None if nobody knows yet.
 
     Args:
-        model: its entry.
+        model: its entry in the configuration.
         world: the section `world`.
     """
-    found = depth_of("", model, world)
-    return None if found is None else found.blocks
+    if (found := depth_told(model, world)) is not None:
+        return found.blocks
+    return model.planned.blocks if model.planned else None
 
 
-def depth_of(name: str, model: ModelConfig, world: WorldConfig | None) -> Depth | None:
-    """Return the depth of a model: of its world, of its checkpoint in a folder, or as it is planned.
+def depth_told(model: ModelConfig, world: WorldConfig | None) -> Depth | None:
+    """Return the depth that a model's checkpoint or world tells; None if neither does.
 
     Args:
-        name: its name.
         model, world: as for `blocks_of`.
+    """
+    if world_model(model.path) is None:
+        return depth_in_file(Path(model.path, "config.json")) if is_local(model.path) else None
+    if world is None:
+        return None
+    # Shipped checkpoints were made with the default settings, control models from them.
+    settings = world.language_model if world.models == "train" else LanguageModelTraining()
+    return Depth(settings.blocks, "world.language_model.blocks")
+
+
+def depth_of(name: str, config: Config) -> Depth | None:
+    """Return the depth of a model of the configuration, and what tells it; None if nobody knows yet.
 
     Raises:
         ValueError: `planned.blocks` contradicts the checkpoint.
     """
-    planned = model.planned.blocks if model.planned else None
-    if world is not None and world_model(model.path) is not None:
-        # Shipped checkpoints were made with the default settings, control models from them.
-        settings = world.language_model if world.models == "train" else LanguageModelTraining()
-        found = Depth(settings.blocks, "world.language_model.blocks")
-    else:
-        found = depth_in_file(Path(model.path, "config.json")) if is_local(model.path) else None
-    key = f"models.{name}.planned.blocks"
+    model = config.models[name]
+    found, blocks = depth_told(model, config.world), blocks_of(model, config.world)
+    key, planned = f"models.{name}.planned.blocks", model.planned and model.planned.blocks
     if found is None:
-        return None if planned is None else Depth(planned, key)
+        return None if blocks is None else Depth(blocks, key)
     if planned not in (None, found.blocks):
         raise ValueError(
             f"{key}: found {planned}, expected {found.blocks}, as {found.where} tells; correct it"
@@ -125,21 +140,18 @@ def compared_models(config: Config) -> Iterator[str]:
                 yield config.dictionaries[name].model
 
 
-def studied_models(config: Config) -> list[str]:
-    """Return every model that some dictionary or comparison reads, each once, the compared ones first."""
-    trained = (stage.model for stage in config.trained().values())
-    others = (diff.model for diff in config.all_comparisons().values())
-    return list(dict.fromkeys([*compared_models(config), *trained, *others]))
-
-
-def studied_layers(config: Config) -> list[int]:
+def studied_layers(config: Config, models: Iterable[str]) -> list[int]:
     """Return the decoder blocks that are studied as a list.
+
+    Args:
+        config: the configuration.
+        models: all models that some section names.
 
     Raises:
         ValueError: they are no rising numbers, a model lacks one of them, models that are compared have
             different depths, or the number of blocks is needed and not known.
     """
-    depths = {name: depth_of(name, config.models[name], config.world) for name in studied_models(config)}
+    depths = {name: depth_of(name, config) for name in models}
     known = {name: depth for name, depth in depths.items() if depth is not None}
     check_alike(config, known)
     layers = listed(config, known)
@@ -164,10 +176,10 @@ def check_alike(config: Config, known: dict[str, Depth]) -> None:
     first, *others = [name for name in dict.fromkeys(compared_models(config)) if name in known] or [""]
     for name in others:
         if known[name].blocks != known[first].blocks:
-            told = (f"'{one}' has {known[one].blocks} ({known[one].where})" for one in (name, first))
+            told = (f"'{one}' has {known[one].blocks} blocks ({known[one].where})" for one in (first, name))
             raise ValueError(
-                f"models: {' blocks, but '.join(told)}; `diff` compares them block by block: expected a "
-                "model and the one that it was tuned from"
+                f"models: {', but '.join(told)}; `diff` compares them block by block: expected a model and "
+                "the one that it was tuned from; correct models.<name>.path"
             )
 
 

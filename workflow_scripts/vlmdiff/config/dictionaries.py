@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
-from vlmdiff.config.base import Count, Distinct, Name, Section, TokenType
+from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Section, TokenType
 from vlmdiff.config.budgets import Budget
 from vlmdiff.config.sources import RELEASE, DictionarySource
 
@@ -18,7 +18,7 @@ class DictionaryStage(Budget):
 
     initial: str = Field("random", description="`random`, or the dictionary whose weights it starts from.")
     model: Name = Field(description="The model whose residual stream it reconstructs.")
-    dataset: Name = Field(description="The data set that the model is shown.")
+    dataset: DatasetName = Field(description="The data set that the model is shown, or groups of one.")
     tokens: Annotated[list[TokenType], Distinct] = Field(
         ["text"], min_length=1, description="Token types that the loss sees."
     )
@@ -193,7 +193,7 @@ class EvaluationSet(Section):
         min_length=1, description="Dictionaries that are scored."
     )
     model: Name = Field(description="Model that makes the activations.")
-    dataset: Name = Field(description="Data set that it is shown.")
+    dataset: DatasetName = Field(description="Data set that it is shown, or groups of one.")
     seeds: Count | None = Field(None, description="How many seeds are scored; left out: all.")
     tokens: Annotated[list[TokenType], Distinct] = Field(
         ["text", "image"], min_length=1, description="Token types that are scored, where there are any."

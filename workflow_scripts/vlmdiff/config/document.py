@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from vlmdiff.config.editor import SCHEMA, text
+from vlmdiff.config.places import ROOT
 from vlmdiff.config.schema import Config
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configure" / "configuration.md"
@@ -19,9 +20,9 @@ INTRODUCTION = """# Configuration
 
 One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name
 another with `--configfile`, which replaces the default as a whole. Unknown keys are refused before anything
-runs, and so are paths of models, dictionaries and data sets that lead nowhere (unless a rule makes them), and
-targets that nothing makes. Every message names the key, and the file and line where it was written. Keys
-without a default are needed.
+runs, and so are paths that lead nowhere and targets that nothing makes:
+[safety](safety.md#before-anything-runs) lists all that is refused. Every message names the key, and the file
+and line where it was written. Keys without a default are needed.
 
 This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema,
 editors complete keys and mark mistyped ones. The first line of a config names it, by a path from there:
@@ -113,8 +114,17 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", "\\n") for cell in cells) + " |"
 
 
-def describe(section: type[BaseModel], key: str) -> Iterator[str]:
-    """Yield the chapter of a section, then those of the sections inside it."""
+def describe(section: type[BaseModel], key: str, told: set[tuple[str, type]]) -> Iterator[str]:
+    """Yield the chapter of a section, then those of the sections inside it.
+
+    Args:
+        section: its class.
+        key: its place.
+        told: places and classes that have a chapter; several kinds of an entry share some.
+    """
+    if (key, section) in told:
+        return
+    told.add((key, section))
     rows, inner = [], []
     for name, field in section.model_fields.items():
         path = f"{key}.{name}" if key else name
@@ -126,14 +136,18 @@ def describe(section: type[BaseModel], key: str) -> Iterator[str]:
         [heading, title, "", row("key", "value", "default", "meaning"), "|---|---|---|---|", *rows, ""]
     )
     for part, path in inner:
-        yield from describe(part, path)
+        yield from describe(part, path, told)
 
 
 def page() -> str:
     """Write the whole page."""
-    return INTRODUCTION + "\n" + "\n".join(describe(Config, ""))
+    return INTRODUCTION + "\n" + "\n".join(describe(Config, "", set()))
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(page())
-    SCHEMA.write_text(text())
+    # An installed library has no pages beside it.
+    if ROOT is None:
+        print(page(), end="")
+    else:
+        DOCUMENT.write_text(page())
+        SCHEMA.write_text(text())

@@ -8,8 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from vlmdiff.config.base import Section
-from vlmdiff.config.datasets import FolderDataset
+from vlmdiff.config.datasets import FolderDataset, SubsetDataset
 from vlmdiff.config.overlap import real_source, rows_overlap
+from vlmdiff.config.samples_file import data_folder, find_samples
+from vlmdiff.config.subsets import line_of
 from vlmdiff.config.world import WorldDataset
 
 REPORT = ".report_on."
@@ -56,21 +58,64 @@ def used_before(references: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     return keys
 
 
-def what_is_shared(one: tuple[str, Any], other: tuple[str, Any]) -> str | None:
+def what_is_shared(one: str, other: str, datasets: Mapping[str, Any]) -> str | None:
     """Say what two data sets have in common; None if that cannot be told before they are read.
 
     Args:
-        one, other: name and entry of both.
+        one, other: names of both.
+        datasets: entries of all data sets, by name.
     """
-    (name, entry), (other_name, other_entry) = one, other
-    if name == other_name:
+    lines = line_of(one, datasets), line_of(other, datasets)
+    roots = [line[-1] for line in lines]
+    if roots[0] == roots[1]:
+        return shared_by_subsets(*lines, datasets)
+    return shared_by_sources(*(datasets[root] for root in roots), whole=max(map(len, lines)) == 1)
+
+
+def shared_by_subsets(one: list[str], other: list[str], datasets: Mapping[str, Any]) -> str | None:
+    """Say what two data sets that come from one have in common; None if that cannot be told.
+
+    Args:
+        one, other: each data set, what it is a subset of, and so on; see `line_of`.
+        datasets: entries of all data sets, by name.
+    """
+    if one == other:
         return "it is the same data set"
+    common = next(name for name in one if name in other)
+    if common in (one[0], other[0]):
+        inner, outer = (one[0], other[0]) if common == other[0] else (other[0], one[0])
+        return f"'{inner}' is part of '{outer}'"
+    # Below what they have in common each is a subset of it, and perhaps a subset of that.
+    first, second = (datasets[line[line.index(common) - 1]] for line in (one, other))
+    narrowed = one[1] != common or other[1] != common
+    return None if narrowed or not surely_overlap(first, second) else f"both take samples of '{common}'"
+
+
+def surely_overlap(one: SubsetDataset, other: SubsetDataset) -> bool:
+    """Tell whether two subsets of one data set hold a sample in common, whatever that data set holds."""
+    if one.images != other.images or "all" not in (one.part, other.part) and one.part != other.part:
+        return False
+    left_out = {*one.without, *other.without}
+    lists = [set(entry.groups) for entry in (one, other) if entry.groups is not None]
+    return bool(set.intersection(*lists) - left_out) if lists else not left_out
+
+
+def shared_by_sources(entry: Any, other_entry: Any, whole: bool) -> str | None:
+    """Say what two data sets that are no subsets, or subsets of them, have in common.
+
+    Args:
+        entry, other_entry: of both, or of what they come from.
+        whole: whether both are meant as they are.
+    """
     if isinstance(entry, WorldDataset) and isinstance(other_entry, WorldDataset):
         same = entry.scenes == other_entry.scenes
         return f"both show scenes of the split '{entry.scenes}'" if same else None
+    if not whole:
+        return None
     if isinstance(entry, FolderDataset) and isinstance(other_entry, FolderDataset):
-        folder = real_source(entry.path)
-        return f"both read the folder {folder}" if folder == real_source(other_entry.path) else None
+        file, folder = (real_source(str(find(entry.path))) for find in (find_samples, data_folder))
+        same = file == real_source(str(find_samples(other_entry.path)))
+        return f"both read the folder {folder}" if same else None
     if rows_overlap(entry, other_entry):
         rows = (f"{part.offset} to {part.offset + part.samples - 1}" for part in (entry, other_entry))
         return f"both take rows of {real_source(entry.source)}, split '{entry.split}': {' and '.join(rows)}"
@@ -103,11 +148,7 @@ def check_held_out(references: Iterable[tuple[str, str, str]], datasets: Mapping
     for name, key in reported(references).items():
         # The same data set under its own name is the plainest case.
         others = sorted(before, key=lambda other: other != name)
-        shared = {
-            other: common
-            for other in others
-            if (common := what_is_shared((name, datasets[name]), (other, datasets[other])))
-        }
+        shared = {other: common for other in others if (common := what_is_shared(name, other, datasets))}
         if shared:
             other, common = next(iter(shared.items()))
             more = "".join(

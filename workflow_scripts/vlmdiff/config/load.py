@@ -9,9 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.local_checkpoints import missing_family, with_family
+from vlmdiff.config.lowered import lowered
 from vlmdiff.config.schema import Config
+from vlmdiff.config.subsets import counted
 
 LONGEST_SHOWN = 120
+NOT_VALID = "The configuration is not valid:"
 # What a problem of no single key is told of.
 WHOLE = "config"
 # Checks across sections begin their message with the key that is wrong.
@@ -66,16 +69,13 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
             )
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
-        if problem["type"] == "union_tag_invalid":
-            tag, allowed = (problem["ctx"][name] for name in ("tag", "expected_tags"))
-            cause = f"kind: found '{tag[:LONGEST_SHOWN]}', expected one of {allowed}"
         if key.endswith(".extends"):
             cause = "a file extends another one, a section cannot; `extends: false` in it inherits nothing"
         value = repr(problem["input"])
         facts = [f"found: {value}"] if problem["loc"] and len(value) < LONGEST_SHOWN else []
         facts += filter(None, [place(f"{key}: {cause}", where)])
         lines.append(f"  {key}: {cause}" + (f" ({'; '.join(facts)})" if facts else ""))
-    return "The configuration is not valid:\n" + "\n".join(lines)
+    return "\n".join([NOT_VALID, *lines])
 
 
 def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key: "") -> Config:
@@ -89,6 +89,36 @@ def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        return Config.model_validate(with_family(values))
+        values, written = lowered(with_family(values))
+    except ValueError as error:
+        raise ConfigError(f"{NOT_VALID}\n  {error}") from None
+    try:
+        return with_counts(Config.model_validate(values))
     except ValidationError as error:
-        raise ConfigError(explain(error, values, where)) from None
+        raise ConfigError(as_written(explain(error, values, where), written)) from None
+    except ConfigError as error:
+        raise ConfigError(as_written(str(error), written)) from None
+
+
+def as_written(message: str, written: dict[str, str]) -> str:
+    """Put the keys at which groups were written in the place of the subsets that they became."""
+    for name, key in written.items():
+        message = message.replace(f"datasets.{name}.of:", f"{key}.dataset:")
+        message = re.sub(rf"datasets\.{name}(?=[.:])", key, message)
+    return message
+
+
+def with_counts(config: Config) -> Config:
+    """Fill in how many samples there are where the configuration leaves that open.
+
+    Raises:
+        ConfigError: a samples file is wrong or not there, or a subset is empty.
+    """
+    try:
+        changes = counted(config.datasets | config.world_datasets())
+    except ValueError as error:
+        raise ConfigError(f"{NOT_VALID}\n  {error}") from None
+    entries = {
+        name: entry.model_copy(update=changes.get(name, {})) for name, entry in config.datasets.items()
+    }
+    return config.model_copy(update={"datasets": entries})

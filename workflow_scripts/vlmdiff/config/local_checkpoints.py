@@ -15,6 +15,7 @@ from vlmdiff.config.checkpoint_files import (
     weight_names,
     weight_problems,
 )
+from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, all_kinds, family_of, family_problem
 from vlmdiff.config.local_files import advice, is_there, used
 from vlmdiff.config.schema import Config
@@ -29,6 +30,10 @@ SHAPE = {
     "num_hidden_layers": "number of blocks",
     "num_attention_heads": "number of heads",
 }
+# Families whose prompts a chat template writes, and where one may lie.
+CHATTING = ("causal_lm", "llava", "qwen_vl", "internvl")
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+DESCRIBING = ("processor_config.json", "tokenizer_config.json")
 
 
 def with_family(values: Any) -> Any:
@@ -166,6 +171,20 @@ def folder_problems(model: ModelConfig) -> Iterator[str]:
     yield from filter(None, (absent(folder, names, what) for names, what in parts))
 
 
+def has_template(model: ModelConfig) -> bool | None:
+    """Tell whether a checkpoint has a chat template; None if that is not known, or its family needs none."""
+    if model.family not in CHATTING or not is_local(model.path) or not is_there(f"{model.path}/config.json"):
+        return None
+    folder = Path(model.path)
+    if any((folder / name).is_file() for name in TEMPLATES):
+        return True
+    try:
+        described = [read_object(folder / name) for name in DESCRIBING if (folder / name).is_file()]
+    except ValueError:
+        return None
+    return any(values.get("chat_template") for values in described)
+
+
 def tower_problems(model: ModelConfig) -> Iterator[str]:
     """Yield what is wrong with the folder of a vision tower that lies apart."""
     folder = Path(model.vision_tower)
@@ -234,7 +253,7 @@ def width_problems(config: Config) -> list[str]:
         for i, entry in enumerate(config.evaluation)
     ]
     for label, diff in config.all_comparisons().items():
-        key = "diff.model" if label == "main" else f"comparisons.{label}.model"
+        key = "diff.model" if label == MAIN else f"comparisons.{label}.model"
         meetings.append((key, diff.model, [diff.base, diff.adapted, diff.null]))
     lines: dict[str, str] = {}
     widths = {name: width_of(config, name) for name in used(config, "model")}

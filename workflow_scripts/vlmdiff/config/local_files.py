@@ -10,8 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from vlmdiff.config.checkpoint_files import something_else
+from vlmdiff.config.samples_file import find_samples
 from vlmdiff.config.schema import Config, references
 from vlmdiff.config.sources import ELSEWHERE, is_literal, is_local
+from vlmdiff.config.subsets import line_of
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # What a checkpoint is known by beside its weights and config.json.
@@ -38,6 +40,13 @@ def used(config: Config, kind: str) -> set[str]:
     return {name for found, _, name in references(config) if found == kind}
 
 
+def used_datasets(config: Config) -> set[str]:
+    """Return the data sets of the user's own that some section uses, themselves or a part of them."""
+    known = config.all_datasets()
+    roots = {line_of(name, known)[-1] for name in used(config, "dataset")}
+    return roots & set(config.datasets)
+
+
 def model_files(config: Config) -> Iterator[tuple[str, str, str]]:
     """Yield (key, what it says, file that has to be there) for the checkpoints in folders."""
     for name in sorted(used(config, "model")):
@@ -59,10 +68,10 @@ def dictionary_files(config: Config) -> Iterator[tuple[str, str, str]]:
 
 def data_files(config: Config) -> Iterator[tuple[str, str, str]]:
     """Yield the same for data sets in folders, and for the local sources of prepared ones."""
-    for name in sorted(used(config, "dataset") & set(config.datasets)):
+    for name in sorted(used_datasets(config)):
         entry = config.datasets[name]
         if entry.kind == "folder":
-            yield f"datasets.{name}.path", entry.path, f"{entry.path}/samples.jsonl"
+            yield f"datasets.{name}.path", entry.path, str(find_samples(entry.path))
         elif is_local(entry.source):
             yield f"datasets.{name}.source", entry.source, entry.source
         if (images := getattr(entry, "images", None)) is not None:
@@ -86,7 +95,7 @@ def files_read(config: Config) -> Iterator[tuple[str, Path]]:
         yield from ((key, file) for file in files_of(folder, WEIGHTS))
     for key, _, file in dictionary_files(config):
         yield key, Path(file)
-    for name in used(config, "dataset") & set(config.datasets):
+    for name in used_datasets(config):
         if is_local(source := getattr(config.datasets[name], "source", None)):
             files = split_files(source, config.datasets[name].split)
             yield from ((f"datasets.{name}.source", file) for file in files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -47,14 +47,27 @@ def find_samples(path: str | Path) -> Path:
         DataError: the folder holds both, or the file is of another kind.
     """
     path = Path(path)
-    if path.suffix.lower() in (".csv", ".jsonl") and not path.is_dir():
+    if path.suffix.lower() in (".csv", ".jsonl") and not leads_to(path, Path.is_dir):
         return path
-    if path.is_file():
+    if is_file(path):
         raise DataError(f"{path}: found a file, expected a folder or a file named .jsonl or .csv; rename it")
     lines, table = path / SAMPLES, path / TABLE
-    if lines.is_file() and table.is_file():
+    if is_file(lines) and is_file(table):
         raise DataError(f"{path}: found {SAMPLES} and {TABLE}, expected one of them; name the file in `path`")
-    return table if table.is_file() else lines
+    return table if is_file(table) else lines
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path leads to a file; one that the system cannot even look up does not."""
+    return leads_to(path, Path.is_file)
+
+
+def leads_to(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Tell whether a path leads to something of a kind."""
+    try:
+        return kind(path)
+    except OSError:
+        return False
 
 
 def data_folder(path: str | Path) -> Path:
@@ -87,13 +100,13 @@ def is_canonical(path: str | Path) -> bool:
     A file that is not there (a rule may make it) is taken for one.
     """
     file = find_samples(path)
-    return file.name == SAMPLES and (not file.is_file() or contents(path).canonical)
+    return file.name == SAMPLES and (not is_file(file) or contents(path).canonical)
 
 
 def contents(path: str | Path) -> Contents:
     """Read a samples file; see `read_records`."""
     file = find_samples(path)
-    if not file.is_file():
+    if not is_file(file):
         raise DataError(
             f"{file}: no such file; expected one JSON object a line, or CSV (docs/understand/formats.md)"
         )

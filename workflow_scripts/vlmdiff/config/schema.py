@@ -28,6 +28,7 @@ from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
+from vlmdiff.config.subsets import check_subsets, sources
 from vlmdiff.config.untuned import check_untuned
 from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
 
@@ -167,9 +168,10 @@ class Config(Section):
             "dictionary": set(self.dictionaries),
             "concept": set(self.concepts),
         }
-        for kind, key, name in references(self):
+        for kind, key, name in (*sources(self.datasets), *references(self)):
             if name not in known[kind]:
                 raise ValueError(f"{key}: unknown {kind} '{name}'; declared are {sorted(known[kind])}")
+        check_subsets(self.all_datasets())
         return self
 
     @model_validator(mode="after")
@@ -198,11 +200,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def layers_are_listed(self) -> Config:
-        """Layers become a list, of blocks that the models have."""
-        return self.model_copy(update={"layers": studied_layers(self)})
-
-    @model_validator(mode="after")
     def stages_end(self) -> Config:
         """A dictionary's ancestry ends at a random start."""
         for name in self.dictionaries:
@@ -215,6 +212,12 @@ class Config(Section):
                 seen.append(current)
                 current = self.dictionaries[current].initial
         return self
+
+    @model_validator(mode="after")
+    def layers_are_listed(self) -> Config:
+        """Layers become a list, of blocks that the models have."""
+        models = [name for kind, _, name in references(self) if kind == "model"]
+        return self.model_copy(update={"layers": studied_layers(self, models)})
 
     @model_validator(mode="after")
     def published_layers_exist(self) -> Config:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
+
+from vlmdiff.config.places import located
 
 HUB, WORLD, RELEASE = "hub:", "world:", "saelens:"
 # How sources begin that are no paths.
@@ -92,7 +94,17 @@ def check_source(source: str, *, prefixes: tuple[str, ...] = (), advice: str = "
     return check_path(source)
 
 
-LocalPath = Annotated[str, AfterValidator(check_source)]
-ModelSource = Annotated[str, AfterValidator(partial(check_source, prefixes=(HUB, WORLD)))]
-DictionarySource = Annotated[str, AfterValidator(partial(check_source, prefixes=(HUB, RELEASE)))]
-DataSource = Annotated[str, AfterValidator(partial(check_source, prefixes=(HUB,)))]
+def find_source(source: str, **expected: Any) -> str:
+    """Return a source, a path to something shipped as one that leads there from the working directory.
+
+    Args:
+        source: what the configuration says.
+        expected: see `check_source`, which refuses it if need be.
+    """
+    return located(check_source(source, **expected))
+
+
+LocalPath = Annotated[str, AfterValidator(find_source)]
+ModelSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, WORLD)))]
+DictionarySource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, RELEASE)))]
+DataSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB,)))]

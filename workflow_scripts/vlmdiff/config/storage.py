@@ -9,9 +9,11 @@ from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import world_model
 from vlmdiff.config.subjects import PlannedSize
+from vlmdiff.config.subsets import line_of, shows_images, text_tokens
 
 VALUE_BYTES, WEIGHT_BYTES = 2, 4
 # Scenes of the built-in world are described and asked about in about so many words.
@@ -121,7 +123,7 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
     entry = config.models[model]
     if entry.planned is not None:
         return entry.planned
-    folder = "resources/world" if config.world and config.world.models == "shipped" else None
+    folder = shipped("resources/world") if config.world and config.world.models == "shipped" else None
     world = world_model(entry.path)
     path = Path(entry.path) if world is None else Path(folder or "", world)
     file = path / "config.json"
@@ -140,11 +142,13 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
 
 def sample_tokens(config: Config, size: PlannedSize, dataset: str, kinds: list[str]) -> int:
     """Return how many tokens of one sample are stored."""
-    if getattr(config.dataset(dataset), "kind", None) == "text":
+    known = config.all_datasets()
+    text = text_tokens(dataset, known) or WORLD_TEXT_TOKENS
+    if known[line_of(dataset, known)[-1]].kind == "text":
         # Documents have no images and are not put into a prompt format.
-        return getattr(config.dataset(dataset), "text_tokens", WORLD_TEXT_TOKENS) * ("text" in kinds)
-    text = getattr(config.dataset(dataset), "text_tokens", WORLD_TEXT_TOKENS) + size.template_tokens
-    return text * ("text" in kinds) + size.image_tokens * ("image" in kinds)
+        return text * ("text" in kinds)
+    images = size.image_tokens if shows_images(dataset, known) else 0
+    return (text + size.template_tokens) * ("text" in kinds) + images * ("image" in kinds)
 
 
 def peak_bytes(config: Config) -> int | None:

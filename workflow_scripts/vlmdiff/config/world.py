@@ -29,6 +29,19 @@ def family_of_checkpoint(name: str, controls: Mapping[str, str]) -> Family:
     return "causal_lm" if reads else "llava"
 
 
+# Groups of each kind of data set, and the kinds whose questions have choices; `mixed` holds some of all.
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "text": ("text",),
+        "general": ("shape", "colour", "size", "existence", "count"),
+        "spatial": ("left of", "right of", "above", "below"),
+        "spatial_open": ("horizontal relation", "vertical relation", "row", "column"),
+    }
+)
+CLOSED = ("general", "spatial", "spatial_open")
+ANSWERS = ("true", "false")
+
+
 class SceneCounts(Section):
     """How many different scenes each split holds; no scene is in two splits."""
 
@@ -179,6 +192,13 @@ def _default_datasets() -> dict[str, WorldDataset]:
     }
     # The statements of spatial_val, true ones against false ones.
     return found | {"truth_val": found["spatial_val"].model_copy(update={"group_by": "answer"})}
+
+
+def groups_of(entry: WorldDataset) -> tuple[str, ...] | None:
+    """Return the groups of a data set of the world; None if only its samples tell them."""
+    if entry.group_by == "kind" or entry.kind == "text":
+        return GROUPS.get(entry.kind)
+    return ANSWERS if entry.kind == "spatial" else None
 
 
 class WorldConfig(Section):

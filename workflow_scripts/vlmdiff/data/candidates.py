@@ -21,12 +21,10 @@ class Candidate:
     Attributes:
         values: keys of the sample's line, the image aside.
         picture: where its image comes from; None if it has none.
-        place: file and line of it, where a user wrote them; may be empty.
     """
 
     values: dict[str, Any]
     picture: Picture | None = None
-    place: str = ""
 
 
 @dataclass
@@ -44,8 +42,8 @@ class Offer:
     origin: str = ""
     scanned: int = field(default=0, init=False)
 
-    def take(self, samples: int, offset: int) -> list[Candidate]:
-        """Return the first `samples` wanted candidates after `offset` rows; counts the rows looked at."""
+    def take(self, samples: int | None, offset: int) -> list[Candidate]:
+        """Return the first `samples` wanted candidates (None: all) after `offset` rows; counts the rows."""
         found: list[Candidate] = []
         for row in islice(iter(self.rows), offset, None):
             self.scanned += 1

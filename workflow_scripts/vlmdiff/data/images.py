@@ -60,6 +60,25 @@ class LocalImage:
 
 
 @dataclass(frozen=True)
+class KnownImage:
+    """An image of another data set, where it was looked at.
+
+    Attributes:
+        file: where it lies.
+        name: its path within the folder that the data set's `images` links to.
+    """
+
+    file: Path
+    name: str
+
+    def place(self, _images: Path) -> str:
+        """Return the path of the image within `images`; see `LocalImage.place`."""
+        if not self.file.is_file():
+            raise MissingImageError(str(self.file))
+        return self.name
+
+
+@dataclass(frozen=True)
 class StoredImage:
     """An image whose bytes the source brings along.
 
@@ -112,7 +131,7 @@ class LinkedImage:
         return name
 
 
-Picture = LocalImage | StoredImage | LinkedImage
+Picture = LocalImage | KnownImage | StoredImage | LinkedImage
 
 
 def cached_name(url: str) -> str:

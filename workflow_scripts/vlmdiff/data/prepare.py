@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -18,57 +18,56 @@ from pydantic import TypeAdapter
 from vlmdiff.config.datasets import (
     Dataset,
     FolderDataset,
+    SubsetDataset,
     TextDataset,
     VqaDataset,
     VsrDataset,
     WhatsUpDataset,
 )
-from vlmdiff.config.samples_file import REMEDY
+from vlmdiff.config.samples_file import REMEDY, data_folder, find_samples, read_records
 from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.corpus import offer_text
 from vlmdiff.data.images import LocalImage, MissingImageError
 from vlmdiff.data.samples import DataError, Sample, make_sample
+from vlmdiff.data.subset import Source, offer_subset
 from vlmdiff.data.vqa import offer_vqa
 from vlmdiff.data.vsr import offer_vsr
 from vlmdiff.data.whats_up import offer_whats_up
 from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.progress import progress
-from vlmdiff.runtime.reading import needed, read_json_lines, within
+from vlmdiff.runtime.reading import within
 from vlmdiff.tables.data import DATASET_COUNTS
 from vlmdiff.tables.io import write_table
 
 log = logging.getLogger(__name__)
 THREADS = 16
 SHOWN = 5
+# Keys that say where samples come from, of different kinds of data sets.
+SOURCES = ("source", "path", "of")
 
 
 def offer_folder(entry: FolderDataset) -> Offer:
     """Return the samples of the user's own folder, whose images may be missing."""
-    file, root = Path(entry.path) / "samples.jsonl", Path(entry.path).resolve()
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; expected one JSON object a line (docs/understand/formats.md)")
-    lines, real = read_json_lines(file, REMEDY), cache(os.path.realpath)
-    rows = [of_line(line, root, f"{file}: line {i}", real) for i, line in lines]
+    root, real = data_folder(entry.path).resolve(), cache(os.path.realpath)
+    place = f"{find_samples(entry.path)}: sample"
+    rows = [of_record(record, root, place, real) for record in read_records(entry.path)]
     return Offer(rows, root, str(entry.path))
 
 
-def of_line(line: Any, root: Path, place: str, real: Callable[[str], str] = os.path.realpath) -> Candidate:
-    """Make a candidate of a line of samples.jsonl; `real` as for `within`.
+def of_record(record: Mapping[str, Any], root: Path, place: str, real: Callable[[str], str]) -> Candidate:
+    """Make a candidate of a record of a folder; `real` as for `within`.
 
     Raises:
-        DataError: it is no JSON object, or its image is no path, or one that leads out of the folder.
+        DataError: its image leads out of the folder.
     """
-    values = needed(line, (), place, REMEDY)
-    image = values.pop("image", None)
-    if not isinstance(image, str | None):
-        raise DataError(f"{place}: image: found {image!r}, expected a path or null; {REMEDY}")
-    if image is None:
-        return Candidate(values, place=place)
+    values = {key: value for key, value in record.items() if key != "image"}
+    if (image := record["image"]) is None:
+        return Candidate(values)
     try:
         within(root, image, real)
     except DataError as error:
-        raise DataError(f"{place}: image: {error}; {REMEDY}") from None
-    return Candidate(values, LocalImage(root, [image]), place)
+        raise DataError(f"{place} '{record['sample_id']}': image: {error}; {REMEDY}") from None
+    return Candidate(values, LocalImage(root, [image]))
 
 
 OFFERS: tuple[tuple[type, Callable[[Any], Offer]], ...] = (
@@ -81,7 +80,11 @@ OFFERS: tuple[tuple[type, Callable[[Any], Offer]], ...] = (
 
 
 def prepare_dataset(
-    name: str, values: dict[str, Any], samples_file: str | Path, counts_file: str | Path
+    name: str,
+    values: dict[str, Any],
+    samples_file: str | Path,
+    counts_file: str | Path,
+    source: Source | None = None,
 ) -> None:
     """Write a data set's samples.jsonl, its images or a link to them, and the table DATASET_COUNTS.
 
@@ -90,34 +93,66 @@ def prepare_dataset(
         values: its entry.
         samples_file: written last, so that a data set is whole or absent.
         counts_file: how many samples were asked for, found and kept.
+        source: what a subset is part of; None for other kinds.
 
     Raises:
         DataError: the source has too few samples, a wrong one, or two of one id; or images are missing, all
             of them or with `on_missing: error`.
     """
     entry = TypeAdapter(Dataset).validate_python(values)
-    offer = next(make for kind, make in OFFERS if isinstance(entry, kind))(entry)
+    offer = offered(name, entry, source)
     wanted = offer.take(entry.samples, getattr(entry, "offset", 0))
-    if len(wanted) < entry.samples:
-        raise DataError(
-            f"datasets.{name}: found {len(wanted)} samples, but the config asks for {entry.samples}; lower "
-            "`samples` or `offset`, or choose another split"
-        )
+    check_enough(name, entry, len(wanted))
     images = Path(samples_file).parent / "images"
     start_images(images, offer.linked)
-    lines, missing, first = [], [], {}
+    lines, missing, seen = [], [], set()
     for candidate, place in progress(placed(wanted, images), "samples", len(wanted)):
         image = f"images/{place}" if isinstance(place, str) else None
         sample = checked_sample({**candidate.values, "image": image}, name)
-        if (before := first.setdefault(sample.sample_id, candidate)) is not candidate:
-            raise DataError(f"datasets.{name}: {same_id(sample.sample_id, before, candidate)}")
+        if sample.sample_id in seen:
+            raise DataError(
+                f"datasets.{name}: the source has several samples of one id, '{sample.sample_id}'; "
+                "choose another split"
+            )
+        seen.add(sample.sample_id)
         if isinstance(place, MissingImageError):
             missing.append(place)
         else:
             lines.append(sample)
-    report_missing(name, missing, len(wanted), entry.on_missing)
+    report_missing(name, missing, len(wanted), getattr(entry, "on_missing", "error"))
     write_samples(lines, samples_file)
     write_counts(name, entry, offer, (len(wanted), len(lines), len(missing)), counts_file)
+
+
+def offered(name: str, entry: Any, source: Source | None) -> Offer:
+    """Return what the source of a data set offers.
+
+    Raises:
+        DataError: it cannot be read, or a subset is empty.
+    """
+    if not isinstance(entry, SubsetDataset):
+        return next(make for kind, make in OFFERS if isinstance(entry, kind))(entry)
+    try:
+        return offer_subset(entry, source)
+    except DataError as error:
+        raise DataError(f"datasets.{name}: {error}") from None
+
+
+def check_enough(name: str, entry: Any, found: int) -> None:
+    """Refuse a source that has too few samples; of a subset the number is often known here alone.
+
+    Raises:
+        DataError: naming the data set and what to do.
+    """
+    if entry.samples is None or found >= entry.samples:
+        return
+    if isinstance(entry, SubsetDataset):
+        log.warning("%d samples, fewer than the %d planned: all are used", found, entry.samples)
+        return
+    raise DataError(
+        f"datasets.{name}: found {found} samples, but the config asks for {entry.samples}; lower `samples` "
+        "or `offset`, or choose another split"
+    )
 
 
 def checked_sample(values: dict[str, Any], name: str) -> Sample:
@@ -133,13 +168,6 @@ def checked_sample(values: dict[str, Any], name: str) -> Sample:
             f"datasets.{name}: sample {values.get('sample_id')!r} of the source cannot be used: {error}; "
             "correct the source"
         ) from None
-
-
-def same_id(sample_id: str, before: Candidate, candidate: Candidate) -> str:
-    """Say where two samples share an id, and what to do."""
-    if candidate.place:
-        return f"{candidate.place}: sample_id: '{sample_id}' was used before ({before.place}); make it unique"
-    return f"the source has several samples of one id, '{sample_id}'; choose another split"
 
 
 def placed(
@@ -209,9 +237,9 @@ def write_counts(
     row = {
         "dataset": name,
         "kind": entry.kind,
-        "source": getattr(entry, "source", None) or entry.path,
+        "source": next(getattr(entry, key) for key in SOURCES if hasattr(entry, key)),
         "origin": offer.origin,
-        "split": getattr(entry, "split", ""),
+        "split": getattr(entry, "split", "") or getattr(entry, "part", ""),
         "offset": getattr(entry, "offset", 0),
         "scanned": offer.scanned,
         "requested": wanted,

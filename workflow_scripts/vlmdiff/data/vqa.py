@@ -35,13 +35,7 @@ def offer_vqa(entry: VqaDataset) -> Offer:
 
 def official(entry: VqaDataset) -> Offer:
     """Read the JSON files that the authors publish."""
-    folder = Path(entry.source)
-    if entry.images is None or not Path(entry.images).is_dir():
-        raise DataError(
-            f"images: found {entry.images!r}, expected the folder of COCO images for the files in {folder}"
-        )
-    questions = only_file(folder, f"*_{glob.escape(entry.split)}*_questions.json")
-    answers = only_file(folder, f"*_{glob.escape(entry.split)}*_annotations.json")
+    questions, answers = official_files(entry)
     found = {one["question_id"]: one for one in entries(answers, "annotations", ())}
     asked = entries(questions, "questions", ("question",))
     if unanswered := [one["question_id"] for one in asked if one["question_id"] not in found]:
@@ -57,6 +51,22 @@ def official(entry: VqaDataset) -> Offer:
     root = Path(entry.images).resolve()
     made = (candidate(row, coco_image(root, row["image_id"]), entry) for row in shuffled(rows, entry.seed))
     return Offer(made, root, f"{questions.name}, {answers.name}")
+
+
+def official_files(entry: VqaDataset) -> tuple[Path, Path]:
+    """Return the authors' files of questions and of annotations.
+
+    Raises:
+        DataError: they are not there, or the folder of their images is not.
+    """
+    folder = Path(entry.source)
+    if entry.images is None or not Path(entry.images).is_dir():
+        raise DataError(
+            f"images: found {entry.images!r}, expected the folder of COCO images for the files in {folder}"
+        )
+    names = (f"*_{glob.escape(entry.split)}*_{kind}.json" for kind in ("questions", "annotations"))
+    questions, answers = (only_file(folder, name) for name in names)
+    return questions, answers
 
 
 def entries(file: Path, key: str, keys: Sequence[str]) -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ class Names:
     def question(self) -> str:
         """Return what the experiment asks."""
         *others, last = [text for stage, text in QUESTIONS.items() if stage not in self.omitted]
-        asked = f"{', '.join(others)}{',' * (len(others) > 1)} and {last}?"
+        asked = f"{', '.join(others)}, and {last}?"
         return f"{CONTEXT} {asked[0].upper()}{asked[1:]}"
 
 

@@ -8,7 +8,7 @@ DATASET_COUNTS = contract(
     ("kind", "str", "kind of source"),
     ("source", "str", "where it comes from, as the config says"),
     ("origin", "str", "what exactly was read: commit or files"),
-    ("split", "str", "split of the source"),
+    ("split", "str", "split of the source; of a subset its part"),
     ("offset", "int", "rows of the shuffled source that were left out first"),
     ("scanned", "int", "rows looked at after them, the unwanted ones included"),
     ("requested", "int", "samples asked for and found"),

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pyarrow as pa
 
+from vlmdiff.config.places import ROOT
 from vlmdiff.tables import activations, causal, costs, data, features, labels, models, world
 
 HEADING = "## Tables\n"
@@ -51,4 +52,5 @@ def renewed(text: str) -> str:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(renewed(DOCUMENT.read_text()))
+    # An installed library has no pages beside it.
+    print(tables_chapter(), end="") if ROOT is None else DOCUMENT.write_text(renewed(DOCUMENT.read_text()))

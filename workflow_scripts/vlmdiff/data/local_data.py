@@ -1,0 +1,144 @@
+"""What samples at hand tell against a configuration, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.families import LANGUAGE_MODEL
+from vlmdiff.config.local_checkpoints import has_template
+from vlmdiff.config.local_files import used
+from vlmdiff.config.schema import Config
+from vlmdiff.config.storage import readers
+from vlmdiff.data.at_hand import Knowledge, Known, Record, chosen, listed, side_problems
+
+
+def data_problems(config: Config) -> list[str]:
+    """Return a line for whatever the samples at hand tell against the configuration: key, found, allowed.
+
+    What is not there is left to `missing_files`, what is on the hub or prepared later to the jobs.
+    """
+    knowledge = Knowledge(config)
+    known = {name: found for name in sorted(used(config, "dataset")) if (found := knowledge.of(name))}
+    finders = (group_problems, question_problems, image_problems, chat_problems)
+    return [*knowledge.lines, *(line for find in finders for line in find(config, known))]
+
+
+def group_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which groups of concepts are not there, and which concepts have an empty or a shared side."""
+    for name, concept in config.concepts.items():
+        sides = {"target": concept.target, "baseline": concept.baseline}
+        problems = [
+            line
+            for side, samples in sides.items()
+            if (found := known.get(samples.dataset)) is not None and found.groups is not None
+            for line in side_problems(f"concepts.{name}.{side}", samples, samples.dataset, found)
+        ]
+        yield from problems
+        one, other = sides.values()
+        found = known.get(one.dataset)
+        if problems or one.dataset != other.dataset or found is None or found.groups is None:
+            continue
+        if shared := sorted(chosen(one, found) & chosen(other, found)):
+            yield (
+                f"concepts.{name}: target and baseline share groups {listed(shared)} of data set "
+                f"'{one.dataset}', expected none; name them in `without` of the baseline"
+            )
+
+
+def question_sets(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Yield (key, data set, most samples) of questions whose answers are scored against other choices."""
+    sections = {"ablation": config.ablation, "heads": config.heads, "steering": config.steering}
+    for name, section in sections.items():
+        for use in ("rank_on", "report_on"):
+            if (data := getattr(section, use, None)) is not None:
+                yield f"{name}.{use}.target", data.target, data.samples
+                yield f"{name}.{use}.control", data.control, data.samples
+
+
+def is_open(record: Record) -> bool:
+    """Tell whether a sample has no answer that could be scored against other choices."""
+    return record.get("choices") is None or record.get("answer") is None
+
+
+def question_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which questions cannot be scored."""
+    told = set()
+    for key, name, limit in question_sets(config):
+        found = known.get(name)
+        wrong = [] if found is None else [record for record in found.records[:limit] if is_open(record)]
+        if wrong and name not in told:
+            told.add(name)
+            yield (
+                f"{key}: found data set '{name}' ({found.place}), of which {found.told(wrong)} "
+                "lack `choices` or the `answer`, and here the answer is scored against the other choices; "
+                "add both to the samples, or name a data set of questions with choices"
+            )
+
+
+def image_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which data sets show no image where one is needed, or an image where none may be."""
+    needs = {"heads.dataset": config.heads.dataset} if config.heads is not None else {}
+    for label, diff in config.all_comparisons().items():
+        section = "diff" if label == MAIN else f"comparisons.{label}"
+        yield from visual_problems(f"{section}.visual_datasets", diff.visual_datasets, known)
+        yield from text_problems(f"{section}.text_datasets", diff.text_datasets, known)
+    for name, stage in config.trained().items():
+        model = config.models[stage.model]
+        if stage.tokens != ["image"]:
+            continue
+        if model.family == LANGUAGE_MODEL or model.text_only:
+            yield (
+                f"dictionaries.{name}.tokens: found [image], but model '{stage.model}' is shown no images; "
+                "add text"
+            )
+        else:
+            needs[f"dictionaries.{name}.dataset"] = stage.dataset
+    for key, name in needs.items():
+        yield from visual_problems(key, [name], known)
+
+
+def visual_problems(key: str, names: Sequence[str], known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which data sets have no images."""
+    for name in names:
+        if name in known and all(record["image"] is None for record in known[name].records):
+            yield (
+                f"{key}: found data set '{name}' ({known[name].place}), whose samples show no image; name "
+                "one with images"
+            )
+
+
+def text_problems(key: str, names: Sequence[str], known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which data sets have images."""
+    for name in names:
+        found = known.get(name)
+        wrong = [] if found is None else [one for one in found.records if one["image"] is not None]
+        if wrong:
+            yield (
+                f"{key}: found data set '{name}' ({found.place}), of which {found.told(wrong)} show an "
+                "image, but visual energy is held against text without images; name a data set of texts"
+            )
+
+
+def datasets_of(config: Config, model: str) -> set[str]:
+    """Return the data sets that a model is shown."""
+    shown = {dataset for _, reader, dataset, _ in readers(config) if reader == model}
+    if model == config.diff.model:
+        shown |= {name for key, name, _ in question_sets(config) if not key.startswith("steering.")}
+    if config.steering is not None and model == config.steering.model:
+        shown |= {name for key, name, _ in question_sets(config) if key.startswith("steering.")}
+    return shown
+
+
+def chat_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which models are shown chats without a chat template."""
+    asked = {name for name, found in known.items() if any(record["chat"] for record in found.records)}
+    for model, entry in sorted(config.models.items()):
+        shown = sorted(asked & datasets_of(config, model))
+        if shown and entry.chat and has_template(entry) is False:
+            yield (
+                f"models.{model}.chat: found no chat template in {entry.path}, but the model is shown "
+                f"data set '{shown[0]}', whose samples have `chat: true`; copy "
+                "chat_template.jinja into the folder, or set `chat: false` if the model was trained on raw "
+                "text alone"
+            )
