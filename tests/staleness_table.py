@@ -22,7 +22,7 @@ NOT_REVIEWED = "NOT REVIEWED"
 HEADER = """\
 # What is remade when something changes in the tiny experiment, all of whose targets were made: for groups of
 # changes that plan the same. `starts` are the jobs that are stale by themselves, `plans` all that are remade,
-# `2 of 28` where not every job of a rule is. docs/staleness.md tells how the table is tested.
+# `2 of 28` where not every job of a rule is. docs/develop/dependability.md tells how the table is tested.
 #
 # Written by `make staleness-table`, which keeps each `why`. A new group says NOT REVIEWED there, and the
 # tests fail until somebody has written why these jobs, all of them and no other, depend on the changes.

@@ -1,4 +1,4 @@
-"""Two numbers of docs/rank_features.md: how often pools let chance through, and how well the screen orders.
+"""Two numbers of docs/understand/rank_features.md: how often pools let chance through, how the screen orders.
 
 `PYTHONPATH=workflow_scripts:tests .venv/bin/python -m benchmarks.ranked_null [results/builtin]`. With the
 results of the default experiment the screen is held against exact ablation too (some minutes).

@@ -142,7 +142,10 @@ def test_a_published_dictionary_tells_its_budget():
     values = copy.deepcopy(LOOK)
     budget = values["dictionaries"]["adapted"].pop("budget")
     said = refused(values)
-    assert "dictionaries.adapted.budget: missing" in said and "docs/import_dictionary.md#budget" in said
+    assert (
+        "dictionaries.adapted.budget: missing" in said
+        and "docs/configure/import_dictionary.md#budget" in said
+    )
     said = refused(changed(LOOK, null_text={"steps": 40}))
     assert "diff.null: dictionary 'null_text' is not trained as 'adapted' is" in said
     assert "steps 40 against 1560" in said

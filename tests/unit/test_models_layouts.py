@@ -195,7 +195,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_a_decoder_of_another_build_is_refused_by_one_line(name, tmp_path):
     kind, values, words = REFUSED[name]
-    with pytest.raises(LayoutError, match=f"model 'lm': {words}.*docs/model_families.md lists") as caught:
+    with pytest.raises(
+        LayoutError, match=f"model 'lm': {words}.*docs/configure/model_families.md lists"
+    ) as caught:
         load(build(tmp_path, kind, values))
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""`make mutants` (docs/tests.md): its list fits the code as it is, and its machinery does what it says."""
+"""`make mutants` (docs/develop/tests.md): its list fits the code, and its machinery does what it says."""
 
 import ast
 import types

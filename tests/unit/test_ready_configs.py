@@ -1,5 +1,6 @@
 """The configs of real models: valid, planned without network, coarse enough for a scheduler."""
 
+import functools
 import os
 import re
 import subprocess
@@ -24,8 +25,9 @@ def config_of(name):
     return load_config(read_layers({}, [ROOT / "config" / f"{name}.yaml"]).values)
 
 
-@pytest.mark.parametrize("name", READY)
-def test_a_dry_run_needs_no_network_and_plans_few_jobs(name):
+@functools.cache
+def planned(name):
+    """Return what a dry run without network prints of a config."""
     run = subprocess.run(
         [sys.executable, "-m", "snakemake", "-n", "--configfile", f"config/{name}.yaml"],
         cwd=ROOT,
@@ -36,9 +38,36 @@ def test_a_dry_run_needs_no_network_and_plans_few_jobs(name):
     )
     output = run.stdout + run.stderr
     assert run.returncode == 0, output[-3000:]
-    jobs = int(re.search(r"^total\s+(\d+)", output, re.MULTILINE).group(1))
-    assert 50 < jobs <= 2000
-    assert re.search(r"at most [\d.]+ [MGT]B at once", output)
+    return output
+
+
+def job_counts(name):
+    """Return how many jobs of each rule, and in `total`, a dry run plans."""
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", planned(name), re.MULTILINE)}
+
+
+def rows_of(page):
+    """Return the rows of a page's tables, as lists of cells."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_dry_run_needs_no_network_and_plans_as_many_jobs_as_the_page_says(name):
+    documented = {row[0]: row[-1] for row in rows_of("configure/real_models.md")}
+    assert 50 < job_counts(name)["total"] <= 2000
+    assert documented[f"`config/{name}.yaml`"] == str(job_counts(name)["total"])
+    assert re.search(r"at most [\d.]+ [MGT]B at once", planned(name))
+
+
+def test_the_jobs_of_a_cluster_are_as_many_as_the_page_says():
+    counts, told = job_counts("llava_more"), 0
+    for first, *_, jobs in (row for row in rows_of("run/cluster.md") if len(row) == 4):
+        rules = re.findall(r"`(\w+)`", first)
+        if rules and "*" not in first:
+            assert int(jobs.split()[0]) == sum(counts[rule] for rule in rules), first
+            told += len(rules)
+    assert told > 15
 
 
 @pytest.mark.parametrize("name", READY)

@@ -1,4 +1,4 @@
-"""Results are remade when, and only when, something that they depend on changed (docs/staleness.md).
+"""Results are remade when, and only when, what they depend on changed (docs/develop/dependability.md).
 
 Every change is made in a copy of the project and of the tiny experiment's results, and Snakemake itself is
 asked what it would run. What it must plan is in staleness.yaml, reviewed by people.

@@ -1,4 +1,4 @@
-"""The written contract of an activation shard: names, header, errors, checksums (docs/formats.md)."""
+"""The contract of an activation shard: names, header, errors, checksums (docs/understand/formats.md)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ SetSize = Annotated[Count, AfterValidator(several)]
 
 
 class DiffConfig(Section):
-    """Which dictionaries are compared and when a feature counts as adapted (docs/method.md section 5)."""
+    """What is compared, and when a feature counts as adapted (docs/understand/method.md section 5)."""
 
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
     adapted: Name = Field("adapted", description="Dictionary after it.")
@@ -43,7 +43,7 @@ class DiffConfig(Section):
     untuned: Name | None = Field(
         None,
         description="A comparison of target `all` whose model was never tuned (`models.<name>.untuned`): "
-        "what it finds are false finds, and how many features rotate in it is counted beside the nulls.",
+        "what it finds are false finds, and how many features rotate in it is counted next to the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     visual_datasets: Annotated[list[DatasetName], Distinct] = Field(
@@ -89,7 +89,7 @@ class SampleSet(Section):
 
 
 class ConceptConfig(Section):
-    """A concept: what shows it, and what it is held against (docs/method.md section 6)."""
+    """A concept: what shows it, and what it is held against (docs/understand/method.md section 6)."""
 
     target: SampleSet = Field(description="Samples that show the concept.")
     baseline: SampleSet = Field(description="General samples that it is held against.")
@@ -137,7 +137,7 @@ class LexicalConfig(Section):
 
 
 class CausalData(Section):
-    """A concept's own questions beside general ones."""
+    """A concept's own questions, and general ones."""
 
     target: DatasetName = Field(
         description="Data set of the concept, or groups of one: `{dataset: NAME, groups: […], without: […]}`."
@@ -169,7 +169,7 @@ class HeadlineConfig(Section):
 
 
 class AblationConfig(Section):
-    """Projection ablation of features and sets (docs/method.md section 7)."""
+    """Projection ablation of features and sets (docs/understand/method.md section 7)."""
 
     concepts: Annotated[list[Name], Distinct] = Field(
         min_length=1,
@@ -179,7 +179,9 @@ class AblationConfig(Section):
         ["own_layer", "all_layers"], min_length=1, description="Where a direction is removed."
     )
     rank_on: CausalData = Field(description="Validation data: candidates are ranked here.")
-    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
+    report_on: CausalData = Field(
+        description="Test data: results are reported here (docs/understand/hold_out.md)."
+    )
     headline: HeadlineConfig = Field(HeadlineConfig(), description="The one result that is claimed.")
     candidates: Count = Field(250, description="At most this many final features are ranked causally.")
     verified: Count = Field(
@@ -233,7 +235,7 @@ class AblationConfig(Section):
 
 
 class SteeringConfig(Section):
-    """Adding directions to the residual stream (docs/evaluate_steering.md)."""
+    """Adding directions to the residual stream (docs/understand/evaluate_steering.md)."""
 
     concept: Name = Field(description="Concept whose final features are used.")
     model: Name = Field(description="Model that is steered; it must answer some questions wrong.")
@@ -244,7 +246,9 @@ class SteeringConfig(Section):
         description="Lengths of what is added, in units of the mean residual norm at the layer.",
     )
     rank_on: CausalData = Field(description="Validation data: vectors and strengths come from here.")
-    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
+    report_on: CausalData = Field(
+        description="Test data: results are reported here (docs/understand/hold_out.md)."
+    )
     random_draws: int = Field(
         20,
         ge=20,
@@ -262,14 +266,14 @@ class SteeringConfig(Section):
 
 
 class HeadMeans(Section):
-    """General questions over which the outputs of heads are averaged (docs/evaluate_head_ablation.md)."""
+    """General questions that give the mean outputs of heads (docs/understand/evaluate_head_ablation.md)."""
 
     dataset: DatasetName = Field(description="The data set, or groups of one; not one that is reported on.")
     samples: Count = Field(300, description="How many of its samples, from the first on.")
 
 
 class HeadsConfig(Section):
-    """Attribution patching, exact patching and head ablation (docs/method.md section 8)."""
+    """Attribution patching, exact patching and head ablation (docs/understand/method.md section 8)."""
 
     concept: Name = Field(description="Concept whose final features are traced.")
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
@@ -279,7 +283,7 @@ class HeadsConfig(Section):
     samples: Count = Field(96, description="How many of them, from the first on.")
     exact_heads: Count | None = Field(
         None,
-        description="Heads of the highest attribution that are patched exactly, beside as many random ones; "
+        description="Heads of the highest attribution that are patched exactly, with as many random ones; "
         "left out: all heads.",
     )
     mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
@@ -290,7 +294,9 @@ class HeadsConfig(Section):
         20, ge=1, description="Random sets of heads for each size; fewer where their blocks have fewer."
     )
     head_means: HeadMeans = Field(description="What an ablated head's output is replaced by: its mean here.")
-    report_on: CausalData = Field(description="Test data: results are reported here (docs/hold_out.md).")
+    report_on: CausalData = Field(
+        description="Test data: results are reported here (docs/understand/hold_out.md)."
+    )
     bootstrap: Count = Field(
         2000,
         description="Bootstrap resamples for 95 % intervals: of samples, and of features for the agreement.",

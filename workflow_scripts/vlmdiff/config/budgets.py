@@ -12,7 +12,7 @@ from vlmdiff.config.defaults import decided, rising_steps, unread
 
 
 class ArchitectureConfig(Section):
-    """The shape of every dictionary of an experiment (docs/method.md section 4)."""
+    """The shape of every dictionary of an experiment (docs/understand/method.md section 4)."""
 
     kind: Literal["topk", "jumprelu"] = Field("topk", description="Activation function.")
     d_sae: Count = Field(1024, description="Number of features of one dictionary.")

@@ -26,7 +26,7 @@ def check_budgets(config: Config) -> None:
         if told := ", ".join(differences(*found)):
             raise ValueError(
                 f"{key}: dictionary '{name}' is not trained as '{reference}' is, and their cosines cannot be "
-                f"compared: {told}; make them equal (docs/train_dictionary.md#equal-budgets)"
+                f"compared: {told}; make them equal (docs/understand/train_dictionary.md#equal-budgets)"
             )
 
 
@@ -109,7 +109,7 @@ def trainings(config: Config, dictionary: str, base: str) -> list[dict[str, Any]
             raise ValueError(
                 f"dictionaries.{name}.budget: missing. '{name}' is published and is compared with other "
                 "dictionaries, which must be trained alike: declare its steps, batch_tokens, learning_rate "
-                "and so on, as its authors tell them (docs/import_dictionary.md#budget)"
+                "and so on, as its authors tell them (docs/configure/import_dictionary.md#budget)"
             )
         found.append(budget.compared(config.architecture, config.dictionaries[name].initial != "random"))
     return found

@@ -64,7 +64,7 @@ class ComparisonConfig(Section):
 
 
 class GridConfig(Section):
-    """Dictionaries at the corners of the stage grid (docs/method.md section 3), `diff.base` at the start."""
+    """Corners of the stage grid, with `diff.base` at the start (docs/understand/method.md section 3)."""
 
     data: Name = Field(description="D: started from the base, trained on the base LM shown the new data.")
     model: Name = Field(description="M: started from the base, trained on the VLM shown the base's data.")
@@ -77,7 +77,7 @@ class GridConfig(Section):
 
 
 class StagesConfig(Section):
-    """Data or model, and when: the target `stages` (docs/stages.md)."""
+    """Data or model, and when: the target `stages` (docs/understand/stages.md)."""
 
     grid: GridConfig | None = Field(None, description="The stage grid.")
     models: Annotated[list[Name], Distinct] = Field(

@@ -34,7 +34,7 @@ def with_place(prompt: str, place: str) -> str:
 
 
 class FolderDataset(Section):
-    """Images of your own with a samples.jsonl or samples.csv; docs/formats.md describes its keys."""
+    """Images of your own with samples.jsonl or samples.csv (docs/understand/formats.md)."""
 
     kind: Literal["folder"] = Field("folder", description="A folder of your own; may be left out.")
     path: Annotated[str, AfterValidator(find_folder)] = Field(
@@ -49,7 +49,7 @@ class FolderDataset(Section):
 
 
 class PreparedDataset(Section):
-    """What all public sources share (docs/prepare_dataset.md)."""
+    """What all public sources share (docs/configure/prepare_dataset.md)."""
 
     source: DataSource = Field(description="Local folder or file, or `hub:OWNER/NAME@REVISION`.")
     split: str = Field("train", description="Split of the source.")

@@ -23,7 +23,7 @@ class DictionaryStage(Budget):
         ["text"], min_length=1, description="Token types that the loss sees."
     )
     snapshots: list[Annotated[int, Field(ge=1, le=100)]] = Field(
-        [], description="Percentages of training after which a copy is kept, beside the final one."
+        [], description="Percentages of training after which a copy is kept, next to the final one."
     )
     devices: Count = Field(
         1, description="Devices of one node that train it together, each on its share of a step's tokens."
@@ -54,7 +54,7 @@ class DictionaryStage(Budget):
 
 
 class PublishedDictionary(Section):
-    """A dictionary that others trained, in the place of a training stage (docs/import_dictionary.md)."""
+    """A dictionary that others trained, in place of a training (docs/configure/import_dictionary.md)."""
 
     source: DictionarySource = Field(
         description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."

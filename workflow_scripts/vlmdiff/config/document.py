@@ -15,7 +15,7 @@ from vlmdiff.config.editor import SCHEMA, text
 from vlmdiff.config.places import ROOT
 from vlmdiff.config.schema import Config
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configure" / "configuration.md"
 INTRODUCTION = """# Configuration
 
 One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name

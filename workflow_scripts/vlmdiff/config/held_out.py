@@ -1,4 +1,4 @@
-"""What is reported on was not used before: what the configuration alone can tell (docs/hold_out.md)."""
+"""Reported data was not used before: what the configuration alone can tell (docs/understand/hold_out.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCORES = "evaluation."
 
 
 class HeldOutConfig(Section):
-    """Data that are reported on were not used before (docs/hold_out.md)."""
+    """Data that are reported on were not used before (docs/understand/hold_out.md)."""
 
     shared_images: Literal["drop", "keep"] = Field(
         "drop",

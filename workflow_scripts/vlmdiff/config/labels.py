@@ -16,7 +16,7 @@ TEMPLATE = (
 
 
 class LabelsConfig(Section):
-    """Labels from logit lens, words and traits of samples (docs/label_features.md)."""
+    """Labels from logit lens, words and traits of samples (docs/understand/label_features.md)."""
 
     tokens: Count = Field(5, description="Tokens, words and traits that are kept of each kind of evidence.")
     strong_samples: Probability = Field(
@@ -28,7 +28,7 @@ class LabelsConfig(Section):
 
 
 class LabellingConfig(Section):
-    """Descriptions by any OpenAI-compatible endpoint (docs/describe_features.md)."""
+    """Descriptions by any OpenAI-compatible endpoint (docs/configure/describe_features.md)."""
 
     base_url: str = Field(
         description="URL of the endpoint up to `/chat/completions`, e.g. `http://localhost:8000/v1`."

@@ -64,7 +64,9 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
         if problem["type"] == "missing" and key.startswith("models.") and key.endswith(".family"):
             cause = missing_family(problem["input"])
         if problem["type"] == "extra_forbidden":
-            cause = "unknown key; see config/config.yaml and docs/configuration.md for the known ones"
+            cause = (
+                "unknown key; see config/config.yaml and docs/configure/configuration.md for the known ones"
+            )
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
         if key.endswith(".extends"):

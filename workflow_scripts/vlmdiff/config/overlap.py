@@ -44,7 +44,7 @@ def check_concepts(concepts: Mapping[str, ConceptConfig], datasets: Mapping[str,
     """Refuse a concept of which target and baseline take the same rows of a source.
 
     Where groups tell the two apart, and where seeds or filters differ, the contrast compares what the
-    samples show (docs/contrast_concept.md).
+    samples show (docs/understand/contrast_concept.md).
 
     Raises:
         ValueError: naming the concept, both data sets and what to change.

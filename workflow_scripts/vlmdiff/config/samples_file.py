@@ -16,7 +16,7 @@ from vlmdiff.runtime.reading import DataError, lines_of, parse_json, read_text, 
 
 SAMPLES, TABLE = "samples.jsonl", "samples.csv"
 NEEDED = ("prompt", "group")
-REMEDY = "correct the file (docs/formats.md)"
+REMEDY = "correct the file (docs/understand/formats.md)"
 SEPARATORS = ",;\t"
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 # What a key that a line does not have stands for; null for the others.
@@ -107,7 +107,9 @@ def contents(path: str | Path) -> Contents:
     """Read a samples file; see `read_records`."""
     file = find_samples(path)
     if not is_file(file):
-        raise DataError(f"{file}: no such file; expected one JSON object a line, or CSV (docs/formats.md)")
+        raise DataError(
+            f"{file}: no such file; expected one JSON object a line, or CSV (docs/understand/formats.md)"
+        )
     known = file.stat()
     return _contents(str(file), str(file.absolute()), known.st_mtime_ns, known.st_size)
 

@@ -50,7 +50,9 @@ class Config(Section):
         "the last included (all if there are fewer)."
     )
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
-    datasets: dict[Name, Dataset] = Field({}, description="Data sets, by name, beside the built-in world's.")
+    datasets: dict[Name, Dataset] = Field(
+        {}, description="Data sets, by name, in addition to the built-in world's."
+    )
     world: WorldConfig | None = Field(None, description="The built-in world, if the experiment uses it.")
     extraction: ExtractionConfig = Field(ExtractionConfig(), description="How activations are stored.")
     architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="Shape of the dictionaries.")
@@ -60,7 +62,9 @@ class Config(Section):
     )
     diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
     comparisons: dict[Name, ComparisonConfig] = Field(
-        {}, description="Further comparisons, by name: controls, stages, other choices (docs/controls.md)."
+        {},
+        description="Further comparisons, by name: controls, stages, other choices "
+        "(docs/understand/controls.md).",
     )
     stages: StagesConfig = Field(StagesConfig(), description="The stage grid and transfer over stages.")
     concepts: dict[Name, ConceptConfig] = Field(min_length=1, description="Concepts, by name.")

@@ -1,4 +1,4 @@
-"""Which activations an experiment has to store, and how many bytes they will take (docs/storage.md)."""
+"""Which activations an experiment has to store, and how many bytes they will take (docs/run/storage.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from vlmdiff.config.sources import ModelSource
 
 
 class PlannedSize(Section):
-    """What is planned with, because the checkpoint may not be there yet (docs/storage.md)."""
+    """What is planned with, because the checkpoint may not be there yet (docs/run/storage.md)."""
 
     d_model: Count = Field(description="Residual width.")
     blocks: Count | None = Field(
@@ -29,8 +29,8 @@ class ModelConfig(Section):
     """One language model or vision-language model."""
 
     family: Family = Field(
-        description="How to load the model and find its parts (docs/model_families.md); may be left out for "
-        "a checkpoint in a folder or of the built-in world, whose config.json tells it."
+        description="How to load the model and find its parts (docs/configure/model_families.md); may be "
+        "left out for a checkpoint in a folder or of the built-in world, whose config.json tells it."
     )
     path: ModelSource = Field(
         description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "
@@ -42,7 +42,8 @@ class ModelConfig(Section):
     untuned: Name | None = Field(
         None,
         description="A language model of the configuration (family `causal_lm`): its weights take the place "
-        "of the checkpoint's own language model, as if that had never been tuned (docs/controls.md).",
+        "of the checkpoint's own language model, as if that had never been tuned "
+        "(docs/understand/controls.md).",
     )
     projector: Literal["tuned", "random"] = Field(
         "tuned",

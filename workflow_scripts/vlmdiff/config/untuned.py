@@ -23,7 +23,7 @@ def check_untuned(config: Config) -> None:
         raise ValueError(
             f"diff.model: found '{config.diff.model}', whose language model is '{untuned}' and was never "
             "tuned, expected the model that was tuned; name that, and this one in a comparison "
-            "(docs/controls.md)"
+            "(docs/understand/controls.md)"
         )
     for label, diff in config.all_comparisons().items():
         check_language_model(config, label, diff)

@@ -1,4 +1,4 @@
-"""Which samples of a data set are held out: their images were not used before (docs/hold_out.md)."""
+"""Which samples of a data set are held out: their images were not used (docs/understand/hold_out.md)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def load_samples(samples_file: str | Path, limit: int | None = None) -> list[Sam
     file = Path(samples_file)
     if not file.is_file():
         raise DataError(
-            f"{file}: no such file; expected one JSON object a line, as docs/formats.md describes"
+            f"{file}: no such file; expected one JSON object a line, as docs/understand/formats.md describes"
         )
     samples, problems, seen, real = [], [], {}, cache(os.path.realpath)
     for number, row in json_rows(file):

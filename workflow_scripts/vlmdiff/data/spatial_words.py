@@ -1,4 +1,4 @@
-"""The vocabulary by which a question counts as spatial (docs/prepare_dataset.md has it as a table)."""
+"""The words by which a question counts as spatial (docs/configure/prepare_dataset.md has the table)."""
 
 from __future__ import annotations
 

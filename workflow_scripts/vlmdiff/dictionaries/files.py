@@ -90,7 +90,7 @@ def load_dictionary(source: str | Path | PublishedSource) -> Dictionary:
 
     Args:
         source: a folder in SAELens' layout, this project's own included; `saelens:RELEASE/ID`; or a
-            description of published files (docs/import_dictionary.md).
+            description of published files (docs/configure/import_dictionary.md).
 
     Raises:
         DictionaryError: a file is missing or damaged, or describes what has no equal here; the message

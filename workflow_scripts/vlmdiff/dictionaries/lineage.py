@@ -61,8 +61,8 @@ def diagnosis(rows: Rows, before: Rows, median: float) -> str:
         return (
             "Dictionaries of another L0, width, seed, layer or model are separate trainings, whose features "
             "do not answer to one another: name the dictionary that it started from as `initial` "
-            "(docs/import_dictionary.md lists those of the authors), correct `file` or `by_layer`, or set "
-            "`initial: random`"
+            "(docs/configure/import_dictionary.md lists those of the authors), correct `file` or `by_layer`, "
+            "or set `initial: random`"
         )
     shifts, counts = np.unique((best - tried) % len(rows), return_counts=True)
     how = f"shifted by {shifts[counts.argmax()]}" if counts.max() > 0.9 * len(tried) else "in another order"

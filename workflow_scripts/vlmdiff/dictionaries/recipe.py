@@ -22,7 +22,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Architecture and stage of a dictionary (docs/train_dictionary.md explains each value).
+    """Architecture and stage of a dictionary (docs/understand/train_dictionary.md explains each value).
 
     The names are those of the configuration's sections `architecture` and `dictionaries.<name>`.
     `subtract_decoder_bias` is for random starts: a warm start keeps what it starts from.

@@ -1,4 +1,4 @@
-"""Which features fire more often on a concept than on a baseline (docs/method.md section 6)."""
+"""Which features fire more often on a concept than on a baseline (docs/understand/method.md section 6)."""
 
 from __future__ import annotations
 

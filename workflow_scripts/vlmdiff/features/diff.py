@@ -1,4 +1,4 @@
-"""What fine-tuning did to each feature: rotation and energies (docs/method.md section 5)."""
+"""What fine-tuning did to each feature: rotation and energies (docs/understand/method.md section 5)."""
 
 from __future__ import annotations
 

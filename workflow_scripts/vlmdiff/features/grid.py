@@ -1,7 +1,7 @@
 """What the data changed and what the model changed: dictionaries at the corners of the stage grid.
 
 One dictionary S (base model, base data) is fine-tuned along two paths to F (new model, new data):
-by D (base model, new data) and by M (new model, base data). See docs/method.md section 3.
+by D (base model, new data) and by M (new model, base data). See docs/understand/method.md section 3.
 """
 
 from __future__ import annotations

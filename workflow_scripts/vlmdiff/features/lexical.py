@@ -1,4 +1,4 @@
-"""Does a feature fire on what the image shows, or on the words of the question? (docs/method.md section 6)"""
+"""Does a feature fire on the image, or on words of the question? (docs/understand/method.md section 6)"""
 
 from __future__ import annotations
 

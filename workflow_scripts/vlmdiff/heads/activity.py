@@ -18,7 +18,7 @@ def feature_metric(
     direction: Float[Tensor, " d_model"],
     where: Bool[Tensor, "samples tokens"],
 ) -> Float[Tensor, " samples"]:
-    """Return `sum over marked tokens of residual . direction` for each sample (docs/method.md section 8)."""
+    """Sum `residual . direction` over marked tokens, by sample (docs/understand/method.md section 8)."""
     direction, where = direction.to(residual.device), where.to(residual.device)
     return ((residual.float() @ direction) * where).sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""Attribution patching: what each head does to a feature, to first order (docs/method.md section 8)."""
+"""Attribution patching: the first-order effect of each head (docs/understand/method.md section 8)."""
 
 from __future__ import annotations
 

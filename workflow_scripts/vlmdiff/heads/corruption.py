@@ -1,4 +1,4 @@
-"""Corrupt runs for tracing: what the image shows is replaced by the mean image (docs/method.md section 8)."""
+"""Corrupt runs for tracing: the mean image replaces each image (docs/understand/method.md section 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remove the directions of features from what the blocks of a model write (docs/method.md section 7)."""
+"""Remove feature directions from what the blocks of a model write (docs/understand/method.md section 7)."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A set that was chosen as the best of many is held against sets that were chosen in the same way: the null of
 "the best n candidates" is "the best n" of random pools, each as large as the candidates, ranked by the same
-function on the same questions (docs/rank_features.md). A pool takes each candidate or one of the random
-features that match it, all with the same chance.
+function on the same questions (docs/understand/rank_features.md). A pool takes each candidate or one of the
+random features that match it, all with the same chance.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which filter matters: ablate features of each selection rule (docs/method.md section 7)."""
+"""Which filter matters: ablate features of each selection rule (docs/understand/method.md section 7)."""
 
 from __future__ import annotations
 

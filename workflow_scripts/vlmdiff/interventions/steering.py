@@ -1,4 +1,4 @@
-"""Add directions to the residual stream and see whether answers get better (docs/method.md section 7).
+"""Add directions to the residual stream: do answers get better? (docs/understand/method.md section 7).
 
 Contrastive activation addition (CAA): `v` is the mean residual of samples that the model answers correctly
 minus that of samples that it answers wrong, each mean-pooled over the text tokens after the image. What is

@@ -1,4 +1,4 @@
-"""Ablate the same directions in the model at other stages of its training (docs/method.md section 7)."""
+"""Ablate the same directions at other stages of the training (docs/understand/method.md section 7)."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ NORMALISED = (
     ("post_self_attn_layernorm", "post_mlp_layernorm"),
 )
 PROJECTED = ("dense_4h_to_h", "down_proj")
-OTHERS = "use a decoder-only model of a layout that docs/model_families.md lists"
+OTHERS = "use a decoder-only model of a layout that docs/configure/model_families.md lists"
 # Rounding of a sum of three, in units of the last place of the largest.
 UNITS = 16
 

@@ -34,7 +34,7 @@ def spare_bytes(device: torch.device, on_cpu: int, share: float = 0.5) -> int:
 def graph_bytes(subject: Subject, longest: int) -> int:
     """Return what the graph through all blocks holds of one token, at most.
 
-    Measured on Llama, Qwen 3 and Gemma 2 in 16 bits (docs/scale.md): each block keeps 17 values' bytes
+    Measured on Llama, Qwen 3 and Gemma 2 in 16 bits (docs/run/scale.md): each block keeps 17 values' bytes
     of the residual width, 6 of the MLP's, 13 of the heads', and 8 of each attention weight if the
     attention is written out ("eager").
 

@@ -31,7 +31,7 @@ from vlmdiff.runtime.storage import not_read
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# A new family is one file, one line here and one in config/families.py (docs/model_families.md).
+# A new family is one file, one line here and one in config/families.py (docs/configure/model_families.md).
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
     {
         "causal_lm": CausalLM,

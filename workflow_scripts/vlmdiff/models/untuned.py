@@ -1,7 +1,7 @@
 """A vision-language model whose language model was never tuned: the weights of another one in its frame.
 
 Tower, connector, tokenizer and prompts stay those of the checkpoint. What features do in such a model no
-tuning has taught them: a null that sees image tokens (docs/controls.md).
+tuning has taught them: a null that sees image tokens (docs/understand/controls.md).
 """
 
 from __future__ import annotations

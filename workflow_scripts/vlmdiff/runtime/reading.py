@@ -20,7 +20,7 @@ IMAGES = "images"
 
 
 class DataError(ValueError):
-    """A data set is not as docs/formats.md says; the message names file, line and remedy."""
+    """A data set is not as docs/understand/formats.md says; the message names file, line and remedy."""
 
 
 def read_text(file: Path, remedy: str) -> str:

@@ -60,7 +60,7 @@ RANKING = contract(
 )
 
 ABLATION = contract(
-    "Test effect of ablating features, beside matched random ones.",
+    "Test effect of ablating features, and that of random pools.",
     ("concept", "str", "concept of the config"),
     ("scope", "str", "own_layer or all_layers"),
     ("arm", "str", "selected, or random: the best of a random pool, ranked alike"),
@@ -72,7 +72,7 @@ ABLATION = contract(
 )
 
 SELECTION = contract(
-    "Test effect of ablating features that a selection rule gives, beside random live features.",
+    "Test effect of ablating features that a selection rule gives, and of random live features.",
     ("comparison", "str", "comparison of the config"),
     ("concept", "str", "concept of the config"),
     (
@@ -109,7 +109,7 @@ TRANSFER = contract(
 )
 
 STEERING = contract(
-    "Test effect of adding a direction to the residual stream (docs/method.md section 7).",
+    "Test effect of adding a direction to the residual stream (docs/understand/method.md section 7).",
     ("concept", "str", "concept of the config"),
     ("model", "str", "model that is steered"),
     (
@@ -131,7 +131,7 @@ STEERING = contract(
 )
 
 HEAD_ATTRIBUTION = contract(
-    "Attribution patching of one head for one feature (docs/method.md section 8).",
+    "Attribution patching of one head for one feature (docs/understand/method.md section 8).",
     ("concept", "str", "concept of the config"),
     ("feature_layer", "int", "layer of the feature"),
     ("feature", "int", "index in the dictionary"),
@@ -221,7 +221,7 @@ HEAD_ATTENTION = contract(
 )
 
 HEAD_ABLATION = contract(
-    "Test effect of mean-ablating heads, beside random heads.",
+    "Test effect of mean-ablating the top heads, and random heads.",
     ("concept", "str", "concept of the config"),
     ("arm", "str", "top, or random (as many heads of each block as the top set of this size has)"),
     ("size", "int", "heads ablated together"),

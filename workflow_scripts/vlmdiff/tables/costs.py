@@ -3,7 +3,7 @@
 from vlmdiff.tables.columns import contract
 
 COSTS = contract(
-    "What the jobs of each rule took, from Snakemake's benchmark files; the dearest rule first.",
+    "What the jobs of each rule took, from Snakemake's benchmark files; the most expensive rule first.",
     ("rule", "str", "name of the rule"),
     ("jobs", "int", "jobs whose latest run was measured"),
     ("wall_s", "float", "sum of their wall times in seconds"),

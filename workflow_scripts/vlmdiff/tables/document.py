@@ -1,4 +1,4 @@
-"""Write the tables' contracts as Markdown: `python -m vlmdiff.tables.document` renews docs/formats.md."""
+"""Write the contracts of tables: `python -m vlmdiff.tables.document` renews docs/understand/formats.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmdiff.config.places import ROOT
 from vlmdiff.tables import activations, causal, costs, data, features, labels, models, world
 
 HEADING = "## Tables\n"
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "formats.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "understand" / "formats.md"
 NAMES = {"string": "text", "int64": "integer", "double": "float", "bool": "true/false"}
 
 

@@ -39,7 +39,7 @@ TOP_SAMPLES = contract(
 )
 
 FEATURE_DIFF = contract(
-    "What fine-tuning did to a feature: rotation and energies (docs/method.md section 5).",
+    "What fine-tuning did to a feature: rotation and energies (docs/understand/method.md section 5).",
     *FEATURE,
     ("seed", "int", "index of the seed"),
     ("cos_decoder", "float", "cosine of the decoder rows of base and adapted"),
@@ -123,7 +123,7 @@ THRESHOLDS = contract(
 )
 
 THRESHOLD_SWEEP = contract(
-    "Robustness of the percentile rule (docs/method.md section 5).",
+    "Robustness of the percentile rule (docs/understand/method.md section 5).",
     ("seed", "int", "index of the seed"),
     ("eps", "float", "visual energy threshold"),
     ("percentile", "float", "percentile of the cosines"),
@@ -137,7 +137,7 @@ THRESHOLD_SWEEP = contract(
 )
 
 CONTRAST = contract(
-    "One-sided Fisher test of firing on a concept against the baseline (docs/method.md section 6).",
+    "One-sided Fisher test: firing on a concept against the baseline (docs/understand/method.md section 6).",
     ("concept", "str", "concept of the config"),
     *FEATURE,
     ("unit", "str", "token or sample; tokens of one sample are not independent"),
@@ -163,7 +163,7 @@ CONTRAST = contract(
 )
 
 LEXICAL = contract(
-    "Does a candidate still fire when the question is neutral? (docs/method.md section 6)",
+    "Does a candidate still fire when the question is neutral? (docs/understand/method.md section 6)",
     ("concept", "str", "concept of the config"),
     *FEATURE,
     ("samples", "int", "strongest samples tried"),
@@ -241,7 +241,7 @@ RECURRENCE = contract(
 )
 
 STAGE_GRID = contract(
-    "Rotation of a feature along the edges of the stage grid (docs/method.md section 3).",
+    "Rotation of a feature along the edges of the stage grid (docs/understand/method.md section 3).",
     ("seed", "int", "index of the seed"),
     *FEATURE,
     ("data_at_start", "float", "cosine S to D: new data, base model"),

@@ -4,7 +4,7 @@ from vlmdiff.tables.columns import contract
 from vlmdiff.tables.features import FEATURE
 
 LABELS = contract(
-    "A short label of each final feature, put together from evidence (docs/label_features.md).",
+    "A short label of each final feature, put together from evidence (docs/understand/label_features.md).",
     ("concept", "str", "concept of the config"),
     ("seed", "int", "index of the seed"),
     *FEATURE,

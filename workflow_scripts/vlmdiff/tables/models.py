@@ -33,7 +33,7 @@ DICTIONARY_METRICS = contract(
     ("dataset", "str", "data set that it was shown"),
     ("tokens", "str", "all, text or image"),
     ("n_tokens", "int", "tokens scored"),
-    ("fvu", "float", "fraction of variance unexplained (docs/method.md section 4)"),
+    ("fvu", "float", "fraction of variance unexplained (docs/understand/method.md section 4)"),
     ("l0", "float", "mean number of active features a token"),
     ("dead", "int", "features that never fired on these tokens"),
     (

@@ -4,7 +4,7 @@ from vlmdiff.tables.columns import contract
 from vlmdiff.tables.features import FEATURE
 
 GROUND_TRUTH = contract(
-    "What a feature really tells, on held-out scenes (docs/score_ground_truth.md).",
+    "What a feature really tells, on held-out scenes (docs/understand/score_ground_truth.md).",
     ("seed", "int", "index of the seed"),
     *FEATURE,
     ("live", "bool", "fires on a text token of some sample"),
