@@ -91,6 +91,11 @@ class SampleSet(Section):
 class ConceptConfig(Section):
     """A concept: what shows it, and what it is held against (docs/understand/method.md section 6)."""
 
+    groups: list[Text] | None = Field(
+        None,
+        description="With `data`: groups of its samples that show the concept, against all others; in the "
+        "place of target and baseline.",
+    )
     target: SampleSet = Field(description="Samples that show the concept.")
     baseline: SampleSet = Field(description="General samples that it is held against.")
     unit: Literal["token", "sample"] = Field("token", description="What is counted for the selection.")

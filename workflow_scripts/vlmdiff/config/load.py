@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vlmdiff.config.derive import derive
 from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.lowered import lowered
 from vlmdiff.config.schema import Config
@@ -89,7 +90,7 @@ def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        values, written = lowered(with_family(values))
+        values, written = lowered(derive(with_family(values), name))
     except ValueError as error:
         raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
 
