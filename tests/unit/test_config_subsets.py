@@ -107,7 +107,7 @@ def test_one_public_id_under_two_names_is_one_image(photos):
 
 
 def test_what_is_read_in_place_and_what_is_prepared(photos):
-    """A folder in canonical form is read in place; numbers for texts are rewritten, skipped images left out."""
+    """A canonical folder is read in place; numbers for texts are rewritten, skipped images left out."""
     folder = load(photos).dataset("photos")
     assert not is_prepared(folder)
     assert is_prepared(folder.model_copy(update={"on_missing": "skip"}))
