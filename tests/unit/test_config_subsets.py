@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from vlmdiff.config.base import LONGEST_NAME
+from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import missing_files
 from vlmdiff.config.schema import Config
@@ -103,6 +104,16 @@ def test_one_public_id_under_two_names_is_one_image(photos):
     ids = {part: {one["image_id"] for one in counting.records(part)} for part in PARTS}
     assert ids["train"] and not ids["train"] & ids["test"] and not ids["validation"] & ids["test"]
     assert len(counting.records("test")) == 12
+
+
+def test_what_is_read_in_place_and_what_is_prepared(photos):
+    """A canonical folder is read in place; numbers for texts are rewritten, skipped images left out."""
+    folder = load(photos).dataset("photos")
+    assert not is_prepared(folder)
+    assert is_prepared(folder.model_copy(update={"on_missing": "skip"}))
+    assert is_prepared(load(photos, mine=SUBSET).dataset("mine"))
+    write(Path(photos), [{**row, "sample_id": i} for i, row in enumerate(ROWS)])
+    assert is_prepared(folder)
 
 
 def test_texts_are_planned_as_texts(photos):
