@@ -118,6 +118,17 @@ class ConceptConfig(Section):
         "and for every concept with `ablation: none`.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def groups_need_data(cls, values: Any) -> Any:
+        """Without `data` nothing tells which data set the groups are of."""
+        if isinstance(values, dict) and values.get("groups") is not None and "target" not in values:
+            raise ValueError(
+                "groups: found without `data`, which tells whose groups they are; write `target: {dataset: …, "
+                "groups: …}` and `baseline`"
+            )
+        return values
+
 
 class LexicalConfig(Section):
     """Does a feature still fire when the question no longer names the concept?"""

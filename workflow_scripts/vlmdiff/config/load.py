@@ -79,12 +79,15 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
     return "\n".join([NOT_VALID, *lines])
 
 
-def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key: "") -> Config:
-    """Check plain values against the schema.
+def load_config(
+    values: dict[str, Any], where: Callable[[str], str] = lambda key: "", name: str | None = None
+) -> Config:
+    """Fill in what plain values leave out, and check them against the schema.
 
     Args:
         values: of the whole configuration.
         where: tells in words where a dotted key was written, for messages.
+        name: of the experiment, if the values do not name it.
 
     Raises:
         ConfigError: naming every key that is wrong, what was found and what is allowed.
