@@ -124,8 +124,8 @@ class ConceptConfig(Section):
         """Without `data` nothing tells which data set the groups are of."""
         if isinstance(values, dict) and values.get("groups") is not None and "target" not in values:
             raise ValueError(
-                "groups: found without `data`, which tells whose groups they are; write `target: {dataset: …, "
-                "groups: …}` and `baseline`"
+                "groups: found without `data`, which tells whose groups they are; write `baseline` and "
+                "`target: {dataset: …, groups: …}`"
             )
         return values
 

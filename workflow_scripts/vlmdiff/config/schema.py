@@ -53,8 +53,8 @@ class Config(Section):
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
     data: str | OwnData | None = Field(
         None,
-        description="Your own photos, and text if you have some: a folder, or `photos` and `text`. Data sets, "
-        "dictionaries and all that is asked of them follow from it (docs/start/your_own_model.md).",
+        description="Your own photos, and text if you have some: a folder, or `photos` and `text`. Data "
+        "sets, dictionaries and all that is asked of them follow from it (docs/start/your_own_model.md).",
     )
     datasets: dict[Name, Dataset] = Field(
         {}, description="Data sets, by name, in addition to the built-in world's."
