@@ -43,7 +43,8 @@ try:
         workflow.config_settings.config_args if OWN else (),
         home=ROOT / "config",
     )
-    CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where)
+    named = Path(workflow.configfiles[-1]).stem if OWN and workflow.configfiles else None
+    CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where, named)
 except ConfigError as error:
     raise WorkflowError(str(error))
 # The report shows all of them.

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from vlmdiff.config.base import LONGEST_NAME
+from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_files import missing_files
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import planned_series
+from vlmdiff.config.subsets import Counting
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
@@ -92,6 +94,26 @@ def test_parts_are_those_of_the_samples_that_are_used(photos):
     shares = {"train": 0.9, "test": 0.1}
     config = load_config(values({"path": photos, "parts": shares}, mine=part))
     assert config.dataset("mine").samples == 54
+
+
+def test_one_public_id_under_two_names_is_one_image(photos):
+    """Ids pair photo i with photo i + 15, so that parts hold whole pairs: 30, 6, 12 and 12 of 60 samples."""
+    rows = [{**row, "group": "all", "image_id": f"mine:{i // 2 % 15}"} for i, row in enumerate(ROWS)]
+    write(Path(photos), rows)
+    counting = Counting(load(photos, **PARTS).datasets)
+    ids = {part: {one["image_id"] for one in counting.records(part)} for part in PARTS}
+    assert ids["train"] and not ids["train"] & ids["test"] and not ids["validation"] & ids["test"]
+    assert len(counting.records("test")) == 12
+
+
+def test_what_is_read_in_place_and_what_is_prepared(photos):
+    """A canonical folder is read in place; numbers for texts are rewritten, skipped images left out."""
+    folder = load(photos).dataset("photos")
+    assert not is_prepared(folder)
+    assert is_prepared(folder.model_copy(update={"on_missing": "skip"}))
+    assert is_prepared(load(photos, mine=SUBSET).dataset("mine"))
+    write(Path(photos), [{**row, "sample_id": i} for i, row in enumerate(ROWS)])
+    assert is_prepared(folder)
 
 
 def test_texts_are_planned_as_texts(photos):
@@ -173,10 +195,10 @@ PARTS = {part: SUBSET | {"part": part} for part in ("train", "validation", "test
 
 def experiment(photos: str, report: Any, used: Any = "train") -> dict:
     """Return a configuration that trains on one thing and reports on another."""
-    changed = values(photos, **PARTS, other={"path": "elsewhere", "samples": 20})
+    others = {side: {"path": f"elsewhere/{side}", "samples": 20} for side in ("target", "control")}
+    changed = values(photos, **PARTS, **others)
     for section in ("ablation", "heads", "steering"):
-        for side in ("target", "control"):
-            changed[section]["report_on"][side] = "other"
+        changed[section]["report_on"] |= {side: side for side in others}
     changed["ablation"]["rank_on"] = copy.deepcopy(USED)
     return put(put(changed, "dictionaries.adapted.dataset", used), "ablation.report_on.target", report)
 
@@ -251,6 +273,17 @@ def test_wrong_groups_are_refused_with_the_key_that_was_written(photos, report, 
     assert expected in refusal(lambda: load_config(experiment(photos, report)))
 
 
+def test_messages_tell_where_groups_and_data_sets_were_written(photos):
+    """Also where the key of a message is that of the subset that groups became."""
+    for report, expected in (
+        ({"dataset": "test", "groups": ["kichen"]}, "ablation.report_on.target.groups written in FILE)"),
+        ({"dataset": "tset", "groups": ["kitchen"]}, "ablation.report_on.target.dataset written in FILE)"),
+        ({"groups": ["kitchen"]}, "ablation.report_on.target.dataset written in FILE)"),
+    ):
+        changed = experiment(photos, report)
+        assert expected in refusal(lambda: load_config(changed, lambda key: f"{key} written in FILE"))  # noqa: B023
+
+
 def test_parts_of_one_folder_are_held_out_from_each_other(photos):
     for report in (
         "test",
@@ -274,7 +307,7 @@ def test_parts_of_one_folder_are_held_out_from_each_other(photos):
 )  # fmt: skip
 def test_subsets_that_overlap_are_refused(photos, report, used, shared):
     changed = put(experiment(photos, report, used), "ablation.rank_on.target", "train")
-    put(changed, "ablation.rank_on.control", "train")
+    put(changed, "ablation.rank_on.control", "validation")
     message = refusal(lambda: load_config(changed))
     assert "ablation.report_on.target: found data set" in message and shared in message
 

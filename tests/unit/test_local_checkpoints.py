@@ -349,7 +349,7 @@ def test_a_tower_is_clips(values, tmp_path, description, processor, said):
         ),
         (
             {"family": "paligemma", "attention": "flash_attention_2"},
-            "attention: found 'flash_attention_2', which cannot let a prompt of family 'paligemma' see",
+            "attention: found 'flash_attention_2' with family 'paligemma', which cannot let a prompt see",
         ),
     ],
 )  # fmt: skip

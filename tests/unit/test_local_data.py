@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from local_experiment import SAMPLES, experiment, put, question, write_samples
 
 from vlmdiff.config import samples_file
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.world import CLOSED, GROUPS, WorldDataset, groups_of
 from vlmdiff.data.local_data import data_problems
@@ -42,7 +42,7 @@ def test_what_fits_is_not_refused(values):
 @pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
 def test_ready_configurations_fit_what_is_shipped(file, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert data_problems(load_config(yaml.safe_load(file.read_text()))) == []
+    assert data_problems(load_config(read_layers({}, [file]).values)) == []
 
 
 # Changes of the configuration, and the line that tells what is wrong; {root} is the folder of the data.
@@ -456,3 +456,13 @@ def test_a_large_data_set_costs_little(values, tmp_path):
     assert problems(values) == []
     # About half a second; 50,000 samples may cost a dry run 2 seconds.
     assert time.process_time() - start < 2
+
+
+def test_stages_that_are_left_out_need_nothing(values, tmp_path):
+    (tmp_path / "rank" / "samples.jsonl").write_text(
+        "".join(json.dumps(without("choices", "answer")(question(index))) + "\n" for index in range(SAMPLES))
+    )
+    assert problems(values)[0].startswith("ablation.rank_on.target: found data set 'rank'")
+    for stage in ("ablation", "heads"):
+        put(values, stage, "none")
+    assert problems(values) == []

@@ -116,7 +116,7 @@ def test_steering_that_is_left_out_is_said_among_what_makes_sure(tmp_path: Path)
         for one in chapter(summarise(tmp_path, "steering"), "How sure are we").splitlines()
         if "Steering" in one
     ]
-    assert line == "- **Steering**: Left out (`steering: none`): nothing was steered."
+    assert line == "- **Steering.** Left out (`steering: none`): nothing was steered."
 
 
 def test_concepts_without_the_lexical_filter_are_named(tmp_path: Path):

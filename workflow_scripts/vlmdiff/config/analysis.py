@@ -91,6 +91,11 @@ class SampleSet(Section):
 class ConceptConfig(Section):
     """A concept: what shows it, and what it is held against (docs/understand/method.md section 6)."""
 
+    groups: list[Text] | None = Field(
+        None,
+        description="With `data`: groups of its samples that show the concept, against all others; in the "
+        "place of target and baseline.",
+    )
     target: SampleSet = Field(description="Samples that show the concept.")
     baseline: SampleSet = Field(description="General samples that it is held against.")
     unit: Literal["token", "sample"] = Field("token", description="What is counted for the selection.")
@@ -112,6 +117,17 @@ class ConceptConfig(Section):
         description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
         "and for every concept with `ablation: none`.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def groups_need_data(cls, values: Any) -> Any:
+        """Without `data` nothing tells which data set the groups are of."""
+        if isinstance(values, dict) and values.get("groups") is not None and "target" not in values:
+            raise ValueError(
+                "groups: found without `data`, which tells whose groups they are; write `target: {dataset: …, "
+                "groups: …}` and `baseline`"
+            )
+        return values
 
 
 class LexicalConfig(Section):

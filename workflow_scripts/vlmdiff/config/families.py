@@ -154,6 +154,6 @@ def attention_problem(family: str, attention: str) -> str | None:
         return None
     # Flash attention takes no masks but causal ones: the prompt would be read from left to right.
     return (
-        f"attention: found '{attention}', which cannot let a prompt of family '{family}' see itself as a "
+        f"attention: found '{attention}' with family '{family}', which cannot let a prompt see itself as a "
         "whole; set `attention: eager`, or `sdpa` if the language model is the first Gemma"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import ValidationError
 
+from vlmdiff.config.derive import derive
 from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.lowered import lowered
 from vlmdiff.config.schema import Config
@@ -78,24 +79,31 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
     return "\n".join([NOT_VALID, *lines])
 
 
-def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key: "") -> Config:
-    """Check plain values against the schema.
+def load_config(
+    values: dict[str, Any], where: Callable[[str], str] = lambda key: "", name: str | None = None
+) -> Config:
+    """Fill in what plain values leave out, and check them against the schema.
 
     Args:
         values: of the whole configuration.
         where: tells in words where a dotted key was written, for messages.
+        name: of the experiment, if the values do not name it.
 
     Raises:
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        values, written = lowered(with_family(values))
+        values, written = lowered(derive(with_family(values), name))
     except ValueError as error:
-        raise ConfigError(f"{NOT_VALID}\n  {error}") from None
+        raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
+
+    def place_of(key: str) -> str:
+        return where(as_written(key, written))
+
     try:
-        return with_counts(Config.model_validate(values))
+        return with_counts(Config.model_validate(values), place_of)
     except ValidationError as error:
-        raise ConfigError(as_written(explain(error, values, where), written)) from None
+        raise ConfigError(as_written(explain(error, values, place_of), written)) from None
     except ConfigError as error:
         raise ConfigError(as_written(str(error), written)) from None
 
@@ -103,13 +111,23 @@ def load_config(values: dict[str, Any], where: Callable[[str], str] = lambda key
 def as_written(message: str, written: dict[str, str]) -> str:
     """Put the keys at which groups were written in the place of the subsets that they became."""
     for name, key in written.items():
-        message = message.replace(f"datasets.{name}.of:", f"{key}.dataset:")
-        message = re.sub(rf"datasets\.{name}(?=[.:])", key, message)
+        message = re.sub(rf"datasets\.{name}\.of\b", f"{key}.dataset", message)
+        message = re.sub(rf"datasets\.{name}\b", key, message)
     return message
 
 
-def with_counts(config: Config) -> Config:
+def told(problems: Iterable[str], where: Callable[[str], str]) -> list[str]:
+    """Return problems that begin with a key, each with the place where that was written."""
+    places = {problem: place(problem, where) for problem in problems}
+    return [f"  {problem}" + (f" ({found})" if found else "") for problem, found in places.items()]
+
+
+def with_counts(config: Config, where: Callable[[str], str]) -> Config:
     """Fill in how many samples there are where the configuration leaves that open.
+
+    Args:
+        config: the configuration.
+        where: tells in words where a dotted key was written, for messages.
 
     Raises:
         ConfigError: a samples file is wrong or not there, or a subset is empty.
@@ -117,7 +135,7 @@ def with_counts(config: Config) -> Config:
     try:
         changes = counted(config.datasets | config.world_datasets())
     except ValueError as error:
-        raise ConfigError(f"{NOT_VALID}\n  {error}") from None
+        raise ConfigError("\n".join([NOT_VALID, *told(error.args, where)])) from None
     entries = {
         name: entry.model_copy(update=changes.get(name, {})) for name, entry in config.datasets.items()
     }

@@ -26,6 +26,7 @@ from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, Publishe
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.overlap import check_concepts
+from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.subsets import check_subsets, sources
@@ -50,6 +51,11 @@ class Config(Section):
         "the last included (all if there are fewer)."
     )
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
+    data: str | OwnData | None = Field(
+        None,
+        description="Your own photos, and text if you have some: a folder, or `photos` and `text`. Data sets, "
+        "dictionaries and all that is asked of them follow from it (docs/start/your_own_model.md).",
+    )
     datasets: dict[Name, Dataset] = Field(
         {}, description="Data sets, by name, in addition to the built-in world's."
     )

@@ -195,11 +195,11 @@ def counted(datasets: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return what the entries of data sets leave open: numbers of samples, and text tokens of subsets.
 
     Raises:
-        ValueError: naming each entry of which the number of samples cannot be told, and why.
+        ValueError: its arguments name each entry whose number of samples cannot be told, and why.
     """
     counting, found = Counting(datasets), {}
     if problems := list(filter(None, map(counting.problem, datasets))):
-        raise ValueError("\n  ".join(told_once(problems)))
+        raise ValueError(*told_once(problems))
     for name, entry in datasets.items():
         records, changes = counting.records(name), {}
         if records is not None and entry.samples is None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdiff.config.datasets import TextDataset
+from vlmdiff.config.datasets import FEWEST_WORDS, TextDataset
 from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.tabular import open_table, read_rows
 
-FEWEST_WORDS = 8
 
 
 def offer_text(entry: TextDataset) -> Offer:
-    """Return the documents of a corpus; those of fewer than 8 words are passed over."""
+    """Return the documents of a corpus; those of fewer than `FEWEST_WORDS` words are passed over."""
     table, origin = open_table(entry.source, entry.split, entry.seed, entry.config)
     return Offer(
         (candidate(i, row, entry) for i, row in enumerate(read_rows(table, entry.source))), origin=origin

@@ -306,7 +306,7 @@ def describe_confidence(tables: dict[str, pd.DataFrame], names: Names) -> Sectio
     describe_dependence(section, tables["check"], names.contrasts)
     describe_truth(section, tables["quality"])
     if "steering" in names.omitted:
-        section.lines.append(f"- **Steering**: {omitted_line('steering')}")
+        section.lines.append(f"- **Steering.** {omitted_line('steering')}")
     else:
         describe_steering(section, tables["steering"], names.steering_data)
     describe_labels(section, tables["labels"])

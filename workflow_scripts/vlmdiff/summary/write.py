@@ -223,10 +223,11 @@ def chapters_of(
     tables: dict[str, pd.DataFrame], files: Mapping[str, Sequence[str | Path]], names: Names
 ) -> list[tuple[Section, list[str]]]:
     """Write all sections, each with its tables."""
+    answers = ("asked", "accuracy") if names.test_data() else ()
     heads = ("scores", "agreement", "head_ablation")
     sure = ("recurrence", "thresholds", "untuned", "check", "quality", "steering", "labels", "selection")
     chapters = [
-        (describe_models(tables["accuracy"], names.model, names.test_data()), ("asked", "accuracy")),
+        (describe_models(tables["accuracy"], names.model, names.test_data()), answers),
         (describe_held_out(tables["held_out"]), ("held_out",)),
         (describe_left_out(tables["left_out"]), ("left_out",)),
         (dictionaries_chapter(tables, names), ("metrics",)),

@@ -1,0 +1,314 @@
+"""Fill in what a configuration leaves out: models, data and concepts are enough (docs/start/your_own_model.md).
+
+Values are plain, as YAML gives them, and not yet checked. What the user wrote always wins; what is malformed is
+left as it is, for the schema to refuse.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from vlmdiff.config.checkpoint_files import read_object
+from vlmdiff.config.families import LANGUAGE_MODEL
+from vlmdiff.config.own_data import OwnData
+from vlmdiff.config.sources import is_local
+
+Values = dict[str, Any]
+
+# Blocks of the decoder that are studied: so many, evenly spaced.
+EVENLY = 8
+# A dictionary has as many features as the residual stream has dimensions, times this.
+EXPANSION = 8
+# Active features a token: one for so many dimensions, within these bounds; 50 is the paper's.
+DIMENSIONS_A_FEATURE, FEWEST_ACTIVE, MOST_ACTIVE = 16, 8, 50
+# The authors' rate for TopK: 2e-4 for 2^14 features, falling with the root of their number.
+RATE, RATE_WIDTH = 2e-4, 2**14
+BATCH_TOKENS = 1024
+# How often a dictionary sees its data, and the fewest steps: warm, and from random weights.
+PASSES = {True: 1, False: 3}
+FEWEST_STEPS = {True: 200, False: 500}
+MOST_STEPS = 30_000
+# Neutral prompts of the lexical filter, the paper's.
+PROMPTS = ["Describe this image.", "What do you see?", "Tell me about this picture."]
+NONE = "none"
+
+
+def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
+    """Return the configuration with every section that follows from others filled in.
+
+    Args:
+        values: plain values of the configuration; families of models are filled in.
+        name: of the configuration's file, for `experiment` if it is left out.
+
+    Raises:
+        ValueError: `data` is wrong, or nothing tells which model is which; the message names the key.
+    """
+    values = copy.deepcopy(dict(values))
+    if name is not None:
+        values.setdefault("experiment", name)
+    if values.get("data") is not None:
+        derive_from_data(values)
+    derive_lexical(values)
+    derive_visual_datasets(values)
+    derive_evaluation(values)
+    derive_heads(values)
+    derive_budgets(values)
+    return values
+
+
+def section(values: Any, *keys: str) -> Values:
+    """Return a section, or an empty one where it is not there or no section."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def under(derived: Values, said: Values) -> Values:
+    """Return derived values under what the user said; what is a section in both is merged by key."""
+    merged = derived | said
+    for key in derived.keys() & said.keys():
+        if isinstance(derived[key], dict) and isinstance(said[key], dict):
+            merged[key] = under(derived[key], said[key])
+    return merged
+
+
+def put_under(values: Values, key: str, derived: Values) -> None:
+    """Put a derived section under what the user said of it; a word or a list of theirs stays alone."""
+    said = values.get(key, {})
+    values[key] = under(derived, said) if isinstance(said, dict) else said
+
+
+def reads_text_alone(model: Any) -> bool:
+    """Tell whether an entry of `models` is a language model."""
+    return isinstance(model, dict) and (model.get("family") == LANGUAGE_MODEL or model.get("text_only") is True)
+
+
+def sees(model: Any) -> bool:
+    """Tell whether an entry of `models` is a tuned model that sees."""
+    return isinstance(model, dict) and not reads_text_alone(model) and model.get("untuned") is None
+
+
+def model_of(values: Values, usual: str, fits: Callable[[Any], bool], what: str) -> str:
+    """Return the one model of a kind: the only one, or the one that bears the usual name.
+
+    Raises:
+        ValueError: there is none, or several.
+    """
+    found = [name for name, entry in section(values, "models").items() if fits(entry)]
+    if usual in found:
+        return usual
+    if len(found) != 1:
+        said = f"found {', '.join(found)}" if found else "found none"
+        raise ValueError(f"models: {said}, expected one that {what}; name it `{usual}`")
+    return found[0]
+
+
+def own_data(values: Values) -> OwnData:
+    """Return the section `data`; a path alone is that of the photos.
+
+    Raises:
+        ValueError: naming the key and what is wrong.
+    """
+    said = values["data"]
+    try:
+        return OwnData.model_validate({"photos": said} if isinstance(said, str) else said)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(["data", *map(str, problem["loc"])])
+        raise ValueError(
+            f"{key}: {problem['msg']} (found: {problem['input']!r:.120}); expected a folder of photos, or "
+            "{photos: FOLDER, text: FILE}"
+        ) from None
+
+
+def derive_from_data(values: Values) -> None:
+    """Fill in data sets, dictionaries, the diff, and the ablation of the first concept."""
+    data = own_data(values)
+    base = model_of(values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)")
+    vlm = model_of(values, "vlm", sees, "sees")
+    put_under(values, "datasets", parts_of(data.entries()))
+    values.setdefault("layers", {"evenly": EVENLY})
+    trained = {
+        "base": {"initial": "random", "model": base, "dataset": "text_train"},
+        "adapted": {"initial": "base", "model": vlm, "dataset": "train"},
+        "null_text": {"initial": "base", "model": base, "dataset": "text_null"},
+    }
+    said = section(values, "dictionaries")
+    # A published dictionary has no key of a trained one.
+    put_under(values, "dictionaries", {k: v for k, v in trained.items() if "source" not in section(said, k)})
+    put_under(values, "diff", {
+        "model": vlm, "visual_datasets": ["validation"], "text_datasets": ["text_validation"],
+    })  # fmt: skip
+    for name, concept in section(values, "concepts").items():
+        derive_concept(name, concept)
+    derive_ablation(values, data)
+
+
+def parts_of(entries: Values) -> Values:
+    """Return photos and text with their parts; without text the photos' own texts are read."""
+    parts: Values = {
+        part: {"kind": "subset", "of": "photos", "part": part} for part in ("train", "validation", "test")
+    }
+    corpus = entries.get("text")
+    for part in ("train", "null", "validation"):
+        text = {"kind": "subset", "of": "text" if corpus else "photos", "part": part}
+        if corpus:
+            text["samples"] = math.ceil(corpus["parts"][part] * corpus["samples"])
+        else:
+            text["images"] = False
+        parts[f"text_{part}"] = text
+    return entries | parts
+
+
+def derive_concept(name: str, concept: Any) -> None:
+    """Hold groups of the validation part that a concept names against all others of it.
+
+    Raises:
+        ValueError: it says both.
+    """
+    if not isinstance(concept, dict) or concept.get("groups") is None:
+        return
+    if both := concept.keys() & {"target", "baseline"}:
+        raise ValueError(
+            f"concepts.{name}.groups: found with `{'` and `'.join(sorted(both))}`, expected `groups` alone or "
+            "target and baseline; leave one out"
+        )
+    concept["target"] = {"dataset": "validation", "groups": concept["groups"]}
+    concept["baseline"] = {"dataset": "validation", "without": concept["groups"]}
+
+
+def derive_ablation(values: Values, data: OwnData) -> None:
+    """Rank the first concept's features on the validation part and report on the test part.
+
+    Answers are scored among choices. Where samples have open answers, nothing that scores answers is derived.
+    """
+    name, concept = next(iter(section(values, "concepts").items()), (None, None))
+    groups = concept.get("groups") if isinstance(concept, dict) else None
+    if not isinstance(groups, list) or values.get("ablation") == NONE:
+        return
+    if data.lacks_choices():
+        for stage in ("ablation", "heads"):
+            values.setdefault(stage, NONE)
+        return
+    sets, uses = {}, {}
+    for use, part in (("rank_on", "validation"), ("report_on", "test")):
+        target, control = f"{name}_{part}", f"general_{part}"
+        sets[target] = {"kind": "subset", "of": "photos", "part": part, "groups": groups}
+        sets[control] = {"kind": "subset", "of": "photos", "part": part, "without": groups}
+        uses[use] = {"target": target, "control": control}
+    put_under(values, "datasets", sets)
+    put_under(values, "ablation", {"concepts": [name], **uses})
+
+
+def derive_lexical(values: Values) -> None:
+    """Filter with the paper's prompts where a concept asks for the filter and nothing is said of it."""
+    concepts = section(values, "concepts").values()
+    if values.get("data") is not None and any(
+        isinstance(one, dict) and one.get("lexical", True) is True for one in concepts
+    ):
+        put_under(values, "lexical", {"prompts": PROMPTS})
+
+
+def derive_visual_datasets(values: Values) -> None:
+    """Measure visual energy on the data of all concepts, unless `diff` says otherwise."""
+    diff = section(values, "diff")
+    sides = [
+        section(concept, side).get("dataset")
+        for concept in section(values, "concepts").values()
+        for side in ("target", "baseline")
+    ]
+    if diff and "visual_datasets" not in diff and all(isinstance(name, str) for name in sides):
+        values["diff"] = diff | {"visual_datasets": list(dict.fromkeys(sides))}
+
+
+def derive_evaluation(values: Values) -> None:
+    """Score the dictionaries of the main comparison on the data that it is made on, unless told otherwise."""
+    diff, dictionaries = section(values, "diff"), section(values, "dictionaries")
+    base, adapted = diff.get("base", "base"), diff.get("adapted", "adapted")
+    null = diff.get("null", "null_text")
+    sets = []
+    for names, model, datasets in (
+        ([base, null], section(dictionaries, null).get("model"), diff.get("text_datasets")),
+        ([base, adapted], diff.get("model", "vlm"), diff.get("visual_datasets")),
+    ):
+        if model and isinstance(datasets, list) and datasets:
+            sets.append({"dictionaries": names, "model": model, "dataset": datasets[0]})
+    if "evaluation" not in values and len(sets) == 2:
+        values["evaluation"] = sets
+
+
+def derive_heads(values: Values) -> None:
+    """Trace the first ablated concept on the data of the ablation, where `heads` does not say otherwise."""
+    ablation, ranked = section(values, "ablation"), section(values, "ablation", "rank_on")
+    concepts = ablation.get("concepts")
+    if isinstance(concepts, list) and concepts and {"target", "control"} <= ranked.keys():
+        put_under(values, "heads", {
+            "concept": concepts[0],
+            "dataset": ranked["target"],
+            "head_means": {"dataset": ranked["control"]},
+            "report_on": ablation.get("report_on"),
+        })  # fmt: skip
+
+
+def derive_budgets(values: Values) -> None:
+    """Give dictionaries that are trained the shape, steps and rate that their model and data suggest."""
+    dictionaries = section(values, "dictionaries")
+    trained = [one for one in dictionaries.values() if isinstance(one, dict) and "source" not in one]
+    if "architecture" not in values and (width := residual_width(values, trained)):
+        active = min(MOST_ACTIVE, max(FEWEST_ACTIVE, width // DIMENSIONS_A_FEATURE))
+        values["architecture"] = {"d_sae": EXPANSION * width, "k": active}
+    adapted = section(dictionaries, section(values, "diff").get("adapted", "adapted"))
+    for stage in trained:
+        warm = stage.get("initial", "random") != "random"
+        # What is compared has one budget: that of the adapted dictionary.
+        tokens = planned_tokens(values, (adapted if warm and "dataset" in adapted else stage).get("dataset"))
+        batch = stage.get("batch_tokens", BATCH_TOKENS)
+        if "steps" not in stage and tokens and isinstance(batch, int) and batch > 0:
+            steps = math.ceil(PASSES[warm] * tokens / batch)
+            stage["steps"] = min(MOST_STEPS, max(FEWEST_STEPS[warm], steps))
+        d_sae = (section(values, "architecture") | section(stage, "architecture")).get("d_sae")
+        if "learning_rate" not in stage and isinstance(d_sae, int) and d_sae > 0:
+            stage["learning_rate"] = float(f"{RATE * math.sqrt(RATE_WIDTH / d_sae):.3g}")
+
+
+def residual_width(values: Values, trained: list[Values]) -> int | None:
+    """Return the width of the first trained dictionary's model; None if no file at hand tells it."""
+    for stage in trained:
+        model = section(values, "models", str(stage.get("model")))
+        planned = section(model, "planned").get("d_model")
+        found = planned if isinstance(planned, int) else next(widths_told(model.get("path")), None)
+        if found:
+            return found
+    return None
+
+
+def widths_told(path: Any) -> Iterator[int]:
+    """Yield the residual widths that a checkpoint's config.json tells, the language model's own first."""
+    if not (isinstance(path, str) and is_local(path) and Path(path, "config.json").is_file()):
+        return
+    try:
+        description = read_object(Path(path, "config.json"))
+    except ValueError:
+        # Loading tells what is wrong with it.
+        return
+    for part in (section(description, "text_config"), section(description, "llm_config"), description):
+        for key in ("hidden_size", "n_embd", "d_model"):
+            if isinstance(part.get(key), int):
+                yield part[key]
+
+
+def planned_tokens(values: Values, dataset: Any) -> float | None:
+    """Return about how many text tokens a data set has, or a part of one; None if its entry does not tell."""
+    entry, share = section(values, "datasets", str(dataset)), 1.0
+    if entry.get("kind") == "subset":
+        source = section(values, "datasets", str(entry.get("of")))
+        share = section(source, "parts").get(entry.get("part"), 1.0)
+        entry = source
+    told = (share, entry.get("samples"), entry.get("text_tokens", 20))
+    return math.prod(told) if all(isinstance(number, int | float) for number in told) else None

@@ -1,0 +1,115 @@
+"""The section `data`: a folder of photos, and text if there is some, from which all data sets are derived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from vlmdiff.config.base import Section
+from vlmdiff.config.datasets import FEWEST_WORDS, TextDataset
+from vlmdiff.config.samples_file import read_records
+from vlmdiff.runtime.reading import DataError, lines_of, parse_json, read_text
+
+# Shares of the photos, with a corpus beside them and without one, and of the corpus.
+PHOTOS = {"train": 0.6, "null": 0.0, "validation": 0.2, "test": 0.2}
+PHOTOS_ALONE = {"train": 0.4, "null": 0.2, "validation": 0.2, "test": 0.2}
+CORPUS = {"train": 0.6, "null": 0.2, "validation": 0.2, "test": 0.0}
+# Text of which documents can be counted before anything runs: a document a line.
+LINES = (".txt", ".jsonl")
+# A word is so many tokens, more or less.
+TOKENS_A_WORD = 1.4
+
+
+class OwnData(Section):
+    """Your own photos and text; data sets, their parts and all that is asked of them follow from it."""
+
+    photos: str = Field(
+        description="Folder with samples.jsonl or samples.csv and the photos that it names; or that file."
+    )
+    text: str | None = Field(
+        None,
+        description="Text that the language model reads, a document a line (.txt, .jsonl); left out: the "
+        "texts of the photos' samples.",
+    )
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Return the data sets that are here: `photos`, and `text` if there is one.
+
+        Raises:
+            ValueError: a file is wrong or not there; the message names the key.
+        """
+        try:
+            records = read_records(self.photos)
+        except DataError as error:
+            raise ValueError(f"data.photos: {error}") from None
+        shares = PHOTOS_ALONE if self.text is None else PHOTOS
+        found = {
+            "photos": {
+                "path": self.photos,
+                "parts": shares,
+                "samples": len(records),
+                "text_tokens": tokens_of([len(record["prompt"].split()) for record in records]),
+            }
+        }
+        if self.text is not None:
+            lengths = document_lengths(self.text)
+            found["text"] = {
+                "kind": "text",
+                "source": self.text,
+                "parts": CORPUS,
+                "samples": len(lengths),
+                "text_tokens": tokens_of(lengths),
+            }
+        return found
+
+    def lacks_choices(self, groups: Sequence[str] | None = None) -> bool:
+        """Tell whether samples of some groups, or of all, have open answers, so that nothing can be scored."""
+        records = read_records(self.photos)
+        return any(
+            record["choices"] is None or record["answer"] is None
+            for record in records
+            if groups is None or record["group"] in groups
+        )
+
+
+def tokens_of(lengths: Sequence[int]) -> int:
+    """Return about how many tokens a text has.
+
+    Args:
+        lengths: words of each text.
+    """
+    return max(1, round(TOKENS_A_WORD * sum(lengths) / len(lengths)))
+
+
+def document_lengths(source: str) -> list[int]:
+    """Return how many words of each document of a corpus are used.
+
+    Raises:
+        ValueError: there is no such file, or none of a kind whose documents can be counted.
+    """
+    file = Path(source)
+    if file.suffix.lower() not in LINES or not file.is_file():
+        found = "a file of another kind" if file.is_file() else "no such file"
+        raise ValueError(
+            f"data.text: found '{source}' ({found}), expected a file with a document a line, .txt or .jsonl; "
+            "correct it, or declare the corpus in `datasets` as `text`"
+        )
+    fields = TextDataset.model_fields
+    try:
+        lines = (line for _, line in lines_of(read_text(file, "correct the file")))
+        if file.suffix.lower() == ".jsonl":
+            rows = map(parse_json, lines)
+            lines = (str(row.get(fields["column"].default) or "") for row in rows if isinstance(row, dict))
+        lengths = [len(line.split()) for line in lines]
+    except DataError as error:
+        raise ValueError(f"data.text: {error}") from None
+    lengths = [min(fields["words"].default, length) for length in lengths if length >= FEWEST_WORDS]
+    if len(lengths) < len(parts := [part for part, share in CORPUS.items() if share]):
+        raise ValueError(
+            f"data.text: found {len(lengths)} documents of at least {FEWEST_WORDS} words in {source}, expected "
+            f"some for each of {', '.join(parts)}; add more"
+        )
+    return lengths
