@@ -351,9 +351,9 @@ class Config(Section):
         return self
 
     def ancestors(self, dictionary: str) -> list[str]:
-        """Return the dictionaries that one starts from, nearest first."""
+        """Return the dictionaries that one starts from, nearest first; of a circle, each once."""
         found, current = [], self.dictionaries[dictionary].initial
-        while current != "random":
+        while current != "random" and current not in found:
             found.append(current)
             current = self.dictionaries[current].initial
         return found
