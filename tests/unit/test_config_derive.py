@@ -246,3 +246,11 @@ def test_what_is_given_is_not_changed(here):
     found = derive(values, "mine")
     assert values == before
     assert found["datasets"]["train"] == {"kind": "subset", "of": "photos", "part": "train"}
+
+
+def test_the_written_configuration_is_the_same_experiment(here):
+    config = load()
+    assert "groups" not in config.concepts["space"].params()
+    assert load_config(config.model_dump(mode="json")) == config.model_copy(
+        update={"concepts": {"space": config.concepts["space"].model_copy(update={"groups": None})}}
+    )

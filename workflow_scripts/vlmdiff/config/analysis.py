@@ -93,6 +93,8 @@ class ConceptConfig(Section):
 
     groups: list[Text] | None = Field(
         None,
+        # They stand in target and baseline then.
+        exclude=True,
         description="With `data`: groups of its samples that show the concept, against all others; in the "
         "place of target and baseline.",
     )

@@ -1,7 +1,7 @@
 """Fill in what a configuration leaves out: models, data and concepts are enough.
 
-docs/start/your_own_model.md lists what is derived. Values are plain, as YAML gives them, and not yet checked. What
-the user wrote always wins; what is malformed is left as it is, for the schema to refuse.
+docs/start/your_own_model.md lists what is derived. Values are plain, as YAML gives them, and not yet checked.
+What the user wrote always wins; what is malformed is left as it is, for the schema to refuse.
 """
 
 from __future__ import annotations
@@ -180,8 +180,8 @@ def derive_concept(name: str, concept: Any) -> None:
         return
     if both := concept.keys() & {"target", "baseline"}:
         raise ValueError(
-            f"concepts.{name}.groups: found with `{'` and `'.join(sorted(both))}`, expected `groups` alone, or "
-            "target and baseline; leave one out"
+            f"concepts.{name}.groups: found with `{'` and `'.join(sorted(both))}`, expected `groups` alone, "
+            "or target and baseline; leave one out"
         )
     concept["target"] = {"dataset": "validation", "groups": concept["groups"]}
     concept["baseline"] = {"dataset": "validation", "without": concept["groups"]}
