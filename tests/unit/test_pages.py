@@ -14,7 +14,7 @@ from snakemake.deployment import conda
 DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 OUTSIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-PROSE = [*PAGES, ROOT / "CONTRIBUTING.md"]
+PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
 MOST_WORDS = 35
 STOPGAPS = re.compile(r"\b(beside|anew|mend(s|ed|ing)?|dear(er|est)?|dearly)\b", re.IGNORECASE)
 RULES = {
