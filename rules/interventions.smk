@@ -6,6 +6,7 @@ rule evaluate_model:
         model=lambda wildcards: f"{model_path(wildcards.model)}/config.json",
         weights=lambda wildcards: weight_files(wildcards.model),
         samples=[samples_file(dataset) for dataset in asked_sets()],
+        held_out=[f"{RESULTS}/held_out/{dataset}.csv" for dataset in asked_sets()],
     output:
         report(
             f"{RESULTS}/accuracy/{{model}}.csv",
