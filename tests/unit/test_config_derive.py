@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 from pathlib import Path
 
 import own_photos
@@ -14,6 +13,7 @@ import yaml
 from vlmdiff.config.derive import derive
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_checkpoints import with_family
+from vlmdiff.config.storage import plan
 
 MINIMAL = """
 models:
@@ -167,16 +167,34 @@ def test_a_stage_that_is_left_out_is_not_derived(here, left_out, absent):
     assert [key for key in ("ablation", "heads") if getattr(config, key) is None] == absent
 
 
-def test_open_answers_leave_out_what_scores_answers(here):
-    shutil.rmtree(here / "photos")
-    own_photos.write_photos(here / "photos", photos=30)
+def test_open_answers_are_not_scored(here):
     file = here / "photos" / "samples.csv"
-    header, first, *others = file.read_text().splitlines()
-    cells = first.split(",")
-    file.write_text("\n".join([header, ",".join([*cells[:3], "", cells[4]]), *others]))
+    header, *rows = [line.split(",") for line in file.read_text().splitlines()]
+    # Of every third photo the first question is open: it is one about space.
+    some = [[*cells[:3], "" if i % 12 == 0 else cells[3], cells[4]] for i, cells in enumerate(rows)]
+    file.write_text("\n".join(map(",".join, [header, *some])))
+    config = load()
+    assert (
+        config.data.note()
+        == "data: 10 of 120 samples in photos lack `choices` or `answer`: they are not scored"
+    )
+    parts = [name for name in config.datasets if name.startswith("space_")]
+    assert 0 < 24 - sum(config.datasets[name].samples for name in parts) <= 10
+    assert config.datasets["general_test"].samples == 12 and config.datasets["test"].samples == 24
+    assert config.ablation.report_on.target == "space_test"
+
+
+def test_without_any_choices_ablation_and_heads_are_left_out(here):
+    file = here / "photos" / "samples.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    file.write_text("\n".join(",".join(cells[:3] + cells[4:]) for cells in rows))
     config = load()
     assert config.ablation is None and config.heads is None
     assert config.concepts["space"].target.dataset == "validation"
+    assert config.data.note().endswith("ablation and heads are left out")
+    assert "ablation and heads are left out" in plan(config)
+    # Who asks for it is told what is missing.
+    assert "with `choices` and `answer`" in refused(ablation={"candidates": 20})
 
 
 def test_stages_are_derived_without_data_too():
@@ -205,6 +223,16 @@ def test_stages_are_derived_without_data_too():
         ({"data": 3}, ["data", "folder of photos"]),
         ({"models": {"base_lm": {"path": "checkpoints/base"}}}, ["models", "found none", "sees"]),
         ({"models": {"vlm": {"path": "checkpoints/vlm"}}}, ["models", "found none", "text alone"]),
+        (
+            {"models": {"base_lm": {"path": "checkpoints/bsae"}, "vlm": {"path": "checkpoints/vlm"}}},
+            ["models.base_lm.family", "did you mean checkpoints/base?"],
+        ),
+        (
+            {"models": {"base_lm": {"path": "checkpoints/vlm"}, "vlm": {"path": "checkpoints/base"}}},
+            ["models.base_lm: found a model of family 'llava'", "text alone"],
+        ),
+        ({"data": "~/photos"}, ["data.photos", "write the whole path"]),
+        ({"data": {"photos": "photos", "on_missing": "skip"}}, ["data.on_missing", "`datasets.photos`"]),
         (
             {"concepts": {"c": {"groups": ["colour"], "target": {"dataset": "test"}}}},
             ["concepts.c.groups", "`target`"],

@@ -336,3 +336,25 @@ def test_a_job_has_the_configuration_that_was_asked_for(tmp_path):
     expected["ablation"]["candidates"] = 5
     expected["concepts"]["counting"]["words"] = ["two", "no one"]
     assert found == load_config(expected).model_dump(mode="json")
+
+
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "seed: 1\nmodels:\n  a: &a {path: x, family: llava}\n  b: {<<: *a, path: y}\n  a: {path: z}\n"
+    )
+    with pytest.raises(ConfigError, match=r"mine\.yaml: found the key 'a' in lines 3 and 5 of one section"):
+        read_layers({}, [file])
+    # A key that is said again over a merged one is no double.
+    file.write_text("models:\n  a: &a {path: x, family: llava}\n  b: {<<: *a, path: y}\n")
+    assert read_layers({}, [file]).values["models"]["b"] == {"path": "y", "family": "llava"}
+
+
+def test_what_is_derived_was_written_at_data(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("experiment: mine\ndata: photos\nmodels: {}\n")
+    found = read_layers({}, [file], ["dictionaries__base__steps=7"])
+    assert found.where("datasets.train.samples").endswith("mine.yaml, line 2")
+    assert found.values["dictionaries"] == {"base": {"steps": 7}}
+    with pytest.raises(ConfigError, match="'dictionary' is no section"):
+        read_layers({}, [file], ["dictionary__base=7"])

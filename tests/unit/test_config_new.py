@@ -104,11 +104,29 @@ def test_one_group_is_no_concept(here):
 
 
 def test_open_answers_are_told(here):
-    photos = here / "open"
-    photos.mkdir()
-    rows = [{"prompt": f"what is {i} ?", "group": ("a", "b")[i % 2]} for i in range(40)]
-    (photos / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "ablation and heads are left out" in write("--data", "open")
+    file = own_photos.write_photos(here / "open", photos=20) / "samples.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()]
+    some = [[*cells[:3], "" if i in (3, 9) else cells[3], cells[4]] for i, cells in enumerate(rows)]
+    file.write_text("\n".join(map(",".join, some)))
+    assert "2 of 80 samples in open lack `choices` or `answer`: they are not scored" in write(
+        "--data", "open"
+    )
+    file.write_text("\n".join(",".join(cells[:3] + cells[4:]) for cells in rows))
+    assert "80 of 80" in (told := write("--data", "open", "--out", "other.yaml"))
+    assert "ablation and heads are left out" in told
+
+
+def test_a_concept_leaves_groups_to_compare_with(here):
+    assert "found all groups" in refused("--groups", "left of,above,colour,count")
+
+
+def test_a_hub_source_needs_a_config_written_by_hand(here):
+    assert "by hand" in refused("--base", "hub:someone/model@main")
+
+
+def test_what_is_not_named_is_told_with_the_usage(here):
+    with pytest.raises(NewConfigError, match=r"--vlm: found nothing.*usage: python -m vlmdiff\.config\.new"):
+        new_config(arguments().parse_args([*FILES, "--vlm", ""]))
 
 
 def test_the_command_says_what_is_wrong_in_one_line(here):

@@ -108,7 +108,10 @@ HEADER = "sample_id,image,prompt,group\n"
         (HEADER + "a,1.png,what ?,g\nb,2.png,yes, no,g\n", "line 3: found 5 cells, the header has 4"),
         (HEADER + "a,1.png,what ?\n", "line 2: found 3 cells, the header has 4"),
         ("prompt,group,group\na,b,c\n", "the header names ['group'] twice"),
-        ("image,question,kind\n1.png,what ?,g\n", "line 2: keys missing: ['prompt', 'group'], found ["),
+        (
+            "image,question,kind\n1.png,what ?,g\n",
+            "the first line names no column prompt and group, found image, question, kind",
+        ),
         (HEADER, "found no samples"),
         ("", "found no samples"),
         (HEADER + 'a,1.png,"what ?,g\n', "not CSV"),
@@ -166,3 +169,9 @@ def test_which_file_is_meant(tmp_path):
     (tmp_path / "notes.txt").write_text("a")
     assert "found a file, expected a folder or a file named .jsonl or .csv" in refused(tmp_path / "notes.txt")
     assert "no such file" in refused(tmp_path / "absent")
+
+
+def test_columns_in_capitals_blanks_around_groups_and_plain_ids_are_taken(tmp_path):
+    (tmp_path / "samples.csv").write_text("ID,Prompt,Group,Choices,Answer\n7,what ?, left of ,yes|no, no \n")
+    (record,) = read_records(tmp_path)
+    assert (record["sample_id"], record["group"], record["answer"]) == ("7", "left of", "no")

@@ -68,10 +68,6 @@ SETS = {
         },
         None,
     ),
-    "no means of heads": (
-        {"heads.head_means": ...},
-        "heads: head_means: missing; write `head_means: {dataset: …, samples: 300}` with general questions",
-    ),
 }
 
 

@@ -142,6 +142,9 @@ class SubsetDataset(Section):
     )
     groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
     without: list[str] = Field([], description="Not these groups.")
+    scored: bool = Field(
+        False, description="Only samples with `choices` and `answer`, without which no answer can be scored."
+    )
     images: bool = Field(True, description="`false`: the texts alone, for what a language model reads.")
     samples: Count | None = Field(
         None,

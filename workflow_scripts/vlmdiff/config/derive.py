@@ -49,6 +49,8 @@ def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
     Raises:
         ValueError: `data` is wrong, or nothing tells which model is which; the message names the key.
     """
+    if not isinstance(values, Mapping):
+        return values
     values = copy.deepcopy(dict(values))
     if name is not None:
         values.setdefault("experiment", name)
@@ -102,9 +104,16 @@ def model_of(values: Values, usual: str, fits: Callable[[Any], bool], what: str)
     Raises:
         ValueError: there is none, or several.
     """
-    found = [name for name, entry in section(values, "models").items() if fits(entry)]
-    if usual in found:
+    models = section(values, "models")
+    if usual in models:
+        # Without a family nothing tells what it is, and the schema asks for it.
+        if not fits(models[usual]) and section(models, usual).get("family") is not None:
+            raise ValueError(
+                f"models.{usual}: found a model of family '{models[usual]['family']}', expected one that "
+                f"{what}; correct the path, or name the model otherwise"
+            )
         return usual
+    found = [name for name, entry in models.items() if fits(entry)]
     if len(found) != 1:
         said = f"found {', '.join(found)}" if found else "found none"
         raise ValueError(f"models: {said}, expected one that {what}; name it `{usual}`")
@@ -123,8 +132,14 @@ def own_data(values: Values) -> OwnData:
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(["data", *map(str, problem["loc"])])
+        unknown = problem["type"] == "extra_forbidden"
+        cause = (
+            "unknown key; what is known of a data set stands in `datasets.photos`"
+            if unknown
+            else problem["msg"]
+        )
         raise ValueError(
-            f"{key}: {problem['msg']} (found: {problem['input']!r:.120}); expected a folder of photos, or "
+            f"{key}: {cause} (found: {problem['input']!r:.120}); expected a folder of photos, or "
             "{photos: FOLDER, text: FILE}"
         ) from None
 
@@ -132,6 +147,7 @@ def own_data(values: Values) -> OwnData:
 def derive_from_data(values: Values) -> None:
     """Fill in data sets, dictionaries, the diff, and the ablation of the first concept."""
     data = own_data(values)
+    values["data"] = data.model_dump()
     base = model_of(
         values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)"
     )
@@ -190,21 +206,22 @@ def derive_concept(name: str, concept: Any) -> None:
 def derive_ablation(values: Values, data: OwnData) -> None:
     """Rank the first concept's features on the validation part and report on the test part.
 
-    Answers are scored among choices. Where samples have open answers, nothing that scores answers is derived.
+    Answers are scored among choices. Where all answers are open, nothing that scores them is derived.
     """
     name, concept = next(iter(section(values, "concepts").items()), (None, None))
     groups = concept.get("groups") if isinstance(concept, dict) else None
     if not isinstance(groups, list) or values.get("ablation") == NONE:
         return
-    if data.lacks_choices():
+    found, count = data.open_answers()
+    if found == count and "ablation" not in values:
         for stage in ("ablation", "heads"):
             values.setdefault(stage, NONE)
         return
     sets, uses = {}, {}
     for use, part in (("rank_on", "validation"), ("report_on", "test")):
         target, control = f"{name}_{part}", f"general_{part}"
-        sets[target] = {"kind": "subset", "of": "photos", "part": part, "groups": groups}
-        sets[control] = {"kind": "subset", "of": "photos", "part": part, "without": groups}
+        scored = {"kind": "subset", "of": "photos", "part": part, "scored": True}
+        sets |= {target: scored | {"groups": groups}, control: scored | {"without": groups}}
         uses[use] = {"target": target, "control": control}
     put_under(values, "datasets", sets)
     put_under(values, "ablation", {"concepts": [name], **uses})

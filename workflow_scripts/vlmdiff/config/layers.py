@@ -18,74 +18,14 @@ import yte
 from vlmdiff.config.document import sections_in
 from vlmdiff.config.load import ConfigError, place
 from vlmdiff.config.schema import Config
+from vlmdiff.config.written import NOTHING, Written, written, written_in_yaml
 
 EXTENDS = "extends"
 # Snakemake takes no dots in the keys of `--config`, so two underscores lead into a section.
 INTO = "__"
 COMMAND_LINE = "on the command line"
-
-
-@dataclass(frozen=True)
-class Written:
-    """A value of a config and where it was written.
-
-    Attributes:
-        value: a mapping or a list of further `Written`, or a plain value.
-        where: the place in words, such as `in mine.yaml, line 3`.
-    """
-
-    value: Any
-    where: str
-
-    def plain(self) -> Any:
-        """Return the value without places."""
-        if isinstance(self.value, dict):
-            return {key: entry.plain() for key, entry in self.value.items()}
-        if isinstance(self.value, list):
-            return [entry.plain() for entry in self.value]
-        return self.value
-
-
-NOTHING = Written({}, "")
-
-
-def written(value: Any, where: str) -> Written:
-    """Return a plain value with one place for all of it."""
-    if isinstance(value, Mapping):
-        return Written({key: written(entry, where) for key, entry in value.items()}, where)
-    if isinstance(value, list):
-        return Written([written(entry, where) for entry in value], where)
-    return Written(value, where)
-
-
-def written_in_yaml(text: str, name: str) -> Written:
-    """Return what a YAML text says, with the line of each key.
-
-    Args:
-        text: the YAML.
-        name: what the text is called in messages.
-
-    Raises:
-        yaml.YAMLError: the text is no YAML.
-        RecursionError: an anchor holds itself.
-    """
-    loader = yaml.SafeLoader(text)
-
-    def of_node(node: yaml.Node, line: int) -> Written:
-        where = f"in {name}, line {line + 1}"
-        if isinstance(node, yaml.MappingNode):
-            pairs = ((loader.construct_object(key, deep=True), key, value) for key, value in node.value)
-            return Written({key: of_node(value, at.start_mark.line) for key, at, value in pairs}, where)
-        if isinstance(node, yaml.SequenceNode):
-            return Written([of_node(item, item.start_mark.line) for item in node.value], where)
-        return Written(loader.construct_object(node, deep=True), where)
-
-    node = loader.get_single_node()
-    if node is None:
-        return Written(None, f"in {name}")
-    # Refuses keys that are no words, and puts what merge keys (`<<`) stand for into the nodes.
-    loader.construct_document(node)
-    return of_node(node, node.start_mark.line)
+# Where derived sections come from.
+DATA = "data"
 
 
 def laid_over(below: Written, above: Written) -> Written:
@@ -239,6 +179,11 @@ def has_section(path: Sequence[str]) -> bool:
     return bool(sections)
 
 
+def is_derived(section: str, entries: Mapping[str, Any]) -> bool:
+    """Tell whether a section is one that follows from `data`, which the configuration has."""
+    return DATA in entries and section not in entries and section in Config.model_fields
+
+
 def check_sections(parts: Sequence[str], below: Written) -> None:
     """Check that all but the last part of a key lead into sections.
 
@@ -249,12 +194,13 @@ def check_sections(parts: Sequence[str], below: Written) -> None:
     Raises:
         ConfigError: one is no section; the message says which, and what there is.
     """
+    whole = below.value
     for position in range(1, len(parts)):
         part, entries = parts[position - 1], below.value
         below = entries.get(part, NOTHING)
         if part in entries:
             advice = None if isinstance(below.value, dict) else "it has no keys: set it as a whole"
-        elif has_section(parts[:position]):
+        elif has_section(parts[:position]) or is_derived(parts[0], whole):
             advice = None
         else:
             near = get_close_matches(part, map(str, entries), n=1)
@@ -317,6 +263,9 @@ class Layers:
     def where(self, key: str) -> str:
         """Return in words where a dotted key was written, or the section nearest to it."""
         entry = self.written
+        if DATA in entry.value and key.partition(".")[0] not in entry.value:
+            # It was derived.
+            return entry.value[DATA].where
         for part in key.split("."):
             value = entry.value
             if isinstance(value, list):

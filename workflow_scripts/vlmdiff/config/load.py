@@ -22,6 +22,16 @@ WHOLE = "config"
 KEY = re.compile(r"(\w+(?:\.\w+)*): ")
 
 
+# What pydantic says of values that are of another kind, in words of the configuration.
+PLAIN = {
+    "model_type": "expected a section (`key: value` lines), or `none` where it may be left out",
+    "dict_type": "expected a section (`key: value` lines)",
+    "list_type": "expected a list",
+    "string_type": "expected text; YAML reads on, off, yes, no and numbers otherwise: put it in quotes",
+    "string_pattern_mismatch": "expected letters, digits and underscores; a letter first, no underscore last",
+}
+
+
 class ConfigError(ValueError):
     """The configuration is wrong; the message names each key, what was found and what is allowed."""
 
@@ -70,6 +80,11 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
             )
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
+        cause = PLAIN.get(problem["type"], cause)
+        if key == WHOLE and KEY.match(cause):
+            # A check across sections names its key itself.
+            lines.append("  " + cause + (f" ({found})" if (found := place(cause, where)) else ""))
+            continue
         if key.endswith(".extends"):
             cause = "a file extends another one, a section cannot; `extends: false` in it inherits nothing"
         value = repr(problem["input"])

@@ -23,6 +23,7 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files
 from vlmdiff.config.samples_file import read_records
 from vlmdiff.config.schema import Config
+from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.reading import DataError
 
 # Words of a group's name that name no concept by themselves.
@@ -67,6 +68,11 @@ def look_at_checkpoint(folder: str, sees: bool) -> Checkpoint:
         NewConfigError: it is no checkpoint, or one of the other kind.
     """
     file = Path(folder, "config.json")
+    if is_hub(folder):
+        raise NewConfigError(
+            f"{folder}: found a source of the hub, whose files are not here yet; write the config by hand, "
+            "with `family` and `planned` for each model (docs/configure/real_models.md)"
+        )
     if not file.is_file():
         raise NewConfigError(
             f"{folder}: found no config.json, expected the folder of a checkpoint; correct the path"
@@ -208,6 +214,11 @@ def new_config(said: argparse.Namespace) -> str:
     Raises:
         NewConfigError: a file is wrong, or the configuration is there already.
     """
+    for name in ("base", "vlm", "data"):
+        if not getattr(said, name):
+            raise NewConfigError(
+                f"--{name}: found nothing, expected a folder; {arguments().format_usage().strip()}"
+            )
     out = Path(said.out)
     if out.exists():
         raise NewConfigError(f"{out}: is there already; name another file with --out, or remove it")
@@ -220,20 +231,22 @@ def new_config(said: argparse.Namespace) -> str:
         raise NewConfigError(
             f"--groups: found {', '.join(unknown)}, expected some of {', '.join(sorted(groups))}"
         )
+    if set(concept) >= set(groups):
+        raise NewConfigError(
+            "--groups: found all groups, expected some to hold the others against; leave some out"
+        )
     data = {"photos": said.data} | ({"text": said.text} if said.text else {})
     text = written_config(out, models, data, groups, concept)
     config = problems_of(text)
+    note = config.data.note()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
-    stages = (
-        ""
-        if config.ablation
-        else "\nSome samples have no choices: no answers can be scored, so ablation and heads are left out."
-    )
+    told = f"{note}\n" if note else ""
     return (
         f"Wrote {out}: {sum(groups.values())} samples ({parts_told(config)}), "
-        f"layers {', '.join(map(str, config.layers))}, dictionaries of {config.architecture.d_sae} features."
-        f"{stages}\n"
+        f"layers {', '.join(map(str, config.layers))}, "
+        f"dictionaries of {config.architecture.d_sae} features.\n"
+        f"{told}"
         f"Look at it, then: snakemake --cores all --configfile {out}"
     )
 

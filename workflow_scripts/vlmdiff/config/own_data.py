@@ -10,7 +10,8 @@ from pydantic import Field
 
 from vlmdiff.config.base import Section
 from vlmdiff.config.datasets import FEWEST_WORDS, TextDataset
-from vlmdiff.config.samples_file import read_records
+from vlmdiff.config.record import Record
+from vlmdiff.config.samples_file import find_samples, read_records
 from vlmdiff.runtime.reading import DataError, lines_of, parse_json, read_text
 
 # Shares of the photos, with a corpus beside them and without one, and of the corpus.
@@ -41,10 +42,20 @@ class OwnData(Section):
         Raises:
             ValueError: a file is wrong or not there; the message names the key.
         """
+        if self.photos.startswith("~"):
+            raise ValueError(
+                f"data.photos: found '{self.photos}', but `~` is not replaced here; write the whole path"
+            )
         try:
             records = read_records(self.photos)
         except DataError as error:
             raise ValueError(f"data.photos: {error}") from None
+        if all(record["image"] is None for record in records):
+            others = sorted(set(records[0]) - set(Record.model_fields))
+            raise ValueError(
+                f"data.photos: no sample in {find_samples(self.photos)} has `image`, the path of its photo; "
+                f"found {', '.join(others) or 'no other keys'}; rename what you call it"
+            )
         shares = PHOTOS_ALONE if self.text is None else PHOTOS
         found = {
             "photos": {
@@ -65,10 +76,19 @@ class OwnData(Section):
             }
         return found
 
-    def lacks_choices(self) -> bool:
-        """Tell whether some samples have open answers, which nothing can score."""
+    def open_answers(self) -> tuple[int, int]:
+        """Return how many samples have open answers, which nothing can score, and how many there are."""
         records = read_records(self.photos)
-        return any(record["choices"] is None or record["answer"] is None for record in records)
+        return sum(record["choices"] is None or record["answer"] is None for record in records), len(records)
+
+    def note(self) -> str | None:
+        """Say which samples nothing is scored on; None if there are none."""
+        found, count = self.open_answers()
+        if not found:
+            return None
+        told = f"{found} of {count} samples in {self.photos} lack `choices` or `answer`"
+        left_out = "ablation and heads are left out" if found == count else "they are not scored"
+        return f"data: {told}: {left_out}"
 
 
 def tokens_of(lengths: Sequence[int]) -> int:

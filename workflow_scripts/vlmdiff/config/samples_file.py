@@ -16,6 +16,8 @@ from vlmdiff.runtime.reading import DataError, lines_of, parse_json, read_text, 
 
 SAMPLES, TABLE = "samples.jsonl", "samples.csv"
 NEEDED = ("prompt", "group")
+# Keys whose values become names, around which blanks mean nothing.
+NAMES = ("group", "answer")
 REMEDY = "correct the file (docs/understand/formats.md)"
 SEPARATORS = ",;\t"
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -53,7 +55,9 @@ def find_samples(path: str | Path) -> Path:
         raise DataError(f"{path}: found a file, expected a folder or a file named .jsonl or .csv; rename it")
     lines, table = path / SAMPLES, path / TABLE
     if is_file(lines) and is_file(table):
-        raise DataError(f"{path}: found {SAMPLES} and {TABLE}, expected one of them; name the file in `path`")
+        raise DataError(
+            f"{path}: found {SAMPLES} and {TABLE}, expected one of them; name the file instead of the folder"
+        )
     return table if is_file(table) else lines
 
 
@@ -168,7 +172,7 @@ def table_rows(file: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         DataError: the header names a column twice, or the file is no CSV.
     """
-    text = read_text(file, REMEDY)
+    text = read_text(file, "save it as CSV in UTF-8")
     header = text.lstrip("\r\n").partition("\n")[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(SEPARATORS, key=header.count), strict=True)
     names: list[str] | None = None
@@ -195,9 +199,17 @@ def column_names(cells: Sequence[str], file: Path) -> list[str]:
     """Return the names of a header.
 
     Raises:
-        DataError: a column is named twice.
+        DataError: a column is missing or named twice.
     """
     names = [cell.strip() for cell in cells]
+    known = {key.lower(): key for key in (*Record.model_fields, "id")}
+    names = [known.get(name.lower(), name) for name in names]
+    if missing := [key for key in NEEDED if key not in names]:
+        lacking = " and ".join(missing)
+        raise DataError(
+            f"{file}: the first line names no column {lacking}, found {', '.join(names)}; write "
+            "the names of the columns into it"
+        )
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise DataError(f"{file}: the header names {twice} twice; {REMEDY}")
     return names
@@ -258,7 +270,10 @@ def canonical(row: dict[str, Any], number: int, images: Images) -> dict[str, Any
         if len(image) > 1:
             raise DataError(f"images: found {len(image)}, expected one; a sample shows one image")
         image = image[0] if image else None
-    sample_id, choices = row.get("sample_id"), row.get("choices")
+    row = {
+        key: value.strip() if key in NAMES and isinstance(value, str) else value for key, value in row.items()
+    }
+    sample_id, choices = row.get("sample_id", row.get("id")), row.get("choices")
     others = {key: value for key, value in row.items() if key != "images" or "image" in row}
     return others | {
         "sample_id": f"row_{number}" if sample_id is None else as_text(sample_id),

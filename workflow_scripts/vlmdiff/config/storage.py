@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import world_model
@@ -203,4 +204,5 @@ def plan(config: Config) -> str:
     lines.append(
         f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
     )
-    return "\n".join(lines)
+    note = config.data.note() if isinstance(config.data, OwnData) else None
+    return "\n".join([*lines, note] if note else lines)

@@ -85,6 +85,8 @@ def chosen(
         for index, group in enumerate(groups)
         if (entry.groups is None or group in entry.groups) and group not in entry.without
     ]
+    if entry.scored:
+        kept = [index for index in kept if is_scored(records[index])]
     where = ""
     if entry.part != "all":
         where = f" in part '{entry.part}' (share {parts.shares()[entry.part]:g})"
@@ -93,10 +95,16 @@ def chosen(
         where += f", expected some of the {before}"
     if not kept:
         raise DataError(
-            f"found no sample of '{entry.of}'{where} that `groups` and `without` leave; change them, `part` "
-            f"or `datasets.{entry.of}.parts`"
+            f"found no sample of '{entry.of}'{where} that `groups` and `without` leave"
+            f"{', with `choices` and `answer`' if entry.scored else ''}; change them, `part` or "
+            f"`datasets.{entry.of}.parts`"
         )
     return kept[: entry.samples]
+
+
+def is_scored(record: Record) -> bool:
+    """Tell whether a sample's answer can be scored: the right one among all that are possible."""
+    return record.get("choices") is not None and record.get("answer") is not None
 
 
 def check_groups(entry: SubsetDataset, known: Sequence[str]) -> None:

@@ -26,6 +26,8 @@ ROTATION_RULES = ("percentile", "calibrated")
 
 def describe_recurrence(section: Section, recurrence: pd.DataFrame) -> None:
     """Say how often a final feature is found again in another seed, and how often its control is."""
+    if recurrence.empty:
+        section.cannot("Recurrence: no final features of two seeds to compare; `seeds` sets their number.")
     for concept, rows in recurrence.groupby("concept"):
         test = exchange_test(rows)
         if test.rows.empty:
@@ -78,7 +80,9 @@ def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
             holds, f"{text}: {verdict}.", f"Second null, seed {row.seed}, {row.rule} rule: {verdict}."
         )
     untested = sorted(rows.loc[rows["check_adapted"].isna(), "seed"].unique())
-    if untested:
+    if rows["check_adapted"].isna().all():
+        section.cannot("Whether rotation is more than drift: there is no second null (`diff.null_check`).")
+    elif untested:
         seeds = f"seed{'s' * (len(untested) > 1)} {', '.join(map(str, untested))}"
         section.lines.append(
             f"- **Second null**: {seeds} without one; whether it is more is not tested there."
@@ -97,6 +101,10 @@ def describe_untuned(
         untuned: FUNNEL of the model that was never tuned.
     """
     rows = thresholds[(thresholds["layer"] < 0) & thresholds["rule"].isin(ROTATION_RULES)]
+    if rows["untuned_adapted"].isna().all():
+        section.cannot(
+            "Whether a model that was never tuned has such features: there is none (`diff.untuned`)."
+        )
     for row in rows.dropna(subset=["untuned_adapted"]).itertuples(index=False):
         share = row.adapted_also_untuned / row.adapted if row.adapted else float("nan")
         section.lines.append(
@@ -313,8 +321,8 @@ def describe_confidence(tables: dict[str, pd.DataFrame], names: Names) -> Sectio
     section.say("")
     describe_rules(section, tables["selection"], names)
     section.say(
-        "Controls of the model, stages of its tuning and other choices of the analyst are made by "
-        "`snakemake controls`, `snakemake stages` and `snakemake sensitivity`, each with a page of its own "
-        "(`comparisons/<target>.md`)."
+        "Controls of the model, stages of its tuning and other choices of the analyst are `comparisons` of "
+        "the configuration. The targets `controls`, `stages` and `sensitivity` make them, with the same "
+        "`--configfile`, each with a page of its own (`comparisons/<target>.md`)."
     )
     return section

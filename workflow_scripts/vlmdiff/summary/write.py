@@ -128,15 +128,19 @@ def read_seeds(paths: Sequence[str | Path], schema: pa.Schema) -> pd.DataFrame:
 
 
 def untestable(sections: Sequence[Section]) -> list[str]:
-    """List what cannot be tested, under a title of its own; nothing if all can."""
+    """List what was not or cannot be tested, under a title of its own; nothing if all was."""
     found = [f"- {text}" for section in sections for text in section.untestable]
-    return ["## Not testable", "", *found, ""] if found else []
+    return ["## Not tested", "", *found, ""] if found else []
 
 
 def weak_results(sections: Sequence[Section]) -> list[str]:
     """List every claim that failed its criterion."""
     failed = [f"- {text}" for section in sections for text in section.failed]
-    return failed or ["None: every claim above met its criterion."]
+    if any(section.untestable for section in sections):
+        nothing = "None of the claims that were tested. What was not tested stands below."
+    else:
+        nothing = "None: every claim above met its criterion."
+    return failed or [nothing]
 
 
 def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Section, Sequence[str]]]) -> str:
