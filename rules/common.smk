@@ -60,6 +60,36 @@ LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)
 
 
+def results(path):
+    """Return the path of a result; wildcards stand in it as Snakemake knows them."""
+    return f"{RESULTS}/{path}"
+
+
+def logs(path):
+    """Return the log of a rule's jobs, such as `logs("evaluate_model/{model}")`."""
+    return f"{RESULTS}/logs/{path}.log"
+
+
+def benchmarks(path):
+    """Return the benchmark of a rule's jobs, named as its log."""
+    return f"{RESULTS}/benchmarks/{path}.tsv"
+
+
+def shown(path, category, caption=None, wildcards=(), **labels):
+    """Return a result that the report shows.
+
+    Args:
+        path: it, below the folder of results.
+        category: its part of the report.
+        caption: the name of its words in rules/captions/; as the file is called by default.
+        wildcards: further labels, each a wildcard of the path.
+        labels: what it is called there, as `table="Ranking"`.
+    """
+    named = {name: f"{{{name}}}" for name in wildcards}
+    caption = f"captions/{caption or Path(path).stem}.rst"
+    return report(results(path), caption=caption, category=category, labels=labels | named)
+
+
 def one_of(names):
     """Return a wildcard constraint that matches exactly these names."""
     return "|".join(map(str, names)) or "(?!)"
