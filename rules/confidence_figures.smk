@@ -56,7 +56,7 @@ rule plot_selection_rules:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
         sizes=lambda wildcards: CFG.ablation.selection_sizes,
-        rules=reported_rules(),
+        rules=reported_rules(CFG),
         code=code_digest("plot_selection_rules"),
     script:
         "../workflow_scripts/plot_selection_rules.py"

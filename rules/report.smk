@@ -12,7 +12,7 @@ rule write_summary:
         funnel=[
             f"{RESULTS}/features/main/seed_{seed}/{concept}/funnel.csv"
             for concept in CFG.concepts
-            for seed in concept_seeds(concept)
+            for seed in seeds_of(CFG, concept)
         ],
         untuned=untuned_funnels(),
         ablation=all_ablation_tables(),
@@ -59,10 +59,10 @@ rule write_summary:
                 name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
                 for name, one in CFG.concepts.items()
             },
-            "selection": selection_params(),
+            "selection": selection_facts(CFG),
             "omitted": omitted(CFG),
         },
-        headline=headline_params(),
+        headline=headline_facts(CFG),
         code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
@@ -72,7 +72,7 @@ rule write_comparisons:
     input:
         comparisons=lambda wildcards: [
             f"{RESULTS}/comparisons/{wildcards.target}/{concept}.csv"
-            for concept in compared_concepts(wildcards.target)
+            for concept in compared_concepts(CFG, wildcards.target)
         ],
         accuracy=lambda wildcards: control_accuracies(wildcards.target),
     output:

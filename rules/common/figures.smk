@@ -1,5 +1,16 @@
 """Which files figures and summary read, and which figures an experiment has."""
 
+from vlmdiff.config.cases import (
+    asked_data,
+    concept_seeds as seeds_of,
+    headline_facts,
+    reported_rules,
+    scored_seeds as scored,
+    selection_facts,
+)
+from vlmdiff.config.omitted import omitted
+from vlmdiff.config.checkpoints import snapshots
+
 FIGURES = f"{RESULTS}/figures"
 CONCEPT_FIGURES = f"{FIGURES}/seed_{{seed}}/{{concept}}"
 # Rows and columns of the figure of top-activating samples; five of each fill a page.
@@ -14,7 +25,7 @@ def accuracy_tables():
 
 def asked_tables():
     """Return the accuracies of the model under study on the test sets; none without any."""
-    return [f"{RESULTS}/accuracy/{CFG.diff.model}.csv"] if asked_sets() else []
+    return [f"{RESULTS}/accuracy/{CFG.diff.model}.csv"] if asked_data(CFG) else []
 
 
 def dictionary_metrics():
@@ -22,16 +33,8 @@ def dictionary_metrics():
     return [
         f"{RESULTS}/dictionaries/{name}/seed_{seed}/metrics.csv"
         for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
-        for seed in scored_seeds(name)
+        for seed in scored(CFG, name)
     ]
-
-
-def scored_seeds(dictionary):
-    """Return the seeds for which a dictionary is scored."""
-    if is_published(dictionary):
-        return [0]
-    entries = [entry for entry in CFG.evaluation if dictionary in entry.dictionaries]
-    return range(max(min(entry.seeds or CFG.seeds, CFG.seeds) for entry in entries))
 
 
 def concept_top_samples(wildcards):
@@ -41,11 +44,6 @@ def concept_top_samples(wildcards):
         f"{RESULTS}/features/statistics/{CFG.diff.adapted}/seed_{wildcards.seed}/{CFG.diff.model}/{dataset}"
     )
     return [f"{folder}/layer_{layer}/top_samples.parquet" for layer in LAYERS]
-
-
-def concept_seeds(concept):
-    """Return the seeds for which a concept's features are selected: all if it is studied, else the first."""
-    return SEEDS if concept in CFG.studied_concepts() else [0]
 
 
 def concept_ranking(wildcards):
@@ -100,5 +98,9 @@ def experiment_outputs():
         *label_tables(),
         *truth_outputs(),
         *steering_tables(),
-        *truth_figures(),
+        *(
+            [f"{FIGURES}/{concept}/ground_truth.svg" for concept in CFG.studied_concepts()]
+            if TRUTH_DATA
+            else []
+        ),
     ]
