@@ -4,8 +4,7 @@
 include: "rules/place.smk"
 
 
-# A module has the config and the report of the workflow that uses it. A config file named on the command
-# line describes a whole experiment: it replaces the built-in world's instead of being merged into it.
+# A module has the config and report of its user. A named config file is a whole experiment: it replaces ours.
 if workflow.modifier.is_main_snakefile():
 
     report: "rules/captions/workflow.rst"
