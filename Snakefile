@@ -49,7 +49,7 @@ rule all:
     default_target: workflow.modifier.is_main_snakefile()
     input:
         experiment_outputs(),
-        f"{FIGURES}/costs.svg",
+        results("figures/costs.svg"),
         f"{RESULTS}/provenance.md",
 
 

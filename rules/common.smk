@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
     os.environ.setdefault(setting, str(2**30))
 
+from snakemake.io import get_wildcard_names
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.layers import read_layers
@@ -58,6 +59,7 @@ if workflow.modifier.is_main_snakefile():
 RESULTS = f"results/{CFG.experiment}"
 LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)
+FIGURES = f"{RESULTS}/figures"
 
 
 def results(path):
@@ -88,6 +90,23 @@ def shown(path, category, caption=None, wildcards=(), **labels):
     named = {name: f"{{{name}}}" for name in wildcards}
     caption = f"captions/{caption or Path(path).stem}.rst"
     return report(results(path), caption=caption, category=category, labels=labels | named)
+
+
+def figure(path, category, title, caption=None):
+    """Return the files of a figure; the report shows the SVG, with the wildcards of its path as labels.
+
+    Args:
+        path: it, below the folder of figures, without its ending.
+        category: its part of the report.
+        title: what it is called there.
+        caption: the name of its words in rules/captions/; as the file is called by default.
+    """
+    labels = sorted(name for name in get_wildcard_names(path) if f"{{{name}}}" != title)
+    return {
+        "pdf": results(f"figures/{path}.pdf"),
+        "png": results(f"figures/{path}.png"),
+        "svg": shown(f"figures/{path}.svg", category, caption, labels, figure=title),
+    }
 
 
 def one_of(names):
@@ -265,7 +284,6 @@ include: "common/features.smk"
 include: "common/interventions.smk"
 include: "common/labels.smk"
 include: "common/heads.smk"
-include: "common/figures.smk"
 include: "common/comparisons.smk"
 include: "common/ground_truth.smk"
 include: "common/checks.smk"

@@ -59,26 +59,19 @@ rule evaluate_rules:
 
 
 rule plot_ground_truth:
+    """Draw what final features really tell, and how good each selection rule is."""
     input:
-        truth=expand(f"{GROUND_TRUTH}/features.parquet", seed=SEEDS),
-        quality=[f"{RESULTS}/ground_truth/seed_{seed}/{{concept}}/rule_quality.csv" for seed in SEEDS],
-        final=[f"{RESULTS}/features/main/seed_{seed}/{{concept}}/final_features.csv" for seed in SEEDS],
+        truth=expand(results("ground_truth/seed_{seed}/features.parquet"), seed=SEEDS),
+        quality=[results(f"ground_truth/seed_{seed}/{{concept}}/rule_quality.csv") for seed in SEEDS],
+        final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
     output:
-        pdf=f"{FIGURES}/{{concept}}/ground_truth.pdf",
-        png=f"{FIGURES}/{{concept}}/ground_truth.png",
-        svg=report(
-            f"{FIGURES}/{{concept}}/ground_truth.svg",
-            caption="captions/ground_truth.rst",
-            category="How sure are we",
-            labels={"figure": "Ground truth", "concept": "{concept}"},
-        ),
+        **figure("{concept}/ground_truth", "How sure are we", "Ground truth"),
     log:
-        f"{RESULTS}/logs/plot_ground_truth/{{concept}}.log",
+        logs("plot_ground_truth/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_ground_truth/{{concept}}.tsv"
+        benchmarks("plot_ground_truth/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_ground_truth", mem_mb=1000, runtime=5),
     params:

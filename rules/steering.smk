@@ -43,24 +43,17 @@ rule evaluate_steering:
 
 
 rule plot_steering:
+    """Draw the dose-response of steering."""
     input:
         rules.evaluate_steering.output[0],
     output:
-        pdf=f"{CONCEPT_FIGURES}/steering.pdf",
-        png=f"{CONCEPT_FIGURES}/steering.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/steering.svg",
-            caption="captions/steering.rst",
-            category="Interventions",
-            labels={"figure": "Steering", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/steering", "Interventions", "Steering"),
     log:
-        f"{RESULTS}/logs/plot_steering/seed_{{seed}}/{{concept}}.log",
+        logs("plot_steering/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_steering/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_steering/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_steering", mem_mb=1000, runtime=5),
     params:

@@ -27,10 +27,3 @@ def truth_outputs():
         if one.compared or concept in CFG.studied_concepts()
         for seed in concept_seeds(concept)
     ]
-
-
-def truth_figures():
-    """Return the figures of the ground truth."""
-    return (
-        [f"{FIGURES}/{concept}/ground_truth.svg" for concept in CFG.studied_concepts()] if TRUTH_DATA else []
-    )
