@@ -1,5 +1,7 @@
 """Figures that say how sure the findings are."""
 
+from vlmdiff.config.cases import reported_rules
+
 
 rule plot_comparisons:
     """Draw all comparisons of a target side by side."""
@@ -42,7 +44,7 @@ rule plot_selection_rules:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
         sizes=lambda wildcards: CFG.ablation.selection_sizes,
-        rules=reported_rules(),
+        rules=reported_rules(CFG),
         code=code_digest("plot_selection_rules"),
     script:
         "../workflow_scripts/plot_selection_rules.py"

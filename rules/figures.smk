@@ -1,17 +1,15 @@
 """Figures, each drawn from tables that are outputs too, as PDF, SVG and PNG."""
 
+from vlmdiff.config.cases import asked_data, scored_seeds
+from vlmdiff.config.checkpoints import snapshots
+
 
 def dictionary_metrics():
-    """Return the quality tables of all dictionaries and seeds; an imported dictionary has one."""
-    seeds = {}
-    for entry in CFG.evaluation:
-        for name in entry.dictionaries:
-            scored = 1 if is_published(name) else min(entry.seeds or CFG.seeds, CFG.seeds)
-            seeds[name] = max(scored, seeds.get(name, 0))
+    """Return the quality tables of all dictionaries and seeds."""
     return [
         results(f"dictionaries/{name}/seed_{seed}/metrics.csv")
-        for name in sorted(seeds)
-        for seed in range(seeds[name])
+        for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
+        for seed in scored_seeds(CFG, name)
     ]
 
 
@@ -65,7 +63,7 @@ rule plot_training_dynamics:
 
 def asked_tables():
     """Return the accuracies of the model under study on the test sets; none without any."""
-    return [results(f"accuracy/{CFG.diff.model}.csv")] if asked_sets() else []
+    return [results(f"accuracy/{CFG.diff.model}.csv")] if asked_data(CFG) else []
 
 
 rule plot_model_accuracy:

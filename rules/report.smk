@@ -1,11 +1,14 @@
 """The summary of the experiment in words and numbers, and what it cost."""
 
+from vlmdiff.config.cases import (
+    compared_concepts,
+    concept_seeds,
+    headline_facts,
+    reported_data,
+    selection_facts,
+)
 from vlmdiff.config.figures import figures
-
-
-def concept_seeds(concept):
-    """Return the seeds for which a concept's features are selected: all if it is studied, else the first."""
-    return SEEDS if concept in CFG.studied_concepts() else [0]
+from vlmdiff.config.omitted import omitted
 
 
 rule write_summary:
@@ -20,7 +23,7 @@ rule write_summary:
         funnel=[
             results(f"features/main/seed_{seed}/{concept}/funnel.csv")
             for concept in CFG.concepts
-            for seed in concept_seeds(concept)
+            for seed in concept_seeds(CFG, concept)
         ],
         untuned=untuned_funnels(),
         ablation=all_ablation_tables(),
@@ -61,10 +64,10 @@ rule write_summary:
                 name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
                 for name, one in CFG.concepts.items()
             },
-            "selection": selection_params(),
+            "selection": selection_facts(CFG),
             "omitted": omitted(CFG),
         },
-        headline=headline_params(),
+        headline=headline_facts(CFG),
         code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
@@ -75,7 +78,7 @@ rule write_comparisons:
     input:
         comparisons=lambda wildcards: [
             results(f"comparisons/{wildcards.target}/{concept}.csv")
-            for concept in compared_concepts(wildcards.target)
+            for concept in compared_concepts(CFG, wildcards.target)
         ],
         accuracy=lambda wildcards: control_accuracies(wildcards.target),
     output:

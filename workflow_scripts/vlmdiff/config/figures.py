@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmdiff.config.cases import asked_data
 from vlmdiff.config.checkpoints import checkpoints
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import ground_truth_datasets
@@ -13,8 +14,7 @@ def figures(config: Config) -> list[str]:
     Figures of one seed are drawn for the first.
     """
     scores = ["fvu_by_layer", "training_dynamics"] if config.evaluation else []
-    asked = config.ablation or config.heads or checkpoints(config)
-    answers = ["model_accuracy"] if asked else []
+    answers = ["model_accuracy"] if asked_data(config) or checkpoints(config) else []
     whole = [*scores, "cosine_distributions", "adapted_by_layer", "threshold_robustness", *answers]
     of_concepts = [
         f"{concept}/{name}" for name, concepts in by_concept(config).items() for concept in concepts
