@@ -153,6 +153,3 @@ def rule_resources(rule_name, **defaults):
         name: growing(value) if name in ("mem_mb", "runtime") and isinstance(value, int) else value
         for name, value in chosen.items()
     }
-
-
-include: "common/figures.smk"
