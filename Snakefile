@@ -47,7 +47,7 @@ rule all:
     """Target: the whole experiment, with its report's tables and figures."""
     default_target: workflow.modifier.is_main_snakefile()
     input:
-        experiment_outputs(),
+        EXPERIMENT,
         results("figures/costs.svg"),
         results("provenance.md"),
 

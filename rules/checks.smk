@@ -73,7 +73,7 @@ def check_targets():
     wrong += [
         name for name in (*targets, *further) if not (name in outputs or Path(name).exists() or is_made(name))
     ]
-    files = [*experiment_outputs(), *(file for target in TARGETS for file in comparison_outputs(target))]
+    files = [*EXPERIMENT, *(file for target in TARGETS for file in comparison_outputs(target))]
     known = of_omitted_stages((*targets, *further))
     lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong if name not in known]
     lines += known.values()

@@ -3,20 +3,22 @@
 from vlmdiff.config.cases import asked_data, scored_seeds
 from vlmdiff.config.checkpoints import snapshots
 
-
-def dictionary_metrics():
-    """Return the quality tables of all dictionaries and seeds."""
-    return [
-        results(f"dictionaries/{name}/seed_{seed}/metrics.csv")
-        for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
-        for seed in scored_seeds(CFG, name)
-    ]
+# Quality tables of all dictionaries and seeds.
+METRICS = [
+    results(f"dictionaries/{name}/seed_{seed}/metrics.csv")
+    for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
+    for seed in scored_seeds(CFG, name)
+]
+# Accuracies of the world's checkpoints; none where no model of the config is one of them.
+ACCURACY = [world_accuracy()] if checkpoints(CFG) else []
+# Accuracies of the model under study on the test sets; none without any.
+ASKED = [results(f"accuracy/{CFG.diff.model}.csv")] if asked_data(CFG) else []
 
 
 rule plot_fvu_by_layer:
     """Draw held-out FVU by layer."""
     input:
-        metrics=dictionary_metrics(),
+        metrics=METRICS,
     output:
         **figure("fvu_by_layer", "Dictionaries", "FVU by layer"),
     log:
@@ -33,16 +35,11 @@ rule plot_fvu_by_layer:
         "../workflow_scripts/plot_fvu_by_layer.py"
 
 
-def accuracy_tables():
-    """Return the accuracies of the world's checkpoints; none where no model of the config is one of them."""
-    return [world_accuracy()] if checkpoints(CFG) else []
-
-
 rule plot_training_dynamics:
     """Draw how dictionaries and model change while they are trained."""
     input:
-        metrics=dictionary_metrics(),
-        accuracy=accuracy_tables(),
+        metrics=METRICS,
+        accuracy=ACCURACY,
     output:
         **figure("training_dynamics", "Dictionaries", "Training dynamics"),
     log:
@@ -61,16 +58,11 @@ rule plot_training_dynamics:
         "../workflow_scripts/plot_training_dynamics.py"
 
 
-def asked_tables():
-    """Return the accuracies of the model under study on the test sets; none without any."""
-    return [results(f"accuracy/{CFG.diff.model}.csv")] if asked_data(CFG) else []
-
-
 rule plot_model_accuracy:
     """Draw the accuracies of the models beside chance."""
     input:
-        accuracy=accuracy_tables(),
-        asked=asked_tables(),
+        accuracy=ACCURACY,
+        asked=ASKED,
     output:
         **figure("model_accuracy", "Models", "Accuracy"),
     log:
@@ -217,29 +209,16 @@ rule plot_funnel:
         "../workflow_scripts/plot_funnel.py"
 
 
-def concept_top_samples(wildcards):
-    """Return the strongest samples on the data that show the concept, one file a layer."""
-    dataset = CFG.concepts[wildcards.concept].target.dataset
-    folder = results(
-        f"features/statistics/{CFG.diff.adapted}/seed_{wildcards.seed}/{CFG.diff.model}/{dataset}"
-    )
-    return [f"{folder}/layer_{layer}/top_samples.parquet" for layer in LAYERS]
-
-
-def concept_ranking(wildcards):
-    """Return the ranking of a concept's features; none without ablation."""
-    ranking = results(f"interventions/seed_{wildcards.seed}/{wildcards.concept}/ranking.csv")
-    return [ranking] if CFG.ablation else []
-
-
 rule plot_top_samples:
     """Draw the strongest samples of the best features on their images, and write the table behind them."""
     input:
-        top_samples=concept_top_samples,
-        ranking=concept_ranking,
+        top_samples=lambda wildcards: feature_tables(
+            "top_samples", MAIN, wildcards.seed, [CFG.concepts[wildcards.concept].target.dataset]
+        ),
+        ranking=lambda wildcards: expand(rules.rank_features.output[0], **wildcards) if CFG.ablation else [],
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
-        model=f"{model_path(CFG.diff.model)}/config.json",
+        model=config_file(CFG.diff.model),
     output:
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
         table=results("figures/seed_{seed}/{concept}/top_samples_gallery.csv"),

@@ -10,15 +10,28 @@ from vlmdiff.config.cases import (
 from vlmdiff.config.figures import figures
 from vlmdiff.config.omitted import omitted
 
+# Everything that the default target makes, the costs of making it aside.
+EXPERIMENT = [
+    results("config.yaml"),
+    results("summary.md"),
+    *(results(f"figures/{name}.svg") for name in figures(CFG)),
+    *default_selections(),
+    *default_funnels(),
+    *recurrence_tables(),
+    *label_tables(),
+    *truth_outputs(),
+    *steering_tables(),
+]
+
 
 rule write_summary:
     """Write what was found, and how sure it is."""
     input:
-        accuracy=accuracy_tables(),
+        accuracy=ACCURACY,
         held_out=[results(f"held_out/{name}.csv") for name in REPORTED],
-        asked=asked_tables(),
+        asked=ASKED,
         left_out=[results("activations/left_out.csv")],
-        metrics=dictionary_metrics(),
+        metrics=METRICS,
         thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
         funnel=[
             results(f"features/main/seed_{seed}/{concept}/funnel.csv")
@@ -102,25 +115,10 @@ rule write_comparisons:
         "../workflow_scripts/write_comparisons.py"
 
 
-def experiment_outputs():
-    """Return everything that the default target makes, the costs of making it aside."""
-    return [
-        results("config.yaml"),
-        results("summary.md"),
-        *(results(f"figures/{name}.svg") for name in figures(CFG)),
-        *default_selections(),
-        *default_funnels(),
-        *recurrence_tables(),
-        *label_tables(),
-        *truth_outputs(),
-        *steering_tables(),
-    ]
-
-
 rule write_provenance:
     """Write where the results of the experiment come from."""
     input:
-        experiment_outputs(),
+        EXPERIMENT,
     output:
         shown("provenance.md", "Summary", text="Where it comes from"),
     log:
@@ -140,7 +138,7 @@ rule write_provenance:
 rule summarise_costs:
     """Sum what the jobs of each rule took."""
     input:
-        experiment_outputs(),
+        EXPERIMENT,
     output:
         shown("costs.csv", "Costs", table="Costs by rule"),
     log:
