@@ -232,6 +232,7 @@ rule plot_top_samples:
         **rule_resources("plot_top_samples", mem_mb=1000, runtime=5),
     params:
         groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
+        # Rows and columns; five of each fill a page.
         features=5,
         samples=5,
         code=code_digest("plot_top_samples"),
