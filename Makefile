@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint docs world-models ship-world clean
+.PHONY: reproduce new test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint docs world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -52,6 +52,11 @@ envs/vlmdiff.yaml: envs/requirements.txt
 reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
+
+# A config of your own: make new BASE=checkpoints/base VLM=checkpoints/vlm DATA=photos [ARGS="--text corpus.txt"]
+# (docs/start/your_own_model.md).
+new: .venv/installed
+	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.config.new --base "$(BASE)" --vlm "$(VLM)" --data "$(DATA)" $(ARGS)
 
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow and not long"

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from vlmdiff.config.cases import trained_shape
 from vlmdiff.config.sources import is_local
 from vlmdiff.dictionaries.source import files_read
 from vlmdiff.runtime.seeds import derive_seed
@@ -73,17 +74,6 @@ def training_resources():
     return chosen
 
 
-def architecture_params(wildcards):
-    """Return a dictionary's architecture, with the default for what its training does not read."""
-    shape, unread = CFG.shape(wildcards.dictionary), set()
-    if shape.kind == "topk":
-        unread |= {"bandwidth", "l0_coefficient"}
-    if CFG.dictionaries[wildcards.dictionary].initial != "random":
-        # A warm start keeps what it starts from.
-        unread.add("subtract_decoder_bias")
-    return shape.params() | {name: type(shape).model_fields[name].default for name in unread}
-
-
 def facts(dictionary, *keys):
     """Return some of what the configuration says of a dictionary."""
     return {key: getattr(CFG.dictionaries[dictionary], key) for key in keys}
@@ -131,7 +121,7 @@ rule train_dictionary:
         seed=lambda wildcards: derive_seed(
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
         ),
-        architecture=architecture_params,
+        architecture=lambda wildcards: trained_shape(CFG, wildcards.dictionary),
         stage=lambda wildcards: CFG.dictionaries[wildcards.dictionary].params(
             "initial", "model", "dataset", "architecture"
         ),

@@ -8,6 +8,7 @@ rule evaluate_model:
     input:
         **checkpoint_of(lambda wildcards: wildcards.model),
         samples=[samples_file(dataset) for dataset in asked_data(CFG)],
+        held_out=[results(f"held_out/{dataset}.csv") for dataset in asked_data(CFG)],
     output:
         shown("accuracy/{model}.csv", "Models", "accuracy", table="Accuracy"),
     log:

@@ -1,5 +1,6 @@
 """Checkpoints of the models under study: where they lie, what they are known by, and how they are loaded."""
 
+from vlmdiff.config.cases import hub_sources
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of
 from vlmdiff.config.sources import is_hub, is_literal, world_model
 
@@ -92,15 +93,6 @@ def named_subject(name):
     return {"name": name, "values": subject_params(name)}
 
 
-def hub_sources():
-    """Return the sources of all checkpoints and vision towers that are fetched, by the name of their folder."""
-    found = {name: model.path for name, model in CFG.models.items()}
-    found |= {
-        f"{name}_vision_tower": model.vision_tower for name, model in CFG.models.items() if model.vision_tower
-    }
-    return {name: source for name, source in found.items() if is_hub(source)}
-
-
 rule fetch_model:
     """Fetch a checkpoint or vision tower from the Hugging Face hub, which cluster nodes may not reach."""
     output:
@@ -113,14 +105,14 @@ rule fetch_model:
     benchmark:
         benchmarks("fetch_model/{checkpoint}")
     wildcard_constraints:
-        checkpoint=one_of(hub_sources()),
+        checkpoint=one_of(hub_sources(CFG)),
     localrule: True
     conda:
         "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("fetch_model", mem_mb=1000, runtime=240),
     params:
-        source=lambda wildcards: hub_sources()[wildcards.checkpoint],
+        source=lambda wildcards: hub_sources(CFG)[wildcards.checkpoint],
         code=code_digest("fetch_model"),
     script:
         "../workflow_scripts/fetch_model.py"

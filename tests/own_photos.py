@@ -1,4 +1,4 @@
-"""What a stranger brings: a language model, a LLaVA that was tuned from it, and a folder of photos with questions."""
+"""What a stranger brings: a language model, a LLaVA tuned from it, and a folder of photos with questions."""
 
 from __future__ import annotations
 

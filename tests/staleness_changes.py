@@ -93,7 +93,6 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
         ("concepts.truth.target", "concepts.truth.baseline"),
         ("concepts.spatial.target", "concepts.spatial.baseline"),
         ("diff.null", "diff.null_check"),
-        ("diff.visual_datasets", "diff.text_datasets"),
         *((f"{key}.target", f"{key}.control") for key in SIDES),
         ("models.vlm.path", "models.vlm_50.path"),
     ]
@@ -104,6 +103,14 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
     grid = swapped(values, "stages.grid.data", "stages.grid.model")
     grid = swapped(grid, "stages.grid.data_then_model", "stages.grid.model_then_data")
     yield Change("swapped the ways round the stage grid", "stages.grid", config=grid)
+    for section, model, adapted in (
+        ("diff", "vlm_50", "adapted_50"),
+        ("comparisons.tuned_50", "vlm_shuffled", "adapted_shuffled"),
+        ("comparisons.eps_high", "vlm_50", "adapted_50"),
+    ):
+        path = tuple(section.split("."))
+        other = with_value(with_value(values, (*path, "model"), model), (*path, "adapted"), adapted)
+        yield Change(f"changed {section}.model and its dictionary", f"{section}.model", config=other)
     for section, nothing in (("stages", {}), ("steering", None), ("comparisons", {})):
         less = with_value(values, (section,), nothing)
         if section == "comparisons":
@@ -116,10 +123,14 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
         "world.datasets.unread": {"kind": "text", "scenes": "train", "samples": 8},
         "comparisons.further": {"target": "sensitivity", "about": "eps = 0.01", "eps": 0.01},
         "concepts.further": values["concepts"]["counting"],
-        "world.models": "shipped",
     }
     for key, value in further.items():
         yield Change(f"added {key}", key, config=with_value(values, tuple(key.split(".")), value))
+    # Shipped models are wider than the tiny experiment plans.
+    shipped = with_value(values, ("models", "base_lm", "planned"), None)
+    yield Change(
+        "added world.models", "world.models", config=with_value(shipped, ("world", "models"), "shipped")
+    )
     turned = {**values, "concepts": dict(reversed(values["concepts"].items()))}
     yield Change("turned round the order of concepts", "concepts order", config=turned)
 

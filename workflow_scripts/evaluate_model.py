@@ -10,6 +10,7 @@ with job(snakemake):
     evaluate_model(
         ModelFiles(**params.model, config=files.model),
         files.samples,
+        files.held_out,
         snakemake.output[0],
         seed=params.seed,
         **params.questions,

@@ -23,7 +23,8 @@ from vlmdiff.interventions.accuracy import (
 )
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.registry import load_subject
-from vlmdiff.tables.io import read_table
+from vlmdiff.tables.data import HELD_OUT
+from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.models import ACCURACY
 
 
@@ -97,10 +98,22 @@ def test_the_table_of_a_model_is_that_of_questions_asked_one_by_one(tmp_path, ti
     config = str(Path(tiny_vlm_path) / "config.json")
     files = ModelFiles("mine", {"family": "llava"}, config)
     output = tmp_path / "accuracy.csv"
-    evaluate_model(files, [file], output, names=["d"], limits=[30], batch_tokens=300, seed=3)
+    # Every fifth sample was used before; the first 30 of the others are asked.
+    everything = load_samples(file)
+    kept = [one for i, one in enumerate(everything) if i % 5]
+    held_out = pd.DataFrame(
+        [
+            {"dataset": "d", "sample_id": one.sample_id, "image": "", "kept": one in kept, "reason": ""}
+            | {"shared_with": "", "shared_sample": ""}
+            for one in everything
+        ]
+    )
+    write_table(held_out, HELD_OUT, tmp_path / "held_out.csv")
+    asked = {"names": ["d"], "limits": [30], "batch_tokens": 300, "seed": 3}
+    evaluate_model(files, [file], [tmp_path / "held_out.csv"], output, **asked)
     table = read_table(output, ACCURACY)
     assert set(table["model"]) == {"mine"} and set(table["dataset"]) == {"d"}
-    subject, samples = files.load(), load_samples(file, limit=30)
+    subject, samples = files.load(), kept[:30]
     right = np.array([alone(subject, one, one.open_image()) for one in samples])
     blind = np.array([alone(subject, one, None) for one in samples])
     assert 0 < right[:, 0].sum() < 30, "some are right and some are wrong"

@@ -93,6 +93,8 @@ class ConceptConfig(Section):
 
     groups: list[Text] | None = Field(
         None,
+        # They stand in target and baseline then.
+        exclude=True,
         description="With `data`: groups of its samples that show the concept, against all others; in the "
         "place of target and baseline.",
     )
@@ -124,8 +126,8 @@ class ConceptConfig(Section):
         """Without `data` nothing tells which data set the groups are of."""
         if isinstance(values, dict) and values.get("groups") is not None and "target" not in values:
             raise ValueError(
-                "groups: found without `data`, which tells whose groups they are; write `target: {dataset: …, "
-                "groups: …}` and `baseline`"
+                "groups: found without `data`, which tells whose groups they are; write `baseline` and "
+                "`target: {dataset: …, groups: …}`"
             )
         return values
 

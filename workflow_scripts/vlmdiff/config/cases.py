@@ -1,4 +1,4 @@
-"""Which cases a configuration has: comparisons of each target, seeds, concepts, rules, and data that are asked."""
+"""Which cases a configuration has: comparisons of each target, seeds, concepts, data that are asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from vlmdiff.config.analysis import AblationConfig, HeadsConfig, SteeringConfig
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.schema import Config
+from vlmdiff.config.sources import is_hub
 
 TARGETS = ("controls", "stages", "sensitivity")
 SELECTION_RULES = ("contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", "full")
@@ -27,7 +28,7 @@ def compared_cases(config: Config, target: str) -> list[tuple[str, int]]:
 
 
 def default_cases(config: Config) -> list[tuple[str, int]]:
-    """Return (comparison, seed) of the default target's comparisons in which a model was tuned, the main one aside."""
+    """Return (comparison, seed) of the default target's further comparisons, those of tuned models."""
     return [
         (name, seed)
         for name, one in config.comparisons.items()
@@ -57,7 +58,7 @@ def concept_seeds(config: Config, concept: str) -> range:
 
 
 def scored_seeds(config: Config, dictionary: str) -> range:
-    """Return the seeds for which a dictionary is scored: one of an imported one, which is the same for all."""
+    """Return the seeds for which a dictionary is scored; an imported one is the same for all."""
     if dictionary in config.published():
         return range(1)
     entries = [entry for entry in config.evaluation if dictionary in entry.dictionaries]
@@ -98,7 +99,7 @@ def selection_facts(config: Config) -> dict[str, Any]:
 
 
 def headline_facts(config: Config) -> dict[str, Any] | None:
-    """Return the one result that is claimed and all that is ablated, as plain values; None without ablation."""
+    """Return the one result that is claimed, and all that is ablated; None without ablation."""
     if config.ablation is None:
         return None
     return {
@@ -123,3 +124,22 @@ def asked_data(config: Config) -> dict[str, int]:
         for name in reported_data(section):
             found[name] = max(section.report_on.samples, found.get(name, 0))
     return found
+
+
+def hub_sources(config: Config) -> dict[str, str]:
+    """Return the checkpoints and vision towers that are fetched from the hub, by the name of their folder."""
+    found = {name: model.path for name, model in config.models.items()}
+    towers = {name: model.vision_tower for name, model in config.models.items()}
+    found |= {f"{name}_vision_tower": source for name, source in towers.items() if source}
+    return {name: source for name, source in found.items() if is_hub(source)}
+
+
+def trained_shape(config: Config, dictionary: str) -> dict[str, Any]:
+    """Return a dictionary's architecture, with the default for what its training does not read."""
+    shape, unread = config.shape(dictionary), set()
+    if shape.kind == "topk":
+        unread |= {"bandwidth", "l0_coefficient"}
+    if config.dictionaries[dictionary].initial != "random":
+        # A warm start keeps what it starts from.
+        unread.add("subtract_decoder_bias")
+    return shape.params() | {name: type(shape).model_fields[name].default for name in unread}

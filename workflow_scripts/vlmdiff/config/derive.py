@@ -1,7 +1,7 @@
-"""Fill in what a configuration leaves out: models, data and concepts are enough (docs/start/your_own_model.md).
+"""Fill in what a configuration leaves out: models, data and concepts are enough.
 
-Values are plain, as YAML gives them, and not yet checked. What the user wrote always wins; what is malformed is
-left as it is, for the schema to refuse.
+docs/start/your_own_model.md lists what is derived. Values are plain, as YAML gives them, and not yet checked.
+What the user wrote always wins; what is malformed is left as it is, for the schema to refuse.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def put_under(values: Values, key: str, derived: Values) -> None:
 
 def reads_text_alone(model: Any) -> bool:
     """Tell whether an entry of `models` is a language model."""
-    return isinstance(model, dict) and (model.get("family") == LANGUAGE_MODEL or model.get("text_only") is True)
+    return isinstance(model, dict) and (
+        model.get("family") == LANGUAGE_MODEL or model.get("text_only") is True
+    )
 
 
 def sees(model: Any) -> bool:
@@ -130,7 +132,9 @@ def own_data(values: Values) -> OwnData:
 def derive_from_data(values: Values) -> None:
     """Fill in data sets, dictionaries, the diff, and the ablation of the first concept."""
     data = own_data(values)
-    base = model_of(values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)")
+    base = model_of(
+        values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)"
+    )
     vlm = model_of(values, "vlm", sees, "sees")
     put_under(values, "datasets", parts_of(data.entries()))
     values.setdefault("layers", {"evenly": EVENLY})
@@ -176,8 +180,8 @@ def derive_concept(name: str, concept: Any) -> None:
         return
     if both := concept.keys() & {"target", "baseline"}:
         raise ValueError(
-            f"concepts.{name}.groups: found with `{'` and `'.join(sorted(both))}`, expected `groups` alone or "
-            "target and baseline; leave one out"
+            f"concepts.{name}.groups: found with `{'` and `'.join(sorted(both))}`, expected `groups` alone, "
+            "or target and baseline; leave one out"
         )
     concept["target"] = {"dataset": "validation", "groups": concept["groups"]}
     concept["baseline"] = {"dataset": "validation", "without": concept["groups"]}

@@ -21,8 +21,8 @@ INTRODUCTION = """# Configuration
 One YAML file describes one experiment. `config/config.yaml` is the built-in world and the default; name
 another with `--configfile`, which replaces the default as a whole. Unknown keys are refused before anything
 runs, and so are paths that lead nowhere and targets that nothing makes:
-[safety](safety.md#before-anything-runs) lists all that is refused. Every message names the key, and the file
-and line where it was written. Keys without a default are needed.
+[safety](../run/safety.md#before-anything-runs) lists all that is refused. Every message names
+the key, and the file and line where it was written. Keys without a default are needed.
 
 This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema,
 editors complete keys and mark mistyped ones. The first line of a config names it, by a path from there:

@@ -65,14 +65,10 @@ class OwnData(Section):
             }
         return found
 
-    def lacks_choices(self, groups: Sequence[str] | None = None) -> bool:
-        """Tell whether samples of some groups, or of all, have open answers, so that nothing can be scored."""
+    def lacks_choices(self) -> bool:
+        """Tell whether some samples have open answers, which nothing can score."""
         records = read_records(self.photos)
-        return any(
-            record["choices"] is None or record["answer"] is None
-            for record in records
-            if groups is None or record["group"] in groups
-        )
+        return any(record["choices"] is None or record["answer"] is None for record in records)
 
 
 def tokens_of(lengths: Sequence[int]) -> int:
@@ -109,7 +105,7 @@ def document_lengths(source: str) -> list[int]:
     lengths = [min(fields["words"].default, length) for length in lengths if length >= FEWEST_WORDS]
     if len(lengths) < len(parts := [part for part, share in CORPUS.items() if share]):
         raise ValueError(
-            f"data.text: found {len(lengths)} documents of at least {FEWEST_WORDS} words in {source}, expected "
-            f"some for each of {', '.join(parts)}; add more"
+            f"data.text: found {len(lengths)} documents of at least {FEWEST_WORDS} words in {source}, "
+            f"expected some for each of {', '.join(parts)}; add more"
         )
     return lengths

@@ -53,8 +53,8 @@ class Config(Section):
     models: dict[Name, ModelConfig] = Field(min_length=1, description="Models under study, by name.")
     data: str | OwnData | None = Field(
         None,
-        description="Your own photos, and text if you have some: a folder, or `photos` and `text`. Data sets, "
-        "dictionaries and all that is asked of them follow from it (docs/start/your_own_model.md).",
+        description="Your own photos, and text if you have some: a folder, or `photos` and `text`. Data "
+        "sets, dictionaries and all that is asked of them follow from it (docs/start/your_own_model.md).",
     )
     datasets: dict[Name, Dataset] = Field(
         {}, description="Data sets, by name, in addition to the built-in world's."
@@ -351,9 +351,9 @@ class Config(Section):
         return self
 
     def ancestors(self, dictionary: str) -> list[str]:
-        """Return the dictionaries that one starts from, nearest first."""
+        """Return the dictionaries that one starts from, nearest first; of a circle, each once."""
         found, current = [], self.dictionaries[dictionary].initial
-        while current != "random":
+        while current != "random" and current not in found:
             found.append(current)
             current = self.dictionaries[current].initial
         return found

@@ -11,7 +11,6 @@ from vlmdiff.data.samples import DataError
 from vlmdiff.data.tabular import open_table, read_rows
 
 
-
 def offer_text(entry: TextDataset) -> Offer:
     """Return the documents of a corpus; those of fewer than `FEWEST_WORDS` words are passed over."""
     table, origin = open_table(entry.source, entry.split, entry.seed, entry.config)

@@ -13,8 +13,9 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 
 from vlmdiff.data.batching import prepare_batches
+from vlmdiff.data.held_out import held_out_samples
 from vlmdiff.data.identity import image_identity
-from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import ChoiceScorer
 from vlmdiff.interventions.effects import ALL
 from vlmdiff.interventions.evaluation import CPU_BATCH_TOKENS
@@ -156,6 +157,7 @@ def accuracies(
 def evaluate_model(
     model: ModelFiles,
     samples: Sequence[str | Path],
+    held_out: Sequence[str | Path],
     output: str | Path,
     *,
     names: Sequence[str],
@@ -168,12 +170,13 @@ def evaluate_model(
     Args:
         model: the model.
         samples: samples.jsonl of each data set.
+        held_out: HELD_OUT of each data set: only samples that are kept are asked, as in every intervention.
         output: where to write it.
         names: names of the data sets.
         limits: how many samples of each, from the first on.
         batch_tokens: most tokens in one forward pass.
         seed: the configuration's seed.
     """
-    entries = zip(names, samples, limits, strict=True)
-    datasets = {name: load_samples(file, limit=limit) for name, file, limit in entries}
+    entries = zip(names, samples, held_out, limits, strict=True)
+    datasets = {name: held_out_samples(table, file, limit) for name, file, table, limit in entries}
     write_table(accuracies(model.load(), model.name, datasets, batch_tokens, seed), ACCURACY, output)

@@ -1,0 +1,256 @@
+"""A configuration of models, data and concepts is filled in; what the user says wins."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import own_photos
+import pytest
+import yaml
+
+from vlmdiff.config.derive import derive
+from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.local_checkpoints import with_family
+
+MINIMAL = """
+models:
+  base_lm: { path: checkpoints/base }
+  vlm: { path: checkpoints/vlm }
+data: photos
+concepts:
+  space:
+    groups: [left of, above]
+    words: [left, above]
+"""
+WIDTH = 48
+
+
+def write_description(folder: Path, **values: object) -> None:
+    """Write the config.json of a checkpoint."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with descriptions of two checkpoints and 30 photos, which is the working directory."""
+    text = {"model_type": "llama", "hidden_size": WIDTH, "num_hidden_layers": 12}
+    write_description(tmp_path / "checkpoints" / "base", **text, architectures=["LlamaForCausalLM"])
+    write_description(
+        tmp_path / "checkpoints" / "vlm",
+        model_type="llava",
+        text_config=text,
+        vision_config={"model_type": "clip"},
+    )
+    own_photos.write_photos(tmp_path / "photos", photos=30)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def minimal(**changes):
+    """Return the values of the smallest configuration, with sections changed or added."""
+    return yaml.safe_load(MINIMAL) | copy.deepcopy(changes)
+
+
+def load(name: str | None = "mine", **changes):
+    """Load the smallest configuration with changes."""
+    return load_config(minimal(**changes), name=name)
+
+
+def refused(**changes) -> str:
+    """Return why the smallest configuration with changes is refused."""
+    with pytest.raises(ConfigError) as error:
+        load(**changes)
+    return str(error.value)
+
+
+def test_models_data_and_concepts_are_enough(here):
+    config = load()
+    assert config.experiment == "mine"
+    assert (config.models["base_lm"].family, config.models["vlm"].family) == ("causal_lm", "llava")
+    # Eight of twelve blocks, the last one included.
+    assert config.layers == [0, 2, 3, 5, 6, 8, 9, 11]
+    # Width 48: 8 x 48 features; 48 / 16 = 3 active ones are below the least, 8.
+    assert (config.architecture.d_sae, config.architecture.k) == (384, 8)
+    assert config.diff.model == "vlm" and config.diff.visual_datasets == ["validation"]
+    concept = config.concepts["space"]
+    assert (concept.target.dataset, concept.target.groups) == ("validation", ["left of", "above"])
+    assert (concept.baseline.dataset, concept.baseline.without) == ("validation", ["left of", "above"])
+    assert config.lexical.prompts == [
+        "Describe this image.",
+        "What do you see?",
+        "Tell me about this picture.",
+    ]
+    assert [one.dictionaries for one in config.evaluation] == [["base", "null_text"], ["base", "adapted"]]
+    assert [one.model for one in config.evaluation] == ["base_lm", "vlm"]
+    assert config.ablation.concepts == ["space"]
+    assert (config.ablation.rank_on.target, config.ablation.report_on.control) == (
+        "space_validation",
+        "general_test",
+    )
+    assert (config.heads.dataset, config.heads.head_means.dataset) == (
+        "space_validation",
+        "general_validation",
+    )
+    assert config.heads.report_on == config.ablation.report_on
+    assert config.steering is None
+
+
+def test_parts_of_photos_share_no_photo_and_hold_each_group_alike(here):
+    config = load()
+    counts = {name: config.datasets[name].samples for name in config.datasets}
+    # 30 photos of four questions, two of them about space: 40, 20, 20 and 20 % of the photos.
+    assert (counts["photos"], counts["train"], counts["validation"], counts["test"]) == (120, 48, 24, 24)
+    assert (counts["text_train"], counts["text_null"], counts["text_validation"]) == (48, 24, 24)
+    assert counts["space_test"] == counts["general_test"] == counts["space_validation"] == 12
+    assert not config.datasets["text_null"].images and config.datasets["train"].images
+
+
+def test_text_of_its_own_takes_the_place_of_the_questions(here):
+    lines = [f"document {i} " + "has words and more words " * (2 + i % 3) for i in range(50)]
+    (here / "corpus.txt").write_text("\n".join([*lines, "too short", ""]))
+    config = load(data={"photos": "photos", "text": "corpus.txt"})
+    text = config.datasets["text"]
+    assert (text.kind, text.source, text.samples) == ("text", "corpus.txt", 50)
+    assert config.datasets["photos"].parts.shares() == {
+        "train": 0.6,
+        "null": 0,
+        "validation": 0.2,
+        "test": 0.2,
+    }
+    assert config.datasets["text_null"].of == "text" and config.datasets["text_null"].samples == 10
+    assert config.datasets["train"].samples == 72
+    # The mean of 12, 17 and 22 words, times 1.4.
+    assert text.text_tokens == round(1.4 * (17 * 12 + 17 * 17 + 16 * 22) / 50)
+
+
+def test_steps_follow_from_tokens_and_are_equal_where_dictionaries_are_compared(here):
+    small = load()
+    steps = {name: one.steps for name, one in small.dictionaries.items()}
+    assert steps == {"base": 500, "adapted": 200, "null_text": 200}
+    values = minimal(datasets={"photos": {"text_tokens": 30_000}})
+    many = load_config(values, name="mine")
+    # 120 samples of 30,000 tokens, 40 % of them, in steps of 1,024: three passes, and one.
+    assert many.dictionaries["base"].steps == -(-3 * 120 * 30_000 * 4 // 10 // 1024)
+    assert many.dictionaries["adapted"].steps == many.dictionaries["null_text"].steps == 1407
+    # 2e-4 at 16,384 features and more for fewer, with three digits.
+    assert {one.learning_rate for one in small.dictionaries.values()} == {0.00131}
+
+
+def test_what_the_user_says_wins_key_by_key(here):
+    config = load(
+        experiment="other",
+        layers=[3],
+        architecture={"d_sae": 96, "k": 4},
+        dictionaries={"base": {"steps": 77}, "null_text": {"steps": 50}, "adapted": {"steps": 50}},
+        diff={"eps": 0.5},
+        ablation={"candidates": 40},
+        heads={"features": 2},
+        evaluation=[],
+    )
+    assert (config.experiment, config.layers, config.architecture.d_sae) == ("other", [3], 96)
+    assert (config.dictionaries["base"].steps, config.dictionaries["base"].dataset) == (77, "text_train")
+    assert config.diff.eps == 0.5 and config.diff.text_datasets == ["text_validation"]
+    assert config.ablation.candidates == 40 and config.ablation.report_on.target == "space_test"
+    assert config.heads.features == 2 and config.heads.concept == "space"
+    assert config.evaluation == []
+
+
+@pytest.mark.parametrize(
+    ("left_out", "absent"), [({"heads": "none"}, ["heads"]), ({"ablation": "none"}, ["ablation", "heads"])]
+)
+def test_a_stage_that_is_left_out_is_not_derived(here, left_out, absent):
+    config = load(**left_out)
+    assert [key for key in ("ablation", "heads") if getattr(config, key) is None] == absent
+
+
+def test_open_answers_leave_out_what_scores_answers(here):
+    shutil.rmtree(here / "photos")
+    own_photos.write_photos(here / "photos", photos=30)
+    file = here / "photos" / "samples.csv"
+    header, first, *others = file.read_text().splitlines()
+    cells = first.split(",")
+    file.write_text("\n".join([header, ",".join([*cells[:3], "", cells[4]]), *others]))
+    config = load()
+    assert config.ablation is None and config.heads is None
+    assert config.concepts["space"].target.dataset == "validation"
+
+
+def test_stages_are_derived_without_data_too():
+    values = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
+    whole = load_config(values)
+    for key in ("heads", "evaluation"):
+        values.pop(key)
+    values["diff"].pop("visual_datasets")
+    config = load_config(values)
+    assert config.heads.dataset == whole.heads.dataset and config.heads.report_on == whole.ablation.report_on
+    assert config.heads.head_means.dataset == whole.ablation.rank_on.control
+    assert config.evaluation[0] == whole.evaluation[0]
+    # Target and baseline of every concept, in order.
+    assert config.diff.visual_datasets == ["spatial_val", "general_val", "truth_val"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "elsewhere"}, ["data.photos", "elsewhere"]),
+        ({"data": {"photo": "photos"}}, ["data.photos", "Field required"]),
+        (
+            {"data": {"photos": "photos", "text": "corpus.pdf"}},
+            ["data.text", "corpus.pdf", "no such file", ".jsonl"],
+        ),
+        ({"data": 3}, ["data", "folder of photos"]),
+        ({"models": {"base_lm": {"path": "checkpoints/base"}}}, ["models", "found none", "sees"]),
+        ({"models": {"vlm": {"path": "checkpoints/vlm"}}}, ["models", "found none", "text alone"]),
+        (
+            {"concepts": {"c": {"groups": ["colour"], "target": {"dataset": "test"}}}},
+            ["concepts.c.groups", "`target`"],
+        ),
+        ({"concepts": {"c": {"groups": ["color"]}}}, ["color", "did you mean 'colour'?"]),
+    ],
+)
+def test_what_cannot_be_derived_is_told_by_key(here, changes, words):
+    message = refused(**changes)
+    for word in words:
+        assert word in message
+
+
+def test_two_models_that_see_need_a_name(here):
+    models = minimal()["models"]
+    named = load(models={**models, "second": {"path": "checkpoints/vlm"}})
+    assert named.diff.model == "vlm"
+    message = refused(models={"base_lm": models["base_lm"], "one": models["vlm"], "two": models["vlm"]})
+    assert "found one, two" in message and "name it `vlm`" in message
+
+
+def test_groups_without_data_need_a_target():
+    values = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
+    values["concepts"]["counting"] = {"groups": ["count"]}
+    with pytest.raises(ConfigError, match=r"concepts\.counting.*found without `data`"):
+        load_config(values)
+
+
+def test_a_published_base_is_no_training(here):
+    base = {"source": "hub:someone/saes@main", "format": "llama_scope", "file": "layer_{layer}"}
+    config = load(dictionaries={"base": base})
+    assert config.dictionaries["base"].source == "hub:someone/saes@main"
+    assert config.dictionaries["adapted"].initial == "base"
+
+
+def test_what_is_given_is_not_changed(here):
+    values = with_family(minimal())
+    before = copy.deepcopy(values)
+    found = derive(values, "mine")
+    assert values == before
+    assert found["datasets"]["train"] == {"kind": "subset", "of": "photos", "part": "train"}
+
+
+def test_the_written_configuration_is_the_same_experiment(here):
+    config = load()
+    assert "groups" not in config.concepts["space"].params()
+    assert load_config(config.model_dump(mode="json")) == config.model_copy(
+        update={"concepts": {"space": config.concepts["space"].model_copy(update={"groups": None})}}
+    )

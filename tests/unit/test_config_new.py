@@ -1,0 +1,118 @@
+"""A configuration is written after a look at checkpoints and photos, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import own_photos
+import pytest
+import yaml
+
+from vlmdiff.config.load import load_config
+from vlmdiff.config.new import NewConfigError, arguments, new_config
+
+ROOT = Path(__file__).parents[2]
+FILES = ["--base", "checkpoints/base", "--vlm", "checkpoints/vlm", "--data", "photos"]
+LONGEST = 15
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with two tiny checkpoints and 20 photos."""
+    folder = tmp_path_factory.mktemp("own")
+    own_photos.write_checkpoints(folder / "checkpoints")
+    own_photos.write_photos(folder / "photos", photos=20)
+    return folder
+
+
+@pytest.fixture
+def here(place, tmp_path, monkeypatch):
+    """A fresh working directory with links to them."""
+    for name in ("checkpoints", "photos"):
+        (tmp_path / name).symlink_to(place / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(*further: str) -> str:
+    """Write a configuration and return what is told."""
+    return new_config(arguments().parse_args([*FILES, *further]))
+
+
+def refused(*further: str) -> str:
+    """Return why none is written."""
+    with pytest.raises(NewConfigError) as error:
+        write(*further)
+    return str(error.value)
+
+
+def test_what_is_written_is_short_and_is_taken(here):
+    told = write("--groups", "left of, above")
+    text = (here / "config" / "mine.yaml").read_text()
+    assert len(text.splitlines()) <= LONGEST
+    assert "causal_lm, 3 blocks of width 32" in text and "left of (20)" in text
+    config = load_config(yaml.safe_load(text))
+    assert config.experiment == "mine" and config.concepts["left_of_above"].groups == ["left of", "above"]
+    assert config.concepts["left_of_above"].words == ["left", "above"]
+    # 20 photos of four questions: 40, 20 and 20 %.
+    assert "80 samples (32 for train, 16 for validation, 16 for test)" in told and "0, 1, 2" in told
+    first = text.splitlines()[0].partition("$schema=")[2]
+    assert (here / "config" / first).resolve() == ROOT / "config" / "schema.json"
+
+
+def test_nothing_is_written_over(here):
+    write()
+    before = (here / "config" / "mine.yaml").read_bytes()
+    assert "is there already" in refused()
+    assert (here / "config" / "mine.yaml").read_bytes() == before
+
+
+def test_paths_that_yaml_reads_as_something_else_are_quoted(here):
+    (here / "no").symlink_to(here / "photos")
+    write("--data", "no", "--out", "2026 first: try.yaml")
+    values = yaml.safe_load(Path("2026 first: try.yaml").read_text())
+    assert values["data"] == "no" and values["experiment"] == "2026_first_try"
+
+
+@pytest.mark.parametrize(
+    ("further", "words"),
+    [
+        (("--base", "checkpoints/vlm"), ["checkpoints/vlm", "family llava", "a language model (--base)"]),
+        (("--vlm", "checkpoints/base"), ["checkpoints/base", "a vision-language model (--vlm)"]),
+        (("--vlm", "checkpoints"), ["checkpoints: found no config.json"]),
+        (("--data", "nothing"), ["nothing"]),
+        (("--groups", "left"), ["--groups: found left", "left of"]),
+        (("--text", "corpus.txt"), ["data.text", "corpus.txt"]),
+    ],
+)
+def test_files_that_do_not_fit_are_told(here, further, words):
+    message = refused(*further)
+    for word in words:
+        assert word in message
+    assert not (here / "config").exists()
+
+
+def test_one_group_is_no_concept(here):
+    photos = here / "alike"
+    photos.mkdir()
+    (photos / "samples.jsonl").write_text(json.dumps({"prompt": "what is it ?", "group": "thing"}) + "\n")
+    assert "found one group, 'thing'" in refused("--data", "alike")
+
+
+def test_open_answers_are_told(here):
+    photos = here / "open"
+    photos.mkdir()
+    rows = [{"prompt": f"what is {i} ?", "group": ("a", "b")[i % 2]} for i in range(40)]
+    (photos / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "ablation and heads are left out" in write("--data", "open")
+
+
+def test_the_command_says_what_is_wrong_in_one_line(here):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow_scripts")}
+    command = [sys.executable, "-m", "vlmdiff.config.new", *FILES, "--groups", "nobody"]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 1 and run.stdout == "" and len(run.stderr.splitlines()) == 1
