@@ -220,8 +220,8 @@ rule plot_top_samples:
         samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
         model=config_file(CFG.diff.model),
     output:
+        **{"table": results("figures/seed_{seed}/{concept}/top_samples_gallery.csv")},
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
-        table=results("figures/seed_{seed}/{concept}/top_samples_gallery.csv"),
     log:
         logs("plot_top_samples/seed_{seed}/{concept}"),
     benchmark:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import rule_lints
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
@@ -49,3 +50,13 @@ def test_what_belongs_to_a_rule_carries_its_name(name):
 
 def test_helpers_of_rules_have_no_folder_of_their_own():
     assert [folder.name for folder in (ROOT / "rules").iterdir() if folder.is_dir()] == ["captions"]
+
+
+def test_lints_are_read_and_one_advice_is_not_followed():
+    printed = (
+        "Lints for snakefile a.smk:\n    * Mixed rules and functions in same snakefile.:\n      Small.\n"
+        '    * Absolute path "/x" in line 3:\n      Do not define\n      absolute paths.\n\n'
+        "Lints for rule b (line 4, rules/b.smk):\n    * No log directive defined:\n      Without one\n"
+    )
+    said = rule_lints.followed(printed)
+    assert [one.split(":")[0] for one in said] == ['Absolute path "/x" in line 3', "No log directive defined"]
