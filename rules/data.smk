@@ -8,14 +8,9 @@ from vlmdiff.config.parts import Parts
 from vlmdiff.config.samples_file import data_folder, find_samples
 
 
-def is_world(dataset):
-    """Tell whether a data set is written by the built-in world."""
-    return dataset not in CFG.datasets
-
-
 def dataset_folder(dataset):
     """Return the folder that holds a data set's samples.jsonl."""
-    if is_world(dataset):
+    if dataset not in CFG.datasets:
         return results(f"world/data/{dataset}")
     entry = CFG.datasets[dataset]
     return results(f"data/{dataset}") if is_prepared(entry) else data_folder(entry.path)

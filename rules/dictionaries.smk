@@ -21,20 +21,16 @@ def dictionary_files(dictionary, seed, name="sae_weights.safetensors"):
     return [dictionary_file(dictionary, seed, layer, name) for layer in LAYERS]
 
 
-def training_shards(wildcards):
-    """Return the stored activations that a dictionary is trained on; none if it is trained from the model."""
-    stage = CFG.dictionaries[wildcards.dictionary]
-    return [] if STREAMED else shards(stage.model, stage.dataset, wildcards.layer)
-
-
 def streamed(files):
     """Return an input function: what a training straight from the model reads; nothing if it reads shards."""
     return lambda wildcards: files(CFG.dictionaries[wildcards.dictionary]) if STREAMED else []
 
 
-# What a training reads.
+# What a training reads: stored activations, or a model and what it is shown.
 TRAINING_DATA = {
-    "shards": training_shards,
+    "shards": lambda wildcards: (
+        [] if STREAMED else shards(*facts(wildcards.dictionary, "model", "dataset").values(), wildcards.layer)
+    ),
     "samples": streamed(lambda stage: samples_file(stage.dataset)),
     "model": streamed(lambda stage: config_file(stage.model)),
     "model_weights": streamed(lambda stage: weight_files(stage.model)),
@@ -259,15 +255,6 @@ rule estimate_scale:
         "../workflow_scripts/estimate_scale.py"
 
 
-def snapshot_folders(wildcards):
-    """Return the folders of snapshots from a dictionary's training; none for an imported one."""
-    if wildcards.dictionary in CFG.published():
-        return []
-    return [
-        folder_beside(file) for file in dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots")
-    ]
-
-
 def evaluation_sets(wildcards):
     """Return the held-out sets that list a dictionary, with their shards."""
     return [
@@ -286,7 +273,12 @@ rule evaluate_dictionary:
     """Score a dictionary and its snapshots at all layers on held-out activations."""
     input:
         weights=lambda wildcards: dictionary_files(wildcards.dictionary, wildcards.seed),
-        snapshots=snapshot_folders,
+        # Of a training here.
+        snapshots=lambda wildcards: [
+            folder_beside(file)
+            for file in dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots")
+            if wildcards.dictionary in CFG.trained()
+        ],
         initial=initial_weights,
         shards=lambda wildcards: once(
             files for one in evaluation_sets(wildcards) for files in one["shards"].values()

@@ -107,12 +107,6 @@ rule train_world_vlm:
         "../workflow_scripts/train_world_vlm.py"
 
 
-def real_training_log():
-    """The log of the real VLM's tuning, whose schedule control models follow."""
-    folder = shipped("resources/world") if CFG.world.models == "shipped" else WORLD
-    return f"{folder}/training_logs/vlm.csv"
-
-
 def control_settings(wildcards):
     """The part of the configuration on which the training of a control model depends."""
     if CFG.world.controls[wildcards.control] != "continued_text":
@@ -132,7 +126,12 @@ rule train_world_control:
         weights=lambda wildcards: [
             f"{world_models_folder()}/{name}/model.safetensors" for name in ["base_lm", "vlm"]
         ],
-        log=lambda wildcards: real_training_log(),
+        # Its schedule is followed.
+        log=lambda wildcards: (
+            shipped("resources/world/training_logs/vlm.csv")
+            if CFG.world.models == "shipped"
+            else rules.train_world_vlm.output.table
+        ),
     output:
         model=results("world/models/{control}/config.json"),
         weights=results("world/models/{control}/model.safetensors"),
