@@ -262,7 +262,7 @@ def comparison_outputs(target):
 
 
 def stage_outputs():
-    """Return what the target `stages` makes beside its comparisons."""
+    """Return what the target `stages` makes in addition to its comparisons."""
     files = ["stages/seed_0/grid.parquet", "figures/stages/stage_grid.svg"] if CFG.stages.grid else []
     for concept in CFG.studied_concepts() if CFG.stages.models else []:
         files += [f"stages/seed_0/{concept}/transfer.csv", f"figures/stages/{concept}/transfer.svg"]

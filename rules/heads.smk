@@ -98,7 +98,7 @@ rule patch_heads:
 
 
 rule evaluate_head_ablation:
-    """Measure on test data what ablating the top heads does, with random ones beside them."""
+    """Measure on test data what ablating the top heads does, compared with random ones."""
     input:
         **checkpoint_of(CFG.diff.model),
         **questions_of(CFG.heads),

@@ -97,7 +97,7 @@ rule rank_features:
 
 
 rule evaluate_ablation:
-    """Measure on test data what ablating the best-ranked features does, with random ones beside them."""
+    """Measure on test data what ablating the best-ranked features does, compared with random ones."""
     input:
         **checkpoint_of(CFG.diff.model),
         **questions_of(CFG.ablation),
