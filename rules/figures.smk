@@ -59,7 +59,7 @@ rule plot_training_dynamics:
 
 
 rule plot_model_accuracy:
-    """Draw the accuracies of the models beside chance."""
+    """Draw the accuracies of the models, compared with chance."""
     input:
         accuracy=ACCURACY,
         asked=ASKED,

@@ -46,7 +46,7 @@ def with_targets(files):
 
 
 def identity_files(folder, source):
-    """Return what a checkpoint is known by, beside config.json, which other weights may have too."""
+    """Return what a checkpoint is known by, apart from config.json, which other weights may have too."""
     if is_hub(source):
         return [f"{folder}/commit.json"]
     if folder.startswith(f"{RESULTS}/"):
@@ -98,7 +98,7 @@ rule fetch_model:
     output:
         # All else in the folder is links into the hub's cache.
         config=results("models/{checkpoint}/config.json"),
-        # Not hub.json, by which a folder that is filled anew keeps its commit: Snakemake would delete it.
+        # Not hub.json, by which a folder that is filled again keeps its commit: Snakemake would delete it.
         commit=results("models/{checkpoint}/commit.json"),
     log:
         logs("fetch_model/{checkpoint}"),
