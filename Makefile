@@ -114,7 +114,7 @@ lint: .venv/peers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/snakemake --lint
+	$(BIN)/python tests/rule_lints.py
 	$(BIN)/pymarkdown scan --recurse docs README.md CONTRIBUTING.md
 
 # Builds the pages into site/, to be opened at site/index.html; a link that leads nowhere stops it.

@@ -4,8 +4,7 @@
 include: "rules/place.smk"
 
 
-# A module has the config and the report of the workflow that uses it. A config file named on the command
-# line describes a whole experiment: it replaces the built-in world's instead of being merged into it.
+# A module has the config and report of its user. A named config file is a whole experiment: it replaces ours.
 if workflow.modifier.is_main_snakefile():
 
     report: "rules/captions/workflow.rst"
@@ -33,7 +32,6 @@ include: f"{ROOT}/rules/ground_truth.smk"
 include: f"{ROOT}/rules/figures.smk"
 include: f"{ROOT}/rules/confidence_figures.smk"
 include: f"{ROOT}/rules/report.smk"
-# Last, because it adds to all rules.
 include: f"{ROOT}/rules/staleness.smk"
 
 
@@ -42,39 +40,41 @@ onstart:
 
 
 onerror:
-    logger.error(failure_summary(f"{RESULTS}/logs", STARTED, log))
+    logger.error(failure_summary(results("logs"), STARTED, log))
 
 
 rule all:
+    """Target: the whole experiment, with its report's tables and figures."""
     default_target: workflow.modifier.is_main_snakefile()
     input:
-        experiment_outputs(),
-        f"{FIGURES}/costs.svg",
-        f"{RESULTS}/provenance.md",
+        EXPERIMENT,
+        results("figures/costs.svg"),
+        results("provenance.md"),
 
 
 rule descriptions:
+    """Target: descriptions of features by a language model; nothing if the configuration names no endpoint."""
     input:
         description_tables(),
 
 
 rule controls:
+    """Target: the same comparison for models with one thing taken away."""
     input:
         comparison_outputs("controls"),
 
 
 rule stages:
+    """Target: data or model, and when: comparisons of stages, the stage grid, and transfer."""
     input:
         comparison_outputs("stages"),
         stage_outputs(),
 
 
 rule sensitivity:
+    """Target: the same comparison with other choices of the analyst."""
     input:
         comparison_outputs("sensitivity"),
 
 
-# Last, because it reads all rules.
-check_resources()
-check_files()
-check_targets()
+include: f"{ROOT}/rules/checks.smk"

@@ -1,25 +1,34 @@
-# Controls, stages and sensitivity: other comparisons beside the main one, and whether findings recur.
+"""Controls, stages and sensitivity: other comparisons than the main one, and whether findings recur."""
+
+from vlmdiff.config.cases import (
+    TARGETS,
+    compared_cases,
+    compared_concepts,
+    default_cases,
+    described_cases,
+    selection_rules,
+)
 
 
 rule match_seeds:
+    """Match features over seeds: which of the findings recur."""
     input:
         dictionaries=[file for seed in SEEDS for file in dictionary_files(CFG.diff.adapted, seed)],
-        adapted=expand(f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet", seed=SEEDS),
-        final=[f"{RESULTS}/features/main/seed_{seed}/{{concept}}/final_features.csv" for seed in SEEDS],
+        adapted=expand(results("features/main/seed_{seed}/adapted.parquet"), seed=SEEDS),
+        final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
     output:
-        report(
-            f"{RESULTS}/features/main/recurrence/{{concept}}.csv",
-            caption="captions/recurrence.rst",
-            category="How sure are we",
-            labels={"table": "Recurrence over seeds", "concept": "{concept}"},
+        shown(
+            "features/main/recurrence/{concept}.csv",
+            "How sure are we",
+            "recurrence",
+            table="Recurrence over seeds",
         ),
     log:
-        f"{RESULTS}/logs/match_seeds/{{concept}}.log",
+        logs("match_seeds/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/match_seeds/{{concept}}.tsv"
+        benchmarks("match_seeds/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("match_seeds", mem_mb=1000, runtime=60),
     params:
@@ -29,40 +38,37 @@ rule match_seeds:
         "../workflow_scripts/match_seeds.py"
 
 
+def recurrence_tables():
+    """Return the tables of recurrence over seeds; none for a single seed."""
+    return expand(rules.match_seeds.output[0], concept=CFG.studied_concepts()) if CFG.seeds > 1 else []
+
+
 rule evaluate_selection:
+    """Measure on test data what ablating the features of each selection rule does."""
     input:
-        model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
-        weights=lambda wildcards: weight_files(compared_model(wildcards)),
-        target=lambda wildcards: samples_file(CFG.ablation.report_on.target),
-        control=lambda wildcards: samples_file(CFG.ablation.report_on.control),
-        held_out=lambda wildcards: held_out_tables(CFG.ablation.report_on),
+        **checkpoint_of(compared_model),
+        **questions_of(CFG.ablation),
         dictionaries=compared("adapted"),
         adapted=f"{FEATURES}/adapted.parquet",
         contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
         lexical=f"{FEATURES}/{{concept}}/lexical.parquet",
     output:
-        report(
-            f"{RESULTS}/interventions/comparisons/{{comparison}}/seed_{{seed}}/{{concept}}/selection.csv",
-            caption="captions/selection.rst",
-            category="How sure are we",
-            labels={
-                "table": "Selection rules",
-                "comparison": "{comparison}",
-                "concept": "{concept}",
-                "seed": "{seed}",
-            },
+        shown(
+            "interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv",
+            "How sure are we",
+            table="Selection rules",
         ),
     log:
-        f"{RESULTS}/logs/evaluate_selection/{{comparison}}/seed_{{seed}}/{{concept}}.log",
+        logs("evaluate_selection/{comparison}/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_selection/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("evaluate_selection/{comparison}/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_selection", mem_mb=3000, runtime=60),
     params:
-        model=compared_causal_model,
+        model=lambda wildcards: named_subject(compared_model(wildcards)),
         questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
@@ -81,34 +87,80 @@ rule evaluate_selection:
         "../workflow_scripts/evaluate_selection.py"
 
 
+def selections(cases, concepts):
+    """Return what ablating the features of comparisons does; nothing without ablation."""
+    if CFG.ablation is None:
+        return []
+    return [
+        results(f"interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv")
+        for comparison, seed in cases
+        for concept in concepts
+    ]
+
+
+def default_selections(wildcards=None):
+    """Return the selection tables of the default target: of the main comparison and those in which a model was tuned."""
+    return selections([(MAIN, 0), *default_cases(CFG)], CFG.ablation.concepts if CFG.ablation else [])
+
+
+def funnels(cases, concepts):
+    """Return how many features each criterion leaves in comparisons."""
+    return [
+        results(f"features/{comparison}/seed_{seed}/{concept}/funnel.csv")
+        for comparison, seed in cases
+        for concept in concepts
+    ]
+
+
+def default_funnels():
+    """Return what comparisons of `all` find, where nothing is ablated that would ask for it."""
+    return [] if CFG.ablation else funnels(default_cases(CFG), CFG.studied_concepts())
+
+
+def untuned_funnels():
+    """Return the funnels of the model that was never tuned, for studied concepts and those that are compared."""
+    name = CFG.diff.untuned
+    if name is None:
+        return []
+    seeds = range(CFG.comparisons[name].seeds)
+    return funnels([(name, seed) for seed in seeds], compared_concepts(CFG))
+
+
+def comparison_tables(name):
+    """Return an input function: one table of each comparison of a target."""
+    return lambda wildcards: [
+        results(f"features/{comparison}/seed_{seed}/{name.format(**wildcards)}")
+        for comparison, seed in compared_cases(CFG, wildcards.target)
+    ]
+
+
 rule summarise_comparisons:
+    """Put all comparisons of a target side by side, for one concept."""
     input:
         thresholds=comparison_tables("thresholds.csv"),
-        funnel=comparison_tables("funnel.csv"),
-        check=comparison_tables("contrast_check.csv"),
-        final=comparison_tables("final_features.csv"),
-        selection=comparison_selections,
-        dictionaries=comparison_dictionaries,
+        funnel=comparison_tables("{concept}/funnel.csv"),
+        check=comparison_tables("{concept}/contrast_check.csv"),
+        final=comparison_tables("{concept}/final_features.csv"),
+        selection=lambda wildcards: selections(compared_cases(CFG, wildcards.target), [wildcards.concept]),
+        dictionaries=lambda wildcards: [
+            file
+            for name, seed in compared_cases(CFG, wildcards.target)
+            for file in dictionary_files(CFG.comparison(name).adapted, seed)
+        ],
     output:
-        report(
-            f"{RESULTS}/comparisons/{{target}}/{{concept}}.csv",
-            caption="captions/comparisons.rst",
-            category="How sure are we",
-            labels={"table": "{target}", "concept": "{concept}"},
-        ),
+        shown("comparisons/{target}/{concept}.csv", "How sure are we", "comparisons", table="{target}"),
     log:
-        f"{RESULTS}/logs/summarise_comparisons/{{target}}/{{concept}}.log",
+        logs("summarise_comparisons/{target}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_comparisons/{{target}}/{{concept}}.tsv"
+        benchmarks("summarise_comparisons/{target}/{concept}")
     wildcard_constraints:
         target=one_of(TARGETS),
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("summarise_comparisons", mem_mb=2000, runtime=30),
     params:
-        entries=comparison_params,
+        entries=lambda wildcards: described_cases(CFG, wildcards.target, wildcards.concept),
         layers=LAYERS,
         data=reported_data(CFG.ablation),
         code=code_digest("summarise_comparisons"),
@@ -116,62 +168,74 @@ rule summarise_comparisons:
         "../workflow_scripts/summarise_comparisons.py"
 
 
+def corner_files(corner):
+    """Return an input function: the dictionaries of a corner of the stage grid."""
+
+    def files(wildcards):
+        if CFG.stages.grid is None:
+            return []
+        corners = {"base": CFG.diff.base, **CFG.stages.grid.corners()}
+        return dictionary_files(corners[corner], wildcards.seed)
+
+    return files
+
+
+CORNERS = ["base", "data", "model", "data_then_model", "model_then_data"]
+
+
 rule compare_stages:
+    """Measure how features turn along the edges of the stage grid: data first or model first."""
     input:
-        base=corner_files("base"),
-        data=corner_files("data"),
-        model=corner_files("model"),
-        data_then_model=corner_files("data_then_model"),
-        model_then_data=corner_files("model_then_data"),
-        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
-        final=f"{RESULTS}/features/main/seed_{{seed}}/{CFG.studied_concepts()[0]}/final_features.csv",
+        **{corner: corner_files(corner) for corner in CORNERS},
+        adapted=results("features/main/seed_{seed}/adapted.parquet"),
+        final=results(f"features/main/seed_{{seed}}/{CFG.studied_concepts()[0]}/final_features.csv"),
     output:
-        f"{RESULTS}/stages/seed_{{seed}}/grid.parquet",
+        results("stages/seed_{seed}/grid.parquet"),
     log:
-        f"{RESULTS}/logs/compare_stages/seed_{{seed}}.log",
+        logs("compare_stages/seed_{seed}"),
     benchmark:
-        f"{RESULTS}/benchmarks/compare_stages/seed_{{seed}}.tsv"
+        benchmarks("compare_stages/seed_{seed}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("compare_stages", mem_mb=1000, runtime=30),
     params:
         layers=LAYERS,
-        corners=["base", "data", "model", "data_then_model", "model_then_data"],
+        corners=CORNERS,
         code=code_digest("compare_stages"),
     script:
         "../workflow_scripts/compare_stages.py"
 
 
 rule evaluate_transfer:
+    """Measure what the same directions do when they are ablated at other stages of the model."""
     input:
-        models=[f"{model_path(name)}/config.json" for name in CFG.stages.models],
-        weights=[file for name in CFG.stages.models for file in weight_files(name)],
-        target=lambda wildcards: samples_file(CFG.ablation.report_on.target),
-        control=lambda wildcards: samples_file(CFG.ablation.report_on.control),
-        held_out=lambda wildcards: held_out_tables(CFG.ablation.report_on),
+        **{
+            "models": [config_file(name) for name in CFG.stages.models],
+            "weights": [file for name in CFG.stages.models for file in weight_files(name)],
+        },
+        **questions_of(CFG.ablation),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
-        pools=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/random_pools.csv",
+        ranking=rules.rank_features.output.ranking,
+        pools=rules.rank_features.output.pools,
     output:
-        report(
-            f"{RESULTS}/stages/seed_{{seed}}/{{concept}}/transfer.csv",
-            caption="captions/transfer_table.rst",
-            category="How sure are we",
-            labels={"table": "Transfer over stages", "concept": "{concept}", "seed": "{seed}"},
+        shown(
+            "stages/seed_{seed}/{concept}/transfer.csv",
+            "How sure are we",
+            "transfer_table",
+            table="Transfer over stages",
         ),
     log:
-        f"{RESULTS}/logs/evaluate_transfer/seed_{{seed}}/{{concept}}.log",
+        logs("evaluate_transfer/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_transfer/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("evaluate_transfer/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_transfer", mem_mb=3000, runtime=120),
     params:
-        models=[{"name": name, "values": subject_params(name)} for name in CFG.stages.models],
+        models=[named_subject(name) for name in CFG.stages.models],
         questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
@@ -183,3 +247,23 @@ rule evaluate_transfer:
         code=code_digest("evaluate_transfer"),
     script:
         "../workflow_scripts/evaluate_transfer.py"
+
+
+def comparison_outputs(target):
+    """Return the tables and figures of a target; none if it has no comparisons."""
+    if not compared_cases(CFG, target):
+        return []
+    concepts = compared_concepts(CFG, target)
+    return [
+        *(results(f"comparisons/{target}/{concept}.csv") for concept in concepts),
+        *(results(f"figures/{target}/{concept}/comparisons.svg") for concept in concepts),
+        results(f"comparisons/{target}.md"),
+    ]
+
+
+def stage_outputs():
+    """Return what the target `stages` makes in addition to its comparisons."""
+    files = ["stages/seed_0/grid.parquet", "figures/stages/stage_grid.svg"] if CFG.stages.grid else []
+    for concept in CFG.studied_concepts() if CFG.stages.models else []:
+        files += [f"stages/seed_0/{concept}/transfer.csv", f"figures/stages/{concept}/transfer.svg"]
+    return [results(file) for file in files]

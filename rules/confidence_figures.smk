@@ -1,27 +1,22 @@
-# Figures that say how sure the findings are.
+"""Figures that say how sure the findings are."""
+
+from vlmdiff.config.cases import reported_rules
 
 
 rule plot_comparisons:
+    """Draw all comparisons of a target side by side."""
     input:
         comparisons=rules.summarise_comparisons.output[0],
     output:
-        pdf=f"{FIGURES}/{{target}}/{{concept}}/comparisons.pdf",
-        png=f"{FIGURES}/{{target}}/{{concept}}/comparisons.png",
-        svg=report(
-            f"{FIGURES}/{{target}}/{{concept}}/comparisons.svg",
-            caption="captions/comparisons_figure.rst",
-            category="How sure are we",
-            labels={"figure": "{target}", "concept": "{concept}"},
-        ),
+        **figure("{target}/{concept}/comparisons", "How sure are we", "{target}", "comparisons_figure"),
     log:
-        f"{RESULTS}/logs/plot_comparisons/{{target}}/{{concept}}.log",
+        logs("plot_comparisons/{target}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_comparisons/{{target}}/{{concept}}.tsv"
+        benchmarks("plot_comparisons/{target}/{concept}")
     wildcard_constraints:
         target=one_of(TARGETS),
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_comparisons", mem_mb=1000, runtime=5),
     params:
@@ -32,55 +27,41 @@ rule plot_comparisons:
 
 
 rule plot_selection_rules:
+    """Draw what each selection rule's features do."""
     input:
         selection=default_selections,
     output:
-        pdf=f"{FIGURES}/{{concept}}/selection_rules.pdf",
-        png=f"{FIGURES}/{{concept}}/selection_rules.png",
-        svg=report(
-            f"{FIGURES}/{{concept}}/selection_rules.svg",
-            caption="captions/selection_rules.rst",
-            category="How sure are we",
-            labels={"figure": "Selection rules", "concept": "{concept}"},
-        ),
+        **figure("{concept}/selection_rules", "How sure are we", "Selection rules"),
     log:
-        f"{RESULTS}/logs/plot_selection_rules/{{concept}}.log",
+        logs("plot_selection_rules/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_selection_rules/{{concept}}.tsv"
+        benchmarks("plot_selection_rules/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_selection_rules", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
         sizes=lambda wildcards: CFG.ablation.selection_sizes,
-        rules=reported_rules(),
+        rules=reported_rules(CFG),
         code=code_digest("plot_selection_rules"),
     script:
         "../workflow_scripts/plot_selection_rules.py"
 
 
 rule plot_recurrence:
+    """Draw how findings recur over seeds."""
     input:
         recurrence=rules.match_seeds.output[0],
     output:
-        pdf=f"{FIGURES}/{{concept}}/recurrence.pdf",
-        png=f"{FIGURES}/{{concept}}/recurrence.png",
-        svg=report(
-            f"{FIGURES}/{{concept}}/recurrence.svg",
-            caption="captions/recurrence_figure.rst",
-            category="How sure are we",
-            labels={"figure": "Recurrence over seeds", "concept": "{concept}"},
-        ),
+        **figure("{concept}/recurrence", "How sure are we", "Recurrence over seeds", "recurrence_figure"),
     log:
-        f"{RESULTS}/logs/plot_recurrence/{{concept}}.log",
+        logs("plot_recurrence/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_recurrence/{{concept}}.tsv"
+        benchmarks("plot_recurrence/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_recurrence", mem_mb=1000, runtime=5),
     params:
@@ -90,24 +71,17 @@ rule plot_recurrence:
 
 
 rule plot_stage_grid:
+    """Draw rotations along the edges of the stage grid."""
     input:
-        grid=f"{RESULTS}/stages/seed_0/grid.parquet",
+        grid=results("stages/seed_0/grid.parquet"),
     output:
-        pdf=f"{FIGURES}/stages/stage_grid.pdf",
-        png=f"{FIGURES}/stages/stage_grid.png",
-        svg=report(
-            f"{FIGURES}/stages/stage_grid.svg",
-            caption="captions/stage_grid.rst",
-            category="How sure are we",
-            labels={"figure": "Stage grid"},
-        ),
+        **figure("stages/stage_grid", "How sure are we", "Stage grid"),
     log:
-        f"{RESULTS}/logs/plot_stage_grid.log",
+        logs("plot_stage_grid"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_stage_grid.tsv"
+        benchmarks("plot_stage_grid")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_stage_grid", mem_mb=1000, runtime=5),
     params:
@@ -117,24 +91,17 @@ rule plot_stage_grid:
 
 
 rule plot_transfer:
+    """Draw what the same directions do at other stages of the model."""
     input:
-        transfer=f"{RESULTS}/stages/seed_0/{{concept}}/transfer.csv",
+        transfer=results("stages/seed_0/{concept}/transfer.csv"),
     output:
-        pdf=f"{FIGURES}/stages/{{concept}}/transfer.pdf",
-        png=f"{FIGURES}/stages/{{concept}}/transfer.png",
-        svg=report(
-            f"{FIGURES}/stages/{{concept}}/transfer.svg",
-            caption="captions/transfer.rst",
-            category="How sure are we",
-            labels={"figure": "Transfer over stages", "concept": "{concept}"},
-        ),
+        **figure("stages/{concept}/transfer", "How sure are we", "Transfer over stages"),
     log:
-        f"{RESULTS}/logs/plot_transfer/{{concept}}.log",
+        logs("plot_transfer/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_transfer/{{concept}}.tsv"
+        benchmarks("plot_transfer/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_transfer", mem_mb=1000, runtime=5),
     params:

@@ -1,29 +1,86 @@
-"""Data sets prepared from public sources, from folders as people have them, and parts of other data sets."""
+"""Data sets: where they lie, and those prepared from public sources, from folders, and as parts of others."""
+
+from math import ceil
+
+from vlmdiff.config.datasets import is_prepared
+from vlmdiff.config.local_files import split_files
+from vlmdiff.config.parts import Parts
+from vlmdiff.config.samples_file import data_folder, find_samples
 
 
-# It needs the network, which the nodes of a cluster may lack.
+def dataset_folder(dataset):
+    """Return the folder that holds a data set's samples.jsonl."""
+    if dataset not in CFG.datasets:
+        return results(f"world/data/{dataset}")
+    entry = CFG.datasets[dataset]
+    return results(f"data/{dataset}") if is_prepared(entry) else data_folder(entry.path)
+
+
+def samples_file(dataset):
+    """Return a data set's samples.jsonl."""
+    return f"{dataset_folder(dataset)}/samples.jsonl"
+
+
+def blocks(dataset):
+    """Return the indices of a data set's blocks of samples, each of which is one shard."""
+    return range(ceil(CFG.dataset(dataset).samples / CFG.extraction.shard_samples))
+
+
+def fewer_samples(dataset):
+    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
+    entry = CFG.dataset(dataset)
+    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"
+
+
+def source_of_subset(wildcards):
+    """Return how the data set that another one is part of is read and split; None for other kinds."""
+    entry = CFG.datasets[wildcards.dataset]
+    if entry.kind != "subset":
+        return None
+    source = CFG.dataset(entry.of)
+    prepared = entry.of in CFG.datasets and is_prepared(source)
+    parts = getattr(source, "parts", Parts()).params()
+    # Where images are linked to, paths begin with the link, which is not part of a picture's name.
+    return {"samples": source.samples, "parts": parts, "root": "images/" if prepared else ""}
+
+
+def source_files(wildcards):
+    """Return the local files that a data set's samples are read from, its images aside; none for the hub's."""
+    entry = CFG.datasets[wildcards.dataset]
+    if entry.kind == "folder":
+        return str(find_samples(entry.path))
+    if entry.kind == "subset":
+        return [samples_file(entry.of)]
+    if is_hub(entry.source):
+        return []
+    if Path(entry.source).is_file():
+        return entry.source
+    return with_targets(split_files(entry.source, entry.split))
+
+
 rule prepare_dataset:
+    """Prepare a data set from its source, maybe over the network, which cluster nodes may lack."""
     input:
         sources=source_files,
     output:
         # Images lie beside it: written, or as a link to where they are kept.
-        samples=f"{RESULTS}/data/{{dataset}}/samples.jsonl",
-        counts=report(
-            f"{RESULTS}/data/{{dataset}}/counts.csv",
-            caption="captions/dataset_counts.rst",
-            category="Data sets",
-            labels={"table": "Counts", "data set": "{dataset}"},
+        samples=results("data/{dataset}/samples.jsonl"),
+        counts=shown(
+            "data/{dataset}/counts.csv",
+            "Data sets",
+            "dataset_counts",
+            table="Counts",
+            **{"data set": "{dataset}"},
         ),
     log:
-        f"{RESULTS}/logs/prepare_dataset/{{dataset}}.log",
+        logs("prepare_dataset/{dataset}"),
     benchmark:
-        f"{RESULTS}/benchmarks/prepare_dataset/{{dataset}}.tsv"
+        benchmarks("prepare_dataset/{dataset}")
     wildcard_constraints:
-        dataset=one_of(prepared_datasets()),
+        dataset=one_of(name for name, entry in CFG.datasets.items() if is_prepared(entry)),
     localrule: True
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("prepare_dataset", mem_mb=4000, runtime=240),
     params:

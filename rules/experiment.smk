@@ -2,15 +2,15 @@
 
 
 rule write_config:
+    """Write the whole configuration, with everything that was filled in."""
     output:
-        f"{RESULTS}/config.yaml",
+        results("config.yaml"),
     log:
-        f"{RESULTS}/logs/write_config.log",
+        logs("write_config"),
     benchmark:
-        f"{RESULTS}/benchmarks/write_config.tsv"
+        benchmarks("write_config")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("write_config", mem_mb=1000, runtime=5),
     params:
@@ -22,12 +22,12 @@ rule write_config:
 
 # It makes nothing, so that it runs whenever it is asked for, and needs nothing, so that it makes nothing stale.
 rule verify:
+    """Target: check all results against the records of the jobs that wrote them."""
     log:
-        f"{RESULTS}/logs/verify.log",
+        logs("verify"),
     localrule: True
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("verify", mem_mb=500, runtime=240),
     params:

@@ -1,18 +1,26 @@
-# From dictionaries and activations to the features that changed, see, and encode a concept.
+"""From dictionaries and activations to the features that changed, see, and encode a concept."""
+
+from vlmdiff.config.comparisons import MAIN
+
+FEATURES = results("features/{comparison}/seed_{seed}")
 
 
 rule feature_statistics:
+    """Count where each feature of a dictionary fires on a data set, and keep its strongest samples."""
     input:
         shards=lambda wildcards: shards(wildcards.model, wildcards.dataset, wildcards.layer),
         dictionary=lambda wildcards: dictionary_file(wildcards.dictionary, wildcards.seed, wildcards.layer),
     output:
-        statistics=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/statistics.parquet",
-        totals=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/totals.parquet",
-        top_samples=f"{STATISTICS}/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/top_samples.parquet",
+        **{
+            name: results(
+                f"features/statistics/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/{name}.parquet"
+            )
+            for name in ("statistics", "totals", "top_samples")
+        },
     log:
-        f"{RESULTS}/logs/feature_statistics/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}.log",
+        logs("feature_statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}"),
     benchmark:
-        f"{RESULTS}/benchmarks/feature_statistics/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}.tsv"
+        benchmarks("feature_statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -25,12 +33,49 @@ rule feature_statistics:
         "../workflow_scripts/feature_statistics.py"
 
 
+def feature_tables(name, comparison, seed, datasets):
+    """Return one statistics table of a comparison's adapted dictionary for every data set and layer."""
+    diff = CFG.comparison(comparison)
+    folder = results(f"features/statistics/{diff.adapted}/seed_{seed}/{diff.model}")
+    return [f"{folder}/{dataset}/layer_{layer}/{name}.parquet" for dataset in datasets for layer in LAYERS]
+
+
+def diff_tables(name, kind):
+    """Return an input function: tables of a comparison's `visual_datasets` or `text_datasets`."""
+
+    def tables(wildcards):
+        datasets = getattr(CFG.comparison(wildcards.comparison), kind)
+        return feature_tables(name, wildcards.comparison, wildcards.seed, datasets)
+
+    return tables
+
+
+def compared(key, name="sae_weights.safetensors"):
+    """Return an input function: a file for every layer of a comparison's `base`, `adapted` or `null`."""
+
+    def files(wildcards):
+        dictionary = getattr(CFG.comparison(wildcards.comparison), key)
+        return [] if dictionary is None else dictionary_files(dictionary, wildcards.seed, name)
+
+    return files
+
+
+def untuned_null(wildcards):
+    """Return the dictionary of the model that was never tuned, at every layer, for the main comparison's seeds with one."""
+    name = CFG.diff.untuned if wildcards.comparison == MAIN else None
+    if name is None or int(wildcards.seed) >= CFG.comparisons[name].seeds:
+        return []
+    return dictionary_files(CFG.comparison(name).adapted, wildcards.seed)
+
+
 rule diff_features:
+    """Measure how far each feature turned between two dictionaries, and how visual it is."""
     input:
         base=compared("base"),
         adapted=compared("adapted"),
         null=compared("null"),
-        null_check=second_null,
+        # For the first seed alone.
+        null_check=lambda wildcards: [] if int(wildcards.seed) else compared("null_check")(wildcards),
         untuned=untuned_null,
         visual_statistics=diff_tables("statistics", "visual_datasets"),
         visual_totals=diff_tables("totals", "visual_datasets"),
@@ -39,12 +84,11 @@ rule diff_features:
     output:
         f"{FEATURES}/diff.parquet",
     log:
-        f"{RESULTS}/logs/diff_features/{{comparison}}/seed_{{seed}}.log",
+        logs("diff_features/{comparison}/seed_{seed}"),
     benchmark:
-        f"{RESULTS}/benchmarks/diff_features/{{comparison}}/seed_{{seed}}.tsv"
+        benchmarks("diff_features/{comparison}/seed_{seed}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("diff_features", mem_mb=1000, runtime=30),
     params:
@@ -55,29 +99,25 @@ rule diff_features:
 
 
 rule select_adapted:
+    """Select the features that turned far and see: adapted ones, by calibrated thresholds."""
     input:
         f"{FEATURES}/diff.parquet",
     output:
         adapted=f"{FEATURES}/adapted.parquet",
-        thresholds=report(
-            f"{FEATURES}/thresholds.csv",
-            caption="captions/thresholds.rst",
-            category="Adapted features",
-            labels={"table": "Thresholds", "seed": "{seed}", "comparison": "{comparison}"},
+        thresholds=shown(
+            "features/{comparison}/seed_{seed}/thresholds.csv", "Adapted features", table="Thresholds"
         ),
-        sweep=report(
-            f"{FEATURES}/threshold_sweep.csv",
-            caption="captions/threshold_sweep.rst",
-            category="Adapted features",
-            labels={"table": "Threshold sweep", "seed": "{seed}", "comparison": "{comparison}"},
+        sweep=shown(
+            "features/{comparison}/seed_{seed}/threshold_sweep.csv",
+            "Adapted features",
+            table="Threshold sweep",
         ),
     log:
-        f"{RESULTS}/logs/select_adapted/{{comparison}}/seed_{{seed}}.log",
+        logs("select_adapted/{comparison}/seed_{seed}"),
     benchmark:
-        f"{RESULTS}/benchmarks/select_adapted/{{comparison}}/seed_{{seed}}.tsv"
+        benchmarks("select_adapted/{comparison}/seed_{seed}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("select_adapted", mem_mb=1000, runtime=10),
     params:
@@ -89,7 +129,28 @@ rule select_adapted:
         "../workflow_scripts/select_adapted.py"
 
 
+def concept_side(concept, side):
+    """Return a concept's `target` or `baseline`: a data set or part of one."""
+    return getattr(CFG.concepts[concept], side)
+
+
+def concept_tables(name, side):
+    """Return an input function: tables of the data set of a concept's `target` or `baseline`."""
+
+    def tables(wildcards):
+        dataset = concept_side(wildcards.concept, side).dataset
+        return feature_tables(name, wildcards.comparison, wildcards.seed, [dataset])
+
+    return tables
+
+
+def concept_datasets(concept):
+    """Return the data sets of a concept's target and baseline."""
+    return [concept_side(concept, side).dataset for side in ("target", "baseline")]
+
+
 rule contrast_concept:
+    """Test which features fire more often where a concept is shown than where it is not."""
     input:
         target_statistics=concept_tables("statistics", "target"),
         target_totals=concept_tables("totals", "target"),
@@ -101,17 +162,16 @@ rule contrast_concept:
     output:
         f"{FEATURES}/{{concept}}/contrast.parquet",
     log:
-        f"{RESULTS}/logs/contrast_concept/{{comparison}}/seed_{{seed}}/{{concept}}.log",
+        logs("contrast_concept/{comparison}/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/contrast_concept/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("contrast_concept/{comparison}/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("contrast_concept", mem_mb=1000, runtime=30),
     params:
-        target=sample_set("target"),
-        baseline=sample_set("baseline"),
+        target=lambda wildcards: concept_side(wildcards.concept, "target").params(),
+        baseline=lambda wildcards: concept_side(wildcards.concept, "baseline").params(),
         samples=lambda wildcards: [CFG.dataset(name).samples for name in concept_datasets(wildcards.concept)],
         criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
             "target", "baseline", "unit", "words", "lexical", "compared"
@@ -121,22 +181,39 @@ rule contrast_concept:
         "../workflow_scripts/contrast_concept.py"
 
 
+def compared_model(wildcards):
+    """Return the model of a comparison."""
+    return CFG.comparison(wildcards.comparison).model
+
+
+def concept_unit(wildcards):
+    """Return the unit by which a concept's features are selected."""
+    return CFG.concepts[wildcards.concept].unit
+
+
+def lexical_criteria(wildcards):
+    """Return when a candidate counts as invariant; any does where a concept does without the lexical filter."""
+    criteria = CFG.lexical.params("prompts", "samples", "describe_tokens")
+    return criteria if CFG.concepts[wildcards.concept].lexical else criteria | {"variant": "none"}
+
+
 rule lexical_filter:
+    """Keep the candidates that fire on the image whatever the words of the prompt."""
     input:
         adapted=f"{FEATURES}/adapted.parquet",
         contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
         dictionaries=compared("adapted"),
         top_samples=concept_tables("top_samples", "target"),
         totals=concept_tables("totals", "target"),
-        samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
-        model=lambda wildcards: f"{model_path(compared_model(wildcards))}/config.json",
+        samples=lambda wildcards: samples_file(concept_side(wildcards.concept, "target").dataset),
+        model=lambda wildcards: config_file(compared_model(wildcards)),
         weights=lambda wildcards: weight_files(compared_model(wildcards)),
     output:
         f"{FEATURES}/{{concept}}/lexical.parquet",
     log:
-        f"{RESULTS}/logs/lexical_filter/{{comparison}}/seed_{{seed}}/{{concept}}.log",
+        logs("lexical_filter/{comparison}/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/lexical_filter/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("lexical_filter/{comparison}/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -146,13 +223,14 @@ rule lexical_filter:
         model=compared_model,
         subject=lambda wildcards: subject_params(compared_model(wildcards)),
         layers=LAYERS,
-        target=sample_set("target"),
+        target=lambda wildcards: concept_side(wildcards.concept, "target").params(),
         unit=concept_unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
         strongest=CFG.lexical.samples,
         prompts=CFG.lexical.prompts,
         describe_tokens=CFG.lexical.describe_tokens,
-        words=concept_words,
+        # Where the model may speak it has to be stopped at them.
+        words=lambda wildcards: (CFG.concepts[wildcards.concept].words if CFG.lexical.describe_tokens else []),
         criteria=lexical_criteria,
         batch_tokens=CFG.extraction.batch_tokens,
         massive_ratio=CFG.extraction.massive_ratio,
@@ -162,46 +240,34 @@ rule lexical_filter:
 
 
 rule select_features:
+    """Put all criteria together: the funnel, the final features, and whether tokens and samples agree."""
     input:
         adapted=f"{FEATURES}/adapted.parquet",
         contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
         lexical=f"{FEATURES}/{{concept}}/lexical.parquet",
     output:
-        funnel=report(
-            f"{FEATURES}/{{concept}}/funnel.csv",
-            caption="captions/funnel_table.rst",
-            category="Concepts",
-            labels={
-                "table": "Funnel",
-                "concept": "{concept}",
-                "seed": "{seed}",
-                "comparison": "{comparison}",
-            },
+        funnel=shown(
+            "features/{comparison}/seed_{seed}/{concept}/funnel.csv",
+            "Concepts",
+            "funnel_table",
+            table="Funnel",
         ),
-        final=report(
-            f"{FEATURES}/{{concept}}/final_features.csv",
-            caption="captions/final_features.rst",
-            category="Concepts",
-            labels={
-                "table": "Final features",
-                "concept": "{concept}",
-                "seed": "{seed}",
-                "comparison": "{comparison}",
-            },
+        final=shown(
+            "features/{comparison}/seed_{seed}/{concept}/final_features.csv",
+            "Concepts",
+            table="Final features",
         ),
-        check=report(
-            f"{FEATURES}/{{concept}}/contrast_check.csv",
-            caption="captions/contrast_check.rst",
-            category="How sure are we",
-            labels={"table": "Independent tokens or samples", "concept": "{concept}", "seed": "{seed}"},
+        check=shown(
+            "features/{comparison}/seed_{seed}/{concept}/contrast_check.csv",
+            "How sure are we",
+            table="Independent tokens or samples",
         ),
     log:
-        f"{RESULTS}/logs/select_features/{{comparison}}/seed_{{seed}}/{{concept}}.log",
+        logs("select_features/{comparison}/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/select_features/{{comparison}}/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("select_features/{comparison}/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("select_features", mem_mb=1000, runtime=10),
     params:

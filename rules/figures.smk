@@ -1,25 +1,32 @@
 """Figures, each drawn from tables that are outputs too, as PDF, SVG and PNG."""
 
+from vlmdiff.config.cases import asked_data, scored_seeds
+from vlmdiff.config.checkpoints import snapshots
+
+# Quality tables of all dictionaries and seeds.
+METRICS = [
+    results(f"dictionaries/{name}/seed_{seed}/metrics.csv")
+    for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
+    for seed in scored_seeds(CFG, name)
+]
+# Accuracies of the world's checkpoints; none where no model of the config is one of them.
+ACCURACY = [world_accuracy()] if checkpoints(CFG) else []
+# Accuracies of the model under study on the test sets; none without any.
+ASKED = [results(f"accuracy/{CFG.diff.model}.csv")] if asked_data(CFG) else []
+
 
 rule plot_fvu_by_layer:
+    """Draw held-out FVU by layer."""
     input:
-        metrics=dictionary_metrics(),
+        metrics=METRICS,
     output:
-        pdf=f"{FIGURES}/fvu_by_layer.pdf",
-        png=f"{FIGURES}/fvu_by_layer.png",
-        svg=report(
-            f"{FIGURES}/fvu_by_layer.svg",
-            caption="captions/fvu_by_layer.rst",
-            category="Dictionaries",
-            labels={"figure": "FVU by layer"},
-        ),
+        **figure("fvu_by_layer", "Dictionaries", "FVU by layer"),
     log:
-        f"{RESULTS}/logs/plot_fvu_by_layer.log",
+        logs("plot_fvu_by_layer"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_fvu_by_layer.tsv"
+        benchmarks("plot_fvu_by_layer")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_fvu_by_layer", mem_mb=1000, runtime=5),
     params:
@@ -29,25 +36,18 @@ rule plot_fvu_by_layer:
 
 
 rule plot_training_dynamics:
+    """Draw how dictionaries and model change while they are trained."""
     input:
-        metrics=dictionary_metrics(),
-        accuracy=accuracy_tables(),
+        metrics=METRICS,
+        accuracy=ACCURACY,
     output:
-        pdf=f"{FIGURES}/training_dynamics.pdf",
-        png=f"{FIGURES}/training_dynamics.png",
-        svg=report(
-            f"{FIGURES}/training_dynamics.svg",
-            caption="captions/training_dynamics.rst",
-            category="Dictionaries",
-            labels={"figure": "Training dynamics"},
-        ),
+        **figure("training_dynamics", "Dictionaries", "Training dynamics"),
     log:
-        f"{RESULTS}/logs/plot_training_dynamics.log",
+        logs("plot_training_dynamics"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_training_dynamics.tsv"
+        benchmarks("plot_training_dynamics")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_training_dynamics", mem_mb=1000, runtime=5),
     params:
@@ -59,25 +59,18 @@ rule plot_training_dynamics:
 
 
 rule plot_model_accuracy:
+    """Draw the accuracies of the models, compared with chance."""
     input:
-        accuracy=accuracy_tables(),
-        asked=asked_tables(),
+        accuracy=ACCURACY,
+        asked=ASKED,
     output:
-        pdf=f"{FIGURES}/model_accuracy.pdf",
-        png=f"{FIGURES}/model_accuracy.png",
-        svg=report(
-            f"{FIGURES}/model_accuracy.svg",
-            caption="captions/model_accuracy.rst",
-            category="Models",
-            labels={"figure": "Accuracy"},
-        ),
+        **figure("model_accuracy", "Models", "Accuracy"),
     log:
-        f"{RESULTS}/logs/plot_model_accuracy.log",
+        logs("plot_model_accuracy"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_model_accuracy.tsv"
+        benchmarks("plot_model_accuracy")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_model_accuracy", mem_mb=1000, runtime=5),
     params:
@@ -89,25 +82,18 @@ rule plot_model_accuracy:
 
 
 rule plot_cosine_distributions:
+    """Draw the decoder cosines of adapted and null."""
     input:
-        adapted=expand(f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet", seed=SEEDS),
-        thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        adapted=expand(results("features/main/seed_{seed}/adapted.parquet"), seed=SEEDS),
+        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
     output:
-        pdf=f"{FIGURES}/cosine_distributions.pdf",
-        png=f"{FIGURES}/cosine_distributions.png",
-        svg=report(
-            f"{FIGURES}/cosine_distributions.svg",
-            caption="captions/cosine_distributions.rst",
-            category="Adapted features",
-            labels={"figure": "Cosines, adapted and null"},
-        ),
+        **figure("cosine_distributions", "Adapted features", "Cosines, adapted and null"),
     log:
-        f"{RESULTS}/logs/plot_cosine_distributions.log",
+        logs("plot_cosine_distributions"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_cosine_distributions.tsv"
+        benchmarks("plot_cosine_distributions")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_cosine_distributions", mem_mb=1000, runtime=5),
     params:
@@ -117,24 +103,17 @@ rule plot_cosine_distributions:
 
 
 rule plot_adapted_by_layer:
+    """Draw the number of adapted features by layer."""
     input:
-        thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
     output:
-        pdf=f"{FIGURES}/adapted_by_layer.pdf",
-        png=f"{FIGURES}/adapted_by_layer.png",
-        svg=report(
-            f"{FIGURES}/adapted_by_layer.svg",
-            caption="captions/adapted_by_layer.rst",
-            category="Adapted features",
-            labels={"figure": "Adapted features by layer"},
-        ),
+        **figure("adapted_by_layer", "Adapted features", "Adapted features by layer"),
     log:
-        f"{RESULTS}/logs/plot_adapted_by_layer.log",
+        logs("plot_adapted_by_layer"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_adapted_by_layer.tsv"
+        benchmarks("plot_adapted_by_layer")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_adapted_by_layer", mem_mb=1000, runtime=5),
     params:
@@ -144,24 +123,17 @@ rule plot_adapted_by_layer:
 
 
 rule plot_threshold_robustness:
+    """Draw how the selection moves with its thresholds."""
     input:
-        sweep=expand(f"{RESULTS}/features/main/seed_{{seed}}/threshold_sweep.csv", seed=SEEDS),
+        sweep=expand(results("features/main/seed_{seed}/threshold_sweep.csv"), seed=SEEDS),
     output:
-        pdf=f"{FIGURES}/threshold_robustness.pdf",
-        png=f"{FIGURES}/threshold_robustness.png",
-        svg=report(
-            f"{FIGURES}/threshold_robustness.svg",
-            caption="captions/threshold_robustness.rst",
-            category="Adapted features",
-            labels={"figure": "Threshold robustness"},
-        ),
+        **figure("threshold_robustness", "Adapted features", "Threshold robustness"),
     log:
-        f"{RESULTS}/logs/plot_threshold_robustness.log",
+        logs("plot_threshold_robustness"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_threshold_robustness.tsv"
+        benchmarks("plot_threshold_robustness")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_threshold_robustness", mem_mb=1000, runtime=5),
     params:
@@ -173,26 +145,19 @@ rule plot_threshold_robustness:
 
 
 rule plot_energy_vs_cosine:
+    """Draw visual energy against decoder cosine."""
     input:
-        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
-        thresholds=f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv",
-        final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
+        adapted=results("features/main/seed_{seed}/adapted.parquet"),
+        thresholds=results("features/main/seed_{seed}/thresholds.csv"),
+        final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
     output:
-        pdf=f"{CONCEPT_FIGURES}/energy_vs_cosine.pdf",
-        png=f"{CONCEPT_FIGURES}/energy_vs_cosine.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/energy_vs_cosine.svg",
-            caption="captions/energy_vs_cosine.rst",
-            category="Adapted features",
-            labels={"figure": "Visual energy and cosine", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/energy_vs_cosine", "Adapted features", "Visual energy and cosine"),
     log:
-        f"{RESULTS}/logs/plot_energy_vs_cosine/seed_{{seed}}/{{concept}}.log",
+        logs("plot_energy_vs_cosine/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_energy_vs_cosine/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_energy_vs_cosine/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_energy_vs_cosine", mem_mb=1000, runtime=5),
     params:
@@ -202,26 +167,19 @@ rule plot_energy_vs_cosine:
 
 
 rule plot_contrast_volcano:
+    """Draw effect against significance of the concept contrast."""
     input:
-        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
-        adapted=f"{RESULTS}/features/main/seed_{{seed}}/adapted.parquet",
-        final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
+        contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
+        adapted=results("features/main/seed_{seed}/adapted.parquet"),
+        final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
     output:
-        pdf=f"{CONCEPT_FIGURES}/contrast_volcano.pdf",
-        png=f"{CONCEPT_FIGURES}/contrast_volcano.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/contrast_volcano.svg",
-            caption="captions/contrast_volcano.rst",
-            category="Concepts",
-            labels={"figure": "Contrast", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/contrast_volcano", "Concepts", "Contrast"),
     log:
-        f"{RESULTS}/logs/plot_contrast_volcano/seed_{{seed}}/{{concept}}.log",
+        logs("plot_contrast_volcano/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_contrast_volcano/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_contrast_volcano/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_contrast_volcano", mem_mb=1000, runtime=5),
     params:
@@ -232,24 +190,17 @@ rule plot_contrast_volcano:
 
 
 rule plot_funnel:
+    """Draw the features that each filter leaves."""
     input:
-        funnel=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/funnel.csv",
+        funnel=results("features/main/seed_{seed}/{concept}/funnel.csv"),
     output:
-        pdf=f"{CONCEPT_FIGURES}/funnel.pdf",
-        png=f"{CONCEPT_FIGURES}/funnel.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/funnel.svg",
-            caption="captions/funnel.rst",
-            category="Concepts",
-            labels={"figure": "Funnel", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/funnel", "Concepts", "Funnel"),
     log:
-        f"{RESULTS}/logs/plot_funnel/seed_{{seed}}/{{concept}}.log",
+        logs("plot_funnel/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_funnel/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_funnel/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_funnel", mem_mb=1000, runtime=5),
     params:
@@ -259,59 +210,48 @@ rule plot_funnel:
 
 
 rule plot_top_samples:
+    """Draw the strongest samples of the best features on their images, and write the table behind them."""
     input:
-        top_samples=concept_top_samples,
-        ranking=concept_ranking,
-        final=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
-        samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
-        model=f"{model_path(CFG.diff.model)}/config.json",
-    output:
-        table=f"{CONCEPT_FIGURES}/top_samples_gallery.csv",
-        pdf=f"{CONCEPT_FIGURES}/top_samples.pdf",
-        png=f"{CONCEPT_FIGURES}/top_samples.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/top_samples.svg",
-            caption="captions/top_samples.rst",
-            category="Concepts",
-            labels={"figure": "Top samples", "concept": "{concept}", "seed": "{seed}"},
+        top_samples=lambda wildcards: feature_tables(
+            "top_samples", MAIN, wildcards.seed, [CFG.concepts[wildcards.concept].target.dataset]
         ),
+        ranking=lambda wildcards: expand(rules.rank_features.output[0], **wildcards) if CFG.ablation else [],
+        final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
+        samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
+        model=config_file(CFG.diff.model),
+    output:
+        **{"table": results("figures/seed_{seed}/{concept}/top_samples_gallery.csv")},
+        **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
     log:
-        f"{RESULTS}/logs/plot_top_samples/seed_{{seed}}/{{concept}}.log",
+        logs("plot_top_samples/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_top_samples/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_top_samples/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_top_samples", mem_mb=1000, runtime=5),
     params:
         groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
-        features=GALLERY_FEATURES,
-        samples=GALLERY_SAMPLES,
+        # Rows and columns; five of each fill a page.
+        features=5,
+        samples=5,
         code=code_digest("plot_top_samples"),
     script:
         "../workflow_scripts/plot_top_samples.py"
 
 
 rule plot_ablation_effects:
+    """Draw the test effects of ablated features and sets."""
     input:
         ablation=ablation_tables,
     output:
-        pdf=f"{CONCEPT_FIGURES}/ablation_effects.pdf",
-        png=f"{CONCEPT_FIGURES}/ablation_effects.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/ablation_effects.svg",
-            caption="captions/ablation_effects.rst",
-            category="Interventions",
-            labels={"figure": "Ablation", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/ablation_effects", "Interventions", "Ablation"),
     log:
-        f"{RESULTS}/logs/plot_ablation_effects/seed_{{seed}}/{{concept}}.log",
+        logs("plot_ablation_effects/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_ablation_effects/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_ablation_effects/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_ablation_effects", mem_mb=1000, runtime=5),
     params:
@@ -323,24 +263,17 @@ rule plot_ablation_effects:
 
 
 rule plot_ablation_by_group:
+    """Draw the test effects of ablated sets by relation and kind of question."""
     input:
         ablation=ablation_tables,
     output:
-        pdf=f"{CONCEPT_FIGURES}/ablation_by_group.pdf",
-        png=f"{CONCEPT_FIGURES}/ablation_by_group.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/ablation_by_group.svg",
-            caption="captions/ablation_by_group.rst",
-            category="Interventions",
-            labels={"figure": "Ablation by group", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/ablation_by_group", "Interventions", "Ablation by group"),
     log:
-        f"{RESULTS}/logs/plot_ablation_by_group/seed_{{seed}}/{{concept}}.log",
+        logs("plot_ablation_by_group/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_ablation_by_group/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_ablation_by_group/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_ablation_by_group", mem_mb=1000, runtime=5),
     params:
@@ -352,25 +285,18 @@ rule plot_ablation_by_group:
 
 
 rule plot_head_attribution:
+    """Draw layer x head maps of attribution."""
     input:
-        attribution=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attribution.csv",
-        scores=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/scores.csv",
+        attribution=results("heads/seed_{seed}/{concept}/attribution.csv"),
+        scores=results("heads/seed_{seed}/{concept}/scores.csv"),
     output:
-        pdf=f"{CONCEPT_FIGURES}/head_attribution.pdf",
-        png=f"{CONCEPT_FIGURES}/head_attribution.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/head_attribution.svg",
-            caption="captions/head_attribution.rst",
-            category="Heads",
-            labels={"figure": "Attribution maps", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/head_attribution", "Heads", "Attribution maps"),
     log:
-        f"{RESULTS}/logs/plot_head_attribution/seed_{{seed}}/{{concept}}.log",
+        logs("plot_head_attribution/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_head_attribution/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_head_attribution/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_head_attribution", mem_mb=1000, runtime=5),
     params:
@@ -380,30 +306,19 @@ rule plot_head_attribution:
 
 
 rule plot_attribution_vs_exact:
+    """Draw attribution against exact patching."""
     input:
-        attribution=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attribution.csv",
-        patching=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/patching.csv",
-        agreement=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/agreement.csv",
+        attribution=results("heads/seed_{seed}/{concept}/attribution.csv"),
+        patching=results("heads/seed_{seed}/{concept}/patching.csv"),
+        agreement=results("heads/seed_{seed}/{concept}/agreement.csv"),
     output:
-        pdf=f"{CONCEPT_FIGURES}/attribution_vs_exact.pdf",
-        png=f"{CONCEPT_FIGURES}/attribution_vs_exact.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/attribution_vs_exact.svg",
-            caption="captions/attribution_vs_exact.rst",
-            category="Heads",
-            labels={
-                "figure": "Attribution against exact patching",
-                "concept": "{concept}",
-                "seed": "{seed}",
-            },
-        ),
+        **figure("seed_{seed}/{concept}/attribution_vs_exact", "Heads", "Attribution against exact patching"),
     log:
-        f"{RESULTS}/logs/plot_attribution_vs_exact/seed_{{seed}}/{{concept}}.log",
+        logs("plot_attribution_vs_exact/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_attribution_vs_exact/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_attribution_vs_exact/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_attribution_vs_exact", mem_mb=1000, runtime=5),
     params:
@@ -413,24 +328,17 @@ rule plot_attribution_vs_exact:
 
 
 rule plot_head_ablation:
+    """Draw the test effects of ablated heads."""
     input:
-        ablation=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/head_ablation.csv",
+        ablation=results("heads/seed_{seed}/{concept}/head_ablation.csv"),
     output:
-        pdf=f"{CONCEPT_FIGURES}/head_ablation.pdf",
-        png=f"{CONCEPT_FIGURES}/head_ablation.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/head_ablation.svg",
-            caption="captions/head_ablation.rst",
-            category="Heads",
-            labels={"figure": "Head ablation", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/head_ablation", "Heads", "Head ablation"),
     log:
-        f"{RESULTS}/logs/plot_head_ablation/seed_{{seed}}/{{concept}}.log",
+        logs("plot_head_ablation/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_head_ablation/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_head_ablation/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_head_ablation", mem_mb=1000, runtime=5),
     params:
@@ -442,25 +350,18 @@ rule plot_head_ablation:
 
 
 rule plot_attention_map:
+    """Draw the attention of the top heads over the images."""
     input:
-        attention=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attention.csv",
+        attention=results("heads/seed_{seed}/{concept}/attention.csv"),
         samples=lambda wildcards: samples_file(CFG.heads.dataset),
     output:
-        pdf=f"{CONCEPT_FIGURES}/attention_map.pdf",
-        png=f"{CONCEPT_FIGURES}/attention_map.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/attention_map.svg",
-            caption="captions/attention_map.rst",
-            category="Heads",
-            labels={"figure": "Attention", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/attention_map", "Heads", "Attention"),
     log:
-        f"{RESULTS}/logs/plot_attention_map/seed_{{seed}}/{{concept}}.log",
+        logs("plot_attention_map/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_attention_map/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_attention_map/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_attention_map", mem_mb=1000, runtime=5),
     params:

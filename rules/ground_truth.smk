@@ -1,18 +1,25 @@
-# Scores against the built-in world's scene graphs: which features really tell what is where.
+"""Scores against the built-in world's scene graphs: which features really tell what is where."""
+
+from vlmdiff.config.cases import concept_seeds
+from vlmdiff.config.storage import ground_truth_datasets
+
+TRUTH_DATA = ground_truth_datasets(CFG)
+TRUTH_SHARDS = {name: {layer: shards(CFG.diff.model, name, layer) for layer in LAYERS} for name in TRUTH_DATA}
 
 
 rule score_ground_truth:
+    """Score each feature against what the scene graphs say of every image."""
     input:
         samples=[samples_file(name) for name in TRUTH_DATA],
-        shards=truth_shards(),
+        shards=once(files for layers in TRUTH_SHARDS.values() for files in layers.values()),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
     output:
-        features=f"{GROUND_TRUTH}/features.parquet",
-        scores=f"{GROUND_TRUTH}/label_scores.parquet",
+        features=results("ground_truth/seed_{seed}/features.parquet"),
+        scores=results("ground_truth/seed_{seed}/label_scores.parquet"),
     log:
-        f"{RESULTS}/logs/score_ground_truth/seed_{{seed}}.log",
+        logs("score_ground_truth/seed_{seed}"),
     benchmark:
-        f"{RESULTS}/benchmarks/score_ground_truth/seed_{{seed}}.tsv"
+        benchmarks("score_ground_truth/seed_{seed}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
@@ -21,7 +28,7 @@ rule score_ground_truth:
     params:
         names=TRUTH_DATA,
         layers=LAYERS,
-        layout=truth_layout(),
+        layout=TRUTH_SHARDS,
         seed=CFG.seed,
         code=code_digest("score_ground_truth"),
     script:
@@ -29,25 +36,24 @@ rule score_ground_truth:
 
 
 rule evaluate_rules:
+    """Measure how many features of each selection rule really tell the concept."""
     input:
         truth=rules.score_ground_truth.output.features,
-        adapted=f"{MAIN_FEATURES}/adapted.parquet",
-        contrast=f"{MAIN_FEATURES}/{{concept}}/contrast.parquet",
-        lexical=f"{MAIN_FEATURES}/{{concept}}/lexical.parquet",
+        adapted=results("features/main/seed_{seed}/adapted.parquet"),
+        contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
+        lexical=results("features/main/seed_{seed}/{concept}/lexical.parquet"),
     output:
-        report(
-            f"{GROUND_TRUTH}/{{concept}}/rule_quality.csv",
-            caption="captions/rule_quality.rst",
-            category="How sure are we",
-            labels={"table": "Selection rules against the scenes", "concept": "{concept}", "seed": "{seed}"},
+        shown(
+            "ground_truth/seed_{seed}/{concept}/rule_quality.csv",
+            "How sure are we",
+            table="Selection rules against the scenes",
         ),
     log:
-        f"{RESULTS}/logs/evaluate_rules/seed_{{seed}}/{{concept}}.log",
+        logs("evaluate_rules/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_rules/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("evaluate_rules/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("evaluate_rules", mem_mb=1000, runtime=10),
     params:
@@ -59,29 +65,31 @@ rule evaluate_rules:
 
 
 rule plot_ground_truth:
+    """Draw what final features really tell, and how good each selection rule is."""
     input:
-        truth=expand(f"{GROUND_TRUTH}/features.parquet", seed=SEEDS),
-        quality=[f"{RESULTS}/ground_truth/seed_{seed}/{{concept}}/rule_quality.csv" for seed in SEEDS],
-        final=[f"{RESULTS}/features/main/seed_{seed}/{{concept}}/final_features.csv" for seed in SEEDS],
+        truth=expand(results("ground_truth/seed_{seed}/features.parquet"), seed=SEEDS),
+        quality=[results(f"ground_truth/seed_{seed}/{{concept}}/rule_quality.csv") for seed in SEEDS],
+        final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
     output:
-        pdf=f"{FIGURES}/{{concept}}/ground_truth.pdf",
-        png=f"{FIGURES}/{{concept}}/ground_truth.png",
-        svg=report(
-            f"{FIGURES}/{{concept}}/ground_truth.svg",
-            caption="captions/ground_truth.rst",
-            category="How sure are we",
-            labels={"figure": "Ground truth", "concept": "{concept}"},
-        ),
+        **figure("{concept}/ground_truth", "How sure are we", "Ground truth"),
     log:
-        f"{RESULTS}/logs/plot_ground_truth/{{concept}}.log",
+        logs("plot_ground_truth/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_ground_truth/{{concept}}.tsv"
+        benchmarks("plot_ground_truth/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_ground_truth", mem_mb=1000, runtime=5),
     params:
         code=code_digest("plot_ground_truth"),
     script:
         "../workflow_scripts/plot_ground_truth.py"
+
+
+def truth_outputs():
+    """Return the tables on the quality of selection rules; none without scene graphs."""
+    return [
+        results(f"ground_truth/seed_{seed}/{concept}/rule_quality.csv")
+        for concept in (compared_concepts(CFG) if TRUTH_DATA else [])
+        for seed in concept_seeds(CFG, concept)
+    ]

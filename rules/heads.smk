@@ -1,50 +1,65 @@
 """Attention heads: attribution, exact patching, ablation, and where the top heads look."""
 
 
+def traced(*keys):
+    """Return a params function: the layers at which features are traced to heads, with these settings."""
+    return lambda wildcards: {"layers": LAYERS, **{key: getattr(CFG.heads, key) for key in keys}}
+
+
+def traced_samples(wildcards):
+    """Return which samples are traced to heads, their path aside."""
+    return {
+        "samples": CFG.heads.samples,
+        "mean_samples": CFG.heads.mean_samples,
+        "batch_tokens": CFG.extraction.batch_tokens,
+    }
+
+
+# What features are traced on and from.
+TRACED = {
+    **checkpoint_of(CFG.diff.model),
+    "samples": lambda wildcards: samples_file(CFG.heads.dataset),
+    "dictionaries": dictionary_files(CFG.diff.adapted, "{seed}"),
+    "ranking": rules.rank_features.output.ranking,
+}
+
+
 rule attribute_heads:
+    """Attribute the best-ranked features to attention heads, to first order."""
     input:
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        weights=weight_files(CFG.diff.model),
-        samples=lambda wildcards: samples_file(CFG.heads.dataset),
-        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        ranking=rules.rank_features.output[0],
+        **TRACED,
     output:
-        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attribution.csv",
+        results("heads/seed_{seed}/{concept}/attribution.csv"),
     log:
-        f"{RESULTS}/logs/attribute_heads/seed_{{seed}}/{{concept}}.log",
+        logs("attribute_heads/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/attribute_heads/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("attribute_heads/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("attribute_heads", mem_mb=3000, runtime=30),
     params:
-        model=causal_model(),
+        model=named_subject(CFG.diff.model),
         traced=traced_samples,
-        stage=lambda wildcards: {"layers": LAYERS, "features": CFG.heads.features},
+        stage=traced("features"),
         code=code_digest("attribute_heads"),
     script:
         "../workflow_scripts/attribute_heads.py"
 
 
 rule aggregate_heads:
+    """Sum the attributions of each head over features."""
     input:
         rules.attribute_heads.output[0],
     output:
-        report(
-            f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/scores.csv",
-            caption="captions/head_scores.rst",
-            category="Heads",
-            labels={"table": "Head scores", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        shown("heads/seed_{seed}/{concept}/scores.csv", "Heads", "head_scores", table="Head scores"),
     log:
-        f"{RESULTS}/logs/aggregate_heads/seed_{{seed}}/{{concept}}.log",
+        logs("aggregate_heads/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/aggregate_heads/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("aggregate_heads/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("aggregate_heads", mem_mb=1000, runtime=5),
     params:
@@ -54,72 +69,59 @@ rule aggregate_heads:
 
 
 rule patch_heads:
+    """Patch heads one by one and measure how well the attribution agrees."""
     input:
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        weights=weight_files(CFG.diff.model),
-        samples=lambda wildcards: samples_file(CFG.heads.dataset),
-        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        ranking=rules.rank_features.output[0],
+        **TRACED,
         attribution=rules.attribute_heads.output[0],
     output:
-        patching=f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/patching.csv",
-        agreement=report(
-            f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/agreement.csv",
-            caption="captions/agreement.rst",
-            category="Heads",
-            labels={"table": "Attribution and exact patching", "concept": "{concept}", "seed": "{seed}"},
+        patching=results("heads/seed_{seed}/{concept}/patching.csv"),
+        agreement=shown(
+            "heads/seed_{seed}/{concept}/agreement.csv", "Heads", table="Attribution and exact patching"
         ),
     log:
-        f"{RESULTS}/logs/patch_heads/seed_{{seed}}/{{concept}}.log",
+        logs("patch_heads/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/patch_heads/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("patch_heads/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("patch_heads", mem_mb=3000, runtime=60),
     params:
-        model=causal_model(),
+        model=named_subject(CFG.diff.model),
         traced=traced_samples,
         seed=CFG.seed,
-        stage=lambda wildcards: {
-            "layers": LAYERS,
-            "features": CFG.heads.features,
-            "exact_heads": CFG.heads.exact_heads,
-            "bootstrap": CFG.heads.bootstrap,
-        },
+        stage=traced("features", "exact_heads", "bootstrap"),
         code=code_digest("patch_heads"),
     script:
         "../workflow_scripts/patch_heads.py"
 
 
 rule evaluate_head_ablation:
+    """Measure on test data what ablating the top heads does, compared with random ones."""
     input:
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        weights=weight_files(CFG.diff.model),
-        target=lambda wildcards: samples_file(CFG.heads.report_on.target),
-        control=lambda wildcards: samples_file(CFG.heads.report_on.control),
-        held_out=lambda wildcards: held_out_tables(CFG.heads.report_on),
+        **checkpoint_of(CFG.diff.model),
+        **questions_of(CFG.heads),
         mean=lambda wildcards: samples_file(CFG.heads.head_means.dataset),
         scores=rules.aggregate_heads.output[0],
     output:
-        report(
-            f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/head_ablation.csv",
-            caption="captions/head_ablation_table.rst",
-            category="Heads",
-            labels={"table": "Head ablation", "concept": "{concept}", "seed": "{seed}"},
+        shown(
+            "heads/seed_{seed}/{concept}/head_ablation.csv",
+            "Heads",
+            "head_ablation_table",
+            table="Head ablation",
         ),
     log:
-        f"{RESULTS}/logs/evaluate_head_ablation/seed_{{seed}}/{{concept}}.log",
+        logs("evaluate_head_ablation/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_head_ablation/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("evaluate_head_ablation/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_head_ablation", mem_mb=3000, runtime=60),
     params:
-        model=causal_model(),
+        model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.heads.report_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
@@ -134,26 +136,23 @@ rule evaluate_head_ablation:
 
 
 rule map_attention:
+    """Map where the top heads look in some images."""
     input:
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        weights=weight_files(CFG.diff.model),
-        samples=lambda wildcards: samples_file(CFG.heads.dataset),
-        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        ranking=rules.rank_features.output[0],
+        **TRACED,
         attribution=rules.attribute_heads.output[0],
     output:
-        f"{RESULTS}/heads/seed_{{seed}}/{{concept}}/attention.csv",
+        results("heads/seed_{seed}/{concept}/attention.csv"),
     log:
-        f"{RESULTS}/logs/map_attention/seed_{{seed}}/{{concept}}.log",
+        logs("map_attention/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/map_attention/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("map_attention/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("map_attention", mem_mb=2000, runtime=15),
     params:
-        model=causal_model(),
+        model=named_subject(CFG.diff.model),
         stage=lambda wildcards: {
             "layers": LAYERS,
             "features": CFG.heads.features,
@@ -164,3 +163,10 @@ rule map_attention:
         code=code_digest("map_attention"),
     script:
         "../workflow_scripts/map_attention.py"
+
+
+def heads_tables(name):
+    """Return one table of the traced concept for every seed; none if no feature is traced."""
+    return (
+        [results(f"heads/seed_{seed}/{CFG.heads.concept}/{name}.csv") for seed in SEEDS] if CFG.heads else []
+    )

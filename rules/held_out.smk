@@ -1,28 +1,30 @@
 """What is reported on was not used before: compared by what the samples show."""
 
+from vlmdiff.config.held_out import reported, used_before
+from vlmdiff.config.schema import references
 
-# It tells early what would stop a long run late.
+# Data sets with a key that names each.
+REPORTED, USED_BEFORE = reported(references(CFG)), used_before(references(CFG))
+
+
 rule hold_out:
+    """List which samples of test data were not used before; early, as it may stop what would stop late."""
     input:
         samples=lambda wildcards: samples_file(wildcards.dataset),
         before=[samples_file(name) for name in sorted(USED_BEFORE)],
     output:
-        report(
-            f"{RESULTS}/held_out/{{dataset}}.csv",
-            caption="captions/held_out.rst",
-            category="Data sets",
-            labels={"table": "Held out", "data set": "{dataset}"},
+        shown(
+            "held_out/{dataset}.csv", "Data sets", "held_out", table="Held out", **{"data set": "{dataset}"}
         ),
     log:
-        f"{RESULTS}/logs/hold_out/{{dataset}}.log",
+        logs("hold_out/{dataset}"),
     benchmark:
-        f"{RESULTS}/benchmarks/hold_out/{{dataset}}.tsv"
+        benchmarks("hold_out/{dataset}")
     wildcard_constraints:
         dataset=one_of(REPORTED),
     priority: 50
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("hold_out", mem_mb=2000, runtime=30),
     params:

@@ -1,33 +1,30 @@
 """Causal checks: what the model answers; features ranked on validation data, reported on test data."""
 
+from vlmdiff.config.cases import asked_data, reported_data
+
 
 rule evaluate_model:
+    """Measure how often the model answers the test data's questions correctly."""
     input:
-        model=lambda wildcards: f"{model_path(wildcards.model)}/config.json",
-        weights=lambda wildcards: weight_files(wildcards.model),
-        samples=[samples_file(dataset) for dataset in asked_sets()],
-        held_out=[f"{RESULTS}/held_out/{dataset}.csv" for dataset in asked_sets()],
+        **checkpoint_of(lambda wildcards: wildcards.model),
+        samples=[samples_file(dataset) for dataset in asked_data(CFG)],
+        held_out=[results(f"held_out/{dataset}.csv") for dataset in asked_data(CFG)],
     output:
-        report(
-            f"{RESULTS}/accuracy/{{model}}.csv",
-            caption="captions/accuracy.rst",
-            category="Models",
-            labels={"table": "Accuracy", "model": "{model}"},
-        ),
+        shown("accuracy/{model}.csv", "Models", "accuracy", table="Accuracy"),
     log:
-        f"{RESULTS}/logs/evaluate_model/{{model}}.log",
+        logs("evaluate_model/{model}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_model/{{model}}.tsv"
+        benchmarks("evaluate_model/{model}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_model", mem_mb=2000, runtime=30),
     params:
-        model=lambda wildcards: {"name": wildcards.model, "values": subject_params(wildcards.model)},
+        model=lambda wildcards: named_subject(wildcards.model),
         questions={
-            "names": list(asked_sets()),
-            "limits": list(asked_sets().values()),
+            "names": list(asked_data(CFG)),
+            "limits": list(asked_data(CFG).values()),
             "batch_tokens": CFG.extraction.batch_tokens,
         },
         seed=CFG.seed,
@@ -36,34 +33,54 @@ rule evaluate_model:
         "../workflow_scripts/evaluate_model.py"
 
 
+def questions_of(section, use="report_on", names=("target", "control")):
+    """Return the inputs that are a section's two sets of questions, test data with what of them is held out.
+
+    Args:
+        section: of the configuration; one that is left out has none.
+        use: its key that names them.
+        names: what the inputs are called.
+    """
+    if section is None:
+        return {}
+    data = getattr(section, use)
+    files = dict(zip(names, map(samples_file, (data.target, data.control))))
+    if use != "report_on":
+        return files
+    return files | {"held_out": [results(f"held_out/{name}.csv") for name in (data.target, data.control)]}
+
+
+def question_sets(section):
+    """Return how a section's two sets of questions are used, their paths aside."""
+    return {
+        "names": [section.target, section.control],
+        "samples": section.samples,
+        "batch_tokens": CFG.extraction.batch_tokens,
+    }
+
+
 rule rank_features:
+    """Rank a concept's final features on validation data by what removing them does."""
     input:
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        weights=weight_files(CFG.diff.model),
-        target=lambda wildcards: samples_file(CFG.ablation.rank_on.target),
-        control=lambda wildcards: samples_file(CFG.ablation.rank_on.control),
+        **checkpoint_of(CFG.diff.model),
+        **questions_of(CFG.ablation, "rank_on"),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        final_features=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/final_features.csv",
-        contrast=f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast.parquet",
+        final_features=results("features/main/seed_{seed}/{concept}/final_features.csv"),
+        contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
     output:
-        ranking=report(
-            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
-            caption="captions/ranking.rst",
-            category="Interventions",
-            labels={"table": "Ranking", "concept": "{concept}", "seed": "{seed}"},
-        ),
-        pools=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/random_pools.csv",
+        ranking=shown("interventions/seed_{seed}/{concept}/ranking.csv", "Interventions", table="Ranking"),
+        pools=results("interventions/seed_{seed}/{concept}/random_pools.csv"),
     log:
-        f"{RESULTS}/logs/rank_features/seed_{{seed}}/{{concept}}.log",
+        logs("rank_features/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/rank_features/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("rank_features/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("rank_features", mem_mb=2000, runtime=30),
     params:
-        model=causal_model(),
+        model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.ablation.rank_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
@@ -80,33 +97,31 @@ rule rank_features:
 
 
 rule evaluate_ablation:
+    """Measure on test data what ablating the best-ranked features does, compared with random ones."""
     input:
-        model=f"{model_path(CFG.diff.model)}/config.json",
-        weights=weight_files(CFG.diff.model),
-        target=lambda wildcards: samples_file(CFG.ablation.report_on.target),
-        control=lambda wildcards: samples_file(CFG.ablation.report_on.control),
-        held_out=lambda wildcards: held_out_tables(CFG.ablation.report_on),
+        **checkpoint_of(CFG.diff.model),
+        **questions_of(CFG.ablation),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output.ranking,
         pools=rules.rank_features.output.pools,
     output:
-        report(
-            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ablation_{{scope}}.csv",
-            caption="captions/ablation.rst",
-            category="Interventions",
-            labels={"table": "Ablation, {scope}", "concept": "{concept}", "seed": "{seed}"},
+        shown(
+            "interventions/seed_{seed}/{concept}/ablation_{scope}.csv",
+            "Interventions",
+            "ablation",
+            table="Ablation, {scope}",
         ),
     log:
-        f"{RESULTS}/logs/evaluate_ablation/seed_{{seed}}/{{concept}}/{{scope}}.log",
+        logs("evaluate_ablation/seed_{seed}/{concept}/{scope}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_ablation/seed_{{seed}}/{{concept}}/{{scope}}.tsv"
+        benchmarks("evaluate_ablation/seed_{seed}/{concept}/{scope}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_ablation", mem_mb=3000, runtime=120),
     params:
-        model=causal_model(),
+        model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
@@ -119,3 +134,16 @@ rule evaluate_ablation:
         code=code_digest("evaluate_ablation"),
     script:
         "../workflow_scripts/evaluate_ablation.py"
+
+
+def ablation_tables(wildcards):
+    """Return the test effects of ablating a concept's features, one table a scope."""
+    return expand(rules.evaluate_ablation.output[0], scope=CFG.ablation.scopes, **wildcards)
+
+
+def all_ablation_tables():
+    """Return the test effects of all ablated concepts and seeds; none without ablation."""
+    if CFG.ablation is None:
+        return []
+    one = CFG.ablation
+    return expand(rules.evaluate_ablation.output[0], seed=SEEDS, concept=one.concepts, scope=one.scopes)

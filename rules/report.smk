@@ -1,18 +1,42 @@
-"""The summary of the experiment in words and numbers."""
+"""The summary of the experiment in words and numbers, and what it cost."""
+
+from vlmdiff.config.cases import (
+    compared_concepts,
+    concept_seeds,
+    headline_facts,
+    reported_data,
+    selection_facts,
+)
+from vlmdiff.config.figures import figures
+from vlmdiff.config.omitted import omitted
+
+# Everything that the default target makes, the costs of making it aside.
+EXPERIMENT = [
+    results("config.yaml"),
+    results("summary.md"),
+    *(results(f"figures/{name}.svg") for name in figures(CFG)),
+    *default_selections(),
+    *default_funnels(),
+    *recurrence_tables(),
+    *label_tables(),
+    *truth_outputs(),
+    *steering_tables(),
+]
 
 
 rule write_summary:
+    """Write what was found, and how sure it is."""
     input:
-        accuracy=accuracy_tables(),
-        held_out=[f"{RESULTS}/held_out/{name}.csv" for name in REPORTED],
-        asked=asked_tables(),
-        left_out=[f"{RESULTS}/activations/left_out.csv"],
-        metrics=dictionary_metrics(),
-        thresholds=expand(f"{RESULTS}/features/main/seed_{{seed}}/thresholds.csv", seed=SEEDS),
+        accuracy=ACCURACY,
+        held_out=[results(f"held_out/{name}.csv") for name in REPORTED],
+        asked=ASKED,
+        left_out=[results("activations/left_out.csv")],
+        metrics=METRICS,
+        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
         funnel=[
-            f"{RESULTS}/features/main/seed_{seed}/{concept}/funnel.csv"
+            results(f"features/main/seed_{seed}/{concept}/funnel.csv")
             for concept in CFG.concepts
-            for seed in concept_seeds(concept)
+            for seed in concept_seeds(CFG, concept)
         ],
         untuned=untuned_funnels(),
         ablation=all_ablation_tables(),
@@ -20,7 +44,7 @@ rule write_summary:
         agreement=heads_tables("agreement"),
         head_ablation=heads_tables("head_ablation"),
         check=expand(
-            f"{RESULTS}/features/main/seed_{{seed}}/{{concept}}/contrast_check.csv",
+            results("features/main/seed_{seed}/{concept}/contrast_check.csv"),
             seed=SEEDS,
             concept=CFG.studied_concepts(),
         ),
@@ -30,19 +54,13 @@ rule write_summary:
         steering=steering_tables(),
         labels=label_tables(),
     output:
-        report(
-            f"{RESULTS}/summary.md",
-            caption="captions/summary.rst",
-            category="Summary",
-            labels={"text": "Summary"},
-        ),
+        shown("summary.md", "Summary", text="Summary"),
     log:
-        f"{RESULTS}/logs/write_summary.log",
+        logs("write_summary"),
     benchmark:
-        f"{RESULTS}/benchmarks/write_summary.tsv"
+        benchmarks("write_summary")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("write_summary", mem_mb=1000, runtime=5),
     params:
@@ -59,38 +77,33 @@ rule write_summary:
                 name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
                 for name, one in CFG.concepts.items()
             },
-            "selection": selection_params(),
+            "selection": selection_facts(CFG),
             "omitted": omitted(CFG),
         },
-        headline=headline_params(),
+        headline=headline_facts(CFG),
         code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
 
 
 rule write_comparisons:
+    """Write the comparisons of a target as one page."""
     input:
         comparisons=lambda wildcards: [
-            f"{RESULTS}/comparisons/{wildcards.target}/{concept}.csv"
-            for concept in compared_concepts(wildcards.target)
+            results(f"comparisons/{wildcards.target}/{concept}.csv")
+            for concept in compared_concepts(CFG, wildcards.target)
         ],
         accuracy=lambda wildcards: control_accuracies(wildcards.target),
     output:
-        report(
-            f"{RESULTS}/comparisons/{{target}}.md",
-            caption="captions/comparisons_page.rst",
-            category="How sure are we",
-            labels={"text": "{target}"},
-        ),
+        shown("comparisons/{target}.md", "How sure are we", caption="comparisons_page", text="{target}"),
     log:
-        f"{RESULTS}/logs/write_comparisons/{{target}}.log",
+        logs("write_comparisons/{target}"),
     benchmark:
-        f"{RESULTS}/benchmarks/write_comparisons/{{target}}.tsv"
+        benchmarks("write_comparisons/{target}")
     wildcard_constraints:
         target=one_of(TARGETS),
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("write_comparisons", mem_mb=1000, runtime=5),
     params:
@@ -103,22 +116,17 @@ rule write_comparisons:
 
 
 rule write_provenance:
+    """Write where the results of the experiment come from."""
     input:
-        experiment_outputs(),
+        EXPERIMENT,
     output:
-        report(
-            f"{RESULTS}/provenance.md",
-            caption="captions/provenance.rst",
-            category="Summary",
-            labels={"text": "Where it comes from"},
-        ),
+        shown("provenance.md", "Summary", text="Where it comes from"),
     log:
-        f"{RESULTS}/logs/write_provenance.log",
+        logs("write_provenance"),
     benchmark:
-        f"{RESULTS}/benchmarks/write_provenance.tsv"
+        benchmarks("write_provenance")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("write_provenance", mem_mb=500, runtime=5),
     params:
@@ -128,50 +136,38 @@ rule write_provenance:
 
 
 rule summarise_costs:
+    """Sum what the jobs of each rule took."""
     input:
-        experiment_outputs(),
+        EXPERIMENT,
     output:
-        report(
-            f"{RESULTS}/costs.csv",
-            caption="captions/costs.rst",
-            category="Costs",
-            labels={"table": "Costs by rule"},
-        ),
+        shown("costs.csv", "Costs", table="Costs by rule"),
     log:
-        f"{RESULTS}/logs/summarise_costs.log",
+        logs("summarise_costs"),
     benchmark:
-        f"{RESULTS}/benchmarks/summarise_costs.tsv"
+        benchmarks("summarise_costs")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("summarise_costs", mem_mb=1000, runtime=5),
     params:
-        folder=f"{RESULTS}/benchmarks",
+        folder=results("benchmarks"),
         code=code_digest("summarise_costs"),
     script:
         "../workflow_scripts/summarise_costs.py"
 
 
 rule plot_costs:
+    """Draw what the jobs of each rule took."""
     input:
         costs=rules.summarise_costs.output[0],
     output:
-        pdf=f"{FIGURES}/costs.pdf",
-        png=f"{FIGURES}/costs.png",
-        svg=report(
-            f"{FIGURES}/costs.svg",
-            caption="captions/costs_figure.rst",
-            category="Costs",
-            labels={"figure": "Costs by rule"},
-        ),
+        **figure("costs", "Costs", "Costs by rule", "costs_figure"),
     log:
-        f"{RESULTS}/logs/plot_costs.log",
+        logs("plot_costs"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_costs.tsv"
+        benchmarks("plot_costs")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_costs", mem_mb=1000, runtime=5),
     params:

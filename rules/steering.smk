@@ -1,35 +1,32 @@
-# Steering: directions that are added to the residual stream.
+"""Steering: directions that are added to the residual stream."""
 
 
 rule evaluate_steering:
+    """Add a concept's directions to the residual stream and measure how the answers change."""
     input:
-        model=steered_files("model"),
-        weights=steered_files("weights"),
-        rank_target=steering_samples("rank_on", "target"),
-        rank_control=steering_samples("rank_on", "control"),
-        target=steering_samples("report_on", "target"),
-        control=steering_samples("report_on", "control"),
-        held_out=lambda wildcards: held_out_tables(CFG.steering.report_on),
+        **checkpoint_of(lambda wildcards: CFG.steering.model),
+        **questions_of(CFG.steering, "rank_on", ("rank_target", "rank_control")),
+        **questions_of(CFG.steering),
         dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
-        ranking=f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/ranking.csv",
+        ranking=rules.rank_features.output.ranking,
     output:
-        report(
-            f"{RESULTS}/interventions/seed_{{seed}}/{{concept}}/steering.csv",
-            caption="captions/steering_table.rst",
-            category="Interventions",
-            labels={"table": "Steering", "concept": "{concept}", "seed": "{seed}"},
+        shown(
+            "interventions/seed_{seed}/{concept}/steering.csv",
+            "Interventions",
+            "steering_table",
+            table="Steering",
         ),
     log:
-        f"{RESULTS}/logs/evaluate_steering/seed_{{seed}}/{{concept}}.log",
+        logs("evaluate_steering/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_steering/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("evaluate_steering/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_steering", mem_mb=3000, runtime=120),
     params:
-        model=lambda wildcards: {"name": CFG.steering.model, "values": subject_params(CFG.steering.model)},
+        model=lambda wildcards: named_subject(CFG.steering.model),
         validation=lambda wildcards: question_sets(CFG.steering.rank_on),
         test=lambda wildcards: question_sets(CFG.steering.report_on),
         seed=CFG.seed,
@@ -43,24 +40,17 @@ rule evaluate_steering:
 
 
 rule plot_steering:
+    """Draw the dose-response of steering."""
     input:
         rules.evaluate_steering.output[0],
     output:
-        pdf=f"{CONCEPT_FIGURES}/steering.pdf",
-        png=f"{CONCEPT_FIGURES}/steering.png",
-        svg=report(
-            f"{CONCEPT_FIGURES}/steering.svg",
-            caption="captions/steering.rst",
-            category="Interventions",
-            labels={"figure": "Steering", "concept": "{concept}", "seed": "{seed}"},
-        ),
+        **figure("seed_{seed}/{concept}/steering", "Interventions", "Steering"),
     log:
-        f"{RESULTS}/logs/plot_steering/seed_{{seed}}/{{concept}}.log",
+        logs("plot_steering/seed_{seed}/{concept}"),
     benchmark:
-        f"{RESULTS}/benchmarks/plot_steering/seed_{{seed}}/{{concept}}.tsv"
+        benchmarks("plot_steering/seed_{seed}/{concept}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("plot_steering", mem_mb=1000, runtime=5),
     params:
@@ -69,3 +59,8 @@ rule plot_steering:
         code=code_digest("plot_steering"),
     script:
         "../workflow_scripts/plot_steering.py"
+
+
+def steering_tables():
+    """Return the table of steering, which is done for the first seed; none if the config has no steering."""
+    return [results(f"interventions/seed_0/{CFG.steering.concept}/steering.csv")] if CFG.steering else []

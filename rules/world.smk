@@ -1,18 +1,31 @@
-# The built-in world: its data sets, the training of its models, and their held-out accuracy.
+"""The built-in world: its data sets, the training of its models, and their held-out accuracy."""
+
+from vlmdiff.config.checkpoints import checkpoints
+from vlmdiff.config.world import SNAPSHOTS, scenes_up_to
+
+WORLD = results("world")
+WORLD_MODELS = f"{WORLD}/models"
+WORLD_ORIGINS = {"shipped": shipped("resources/world"), "trained": WORLD_MODELS, "controls": WORLD_MODELS}
+
+
+def world_dataset_params(wildcards):
+    """The part of the configuration on which one data set depends."""
+    drawn = scenes_up_to(CFG.world.datasets[wildcards.dataset].scenes)
+    chosen = CFG.world.model_dump(mode="json", include={"seed": True, "scenes": drawn})
+    return chosen | {"datasets": {wildcards.dataset: CFG.world.datasets[wildcards.dataset].params()}}
 
 
 rule generate_world:
     """Write one data set of the built-in world: drawn scenes, prompts and answers."""
     output:
-        samples=f"{WORLD}/data/{{dataset}}/samples.jsonl",
-        images=directory(f"{WORLD}/data/{{dataset}}/images"),
+        samples=results("world/data/{dataset}/samples.jsonl"),
+        images=directory(results("world/data/{dataset}/images")),
     log:
-        f"{RESULTS}/logs/generate_world/{{dataset}}.log",
+        logs("generate_world/{dataset}"),
     benchmark:
-        f"{RESULTS}/benchmarks/generate_world/{{dataset}}.tsv"
+        benchmarks("generate_world/{dataset}")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("generate_world", mem_mb=1000, runtime=5),
     params:
@@ -25,16 +38,15 @@ rule generate_world:
 rule train_world_base_lm:
     """Train the base language model on text about the world."""
     output:
-        model=f"{WORLD_MODELS}/base_lm/config.json",
-        weights=f"{WORLD_MODELS}/base_lm/model.safetensors",
-        table=f"{WORLD}/training_logs/base_lm.csv",
+        model=results("world/models/base_lm/config.json"),
+        weights=results("world/models/base_lm/model.safetensors"),
+        table=results("world/training_logs/base_lm.csv"),
     log:
-        f"{RESULTS}/logs/train_world_base_lm/base_lm.log",
+        logs("train_world_base_lm/base_lm"),
     benchmark:
-        f"{RESULTS}/benchmarks/train_world_base_lm/base_lm.tsv"
+        benchmarks("train_world_base_lm/base_lm")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("train_world_base_lm", mem_mb=1200, runtime=20),
     params:
@@ -47,19 +59,18 @@ rule train_world_base_lm:
 rule train_world_vision:
     """Pre-train the vision tower and align its projector with the base model's words."""
     input:
-        base_lm=f"{WORLD_MODELS}/base_lm/config.json",
-        weights=f"{WORLD_MODELS}/base_lm/model.safetensors",
+        base_lm=rules.train_world_base_lm.output.model,
+        weights=rules.train_world_base_lm.output.weights,
     output:
-        model=f"{WORLD_MODELS}/vlm_0/config.json",
-        weights=f"{WORLD_MODELS}/vlm_0/model.safetensors",
-        table=f"{WORLD}/training_logs/vision.csv",
+        model=results("world/models/vlm_0/config.json"),
+        weights=results("world/models/vlm_0/model.safetensors"),
+        table=results("world/training_logs/vision.csv"),
     log:
-        f"{RESULTS}/logs/train_world_vision/vlm_0.log",
+        logs("train_world_vision/vlm_0"),
     benchmark:
-        f"{RESULTS}/benchmarks/train_world_vision/vlm_0.tsv"
+        benchmarks("train_world_vision/vlm_0")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("train_world_vision", mem_mb=2000, runtime=20),
     params:
@@ -72,29 +83,39 @@ rule train_world_vision:
 rule train_world_vlm:
     """Tune the aligned VLM on questions about images, with snapshots on the way."""
     input:
-        aligned=f"{WORLD_MODELS}/vlm_0/config.json",
-        weights=f"{WORLD_MODELS}/vlm_0/model.safetensors",
+        aligned=rules.train_world_vision.output.model,
+        weights=rules.train_world_vision.output.weights,
     output:
         models=[f"{WORLD_MODELS}/{name}/config.json" for name in SNAPSHOTS.values()],
         weights=[f"{WORLD_MODELS}/{name}/model.safetensors" for name in SNAPSHOTS.values()],
-        table=f"{WORLD}/training_logs/vlm.csv",
+        table=results("world/training_logs/vlm.csv"),
     log:
-        f"{RESULTS}/logs/train_world_vlm/vlm.log",
+        logs("train_world_vlm/vlm"),
     benchmark:
-        f"{RESULTS}/benchmarks/train_world_vlm/vlm.tsv"
+        benchmarks("train_world_vlm/vlm")
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("train_world_vlm", mem_mb=2000, runtime=120),
     params:
         world=lambda wildcards: CFG.world.stage_settings("tuning"),
         percentages=list(SNAPSHOTS),
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
-        checkpoints=f"{WORLD}/checkpoints/vlm",
+        checkpoints=results("world/checkpoints/vlm"),
         code=code_digest("train_world_vlm"),
     script:
         "../workflow_scripts/train_world_vlm.py"
+
+
+def control_settings(wildcards):
+    """The part of the configuration on which the training of a control model depends."""
+    if CFG.world.controls[wildcards.control] != "continued_text":
+        return CFG.world.stage_settings("tuning")
+    # It only reads on, as the language model did; its log has a row where the real one may have one.
+    read_on = {"language_model": {"learning_rate", "batch_size"}, "tuning": {"check_every"}}
+    return CFG.world.model_dump(
+        mode="json", include={"seed": True, "weights_dtype": True, "scenes": {"train"}, **read_on}
+    )
 
 
 rule train_world_control:
@@ -105,75 +126,103 @@ rule train_world_control:
         weights=lambda wildcards: [
             f"{world_models_folder()}/{name}/model.safetensors" for name in ["base_lm", "vlm"]
         ],
-        log=lambda wildcards: real_training_log(),
+        # Its schedule is followed.
+        log=lambda wildcards: (
+            shipped("resources/world/training_logs/vlm.csv")
+            if CFG.world.models == "shipped"
+            else rules.train_world_vlm.output.table
+        ),
     output:
-        model=f"{WORLD_MODELS}/{{control}}/config.json",
-        weights=f"{WORLD_MODELS}/{{control}}/model.safetensors",
-        table=f"{WORLD}/training_logs/{{control}}.csv",
+        model=results("world/models/{control}/config.json"),
+        weights=results("world/models/{control}/model.safetensors"),
+        table=results("world/training_logs/{control}.csv"),
     log:
-        f"{RESULTS}/logs/train_world_control/{{control}}.log",
+        logs("train_world_control/{control}"),
     benchmark:
-        f"{RESULTS}/benchmarks/train_world_control/{{control}}.tsv"
+        benchmarks("train_world_control/{control}")
     wildcard_constraints:
-        control=one_of(world_controls()),
+        control=one_of(CFG.world.controls if CFG.world else []),
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("train_world_control", mem_mb=2000, runtime=120),
     params:
         world=control_settings,
         kind=lambda wildcards: CFG.world.controls[wildcards.control],
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
-        checkpoints=f"{WORLD}/checkpoints/{{control}}",
+        checkpoints=results("world/checkpoints/{control}"),
         code=code_digest("train_world_control"),
     script:
         "../workflow_scripts/train_world_control.py"
 
 
+def named_controls():
+    """Names of the control models that this experiment uses."""
+    used = set(checkpoints(CFG, controls=True).values())
+    return [name for name in (CFG.world.controls if CFG.world else []) if name in used]
+
+
+def measured_models(origin):
+    """The models whose accuracy is measured together: the real one with its snapshots, or the controls."""
+    return named_controls() if origin == "controls" else ["base_lm", *SNAPSHOTS.values()]
+
+
+def measured(file):
+    """Return an input function: a file of each model whose accuracy is measured together."""
+    return lambda wildcards: [
+        f"{WORLD_ORIGINS[wildcards.origin]}/{name}/{file}" for name in measured_models(wildcards.origin)
+    ]
+
+
+# Data sets of closed questions about scenes that no model has seen.
+TEST_DATA = [
+    name for name, entry in CFG.world_datasets().items() if entry.scenes == "test" and entry.kind != "text"
+]
+
+
 rule evaluate_world:
     """Measure held-out accuracy with images, without them, and with shuffled ones."""
     input:
-        models=lambda wildcards: [
-            f"{WORLD_ORIGINS[wildcards.origin]}/{name}/config.json"
-            for name in measured_models(wildcards.origin)
-        ],
-        weights=lambda wildcards: [
-            f"{WORLD_ORIGINS[wildcards.origin]}/{name}/model.safetensors"
-            for name in measured_models(wildcards.origin)
-        ],
-        samples=[f"{WORLD}/data/{name}/samples.jsonl" for name in world_test_datasets()],
-        images=[folder_beside(f"{WORLD}/data/{name}/images") for name in world_test_datasets()],
+        models=measured("config.json"),
+        weights=measured("model.safetensors"),
+        samples=[f"{WORLD}/data/{name}/samples.jsonl" for name in TEST_DATA],
+        images=[folder_beside(f"{WORLD}/data/{name}/images") for name in TEST_DATA],
     output:
-        table=report(
-            f"{WORLD}/accuracy_{{origin}}.csv",
-            caption="captions/accuracy.rst",
-            category="Models",
-            labels={"table": "Accuracy", "checkpoints": "{origin}"},
+        table=shown(
+            "world/accuracy_{origin}.csv", "Models", "accuracy", table="Accuracy", checkpoints="{origin}"
         ),
     log:
-        f"{RESULTS}/logs/evaluate_world/{{origin}}.log",
+        logs("evaluate_world/{origin}"),
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate_world/{{origin}}.tsv"
+        benchmarks("evaluate_world/{origin}")
     wildcard_constraints:
-        origin="shipped|trained|controls",
+        origin=one_of(WORLD_ORIGINS),
     conda:
         "../envs/vlmdiff.yaml"
-    threads: 1
     resources:
         **rule_resources("evaluate_world", mem_mb=1500, runtime=10),
     params:
         models=lambda wildcards: measured_models(wildcards.origin),
-        datasets=world_test_datasets(),
+        datasets=TEST_DATA,
         seed=CFG.seed,
         code=code_digest("evaluate_world"),
     script:
         "../workflow_scripts/evaluate_world.py"
 
 
+def world_accuracy():
+    """The accuracy table of the checkpoints that this experiment studies."""
+    return results(f"world/accuracy_{'shipped' if CFG.world.models == 'shipped' else 'trained'}.csv")
+
+
+def control_accuracies(target):
+    """The accuracy table of the control models, for the target that is about them."""
+    return [results("world/accuracy_controls.csv")] if target == "controls" and named_controls() else []
+
+
 rule world_models:
-    """Train all models of the built-in world from nothing and measure them."""
+    """Target: train all models of the built-in world from nothing and measure them."""
     input:
-        f"{WORLD}/accuracy_trained.csv",
+        results("world/accuracy_trained.csv"),
         [f"{WORLD_MODELS}/{name}/config.json" for name in ["base_lm", "vlm_0", *SNAPSHOTS.values()]],
-        [f"{WORLD}/training_logs/{name}.csv" for name in ["base_lm", "vision", "vlm"]],
+        [results(f"world/training_logs/{name}.csv") for name in ["base_lm", "vision", "vlm"]],

@@ -189,7 +189,7 @@ def test_results_have_a_page_that_names_every_folder():
     rows = re.findall(r"^\| (.+?) \|", page, flags=re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row)}
     rules = "\n".join(file.read_text() for file in (ROOT / "rules").rglob("*.smk"))
-    written = set(re.findall(r"\{RESULTS\}/([\w.]+)", rules))
+    written = set(re.findall(r"(?:\{RESULTS\}/|(?:results|shown)\(\s*f?\")([\w.]+)", rules))
     # Records are written by the jobs' frame.
     assert named == written | {"provenance"}
 

@@ -6,18 +6,14 @@ from io import StringIO
 
 from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
-from vlmdiff.config.omitted import explain_omitted, omitted, omitted_rules
+from vlmdiff.config.omitted import explain_omitted, omitted_rules
 from vlmdiff.config.targets import explain_target
 from vlmdiff.data.local_data import data_problems
 from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def check_resources():
-    """Refuse resources of rules that do not exist; call it when all rules do.
-
-    Raises:
-        WorkflowError: a rule's name is mistyped.
-    """
+    """Refuse resources of rules that do not exist."""
     # By their names here, whatever a workflow that uses this one as a module calls them.
     names = set(rules._rules)
     if unknown := sorted(CFG.resources.keys() - names):
@@ -67,13 +63,7 @@ def of_omitted_stages(targets):
 
 
 def check_targets():
-    """Refuse targets that nothing makes; call it when all rules are known.
-
-    A module knows neither all rules nor what else is asked for.
-
-    Raises:
-        WorkflowError: naming each, what is wrong with it, and what is near.
-    """
+    """Refuse targets that nothing makes; a module knows neither all rules nor what else is asked for."""
     if not workflow.modifier.is_main_snakefile():
         return
     outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
@@ -83,7 +73,7 @@ def check_targets():
     wrong += [
         name for name in (*targets, *further) if not (name in outputs or Path(name).exists() or is_made(name))
     ]
-    files = [*experiment_outputs(), *(file for target in TARGETS for file in comparison_outputs(target))]
+    files = [*EXPERIMENT, *(file for target in TARGETS for file in comparison_outputs(target))]
     known = of_omitted_stages((*targets, *further))
     lines = [explain_target(name, outputs, files, CFG.experiment) for name in wrong if name not in known]
     lines += known.values()
@@ -97,17 +87,17 @@ def check_targets():
 def check_files():
     """Refuse files of the configuration that are not there, cannot be named, or tell that it is wrong.
 
-    Call it when all rules are known. Jobs do not check it: other nodes may see other folders.
-
-    Raises:
-        WorkflowError: naming each key, what was found and what to do.
+    Jobs do not check it: other nodes may see other folders.
     """
     if not workflow.is_main_process:
         return
     lines = [*missing_files(CFG, is_made), *unnameable_files(CFG)]
     lines += [*checkpoint_problems(CFG), *dictionary_problems(CFG), *data_problems(CFG)]
     if lines:
-        lines = map(LAYERS_OF_CONFIG.located, lines)
-        raise WorkflowError(
-            "The configuration does not fit the files that it names:\n  " + "\n  ".join(lines)
-        )
+        told = "\n  ".join(map(LAYERS_OF_CONFIG.located, lines))
+        raise WorkflowError(f"The configuration does not fit the files that it names:\n  {told}")
+
+
+check_resources()
+check_files()
+check_targets()

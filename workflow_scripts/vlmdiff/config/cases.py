@@ -1,0 +1,145 @@
+"""Which cases a configuration has: comparisons of each target, seeds, concepts, data that are asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlmdiff.config.analysis import AblationConfig, HeadsConfig, SteeringConfig
+from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.schema import Config
+from vlmdiff.config.sources import is_hub
+
+TARGETS = ("controls", "stages", "sensitivity")
+SELECTION_RULES = ("contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", "full")
+
+
+def compared_cases(config: Config, target: str) -> list[tuple[str, int]]:
+    """Return (comparison, seed) of a target's comparisons, the main one of the same seeds first.
+
+    A model that was never tuned is a control, also where the default run makes its comparison.
+    """
+    further = [
+        (name, seed)
+        for name, one in config.comparisons.items()
+        if one.target == target or (target == "controls" and name == config.diff.untuned)
+        for seed in range(one.seeds)
+    ]
+    return [*((MAIN, seed) for seed in sorted({seed for _, seed in further})), *further]
+
+
+def default_cases(config: Config) -> list[tuple[str, int]]:
+    """Return (comparison, seed) of the default target's further comparisons, those of tuned models."""
+    return [
+        (name, seed)
+        for name, one in config.comparisons.items()
+        if one.target == "all" and name != config.diff.untuned
+        for seed in range(one.seeds)
+    ]
+
+
+def compared_concepts(config: Config, target: str | None = None) -> list[str]:
+    """Return the concepts for which a target's comparisons are made: the studied ones, and those that ask so.
+
+    Args:
+        config: the configuration.
+        target: it; any of them if left out.
+    """
+    studied = config.studied_concepts()
+    return [
+        name
+        for name, concept in config.concepts.items()
+        if name in studied or (bool(concept.compared) if target is None else target in concept.compared)
+    ]
+
+
+def concept_seeds(config: Config, concept: str) -> range:
+    """Return the seeds for which a concept's features are selected: all if it is studied, else the first."""
+    return range(config.seeds if concept in config.studied_concepts() else 1)
+
+
+def scored_seeds(config: Config, dictionary: str) -> range:
+    """Return the seeds for which a dictionary is scored; an imported one is the same for all."""
+    if dictionary in config.published():
+        return range(1)
+    entries = [entry for entry in config.evaluation if dictionary in entry.dictionaries]
+    return range(max(min(entry.seeds or config.seeds, config.seeds) for entry in entries))
+
+
+def described_cases(config: Config, target: str, concept: str) -> list[dict[str, Any]]:
+    """Return the plain values that describe each comparison of a target."""
+    return [
+        {
+            "comparison": name,
+            "about": "the main comparison" if name == MAIN else config.comparisons[name].about,
+            "rule": config.comparison(name).rule,
+            "base": config.comparison(name).base,
+            "untuned": config.models[config.comparison(name).model].untuned is not None,
+            "seed": seed,
+            "unit": config.concepts[concept].unit,
+        }
+        for name, seed in compared_cases(config, target)
+    ]
+
+
+def selection_rules(comparison: str) -> list[str]:
+    """Return the rules whose features are ablated: all of the main comparison, the full one of the others."""
+    return list(SELECTION_RULES) if comparison == MAIN else ["full"]
+
+
+def reported_rules(config: Config) -> dict[str, list[str]]:
+    """Return the selection rules of every comparison of the default target in which a model was tuned."""
+    return {name: selection_rules(name) for name in (MAIN, *dict(default_cases(config)))}
+
+
+def selection_facts(config: Config) -> dict[str, Any]:
+    """Return by which sizes selection rules are compared, and which rules; nothing without ablation."""
+    if config.ablation is None:
+        return {}
+    return {"sizes": config.ablation.selection_sizes, "rules": reported_rules(config)}
+
+
+def headline_facts(config: Config) -> dict[str, Any] | None:
+    """Return the one result that is claimed, and all that is ablated; None without ablation."""
+    if config.ablation is None:
+        return None
+    return {
+        "concept": config.ablation.concepts[0],
+        **config.ablation.headline.params(),
+        "concepts": config.ablation.concepts,
+        "scopes": config.ablation.scopes,
+        "sizes": config.ablation.set_sizes,
+        "seeds": config.seeds,
+    }
+
+
+def reported_data(section: AblationConfig | HeadsConfig | SteeringConfig | None) -> list[str]:
+    """Return a section's test data, target and control; none of a section that is left out."""
+    return [] if section is None else [section.report_on.target, section.report_on.control]
+
+
+def asked_data(config: Config) -> dict[str, int]:
+    """Return the test data of ablations and heads, with the number of samples that are asked of each."""
+    found: dict[str, int] = {}
+    for section in filter(None, (config.ablation, config.heads)):
+        for name in reported_data(section):
+            found[name] = max(section.report_on.samples, found.get(name, 0))
+    return found
+
+
+def hub_sources(config: Config) -> dict[str, str]:
+    """Return the checkpoints and vision towers that are fetched from the hub, by the name of their folder."""
+    found = {name: model.path for name, model in config.models.items()}
+    towers = {name: model.vision_tower for name, model in config.models.items()}
+    found |= {f"{name}_vision_tower": source for name, source in towers.items() if source}
+    return {name: source for name, source in found.items() if is_hub(source)}
+
+
+def trained_shape(config: Config, dictionary: str) -> dict[str, Any]:
+    """Return a dictionary's architecture, with the default for what its training does not read."""
+    shape, unread = config.shape(dictionary), set()
+    if shape.kind == "topk":
+        unread |= {"bandwidth", "l0_coefficient"}
+    if config.dictionaries[dictionary].initial != "random":
+        # A warm start keeps what it starts from.
+        unread.add("subtract_decoder_bias")
+    return shape.params() | {name: type(shape).model_fields[name].default for name in unread}
