@@ -23,7 +23,7 @@ facts = {one.name: [sorted(one.params.keys()), one.name in workflow._localrules]
 with open("facts.json", "w") as file:
     json.dump({"rules": facts, "default": workflow.default_target, "report": workflow.report_text}, file)
 """
-PARENT = """configfile: "config.yaml"
+PARENT = """configfile: "mine.yaml"
 
 
 rule count:
@@ -65,7 +65,7 @@ def write_parent(folder: Path, module: str = MODULE, **changed: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "Snakefile").write_text(PARENT.replace("MODULE", module) + FACTS)
     values = {"seed": "a key of its own", "vlmdiff": yaml.safe_load(TINY.read_text()) | changed}
-    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    (folder / "mine.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return folder
 
 

@@ -57,7 +57,6 @@ def test_what_is_written_is_short_and_is_taken(here):
     assert "causal_lm, 3 blocks of width 32" in text and "left of (20)" in text
     config = load_config(yaml.safe_load(text))
     assert config.experiment == "mine" and config.concepts["left_of_above"].groups == ["left of", "above"]
-    assert config.concepts["left_of_above"].words == ["left", "above"]
     # 20 photos of four questions: 40, 20 and 20 %.
     assert "80 samples (32 for train, 16 for validation, 16 for test)" in told and "0, 1, 2" in told
     first = text.splitlines()[0].partition("$schema=")[2]

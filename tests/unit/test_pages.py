@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from pages import PAGES, ROOT, anchors, links, prose_lines, sentences, words
-from snakemake import exceptions
+from snakemake import cli, exceptions
+from snakemake.common import configfile
 from snakemake.deployment import conda
 
 DOCS = ROOT / "docs"
@@ -147,7 +148,7 @@ def code_text():
     """Return what the code and Snakemake say, with the parts of a text that spans lines put together."""
     files = [*(ROOT / "workflow_scripts").rglob("*.py"), *(ROOT / "rules").rglob("*.smk")]
     texts = [file.read_text() for file in files] + [
-        inspect.getsource(module) for module in (exceptions, conda)
+        inspect.getsource(module) for module in (exceptions, conda, cli, configfile)
     ]
     return re.sub(r"\"\s*\n\s*(?:else )?[fr]?\"", "", "\n".join(texts))
 

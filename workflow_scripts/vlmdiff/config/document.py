@@ -22,7 +22,8 @@ One YAML file describes one experiment. `config/config.yaml` is the built-in wor
 another with `--configfile`, which replaces the default as a whole. Unknown keys are refused before anything
 runs, and so are paths that lead nowhere and targets that nothing makes:
 [safety](../run/safety.md#before-anything-runs) lists all that is refused. Every message names
-the key, and the file and line where it was written. Keys without a default are needed.
+the key, and the file and line where it was written. Keys without a default are needed, unless they follow
+from `data` ([your own model](../start/your_own_model.md#what-was-derived)).
 
 This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema,
 editors complete keys and mark mistyped ones. The first line of a config names it, by a path from there:

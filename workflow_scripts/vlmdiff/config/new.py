@@ -26,8 +26,6 @@ from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_hub
 from vlmdiff.runtime.reading import DataError
 
-# Words of a group's name that name no concept by themselves.
-SMALL_WORDS = {"a", "an", "and", "at", "by", "in", "is", "no", "not", "of", "on", "or", "the", "to", "with"}
 SHOWN_GROUPS = 12
 
 
@@ -117,12 +115,6 @@ def name_of(groups: Sequence[str]) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(groups)).strip("_").lower()[:40].strip("_") or "concept"
 
 
-def words_of(groups: Sequence[str]) -> list[str]:
-    """Return the words of groups that may name the concept."""
-    words = re.findall(r"\w+", " ".join(groups).lower())
-    return list(dict.fromkeys(word for word in words if word not in SMALL_WORDS))
-
-
 def flow(value: object) -> str:
     """Write a value in one line of YAML."""
     return (
@@ -164,7 +156,6 @@ def written_config(
         "concepts:",
         f"  {name_of(concept)}:",
         f"    groups: {flow(list(concept))} # held against all other groups",
-        f"    words: {flow(words_of(concept))} # that name it: a feature that needs them is lexical",
         "# Everything else is derived: results/<experiment>/config.yaml shows it. Some keys to begin with:",
         "# seeds: 3        # dictionaries of three seeds: does what is found recur?",
         "# layers: all     # instead of eight blocks, evenly spaced",
