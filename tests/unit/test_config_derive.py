@@ -282,3 +282,99 @@ def test_the_written_configuration_is_the_same_experiment(here):
     assert load_config(config.model_dump(mode="json")) == config.model_copy(
         update={"concepts": {"space": config.concepts["space"].model_copy(update={"groups": None})}}
     )
+
+
+def test_the_name_of_the_file_becomes_one_of_a_folder(here):
+    assert load("my photos (1)").experiment == "my_photos_1"
+    assert "experiment: Field required" in refused_without_a_name()
+
+
+def refused_without_a_name() -> str:
+    """Return why a configuration is refused that nothing names."""
+    with pytest.raises(ConfigError) as error:
+        load_config(minimal())
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["text", "general", "c" * 60])
+def test_names_of_concepts_do_not_meet_those_of_derived_data_sets(here, name):
+    config = load(concepts={name: {"groups": ["colour"]}})
+    target, control = config.ablation.report_on.target, config.ablation.report_on.control
+    assert config.datasets[target].groups == ["colour"] and config.datasets[control].without == ["colour"]
+    text = config.datasets["text_validation"]
+    assert (text.groups, text.images, text.samples) == (None, False, 24)
+
+
+def test_the_concept_that_is_ablated_is_the_one_whose_questions_are_asked(here):
+    concepts = minimal()["concepts"] | {"hue": {"groups": ["colour"]}}
+    config = load(concepts=concepts, ablation={"concepts": ["hue"]})
+    assert config.ablation.rank_on.target == config.heads.dataset == "hue_validation"
+    assert config.datasets["hue_test"].groups == ["colour"]
+    assert config.datasets[config.ablation.report_on.control].without == ["colour"]
+    traced = load(concepts=concepts, heads={"concept": "hue"})
+    assert traced.ablation.report_on.target == "space_test"
+    assert (traced.heads.dataset, traced.heads.report_on.target) == ("hue_validation", "hue_test")
+    assert traced.datasets[traced.heads.report_on.control].without == ["colour"]
+
+
+def test_parts_follow_what_is_said_of_the_corpus(here):
+    (here / "corpus.txt").write_text(
+        "\n".join(f"a line {i} of at least eight words or so" for i in range(100))
+    )
+    shares = {"train": 0.9, "null": 0.05, "validation": 0.05}
+    data = {"photos": "photos", "text": "corpus.txt"}
+    config = load(data=data, datasets={"text": {"parts": shares}})
+    assert [config.datasets[f"text_{part}"].samples for part in shares] == [90, 5, 5]
+    fewer = load(data=data, datasets={"text": {"samples": 10}})
+    assert [fewer.datasets[f"text_{part}"].samples for part in shares] == [6, 2, 2]
+
+
+def test_shares_and_entries_of_another_kind_stand_for_themselves(here):
+    shares = {"train": 0.5, "null": 0.1, "validation": 0.2, "test": 0.2}
+    assert load(datasets={"photos": {"parts": shares}}).datasets["photos"].parts.shares() == shares
+    own_photos.write_photos(here / "others", photos=10, seed=5)
+    config = load(datasets={"validation": {"path": "others"}})
+    assert (config.datasets["validation"].kind, config.datasets["validation"].samples) == ("folder", 40)
+
+
+def test_a_shape_is_filled_in_key_by_key(here):
+    assert load(architecture={"k": 4}).architecture.d_sae == 8 * WIDTH
+    assert load(architecture={"kind": "jumprelu"}).dictionaries["base"].learning_rate == 0.00131
+
+
+def test_the_null_follows_the_adapted_dictionary(here):
+    config = load(dictionaries={"adapted": {"steps": 5, "schedule": "constant"}})
+    assert [(one.steps, one.schedule) for one in config.dictionaries.values()][1:] == [(5, "constant")] * 2
+    assert config.dictionaries["base"].steps == 500
+    some = load(dictionaries={"adapted": {"dataset": {"dataset": "train", "groups": ["count"]}}})
+    assert some.dictionaries["null_text"].steps == some.dictionaries["adapted"].steps == 200
+
+
+def test_ranking_on_what_is_reported_is_refused_through_subsets_too(here):
+    test = {"dataset": "test", "groups": ["left of"]}
+    message = refused(
+        ablation={"rank_on": {"target": test, "control": {"dataset": "test", "groups": ["count"]}}}
+    )
+    assert "both take samples of" in message
+
+
+def test_a_part_of_a_subset_names_its_source(here):
+    datasets = {
+        "left": {"kind": "subset", "of": "photos", "groups": ["left of"]},
+        "left_test": {"kind": "subset", "of": "left", "part": "test"},
+    }
+    message = refused(datasets=datasets)
+    assert "datasets.left_test.part: found 'test' of 'left'" in message and "`of: photos`" in message
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"datasets": {"photos": {"parts": {"train": float("inf")}}}},
+        {"datasets": {"photos": {"samples": 10**400}}},
+        {"datasets": {"text_train": {"part": []}}},
+        {"diff": {"adapted": []}},
+    ],
+)
+def test_values_of_no_kind_are_told_by_the_schema(here, changes):
+    assert refused(**changes).startswith("The configuration is not valid")

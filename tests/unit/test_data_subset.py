@@ -119,12 +119,16 @@ def test_one_config_and_its_job_choose_the_same_samples(photos, tmp_path):
     assert [one.sample_id for one in nested] == [one.sample_id for one in found if one.group == "street"][:2]
 
 
-def test_copies_of_a_photo_under_other_names_stay_together(photos, tmp_path):
+@pytest.mark.parametrize("other", [shutil.copy, os.symlink, os.link], ids=["copy", "link", "hard link"])
+def test_a_photo_under_other_names_stays_together(photos, tmp_path, other):
     rows = [json.loads(line) for line in (photos / "samples.jsonl").open()]
     for i in range(0, 60, 2):
         copy = photos / f"copies/{i}.png"
         copy.parent.mkdir(exist_ok=True)
-        shutil.copy(photos / f"my pics/{i}.png", copy)
+        # Of another size than all others, so that nothing but the name tells that it is one file.
+        source = photos / f"my pics/{i}.png"
+        source.write_bytes(source.read_bytes() + bytes(i))
+        other(source, copy)
         rows.append(rows[2 * i] | {"sample_id": 1000 + i, "image": f"copies/{i}.png", "prompt": "again ?"})
     for row in rows:
         row["sample_id"] = str(row["sample_id"])

@@ -19,9 +19,8 @@ from pydantic_core import core_schema
 
 # Names become folders, and words of the report, where an underscore at the end would be a link.
 LONGEST_NAME = 64
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$", max_length=LONGEST_NAME)
-]
+NAME_PATTERN = r"^[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 TokenType = Literal["text", "image"]
 
 

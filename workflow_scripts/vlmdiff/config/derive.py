@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from vlmdiff.config.base import LONGEST_NAME
+from vlmdiff.config.budgets import ArchitectureConfig
 from vlmdiff.config.checkpoint_files import read_object
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.own_data import OwnData
+from vlmdiff.config.parts import Parts
 from vlmdiff.config.sources import is_local
 
 Values = dict[str, Any]
@@ -37,6 +41,10 @@ MOST_STEPS = 30_000
 # Neutral prompts of the lexical filter, the paper's.
 PROMPTS = ["Describe this image.", "What do you see?", "Tell me about this picture."]
 NONE = "none"
+# Text tokens of a sample where an entry does not say how many.
+TEXT_TOKENS = 20
+# What a null inherits from the adapted dictionary, with which it is compared.
+BUDGET = ("steps", "batch_tokens", "learning_rate", "schedule", "warmup", "gradient_clip_norm")
 
 
 def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
@@ -52,8 +60,8 @@ def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
     if not isinstance(values, Mapping):
         return values
     values = copy.deepcopy(dict(values))
-    if name is not None:
-        values.setdefault("experiment", name)
+    if name is not None and (word := experiment_name(name)):
+        values.setdefault("experiment", word)
     if values.get("data") is not None:
         derive_from_data(values)
     derive_lexical(values)
@@ -64,6 +72,11 @@ def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
     return values
 
 
+def experiment_name(file: str) -> str:
+    """Return the name of an experiment that is called like its config file, as far as folders may be."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", file).strip("_.-")[:LONGEST_NAME]
+
+
 def section(values: Any, *keys: str) -> Values:
     """Return a section, or an empty one where it is not there or no section."""
     for key in keys:
@@ -72,12 +85,21 @@ def section(values: Any, *keys: str) -> Values:
 
 
 def under(derived: Values, said: Values) -> Values:
-    """Return derived values under what the user said; what is a section in both is merged by key."""
+    """Return derived values under what the user said; what is a section in both is merged by key.
+
+    A section of another kind, and shares of parts, stand for themselves.
+    """
     merged = derived | said
     for key in derived.keys() & said.keys():
-        if isinstance(derived[key], dict) and isinstance(said[key], dict):
-            merged[key] = under(derived[key], said[key])
+        one, other = derived[key], said[key]
+        if isinstance(one, dict) and isinstance(other, dict) and key != "parts" and same_kind(one, other):
+            merged[key] = under(one, other)
     return merged
+
+
+def same_kind(one: Values, other: Values) -> bool:
+    """Tell whether two entries say the same of where something comes from, as far as both say it."""
+    return all(one.get(key) == other[key] for key in ("kind", "path", "source") if key in other)
 
 
 def put_under(values: Values, key: str, derived: Values) -> None:
@@ -152,7 +174,8 @@ def derive_from_data(values: Values) -> None:
         values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)"
     )
     vlm = model_of(values, "vlm", sees, "sees")
-    put_under(values, "datasets", parts_of(data.entries()))
+    put_under(values, "datasets", data.entries())
+    put_under(values, "datasets", parts_of(section(values, "datasets")))
     values.setdefault("layers", {"evenly": EVENLY})
     trained = {
         "base": {"initial": "random", "model": base, "dataset": "text_train"},
@@ -175,15 +198,16 @@ def parts_of(entries: Values) -> Values:
     parts: Values = {
         part: {"kind": "subset", "of": "photos", "part": part} for part in ("train", "validation", "test")
     }
-    corpus = entries.get("text")
+    corpus = section(entries, "text")
     for part in ("train", "null", "validation"):
         text = {"kind": "subset", "of": "text" if corpus else "photos", "part": part}
-        if corpus:
-            text["samples"] = math.ceil(corpus["parts"][part] * corpus["samples"])
-        else:
+        share, samples = section(corpus, "parts").get(part, 0.0), corpus.get("samples")
+        if not corpus:
             text["images"] = False
+        elif isinstance(share, int | float) and isinstance(samples, int):
+            text["samples"] = max(1, math.ceil(share * samples))
         parts[f"text_{part}"] = text
-    return entries | parts
+    return parts
 
 
 def derive_concept(name: str, concept: Any) -> None:
@@ -204,27 +228,47 @@ def derive_concept(name: str, concept: Any) -> None:
 
 
 def derive_ablation(values: Values, data: OwnData) -> None:
-    """Rank the first concept's features on the validation part and report on the test part.
+    """Rank features on the validation part and report on the test part: of the concept that is ablated first.
 
     Answers are scored among choices. Where all answers are open, nothing that scores them is derived.
     """
-    name, concept = next(iter(section(values, "concepts").items()), (None, None))
-    groups = concept.get("groups") if isinstance(concept, dict) else None
-    if not isinstance(groups, list) or values.get("ablation") == NONE:
+    if isinstance(ablation := values.get("ablation"), str):
         return
     found, count = data.open_answers()
-    if found == count and "ablation" not in values:
-        for stage in ("ablation", "heads"):
-            values.setdefault(stage, NONE)
+    if found == count and ablation is None:
+        values.update({stage: values.get(stage, NONE) for stage in ("ablation", "heads")})
         return
-    sets, uses = {}, {}
-    for use, part in (("rank_on", "validation"), ("report_on", "test")):
-        target, control = f"{name}_{part}", f"general_{part}"
+    said = section(values, "ablation").get("concepts", list(section(values, "concepts"))[:1])
+    if isinstance(said, list) and said and (sets := concept_sets(values, said[0])):
+        uses = {
+            use: {"target": sets[f"target_{part}"], "control": sets[f"control_{part}"]}
+            for use, part in (("rank_on", "validation"), ("report_on", "test"))
+        }
+        put_under(values, "ablation", {"concepts": said, **uses})
+
+
+def concept_sets(values: Values, concept: Any) -> dict[str, str]:
+    """Declare what a concept's questions are scored on, and return the names; none of one without `groups`.
+
+    Returns:
+        `target_validation`, `control_validation`, `target_test` and `control_test`, each with a name.
+    """
+    groups = section(values, "concepts", concept).get("groups") if isinstance(concept, str) else None
+    if not isinstance(groups, list) or values.get("data") is None:
+        return {}
+    # Names that are taken by parts of the data are `text` and `general`.
+    stem = (
+        f"concept_{concept}" if concept in ("text", "general") else concept[: LONGEST_NAME // 2].rstrip("_")
+    )
+    control = "general" if concept == next(iter(section(values, "concepts"))) else f"not_{stem}"
+    names, sets = {}, {}
+    for part in ("validation", "test"):
         scored = {"kind": "subset", "of": "photos", "part": part, "scored": True}
-        sets |= {target: scored | {"groups": groups}, control: scored | {"without": groups}}
-        uses[use] = {"target": target, "control": control}
+        for side, start, chosen in (("target", stem, "groups"), ("control", control, "without")):
+            names[f"{side}_{part}"] = name = f"{start}_{part}"
+            sets[name] = scored | {chosen: groups}
     put_under(values, "datasets", sets)
-    put_under(values, "ablation", {"concepts": [name], **uses})
+    return names
 
 
 def derive_lexical(values: Values) -> None:
@@ -268,34 +312,46 @@ def derive_heads(values: Values) -> None:
     """Trace the first ablated concept on the data of the ablation, where `heads` does not say otherwise."""
     ablation, ranked = section(values, "ablation"), section(values, "ablation", "rank_on")
     concepts = ablation.get("concepts")
-    if isinstance(concepts, list) and concepts and {"target", "control"} <= ranked.keys():
-        put_under(values, "heads", {
-            "concept": concepts[0],
-            "dataset": ranked["target"],
-            "head_means": {"dataset": ranked["control"]},
-            "report_on": ablation.get("report_on"),
-        })  # fmt: skip
+    if not (isinstance(concepts, list) and concepts and {"target", "control"} <= ranked.keys()):
+        return
+    concept = section(values, "heads").get("concept", concepts[0])
+    derived = {"dataset": ranked["target"], "head_means": {"dataset": ranked["control"]}}
+    derived["report_on"] = ablation.get("report_on")
+    if concept != concepts[0]:
+        if not (sets := concept_sets(values, concept)):
+            return
+        derived = {
+            "dataset": sets["target_validation"],
+            "head_means": {"dataset": sets["control_validation"]},
+        }
+        derived["report_on"] = {"target": sets["target_test"], "control": sets["control_test"]}
+    put_under(values, "heads", {"concept": concept, **derived})
 
 
 def derive_budgets(values: Values) -> None:
     """Give dictionaries that are trained the shape, steps and rate that their model and data suggest."""
     dictionaries = section(values, "dictionaries")
     trained = [one for one in dictionaries.values() if isinstance(one, dict) and "source" not in one]
-    if "architecture" not in values and (width := residual_width(values, trained)):
+    if values.get("data") is not None and (width := residual_width(values, trained)):
         active = min(MOST_ACTIVE, max(FEWEST_ACTIVE, width // DIMENSIONS_A_FEATURE))
-        values["architecture"] = {"d_sae": EXPANSION * width, "k": active}
+        put_under(values, "architecture", {"d_sae": EXPANSION * width, "k": active})
     adapted = section(dictionaries, section(values, "diff").get("adapted", "adapted"))
-    for stage in trained:
+    d_sae = section(values, "architecture").get("d_sae", ArchitectureConfig().d_sae)
+    for stage in sorted(trained, key=lambda one: one is not adapted):
         warm = stage.get("initial", "random") != "random"
-        # What is compared has one budget: that of the adapted dictionary.
-        tokens = planned_tokens(values, (adapted if warm and "dataset" in adapted else stage).get("dataset"))
+        if warm and stage is not adapted and "source" not in adapted:
+            # What is compared has one budget: that of the adapted dictionary.
+            for key in BUDGET:
+                if key in adapted:
+                    stage.setdefault(key, adapted[key])
+        tokens = planned_tokens(values, stage.get("dataset"))
         batch = stage.get("batch_tokens", BATCH_TOKENS)
         if "steps" not in stage and tokens and isinstance(batch, int) and batch > 0:
             steps = math.ceil(PASSES[warm] * tokens / batch)
             stage["steps"] = min(MOST_STEPS, max(FEWEST_STEPS[warm], steps))
-        d_sae = (section(values, "architecture") | section(stage, "architecture")).get("d_sae")
-        if "learning_rate" not in stage and isinstance(d_sae, int) and d_sae > 0:
-            stage["learning_rate"] = float(f"{RATE * math.sqrt(RATE_WIDTH / d_sae):.3g}")
+        wide = section(stage, "architecture").get("d_sae", d_sae)
+        if "learning_rate" not in stage and isinstance(wide, int) and wide > 0:
+            stage["learning_rate"] = float(f"{RATE * math.sqrt(RATE_WIDTH / wide):.3g}")
 
 
 def residual_width(values: Values, trained: list[Values]) -> int | None:
@@ -324,12 +380,17 @@ def widths_told(path: Any) -> Iterator[int]:
                 yield part[key]
 
 
-def planned_tokens(values: Values, dataset: Any) -> float | None:
+def planned_tokens(values: Values, dataset: Any, seen: tuple[Any, ...] = ()) -> float | None:
     """Return about how many text tokens a data set has, or a part of one; None if its entry does not tell."""
-    entry, share = section(values, "datasets", str(dataset)), 1.0
-    if entry.get("kind") == "subset":
-        source = section(values, "datasets", str(entry.get("of")))
-        share = section(source, "parts").get(entry.get("part"), 1.0)
-        entry = source
-    told = (share, entry.get("samples"), entry.get("text_tokens", 20))
-    return math.prod(told) if all(isinstance(number, int | float) for number in told) else None
+    if isinstance(dataset, dict):
+        # Some of its groups: at most all of them.
+        dataset = dataset.get("dataset")
+    entry = section(values, "datasets", str(dataset))
+    if entry.get("kind") != "subset":
+        told = (entry.get("samples"), entry.get("text_tokens", TEXT_TOKENS))
+        return math.prod(told) if all(isinstance(number, int) for number in told) else None
+    source, part = entry.get("of"), entry.get("part")
+    whole = None if source in seen else planned_tokens(values, source, (*seen, source))
+    shares = section(values, "datasets", str(source), "parts") or Parts().shares()
+    share = shares.get(part, 1.0) if isinstance(part, str) else 1.0
+    return whole * share if whole is not None and isinstance(share, int | float) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -86,9 +86,23 @@ def shared_by_subsets(one: list[str], other: list[str], datasets: Mapping[str, A
         inner, outer = (one[0], other[0]) if common == other[0] else (other[0], one[0])
         return f"'{inner}' is part of '{outer}'"
     # Below what they have in common each is a subset of it, and perhaps a subset of that.
-    first, second = (datasets[line[line.index(common) - 1]] for line in (one, other))
-    narrowed = one[1] != common or other[1] != common
-    return None if narrowed or not surely_overlap(first, second) else f"both take samples of '{common}'"
+    first, second = (
+        narrowed([datasets[name] for name in line[: line.index(common)]]) for line in (one, other)
+    )
+    return f"both take samples of '{common}'" if surely_overlap(first, second) else None
+
+
+def narrowed(entries: Sequence[SubsetDataset]) -> SubsetDataset:
+    """Return the one subset that subsets of each other are together, the innermost first."""
+    groups = [set(entry.groups) for entry in entries if entry.groups is not None]
+    return entries[0].model_copy(
+        update={
+            "part": next((entry.part for entry in entries if entry.part != "all"), "all"),
+            "groups": sorted(set.intersection(*groups)) if groups else None,
+            "without": sorted({name for entry in entries for name in entry.without}),
+            "images": all(entry.images for entry in entries),
+        }
+    )
 
 
 def surely_overlap(one: SubsetDataset, other: SubsetDataset) -> bool:

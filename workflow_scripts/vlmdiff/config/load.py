@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vlmdiff.config.base import NAME_PATTERN
 from vlmdiff.config.derive import derive
 from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.lowered import lowered
@@ -80,7 +81,8 @@ def explain(error: ValidationError, values: Any, where: Callable[[str], str] = l
             )
         if problem["type"] == "invalid_key":
             cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
-        cause = PLAIN.get(problem["type"], cause)
+        if problem["type"] != "string_pattern_mismatch" or problem["ctx"]["pattern"] == NAME_PATTERN:
+            cause = PLAIN.get(problem["type"], cause)
         if key == WHOLE and KEY.match(cause):
             # A check across sections names its key itself.
             lines.append("  " + cause + (f" ({found})" if (found := place(cause, where)) else ""))
@@ -108,7 +110,7 @@ def load_config(
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        values, written = lowered(derive(with_family(values), name))
+        values, written = lowered(filled_in(with_family(values), name))
     except ValueError as error:
         raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
 
@@ -121,6 +123,19 @@ def load_config(
         raise ConfigError(as_written(explain(error, values, place_of), written)) from None
     except ConfigError as error:
         raise ConfigError(as_written(str(error), written)) from None
+
+
+def filled_in(values: Any, name: str | None) -> Any:
+    """Return values with what can be derived; as they are where one is of no kind that could be meant.
+
+    Raises:
+        ValueError: see `derive`.
+    """
+    try:
+        return derive(values, name)
+    except (TypeError, OverflowError, AttributeError):
+        # The schema tells which.
+        return values
 
 
 def as_written(message: str, written: dict[str, str]) -> str:

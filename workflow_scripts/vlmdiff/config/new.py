@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import yaml
 
 from vlmdiff.config.checkpoint_files import read_object
 from vlmdiff.config.depth import depth_in_file
-from vlmdiff.config.derive import widths_told
+from vlmdiff.config.derive import experiment_name, widths_told
 from vlmdiff.config.editor import SCHEMA
 from vlmdiff.config.families import LANGUAGE_MODEL, all_kinds, family_of
 from vlmdiff.config.load import ConfigError, load_config
@@ -110,9 +111,22 @@ def look_at_data(path: str) -> Counter[str]:
     return groups
 
 
+def chosen_groups(said: str | None, groups: Counter[str]) -> list[str]:
+    """Return the groups that show the concept: those that are named, else the largest one.
+
+    Args:
+        said: names with commas between them, or one name that holds commas.
+        groups: number of samples of each group.
+    """
+    if not said:
+        return [groups.most_common(1)[0][0]]
+    return [said] if said in groups else [one.strip() for one in said.split(",") if one.strip()]
+
+
 def name_of(groups: Sequence[str]) -> str:
     """Return a concept's name made of its groups."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", "_".join(groups)).strip("_").lower()[:40].strip("_") or "concept"
+    name = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(groups)).strip("_").lower()[:40].strip("_")
+    return name if name[:1].isalpha() else f"concept_{name}".rstrip("_")
 
 
 def flow(value: object) -> str:
@@ -145,7 +159,7 @@ def written_config(
     schema = os.path.relpath(SCHEMA, out.parent.absolute())
     lines = [
         f"# yaml-language-server: $schema={schema}",
-        f"experiment: {flow(name_of([out.stem]))}",
+        f"experiment: {flow(experiment_name(out.stem) or 'mine')}",
         "models:",
     ]
     for name, checkpoint in models.items():
@@ -211,13 +225,13 @@ def new_config(said: argparse.Namespace) -> str:
                 f"--{name}: found nothing, expected a folder; {arguments().format_usage().strip()}"
             )
     out = Path(said.out)
+    if out.suffix not in (".yaml", ".yml"):
+        raise NewConfigError(f"{out}: expected a name that ends with .yaml")
     if out.exists():
         raise NewConfigError(f"{out}: is there already; name another file with --out, or remove it")
     models = {"base_lm": look_at_checkpoint(said.base, False), "vlm": look_at_checkpoint(said.vlm, True)}
     groups = look_at_data(said.data)
-    concept = (
-        [one.strip() for one in said.groups.split(",")] if said.groups else [groups.most_common(1)[0][0]]
-    )
+    concept = chosen_groups(said.groups, groups)
     if unknown := [one for one in concept if one not in groups]:
         raise NewConfigError(
             f"--groups: found {', '.join(unknown)}, expected some of {', '.join(sorted(groups))}"
@@ -238,7 +252,7 @@ def new_config(said: argparse.Namespace) -> str:
         f"layers {', '.join(map(str, config.layers))}, "
         f"dictionaries of {config.architecture.d_sae} features.\n"
         f"{told}"
-        f"Look at it, then: snakemake --cores all --configfile {out}"
+        f"Look at it, then: snakemake --cores all --configfile {shlex.quote(str(out))}"
     )
 
 

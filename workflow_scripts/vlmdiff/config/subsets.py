@@ -31,12 +31,18 @@ def sources(datasets: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def check_subsets(datasets: Mapping[str, Any]) -> None:
-    """Refuse subsets that lead back to themselves.
+    """Refuse subsets that lead back to themselves, and parts of subsets.
 
     Raises:
         ValueError: naming the data set and the way.
     """
     for name, entry in datasets.items():
+        source = datasets[entry.of] if isinstance(entry, SubsetDataset) else None
+        if isinstance(source, SubsetDataset) and entry.part != "all":
+            raise ValueError(
+                f"datasets.{name}.part: found '{entry.part}' of '{entry.of}', which is a subset itself, "
+                f"expected a part of what that comes from; write `of: {source.of}`, with the groups of both"
+            )
         seen = [name]
         while isinstance(entry, SubsetDataset):
             if entry.of in seen:

@@ -84,6 +84,10 @@ def same_bytes(samples: Sequence[Sample]) -> list[list[str]]:
     by_size: dict[int, list[Path]] = defaultdict(list)
     for file in by_file:
         by_size[file.stat().st_size].append(file)
+    for file, indices in by_file.items():
+        # Several names of one file, by links.
+        for index in indices if len(indices) > 1 else ():
+            found[index].append(f"file {file}")
     for files in by_size.values():
         for file in files if len(files) > 1 else ():
             digest = f"bytes {file_sha256(file)}"
