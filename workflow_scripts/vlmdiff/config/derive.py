@@ -332,14 +332,15 @@ def derive_budgets(values: Values) -> None:
     """Give dictionaries that are trained the shape, steps and rate that their model and data suggest."""
     dictionaries = section(values, "dictionaries")
     trained = [one for one in dictionaries.values() if isinstance(one, dict) and "source" not in one]
-    if values.get("data") is not None and (width := residual_width(values, trained)):
+    own = values.get("data") is not None
+    if own and (width := residual_width(values, trained)):
         active = min(MOST_ACTIVE, max(FEWEST_ACTIVE, width // DIMENSIONS_A_FEATURE))
         put_under(values, "architecture", {"d_sae": EXPANSION * width, "k": active})
     adapted = section(dictionaries, section(values, "diff").get("adapted", "adapted"))
     d_sae = section(values, "architecture").get("d_sae", ArchitectureConfig().d_sae)
     for stage in sorted(trained, key=lambda one: one is not adapted):
         warm = stage.get("initial", "random") != "random"
-        if warm and stage is not adapted and "source" not in adapted:
+        if own and warm and stage is not adapted and "source" not in adapted:
             # What is compared has one budget: that of the adapted dictionary.
             for key in BUDGET:
                 if key in adapted:
