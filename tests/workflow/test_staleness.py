@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from dry_runs import DryRuns
+from published_dictionaries import write_llama_scope
 from staleness_changes import (
     Change,
     applied,
@@ -28,6 +30,7 @@ from staleness_changes import (
 )
 from staleness_table import NOT_REVIEWED, TABLE, Outcome, Table, copy_project, plan_all
 from tiny_experiment import RESULTS, ROOT, TARGETS, settings, snakemake
+from tiny_models import build_tiny_vlm
 from traces_of_jobs import read_traces
 
 from vlmdiff.config.load import load_config
@@ -251,22 +254,41 @@ def test_two_experiments_in_one_folder_share_nothing(copies, endpoint, tiny_conf
 
 def test_files_of_local_sources_are_inputs(copies, endpoint, tmp_path):
     """Checkpoints, dictionaries and data sets of one's own, wherever they lie."""
-    names = ["model/config.json", "model/tokenizer.json", "text/data/train-0.jsonl", "text/train-1.jsonl"]
-    names += [f"model/model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    build_tiny_vlm(tmp_path / "model", num_hidden_layers=2)
+    shapes = {"W_enc": (32, 64), "b_enc": (64,), "W_dec": (64, 32), "b_dec": (32,)}
+    for layer in (0, 1):
+        hook = f"blocks.{layer}.hook_resid_post"
+        sizes = {
+            "d_model": 32,
+            "d_sae": 64,
+            "expansion_factor": 2,
+            "hook_point_in": hook,
+            "hook_point_out": hook,
+        }
+        weights = {name: torch.ones(shape) for name, shape in shapes.items()}
+        write_llama_scope(tmp_path / f"dictionary/L{layer}R", weights, **sizes)
+    for name in ("text/data/train-0.jsonl", "text/train-1.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    names = [
+        "config.json",
+        "tokenizer.json",
+        "model.safetensors",
+        "chat_template.jinja",
+        "processor_config.json",
+    ]
+    names = [*(f"model/{name}" for name in names), "text/data/train-0.jsonl", "text/train-1.jsonl"]
     scope = ("hyperparams.json", "checkpoints/final.safetensors")
     names += [f"dictionary/L{layer}R/{name}" for layer in (0, 1) for name in scope]
     # What links lead to is an input as well: of a link Snakemake sees the time of its target alone.
     linked = ["blobs/1/final.safetensors", "blobs/tokenizer.json", "blobs/train-1.jsonl"]
-    for name in [*linked, *names]:
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("{}")
+    (tmp_path / "blobs").mkdir()
     for name, target in (
         ("dictionary/L1R/checkpoints", "blobs/1"),
         ("model/tokenizer.json", "blobs/tokenizer.json"),
         ("text/train-1.jsonl", "blobs/train-1.jsonl"),
     ):
-        shutil.rmtree(tmp_path / name) if (tmp_path / name).is_dir() else (tmp_path / name).unlink()
+        (tmp_path / name).rename(tmp_path / target)
         (tmp_path / name).symlink_to(tmp_path / target)
     values = {**settings(endpoint.server_port), "experiment": "tiny_local"}
     values["models"]["vlm"]["path"] = str(tmp_path / "model")
