@@ -237,7 +237,10 @@ def test_stages_are_derived_without_data_too():
             {"concepts": {"c": {"groups": ["colour"], "target": {"dataset": "test"}}}},
             ["concepts.c.groups", "`target`"],
         ),
-        ({"concepts": {"c": {"groups": ["color"]}}}, ["color", "did you mean 'colour'?"]),
+        (
+            {"concepts": {"c": {"groups": ["color"]}}},
+            ["concepts.c.groups: found 'color', expected some of above, colour", "did you mean 'colour'?"],
+        ),
     ],
 )
 def test_what_cannot_be_derived_is_told_by_key(here, changes, words):

@@ -10,6 +10,7 @@ import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ MOST_STEPS = 30_000
 # Neutral prompts of the lexical filter, the paper's.
 PROMPTS = ["Describe this image.", "What do you see?", "Tell me about this picture."]
 NONE = "none"
+UNKNOWN = "unknown key; what is known of a data set stands in `datasets.photos`"
 # Text tokens of a sample where an entry does not say how many.
 TEXT_TOKENS = 20
 # What a null inherits from the adapted dictionary, with which it is compared.
@@ -110,9 +112,8 @@ def put_under(values: Values, key: str, derived: Values) -> None:
 
 def reads_text_alone(model: Any) -> bool:
     """Tell whether an entry of `models` is a language model."""
-    return isinstance(model, dict) and (
-        model.get("family") == LANGUAGE_MODEL or model.get("text_only") is True
-    )
+    model = model if isinstance(model, dict) else {}
+    return model.get("family") == LANGUAGE_MODEL or model.get("text_only") is True
 
 
 def sees(model: Any) -> bool:
@@ -154,12 +155,7 @@ def own_data(values: Values) -> OwnData:
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(["data", *map(str, problem["loc"])])
-        unknown = problem["type"] == "extra_forbidden"
-        cause = (
-            "unknown key; what is known of a data set stands in `datasets.photos`"
-            if unknown
-            else problem["msg"]
-        )
+        cause = UNKNOWN if problem["type"] == "extra_forbidden" else problem["msg"]
         raise ValueError(
             f"{key}: {cause} (found: {problem['input']!r:.120}); expected a folder of photos, or "
             "{photos: FOLDER, text: FILE}"
@@ -189,7 +185,7 @@ def derive_from_data(values: Values) -> None:
         "model": vlm, "visual_datasets": ["validation"], "text_datasets": ["text_validation"],
     })  # fmt: skip
     for name, concept in section(values, "concepts").items():
-        derive_concept(name, concept)
+        derive_concept(name, concept, data.groups())
     derive_ablation(values, data)
 
 
@@ -210,14 +206,22 @@ def parts_of(entries: Values) -> Values:
     return parts
 
 
-def derive_concept(name: str, concept: Any) -> None:
+def derive_concept(name: str, concept: Any, known: list[str]) -> None:
     """Hold groups of the validation part that a concept names against all others of it.
 
     Raises:
-        ValueError: it says both.
+        ValueError: it names a target too, or a group that no sample has.
     """
     if not isinstance(concept, dict) or concept.get("groups") is None:
         return
+    groups = concept["groups"]
+    for group in groups if isinstance(groups, list) else ():
+        if isinstance(group, str) and group not in known:
+            near = get_close_matches(group, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(
+                f"concepts.{name}.groups: found '{group}', expected some of {', '.join(known)}{hint}"
+            )
     if both := concept.keys() & {"target", "baseline"}:
         raise ValueError(
             f"concepts.{name}.groups: found with `{'` and `'.join(sorted(both))}`, expected `groups` alone, "

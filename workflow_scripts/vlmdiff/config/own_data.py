@@ -81,6 +81,10 @@ class OwnData(Section):
         records = read_records(self.photos)
         return sum(record["choices"] is None or record["answer"] is None for record in records), len(records)
 
+    def groups(self) -> list[str]:
+        """Return the groups of the samples, sorted."""
+        return sorted({record["group"] for record in read_records(self.photos)})
+
     def note(self) -> str | None:
         """Say which samples nothing is scored on; None if there are none."""
         found, count = self.open_answers()
