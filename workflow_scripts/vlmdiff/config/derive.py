@@ -9,44 +9,24 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from vlmdiff.config.base import LONGEST_NAME
-from vlmdiff.config.budgets import ArchitectureConfig
-from vlmdiff.config.checkpoint_files import read_object
+from vlmdiff.config.derived_budgets import derive_budgets
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.own_data import OwnData
-from vlmdiff.config.parts import Parts
-from vlmdiff.config.sources import is_local
-
-Values = dict[str, Any]
+from vlmdiff.config.plain import Values, put_under, section
 
 # Blocks of the decoder that are studied: so many, evenly spaced.
 EVENLY = 8
-# A dictionary has as many features as the residual stream has dimensions, times this.
-EXPANSION = 8
-# Active features a token: one for so many dimensions, within these bounds; 50 is the paper's.
-DIMENSIONS_A_FEATURE, FEWEST_ACTIVE, MOST_ACTIVE = 16, 8, 50
-# The authors' rate for TopK: 2e-4 for 2^14 features, falling with the root of their number.
-RATE, RATE_WIDTH = 2e-4, 2**14
-BATCH_TOKENS = 1024
-# How often a dictionary sees its data, and the fewest steps: warm, and from random weights.
-PASSES = {True: 1, False: 3}
-FEWEST_STEPS = {True: 200, False: 500}
-MOST_STEPS = 30_000
 # Neutral prompts of the lexical filter, the paper's.
 PROMPTS = ["Describe this image.", "What do you see?", "Tell me about this picture."]
 NONE = "none"
 UNKNOWN = "unknown key; what is known of a data set stands in `datasets.photos`"
-# Text tokens of a sample where an entry does not say how many.
-TEXT_TOKENS = 20
-# What a null inherits from the adapted dictionary, with which it is compared.
-BUDGET = ("steps", "batch_tokens", "learning_rate", "schedule", "warmup", "gradient_clip_norm")
 
 
 def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
@@ -77,37 +57,6 @@ def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
 def experiment_name(file: str) -> str:
     """Return the name of an experiment that is called like its config file, as far as folders may be."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", file).strip("_.-")[:LONGEST_NAME]
-
-
-def section(values: Any, *keys: str) -> Values:
-    """Return a section, or an empty one where it is not there or no section."""
-    for key in keys:
-        values = values.get(key) if isinstance(values, dict) else None
-    return values if isinstance(values, dict) else {}
-
-
-def under(derived: Values, said: Values) -> Values:
-    """Return derived values under what the user said; what is a section in both is merged by key.
-
-    A section of another kind, and shares of parts, stand for themselves.
-    """
-    merged = derived | said
-    for key in derived.keys() & said.keys():
-        one, other = derived[key], said[key]
-        if isinstance(one, dict) and isinstance(other, dict) and key != "parts" and same_kind(one, other):
-            merged[key] = under(one, other)
-    return merged
-
-
-def same_kind(one: Values, other: Values) -> bool:
-    """Tell whether two entries say the same of where something comes from, as far as both say it."""
-    return all(one.get(key) == other[key] for key in ("kind", "path", "source") if key in other)
-
-
-def put_under(values: Values, key: str, derived: Values) -> None:
-    """Put a derived section under what the user said of it; a word or a list of theirs stays alone."""
-    said = values.get(key, {})
-    values[key] = under(derived, said) if isinstance(said, dict) else said
 
 
 def reads_text_alone(model: Any) -> bool:
@@ -330,72 +279,3 @@ def derive_heads(values: Values) -> None:
         }
         derived["report_on"] = {"target": sets["target_test"], "control": sets["control_test"]}
     put_under(values, "heads", {"concept": concept, **derived})
-
-
-def derive_budgets(values: Values) -> None:
-    """Give dictionaries that are trained the shape, steps and rate that their model and data suggest."""
-    dictionaries = section(values, "dictionaries")
-    trained = [one for one in dictionaries.values() if isinstance(one, dict) and "source" not in one]
-    own = values.get("data") is not None
-    if own and (width := residual_width(values, trained)):
-        active = min(MOST_ACTIVE, max(FEWEST_ACTIVE, width // DIMENSIONS_A_FEATURE))
-        put_under(values, "architecture", {"d_sae": EXPANSION * width, "k": active})
-    adapted = section(dictionaries, section(values, "diff").get("adapted", "adapted"))
-    d_sae = section(values, "architecture").get("d_sae", ArchitectureConfig().d_sae)
-    for stage in sorted(trained, key=lambda one: one is not adapted):
-        warm = stage.get("initial", "random") != "random"
-        if own and warm and stage is not adapted and "source" not in adapted:
-            # What is compared has one budget: that of the adapted dictionary.
-            for key in BUDGET:
-                if key in adapted:
-                    stage.setdefault(key, adapted[key])
-        tokens = planned_tokens(values, stage.get("dataset"))
-        batch = stage.get("batch_tokens", BATCH_TOKENS)
-        if "steps" not in stage and tokens and isinstance(batch, int) and batch > 0:
-            steps = math.ceil(PASSES[warm] * tokens / batch)
-            stage["steps"] = min(MOST_STEPS, max(FEWEST_STEPS[warm], steps))
-        wide = section(stage, "architecture").get("d_sae", d_sae)
-        if "learning_rate" not in stage and isinstance(wide, int) and wide > 0:
-            stage["learning_rate"] = float(f"{RATE * math.sqrt(RATE_WIDTH / wide):.3g}")
-
-
-def residual_width(values: Values, trained: list[Values]) -> int | None:
-    """Return the width of the first trained dictionary's model; None if no file at hand tells it."""
-    for stage in trained:
-        model = section(values, "models", str(stage.get("model")))
-        planned = section(model, "planned").get("d_model")
-        found = planned if isinstance(planned, int) else next(widths_told(model.get("path")), None)
-        if found:
-            return found
-    return None
-
-
-def widths_told(path: Any) -> Iterator[int]:
-    """Yield the residual widths that a checkpoint's config.json tells, the language model's own first."""
-    if not (isinstance(path, str) and is_local(path) and Path(path, "config.json").is_file()):
-        return
-    try:
-        description = read_object(Path(path, "config.json"))
-    except ValueError:
-        # Loading tells what is wrong with it.
-        return
-    for part in (section(description, "text_config"), section(description, "llm_config"), description):
-        for key in ("hidden_size", "n_embd", "d_model"):
-            if isinstance(part.get(key), int):
-                yield part[key]
-
-
-def planned_tokens(values: Values, dataset: Any, seen: tuple[Any, ...] = ()) -> float | None:
-    """Return about how many text tokens a data set has, or a part of one; None if its entry does not tell."""
-    if isinstance(dataset, dict):
-        # Some of its groups: at most all of them.
-        dataset = dataset.get("dataset")
-    entry = section(values, "datasets", str(dataset))
-    if entry.get("kind") != "subset":
-        told = (entry.get("samples"), entry.get("text_tokens", TEXT_TOKENS))
-        return math.prod(told) if all(isinstance(number, int) for number in told) else None
-    source, part = entry.get("of"), entry.get("part")
-    whole = None if source in seen else planned_tokens(values, source, (*seen, source))
-    shares = section(values, "datasets", str(source), "parts") or Parts().shares()
-    share = shares.get(part, 1.0) if isinstance(part, str) else 1.0
-    return whole * share if whole is not None and isinstance(share, int | float) else None

@@ -16,7 +16,8 @@ import yaml
 
 from vlmdiff.config.checkpoint_files import read_object
 from vlmdiff.config.depth import depth_in_file
-from vlmdiff.config.derive import experiment_name, widths_told
+from vlmdiff.config.derive import experiment_name
+from vlmdiff.config.derived_budgets import widths_told
 from vlmdiff.config.editor import SCHEMA
 from vlmdiff.config.families import LANGUAGE_MODEL, all_kinds, family_of
 from vlmdiff.config.load import ConfigError, load_config
