@@ -132,7 +132,8 @@ class ExtractionConfig(Section):
     store: Literal["keep", "temporary", "stream"] = Field(
         "keep",
         description="`keep`: shards stay. `temporary`: each is deleted after its last reader. "
-        "`stream`: dictionaries are trained straight from the model, and training data are never stored (docs/run/storage.md).",
+        "`stream`: dictionaries are trained straight from the model, and training data are "
+        "never stored (docs/run/storage.md).",
     )
     layers_at_once: Count | None = Field(
         None,
