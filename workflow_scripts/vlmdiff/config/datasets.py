@@ -18,7 +18,7 @@ YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or '
 FEWEST_WORDS = 8
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
-PARTS = 'How it is split where a `subset` names a part of it; `null` may stand for "null".'
+PARTS = "How it is split where a `subset` names a part of it. The part `null` needs no quotes."
 find_folder = partial(find_source, advice=FROM_THE_HUB)
 
 
@@ -138,7 +138,7 @@ class SubsetDataset(Section):
     kind: Literal["subset"] = Field(description="Part of another data set.")
     of: Name = Field(description="The other data set, also one of the built-in world, or a subset.")
     part: Literal["all", "train", "null", "validation", "test"] = Field(
-        "all", description='Part of its images (`parts` of the other data set); `null` may stand for "null".'
+        "all", description="Part of its images (`parts` of the other data set). `null` needs no quotes."
     )
     groups: list[str] | None = Field(None, description="Only these groups; all if left out.")
     without: list[str] = Field([], description="Not these groups.")

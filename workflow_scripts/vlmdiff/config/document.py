@@ -26,7 +26,8 @@ the key, and the file and line where it was written. Keys without a default are 
 from `data` ([your own model](../start/your_own_model.md#what-was-derived)).
 
 This page and `config/schema.json` are generated (`python -m vlmdiff.config.document`). With the schema,
-editors complete keys and mark mistyped ones. The first line of a config names it, by a path from there:
+editors complete keys and mark mistyped ones. The first line of a config names the
+schema, by its path from the config's folder:
 `# yaml-language-server: $schema=schema.json`.
 
 ## Several files
@@ -50,7 +51,7 @@ comparisons: ~
   entry of another kind, such as a published dictionary in the place of a trained one.
 
 `--configfile FIRST SECOND` lays the second file over the first one. `--config` lays single keys over all
-files. Two underscores lead into a section, for Snakemake takes no dots there:
+files. Two underscores lead into a section, because Snakemake takes no dots there:
 
 ```sh
 snakemake -n --config seed=1 ablation__candidates=50 dictionaries__base__steps=100

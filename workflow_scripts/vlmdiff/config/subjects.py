@@ -131,8 +131,9 @@ class ExtractionConfig(Section):
 
     store: Literal["keep", "temporary", "stream"] = Field(
         "keep",
-        description="`keep` shards; delete them once nothing needs them any more (`temporary`); or train "
-        "dictionaries straight from the model and store no training data at all (`stream`).",
+        description="`keep`: shards stay. `temporary`: each is deleted after its last reader. "
+        "`stream`: dictionaries are trained straight from the model, and training data are "
+        "never stored (docs/run/storage.md).",
     )
     layers_at_once: Count | None = Field(
         None,
@@ -148,7 +149,7 @@ class ExtractionConfig(Section):
         MASSIVE_RATIO,
         ge=0,
         description="Multiple of its sample's median norm (tokens of the same type, at the same block) above "
-        "which a token is massive and left out; 0: none is. The first token of a sequence always is.",
+        "which a token is massive and left out; 0: none is. The first token of a sequence always goes.",
     )
 
     @field_validator("massive_ratio")
