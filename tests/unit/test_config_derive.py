@@ -375,6 +375,7 @@ def test_a_part_of_a_subset_names_its_source(here):
     [
         {"datasets": {"photos": {"parts": {"train": float("inf")}}}},
         {"datasets": {"photos": {"samples": 10**400}}},
+        {"dictionaries": {"base": {"batch_tokens": 10**400}}},
         {"datasets": {"text_train": {"part": []}}},
         {"diff": {"adapted": []}},
     ],

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.base import LONGEST_NAME
-from vlmdiff.config.derived_budgets import derive_budgets
+from vlmdiff.config.derived_budgets import MOST_TOKENS, derive_budgets, is_share
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.plain import Values, put_under, section
@@ -149,7 +149,7 @@ def parts_of(entries: Values) -> Values:
         share, samples = section(corpus, "parts").get(part, 0.0), corpus.get("samples")
         if not corpus:
             text["images"] = False
-        elif isinstance(share, int | float) and isinstance(samples, int):
+        elif is_share(share) and isinstance(samples, int) and samples <= MOST_TOKENS:
             text["samples"] = max(1, math.ceil(share * samples))
         parts[f"text_{part}"] = text
     return parts

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.budgets import ArchitectureConfig
 from vlmdiff.config.checkpoint_files import read_object
+from vlmdiff.config.local_checkpoints import decoder_of
+from vlmdiff.config.local_files import is_there
 from vlmdiff.config.parts import Parts
 from vlmdiff.config.plain import Values, put_under, section
 from vlmdiff.config.sources import is_local
@@ -26,6 +27,8 @@ FEWEST_STEPS = {True: 200, False: 500}
 MOST_STEPS = 30_000
 # Text tokens of a sample where an entry does not say how many.
 TEXT_TOKENS = 20
+# More than any data set has.
+MOST_TOKENS = 2**40
 # What a null inherits from the adapted dictionary, with which it is compared.
 BUDGET = ("steps", "batch_tokens", "learning_rate", "schedule", "warmup", "gradient_clip_norm")
 
@@ -49,7 +52,7 @@ def derive_budgets(values: Values) -> None:
                     stage.setdefault(key, adapted[key])
         tokens = planned_tokens(values, stage.get("dataset"))
         batch = stage.get("batch_tokens", BATCH_TOKENS)
-        if "steps" not in stage and tokens and isinstance(batch, int) and batch > 0:
+        if "steps" not in stage and tokens and isinstance(batch, int) and 0 < batch <= MOST_TOKENS:
             steps = math.ceil(PASSES[warm] * tokens / batch)
             stage["steps"] = min(MOST_STEPS, max(FEWEST_STEPS[warm], steps))
         wide = section(stage, "architecture").get("d_sae", d_sae)
@@ -60,27 +63,24 @@ def derive_budgets(values: Values) -> None:
 def residual_width(values: Values, trained: list[Values]) -> int | None:
     """Return the width of the first trained dictionary's model; None if no file at hand tells it."""
     for stage in trained:
-        model = section(values, "models", str(stage.get("model")))
+        model = section(values, "models", stage.get("model"))
         planned = section(model, "planned").get("d_model")
-        found = planned if isinstance(planned, int) else next(widths_told(model.get("path")), None)
+        found = planned if isinstance(planned, int) else width_told(model.get("path"))
         if found:
             return found
     return None
 
 
-def widths_told(path: Any) -> Iterator[int]:
-    """Yield the residual widths that a checkpoint's config.json tells, the language model's own first."""
-    if not (isinstance(path, str) and is_local(path) and Path(path, "config.json").is_file()):
-        return
+def width_told(path: Any) -> int | None:
+    """Return the residual width that the config.json of a checkpoint in a folder tells; None if none does."""
+    if not (isinstance(path, str) and is_local(path) and is_there(f"{path}/config.json")):
+        return None
     try:
-        description = read_object(Path(path, "config.json"))
+        width = decoder_of(read_object(Path(path, "config.json"))).get("hidden_size")
     except ValueError:
         # Loading tells what is wrong with it.
-        return
-    for part in (section(description, "text_config"), section(description, "llm_config"), description):
-        for key in ("hidden_size", "n_embd", "d_model"):
-            if isinstance(part.get(key), int):
-                yield part[key]
+        return None
+    return width if isinstance(width, int) else None
 
 
 def planned_tokens(values: Values, dataset: Any, seen: tuple[Any, ...] = ()) -> float | None:
@@ -88,12 +88,18 @@ def planned_tokens(values: Values, dataset: Any, seen: tuple[Any, ...] = ()) -> 
     if isinstance(dataset, dict):
         # Some of its groups: at most all of them.
         dataset = dataset.get("dataset")
-    entry = section(values, "datasets", str(dataset))
+    entry = section(values, "datasets", dataset)
     if entry.get("kind") != "subset":
         told = (entry.get("samples"), entry.get("text_tokens", TEXT_TOKENS))
-        return math.prod(told) if all(isinstance(number, int) for number in told) else None
+        known = all(isinstance(number, int) and number <= MOST_TOKENS for number in told)
+        return math.prod(told) if known else None
     source, part = entry.get("of"), entry.get("part")
     whole = None if source in seen else planned_tokens(values, source, (*seen, source))
-    shares = section(values, "datasets", str(source), "parts") or Parts().shares()
+    shares = section(values, "datasets", source, "parts") or Parts().shares()
     share = shares.get(part, 1.0) if isinstance(part, str) else 1.0
-    return whole * share if whole is not None and isinstance(share, int | float) else None
+    return whole * share if whole is not None and is_share(share) else None
+
+
+def is_share(value: Any) -> bool:
+    """Tell whether a value is a part of a whole."""
+    return isinstance(value, int | float) and 0 <= value <= 1

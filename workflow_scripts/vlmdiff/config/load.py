@@ -110,7 +110,7 @@ def load_config(
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        values, written = lowered(filled_in(with_family(values), name))
+        values, written = lowered(derive(with_family(values), name))
     except ValueError as error:
         raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
 
@@ -123,19 +123,6 @@ def load_config(
         raise ConfigError(as_written(explain(error, values, place_of), written)) from None
     except ConfigError as error:
         raise ConfigError(as_written(str(error), written)) from None
-
-
-def filled_in(values: Any, name: str | None) -> Any:
-    """Return values with what can be derived; as they are where one is of no kind that could be meant.
-
-    Raises:
-        ValueError: see `derive`.
-    """
-    try:
-        return derive(values, name)
-    except (TypeError, OverflowError, AttributeError):
-        # The schema tells which.
-        return values
 
 
 def as_written(message: str, written: dict[str, str]) -> str:

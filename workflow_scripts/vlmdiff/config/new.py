@@ -17,7 +17,7 @@ import yaml
 from vlmdiff.config.checkpoint_files import read_object
 from vlmdiff.config.depth import depth_in_file
 from vlmdiff.config.derive import experiment_name
-from vlmdiff.config.derived_budgets import widths_told
+from vlmdiff.config.derived_budgets import width_told
 from vlmdiff.config.editor import SCHEMA
 from vlmdiff.config.families import LANGUAGE_MODEL, all_kinds, family_of
 from vlmdiff.config.load import ConfigError, load_config
@@ -88,9 +88,7 @@ def look_at_checkpoint(folder: str, sees: bool) -> Checkpoint:
             f"expected {wanted}; families and what they read: {all_kinds()}"
         )
     depth = depth_in_file(file)
-    return Checkpoint(
-        folder, family, None if depth is None else depth.blocks, next(widths_told(folder), None)
-    )
+    return Checkpoint(folder, family, None if depth is None else depth.blocks, width_told(folder))
 
 
 def look_at_data(path: str) -> Counter[str]:

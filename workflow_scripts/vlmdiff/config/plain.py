@@ -7,10 +7,11 @@ from typing import Any
 Values = dict[str, Any]
 
 
-def section(values: Any, *keys: str) -> Values:
+def section(values: Any, *keys: Any) -> Values:
     """Return a section, or an empty one where it is not there or no section."""
     for key in keys:
-        values = values.get(key) if isinstance(values, dict) else None
+        # What a key is looked up by may be any value of the user's.
+        values = values.get(key) if isinstance(values, dict) and isinstance(key, str) else None
     return values if isinstance(values, dict) else {}
 
 
