@@ -32,7 +32,7 @@ include: f"{ROOT}/rules/ground_truth.smk"
 include: f"{ROOT}/rules/figures.smk"
 include: f"{ROOT}/rules/confidence_figures.smk"
 include: f"{ROOT}/rules/report.smk"
-include: f"{ROOT}/rules/staleness.smk"
+include: f"{ROOT}/rules/every_job.smk"
 
 
 onstart:

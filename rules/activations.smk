@@ -65,14 +65,8 @@ rule extract_activations:
         # Deleted when nothing needs it any more, if the configuration says so.
         shard=(temp if TEMPORARY else str)(f"{ACTIVATIONS}/shard_{{block}}.h5"),
         left_out=f"{ACTIVATIONS}/left_out_{{block}}.csv",
-    log:
-        logs("extract_activations/{model}/{dataset}/{layers}/shard_{block}"),
-    benchmark:
-        benchmarks("extract_activations/{model}/{dataset}/{layers}/shard_{block}")
     wildcard_constraints:
         layers=one_of(map(group_folder, GROUPS)),
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("extract_activations", mem_mb=2000, runtime=60),
@@ -83,7 +77,6 @@ rule extract_activations:
         extraction=CFG.extraction.params("store", "layers_at_once"),
         layers=named_group,
         token_types=lambda wildcards: stored_tokens(CFG, wildcards.model, wildcards.dataset),
-        code=code_digest("extract_activations"),
     script:
         "../workflow_scripts/extract_activations.py"
 
@@ -106,16 +99,7 @@ rule list_left_out:
         parts=[part for parts in left_out_parts().values() for part in parts],
     output:
         shown("activations/left_out.csv", "Dictionaries", table="tokens left out"),
-    log:
-        logs("list_left_out"),
-    benchmark:
-        benchmarks("list_left_out")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("list_left_out", mem_mb=1000, runtime=5),
     params:
         parts=left_out_parts(),
-        code=code_digest("list_left_out"),
     script:
         "../workflow_scripts/list_left_out.py"

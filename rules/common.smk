@@ -62,14 +62,6 @@ def results(path):
     return f"{RESULTS}/{path}"
 
 
-def logs(path):
-    """Return the log of a rule's jobs, such as `logs("evaluate_model/{model}")`."""
-    return f"{RESULTS}/logs/{path}.log"
-
-
-def benchmarks(path):
-    """Return the benchmark of a rule's jobs, named as its log."""
-    return f"{RESULTS}/benchmarks/{path}.tsv"
 
 
 def shown(path, category, caption=None, **labels):
@@ -119,10 +111,6 @@ wildcard_constraints:
     seed=r"\d+",
     layer=one_of(LAYERS),
 
-
-def code_digest(rule_name):
-    """Digest a rule's script and all library code that it reaches: a param of every rule."""
-    return script_digest(SCRIPTS / f"{rule_name}.py")
 
 
 def not_compared(values):

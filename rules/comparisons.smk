@@ -23,17 +23,10 @@ rule match_seeds:
             "recurrence",
             table="Recurrence over seeds",
         ),
-    log:
-        logs("match_seeds/{concept}"),
-    benchmark:
-        benchmarks("match_seeds/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("match_seeds", mem_mb=1000, runtime=60),
     params:
         layers=LAYERS,
-        code=code_digest("match_seeds"),
     script:
         "../workflow_scripts/match_seeds.py"
 
@@ -58,12 +51,6 @@ rule evaluate_selection:
             "How sure are we",
             table="Selection rules",
         ),
-    log:
-        logs("evaluate_selection/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("evaluate_selection/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_selection", mem_mb=3000, runtime=60),
@@ -82,7 +69,6 @@ rule evaluate_selection:
             "bootstrap": CFG.ablation.bootstrap,
             "massive_ratio": CFG.extraction.massive_ratio,
         },
-        code=code_digest("evaluate_selection"),
     script:
         "../workflow_scripts/evaluate_selection.py"
 
@@ -149,21 +135,14 @@ rule summarise_comparisons:
         ],
     output:
         shown("comparisons/{target}/{concept}.csv", "How sure are we", "comparisons", table="{target}"),
-    log:
-        logs("summarise_comparisons/{target}/{concept}"),
-    benchmark:
-        benchmarks("summarise_comparisons/{target}/{concept}")
     wildcard_constraints:
         target=one_of(TARGETS),
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("summarise_comparisons", mem_mb=2000, runtime=30),
     params:
         entries=lambda wildcards: described_cases(CFG, wildcards.target, wildcards.concept),
         layers=LAYERS,
         data=reported_data(CFG.ablation),
-        code=code_digest("summarise_comparisons"),
     script:
         "../workflow_scripts/summarise_comparisons.py"
 
@@ -191,18 +170,11 @@ rule compare_stages:
         final=results(f"features/main/seed_{{seed}}/{CFG.studied_concepts()[0]}/final_features.csv"),
     output:
         results("stages/seed_{seed}/grid.parquet"),
-    log:
-        logs("compare_stages/seed_{seed}"),
-    benchmark:
-        benchmarks("compare_stages/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("compare_stages", mem_mb=1000, runtime=30),
     params:
         layers=LAYERS,
         corners=CORNERS,
-        code=code_digest("compare_stages"),
     script:
         "../workflow_scripts/compare_stages.py"
 
@@ -225,12 +197,6 @@ rule evaluate_transfer:
             "transfer_table",
             table="Transfer over stages",
         ),
-    log:
-        logs("evaluate_transfer/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("evaluate_transfer/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_transfer", mem_mb=3000, runtime=120),
@@ -244,7 +210,6 @@ rule evaluate_transfer:
             "bootstrap": CFG.ablation.bootstrap,
             "massive_ratio": CFG.extraction.massive_ratio,
         },
-        code=code_digest("evaluate_transfer"),
     script:
         "../workflow_scripts/evaluate_transfer.py"
 

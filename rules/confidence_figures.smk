@@ -9,19 +9,10 @@ rule plot_comparisons:
         comparisons=rules.summarise_comparisons.output[0],
     output:
         **figure("{target}/{concept}/comparisons", "How sure are we", "{target}", "comparisons_figure"),
-    log:
-        logs("plot_comparisons/{target}/{concept}"),
-    benchmark:
-        benchmarks("plot_comparisons/{target}/{concept}")
     wildcard_constraints:
         target=one_of(TARGETS),
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_comparisons", mem_mb=1000, runtime=5),
     params:
         ablated=CFG.ablation is not None,
-        code=code_digest("plot_comparisons"),
     script:
         "../workflow_scripts/plot_comparisons.py"
 
@@ -32,20 +23,11 @@ rule plot_selection_rules:
         selection=default_selections,
     output:
         **figure("{concept}/selection_rules", "How sure are we", "Selection rules"),
-    log:
-        logs("plot_selection_rules/{concept}"),
-    benchmark:
-        benchmarks("plot_selection_rules/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_selection_rules", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
         sizes=lambda wildcards: CFG.ablation.selection_sizes,
         rules=reported_rules(CFG),
-        code=code_digest("plot_selection_rules"),
     script:
         "../workflow_scripts/plot_selection_rules.py"
 
@@ -56,16 +38,6 @@ rule plot_recurrence:
         recurrence=rules.match_seeds.output[0],
     output:
         **figure("{concept}/recurrence", "How sure are we", "Recurrence over seeds", "recurrence_figure"),
-    log:
-        logs("plot_recurrence/{concept}"),
-    benchmark:
-        benchmarks("plot_recurrence/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_recurrence", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_recurrence"),
     script:
         "../workflow_scripts/plot_recurrence.py"
 
@@ -76,16 +48,6 @@ rule plot_stage_grid:
         grid=results("stages/seed_0/grid.parquet"),
     output:
         **figure("stages/stage_grid", "How sure are we", "Stage grid"),
-    log:
-        logs("plot_stage_grid"),
-    benchmark:
-        benchmarks("plot_stage_grid")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_stage_grid", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_stage_grid"),
     script:
         "../workflow_scripts/plot_stage_grid.py"
 
@@ -96,17 +58,8 @@ rule plot_transfer:
         transfer=results("stages/seed_0/{concept}/transfer.csv"),
     output:
         **figure("stages/{concept}/transfer", "How sure are we", "Transfer over stages"),
-    log:
-        logs("plot_transfer/{concept}"),
-    benchmark:
-        benchmarks("plot_transfer/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_transfer", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
-        code=code_digest("plot_transfer"),
     script:
         "../workflow_scripts/plot_transfer.py"

@@ -72,20 +72,13 @@ rule prepare_dataset:
             table="Counts",
             **{"data set": "{dataset}"},
         ),
-    log:
-        logs("prepare_dataset/{dataset}"),
-    benchmark:
-        benchmarks("prepare_dataset/{dataset}")
     wildcard_constraints:
         dataset=one_of(name for name, entry in CFG.datasets.items() if is_prepared(entry)),
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("prepare_dataset", mem_mb=4000, runtime=240),
     params:
         entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens", "parts"),
         source=source_of_subset,
-        code=code_digest("prepare_dataset"),
     script:
         "../workflow_scripts/prepare_dataset.py"

@@ -102,14 +102,8 @@ rule train_dictionary:
         config=f"{DICTIONARY}/layer_{{layer}}/cfg.json",
         training=f"{DICTIONARY}/layer_{{layer}}/training.csv",
         snapshots=directory(f"{DICTIONARY}/layer_{{layer}}/snapshots"),
-    log:
-        logs("train_dictionary/{dictionary}/seed_{seed}/layer_{layer}"),
-    benchmark:
-        benchmarks("train_dictionary/{dictionary}/seed_{seed}/layer_{layer}")
     wildcard_constraints:
         dictionary=one_of(CFG.trained()),
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **training_resources(),
@@ -128,7 +122,6 @@ rule train_dictionary:
         stream=stream_settings,
         # Outside of the declared outputs, which Snakemake clears when a job fails.
         checkpoints=results("checkpoints/dictionaries/{dictionary}/seed_{seed}/layer_{layer}"),
-        code=code_digest("train_dictionary"),
     script:
         "../workflow_scripts/train_dictionary.py"
 
@@ -137,16 +130,10 @@ rule fetch_dictionary:
     """Fetch a published dictionary from where it is kept, which cluster nodes may not reach."""
     output:
         sources=results("dictionaries/{dictionary}/sources.json"),
-    log:
-        logs("fetch_dictionary/{dictionary}"),
-    benchmark:
-        benchmarks("fetch_dictionary/{dictionary}")
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
     priority: 50
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("fetch_dictionary", mem_mb=1000, runtime=240),
     params:
@@ -156,7 +143,6 @@ rule fetch_dictionary:
         files=lambda wildcards: {
             layer: CFG.dictionaries[wildcards.dictionary].path(layer) for layer in LAYERS
         },
-        code=code_digest("fetch_dictionary"),
     script:
         "../workflow_scripts/fetch_dictionary.py"
 
@@ -181,15 +167,9 @@ rule import_dictionary:
     output:
         weights=results("dictionaries/{dictionary}/seed_0/layer_{layer}/sae_weights.safetensors"),
         config=results("dictionaries/{dictionary}/seed_0/layer_{layer}/cfg.json"),
-    log:
-        logs("import_dictionary/{dictionary}/layer_{layer}"),
-    benchmark:
-        benchmarks("import_dictionary/{dictionary}/layer_{layer}")
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
     priority: 50
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("import_dictionary", mem_mb=4000, runtime=15),
     params:
@@ -204,7 +184,6 @@ rule import_dictionary:
             "dictionary": wildcards.dictionary,
             **facts(wildcards.dictionary, "initial"),
         },
-        code=code_digest("import_dictionary"),
     script:
         "../workflow_scripts/import_dictionary.py"
 
@@ -232,14 +211,8 @@ rule estimate_scale:
         **{name: of_scale_stage(files) for name, files in TRAINING_DATA.items()},
     output:
         scale=results("dictionaries/{dictionary}/input_scale/layer_{layer}.json"),
-    log:
-        logs("estimate_scale/{dictionary}/layer_{layer}"),
-    benchmark:
-        benchmarks("estimate_scale/{dictionary}/layer_{layer}")
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **scale_resources(),
@@ -250,7 +223,6 @@ rule estimate_scale:
             lambda stage: facts(stage.root, "scale_on") | facts(stage.dictionary, "model", "dataset")
         ),
         stream=of_scale_stage(stream_settings),
-        code=code_digest("estimate_scale"),
     script:
         "../workflow_scripts/estimate_scale.py"
 
@@ -290,12 +262,6 @@ rule evaluate_dictionary:
             "dictionary_metrics",
             table="Metrics",
         ),
-    log:
-        logs("evaluate_dictionary/{dictionary}/seed_{seed}"),
-    benchmark:
-        benchmarks("evaluate_dictionary/{dictionary}/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_dictionary", mem_mb=2000, runtime=30),
@@ -303,6 +269,5 @@ rule evaluate_dictionary:
         layers=LAYERS,
         snapshots=lambda wildcards: CFG.dictionaries[wildcards.dictionary].snapshots,
         sets=evaluation_sets,
-        code=code_digest("evaluate_dictionary"),
     script:
         "../workflow_scripts/evaluate_dictionary.py"

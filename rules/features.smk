@@ -17,18 +17,11 @@ rule feature_statistics:
             )
             for name in ("statistics", "totals", "top_samples")
         },
-    log:
-        logs("feature_statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}"),
-    benchmark:
-        benchmarks("feature_statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("feature_statistics", mem_mb=2000, runtime=60),
     params:
         top=CFG.lexical.samples,
-        code=code_digest("feature_statistics"),
     script:
         "../workflow_scripts/feature_statistics.py"
 
@@ -83,17 +76,10 @@ rule diff_features:
         text_totals=diff_tables("totals", "text_datasets"),
     output:
         f"{FEATURES}/diff.parquet",
-    log:
-        logs("diff_features/{comparison}/seed_{seed}"),
-    benchmark:
-        benchmarks("diff_features/{comparison}/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("diff_features", mem_mb=1000, runtime=30),
     params:
         layers=LAYERS,
-        code=code_digest("diff_features"),
     script:
         "../workflow_scripts/diff_features.py"
 
@@ -112,19 +98,12 @@ rule select_adapted:
             "Adapted features",
             table="Threshold sweep",
         ),
-    log:
-        logs("select_adapted/{comparison}/seed_{seed}"),
-    benchmark:
-        benchmarks("select_adapted/{comparison}/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("select_adapted", mem_mb=1000, runtime=10),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
             "base", "adapted", "null", "null_check", "untuned", "model", "visual_datasets", "text_datasets"
         ),
-        code=code_digest("select_adapted"),
     script:
         "../workflow_scripts/select_adapted.py"
 
@@ -161,12 +140,6 @@ rule contrast_concept:
         dictionaries=compared("adapted", "cfg.json"),
     output:
         f"{FEATURES}/{{concept}}/contrast.parquet",
-    log:
-        logs("contrast_concept/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("contrast_concept/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("contrast_concept", mem_mb=1000, runtime=30),
     params:
@@ -176,7 +149,6 @@ rule contrast_concept:
         criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
             "target", "baseline", "unit", "words", "lexical", "compared"
         ),
-        code=code_digest("contrast_concept"),
     script:
         "../workflow_scripts/contrast_concept.py"
 
@@ -210,12 +182,6 @@ rule lexical_filter:
         weights=lambda wildcards: weight_files(compared_model(wildcards)),
     output:
         f"{FEATURES}/{{concept}}/lexical.parquet",
-    log:
-        logs("lexical_filter/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("lexical_filter/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("lexical_filter", mem_mb=2000, runtime=60),
@@ -234,7 +200,6 @@ rule lexical_filter:
         criteria=lexical_criteria,
         batch_tokens=CFG.extraction.batch_tokens,
         massive_ratio=CFG.extraction.massive_ratio,
-        code=code_digest("lexical_filter"),
     script:
         "../workflow_scripts/lexical_filter.py"
 
@@ -262,18 +227,11 @@ rule select_features:
             "How sure are we",
             table="Independent tokens or samples",
         ),
-    log:
-        logs("select_features/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("select_features/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("select_features", mem_mb=1000, runtime=10),
     params:
         unit=concept_unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
         fdr=lambda wildcards: CFG.concepts[wildcards.concept].fdr,
-        code=code_digest("select_features"),
     script:
         "../workflow_scripts/select_features.py"

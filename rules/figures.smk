@@ -21,16 +21,6 @@ rule plot_fvu_by_layer:
         metrics=METRICS,
     output:
         **figure("fvu_by_layer", "Dictionaries", "FVU by layer"),
-    log:
-        logs("plot_fvu_by_layer"),
-    benchmark:
-        benchmarks("plot_fvu_by_layer")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_fvu_by_layer", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_fvu_by_layer"),
     script:
         "../workflow_scripts/plot_fvu_by_layer.py"
 
@@ -42,18 +32,9 @@ rule plot_training_dynamics:
         accuracy=ACCURACY,
     output:
         **figure("training_dynamics", "Dictionaries", "Training dynamics"),
-    log:
-        logs("plot_training_dynamics"),
-    benchmark:
-        benchmarks("plot_training_dynamics")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_training_dynamics", mem_mb=1000, runtime=5),
     params:
         checkpoints=checkpoints(CFG),
         snapshots=snapshots(CFG),
-        code=code_digest("plot_training_dynamics"),
     script:
         "../workflow_scripts/plot_training_dynamics.py"
 
@@ -65,18 +46,9 @@ rule plot_model_accuracy:
         asked=ASKED,
     output:
         **figure("model_accuracy", "Models", "Accuracy"),
-    log:
-        logs("plot_model_accuracy"),
-    benchmark:
-        benchmarks("plot_model_accuracy")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_model_accuracy", mem_mb=1000, runtime=5),
     params:
         checkpoints=checkpoints(CFG),
         model=CFG.diff.model,
-        code=code_digest("plot_model_accuracy"),
     script:
         "../workflow_scripts/plot_model_accuracy.py"
 
@@ -88,16 +60,6 @@ rule plot_cosine_distributions:
         thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
     output:
         **figure("cosine_distributions", "Adapted features", "Cosines, adapted and null"),
-    log:
-        logs("plot_cosine_distributions"),
-    benchmark:
-        benchmarks("plot_cosine_distributions")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_cosine_distributions", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_cosine_distributions"),
     script:
         "../workflow_scripts/plot_cosine_distributions.py"
 
@@ -108,16 +70,6 @@ rule plot_adapted_by_layer:
         thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
     output:
         **figure("adapted_by_layer", "Adapted features", "Adapted features by layer"),
-    log:
-        logs("plot_adapted_by_layer"),
-    benchmark:
-        benchmarks("plot_adapted_by_layer")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_adapted_by_layer", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_adapted_by_layer"),
     script:
         "../workflow_scripts/plot_adapted_by_layer.py"
 
@@ -128,18 +80,9 @@ rule plot_threshold_robustness:
         sweep=expand(results("features/main/seed_{seed}/threshold_sweep.csv"), seed=SEEDS),
     output:
         **figure("threshold_robustness", "Adapted features", "Threshold robustness"),
-    log:
-        logs("plot_threshold_robustness"),
-    benchmark:
-        benchmarks("plot_threshold_robustness")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_threshold_robustness", mem_mb=1000, runtime=5),
     params:
         eps=CFG.diff.eps,
         percentile=CFG.diff.percentile,
-        code=code_digest("plot_threshold_robustness"),
     script:
         "../workflow_scripts/plot_threshold_robustness.py"
 
@@ -152,16 +95,6 @@ rule plot_energy_vs_cosine:
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
     output:
         **figure("seed_{seed}/{concept}/energy_vs_cosine", "Adapted features", "Visual energy and cosine"),
-    log:
-        logs("plot_energy_vs_cosine/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_energy_vs_cosine/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_energy_vs_cosine", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_energy_vs_cosine"),
     script:
         "../workflow_scripts/plot_energy_vs_cosine.py"
 
@@ -174,17 +107,8 @@ rule plot_contrast_volcano:
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
     output:
         **figure("seed_{seed}/{concept}/contrast_volcano", "Concepts", "Contrast"),
-    log:
-        logs("plot_contrast_volcano/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_contrast_volcano/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_contrast_volcano", mem_mb=1000, runtime=5),
     params:
         min_odds_ratio=lambda wildcards: CFG.concepts[wildcards.concept].min_odds_ratio,
-        code=code_digest("plot_contrast_volcano"),
     script:
         "../workflow_scripts/plot_contrast_volcano.py"
 
@@ -195,16 +119,6 @@ rule plot_funnel:
         funnel=results("features/main/seed_{seed}/{concept}/funnel.csv"),
     output:
         **figure("seed_{seed}/{concept}/funnel", "Concepts", "Funnel"),
-    log:
-        logs("plot_funnel/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_funnel/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_funnel", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_funnel"),
     script:
         "../workflow_scripts/plot_funnel.py"
 
@@ -222,20 +136,11 @@ rule plot_top_samples:
     output:
         **{"table": results("figures/seed_{seed}/{concept}/top_samples_gallery.csv")},
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
-    log:
-        logs("plot_top_samples/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_top_samples/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_top_samples", mem_mb=1000, runtime=5),
     params:
         groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
         # Rows and columns; five of each fill a page.
         features=5,
         samples=5,
-        code=code_digest("plot_top_samples"),
     script:
         "../workflow_scripts/plot_top_samples.py"
 
@@ -246,18 +151,9 @@ rule plot_ablation_effects:
         ablation=ablation_tables,
     output:
         **figure("seed_{seed}/{concept}/ablation_effects", "Interventions", "Ablation"),
-    log:
-        logs("plot_ablation_effects/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_ablation_effects/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_ablation_effects", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
-        code=code_digest("plot_ablation_effects"),
     script:
         "../workflow_scripts/plot_ablation_effects.py"
 
@@ -268,18 +164,9 @@ rule plot_ablation_by_group:
         ablation=ablation_tables,
     output:
         **figure("seed_{seed}/{concept}/ablation_by_group", "Interventions", "Ablation by group"),
-    log:
-        logs("plot_ablation_by_group/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_ablation_by_group/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_ablation_by_group", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.ablation.report_on.target,
         control=lambda wildcards: CFG.ablation.report_on.control,
-        code=code_digest("plot_ablation_by_group"),
     script:
         "../workflow_scripts/plot_ablation_by_group.py"
 
@@ -291,16 +178,6 @@ rule plot_head_attribution:
         scores=results("heads/seed_{seed}/{concept}/scores.csv"),
     output:
         **figure("seed_{seed}/{concept}/head_attribution", "Heads", "Attribution maps"),
-    log:
-        logs("plot_head_attribution/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_head_attribution/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_head_attribution", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_head_attribution"),
     script:
         "../workflow_scripts/plot_head_attribution.py"
 
@@ -313,16 +190,6 @@ rule plot_attribution_vs_exact:
         agreement=results("heads/seed_{seed}/{concept}/agreement.csv"),
     output:
         **figure("seed_{seed}/{concept}/attribution_vs_exact", "Heads", "Attribution against exact patching"),
-    log:
-        logs("plot_attribution_vs_exact/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_attribution_vs_exact/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_attribution_vs_exact", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_attribution_vs_exact"),
     script:
         "../workflow_scripts/plot_attribution_vs_exact.py"
 
@@ -333,18 +200,9 @@ rule plot_head_ablation:
         ablation=results("heads/seed_{seed}/{concept}/head_ablation.csv"),
     output:
         **figure("seed_{seed}/{concept}/head_ablation", "Heads", "Head ablation"),
-    log:
-        logs("plot_head_ablation/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_head_ablation/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_head_ablation", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.heads.report_on.target,
         control=lambda wildcards: CFG.heads.report_on.control,
-        code=code_digest("plot_head_ablation"),
     script:
         "../workflow_scripts/plot_head_ablation.py"
 
@@ -356,15 +214,5 @@ rule plot_attention_map:
         samples=lambda wildcards: samples_file(CFG.heads.dataset),
     output:
         **figure("seed_{seed}/{concept}/attention_map", "Heads", "Attention"),
-    log:
-        logs("plot_attention_map/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_attention_map/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_attention_map", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_attention_map"),
     script:
         "../workflow_scripts/plot_attention_map.py"

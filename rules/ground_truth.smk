@@ -16,12 +16,6 @@ rule score_ground_truth:
     output:
         features=results("ground_truth/seed_{seed}/features.parquet"),
         scores=results("ground_truth/seed_{seed}/label_scores.parquet"),
-    log:
-        logs("score_ground_truth/seed_{seed}"),
-    benchmark:
-        benchmarks("score_ground_truth/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("score_ground_truth", mem_mb=2000, runtime=30),
@@ -30,7 +24,6 @@ rule score_ground_truth:
         layers=LAYERS,
         layout=TRUTH_SHARDS,
         seed=CFG.seed,
-        code=code_digest("score_ground_truth"),
     script:
         "../workflow_scripts/score_ground_truth.py"
 
@@ -48,18 +41,11 @@ rule evaluate_rules:
             "How sure are we",
             table="Selection rules against the scenes",
         ),
-    log:
-        logs("evaluate_rules/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("evaluate_rules/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("evaluate_rules", mem_mb=1000, runtime=10),
     params:
         unit=concept_unit,
         eps=CFG.diff.eps,
-        code=code_digest("evaluate_rules"),
     script:
         "../workflow_scripts/evaluate_rules.py"
 
@@ -72,16 +58,6 @@ rule plot_ground_truth:
         final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
     output:
         **figure("{concept}/ground_truth", "How sure are we", "Ground truth"),
-    log:
-        logs("plot_ground_truth/{concept}"),
-    benchmark:
-        benchmarks("plot_ground_truth/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_ground_truth", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_ground_truth"),
     script:
         "../workflow_scripts/plot_ground_truth.py"
 

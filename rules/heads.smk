@@ -30,12 +30,6 @@ rule attribute_heads:
         **TRACED,
     output:
         results("heads/seed_{seed}/{concept}/attribution.csv"),
-    log:
-        logs("attribute_heads/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("attribute_heads/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("attribute_heads", mem_mb=3000, runtime=30),
@@ -43,7 +37,6 @@ rule attribute_heads:
         model=named_subject(CFG.diff.model),
         traced=traced_samples,
         stage=traced("features"),
-        code=code_digest("attribute_heads"),
     script:
         "../workflow_scripts/attribute_heads.py"
 
@@ -54,16 +47,6 @@ rule aggregate_heads:
         rules.attribute_heads.output[0],
     output:
         shown("heads/seed_{seed}/{concept}/scores.csv", "Heads", "head_scores", table="Head scores"),
-    log:
-        logs("aggregate_heads/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("aggregate_heads/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("aggregate_heads", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("aggregate_heads"),
     script:
         "../workflow_scripts/aggregate_heads.py"
 
@@ -78,12 +61,6 @@ rule patch_heads:
         agreement=shown(
             "heads/seed_{seed}/{concept}/agreement.csv", "Heads", table="Attribution and exact patching"
         ),
-    log:
-        logs("patch_heads/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("patch_heads/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("patch_heads", mem_mb=3000, runtime=60),
@@ -92,7 +69,6 @@ rule patch_heads:
         traced=traced_samples,
         seed=CFG.seed,
         stage=traced("features", "exact_heads", "bootstrap"),
-        code=code_digest("patch_heads"),
     script:
         "../workflow_scripts/patch_heads.py"
 
@@ -111,12 +87,6 @@ rule evaluate_head_ablation:
             "head_ablation_table",
             table="Head ablation",
         ),
-    log:
-        logs("evaluate_head_ablation/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("evaluate_head_ablation/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_head_ablation", mem_mb=3000, runtime=60),
@@ -130,7 +100,6 @@ rule evaluate_head_ablation:
             "random_draws": CFG.heads.random_draws,
             "bootstrap": CFG.heads.bootstrap,
         },
-        code=code_digest("evaluate_head_ablation"),
     script:
         "../workflow_scripts/evaluate_head_ablation.py"
 
@@ -142,12 +111,6 @@ rule map_attention:
         attribution=rules.attribute_heads.output[0],
     output:
         results("heads/seed_{seed}/{concept}/attention.csv"),
-    log:
-        logs("map_attention/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("map_attention/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("map_attention", mem_mb=2000, runtime=15),
@@ -160,7 +123,6 @@ rule map_attention:
             "images": 4,
             "batch_tokens": CFG.extraction.batch_tokens,
         },
-        code=code_digest("map_attention"),
     script:
         "../workflow_scripts/map_attention.py"
 

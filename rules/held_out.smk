@@ -16,15 +16,9 @@ rule hold_out:
         shown(
             "held_out/{dataset}.csv", "Data sets", "held_out", table="Held out", **{"data set": "{dataset}"}
         ),
-    log:
-        logs("hold_out/{dataset}"),
-    benchmark:
-        benchmarks("hold_out/{dataset}")
     wildcard_constraints:
         dataset=one_of(REPORTED),
     priority: 50
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("hold_out", mem_mb=2000, runtime=30),
     params:
@@ -35,6 +29,5 @@ rule hold_out:
         named_by=not_compared(
             lambda wildcards: {"report": REPORTED[wildcards.dataset], "before": USED_BEFORE}
         ),
-        code=code_digest("hold_out"),
     script:
         "../workflow_scripts/hold_out.py"

@@ -11,12 +11,6 @@ rule evaluate_model:
         held_out=[results(f"held_out/{dataset}.csv") for dataset in asked_data(CFG)],
     output:
         shown("accuracy/{model}.csv", "Models", "accuracy", table="Accuracy"),
-    log:
-        logs("evaluate_model/{model}"),
-    benchmark:
-        benchmarks("evaluate_model/{model}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_model", mem_mb=2000, runtime=30),
@@ -28,7 +22,6 @@ rule evaluate_model:
             "batch_tokens": CFG.extraction.batch_tokens,
         },
         seed=CFG.seed,
-        code=code_digest("evaluate_model"),
     script:
         "../workflow_scripts/evaluate_model.py"
 
@@ -70,12 +63,6 @@ rule rank_features:
     output:
         ranking=shown("interventions/seed_{seed}/{concept}/ranking.csv", "Interventions", table="Ranking"),
         pools=results("interventions/seed_{seed}/{concept}/random_pools.csv"),
-    log:
-        logs("rank_features/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("rank_features/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("rank_features", mem_mb=2000, runtime=30),
@@ -91,7 +78,6 @@ rule rank_features:
             "random_draws": CFG.ablation.random_draws,
             "massive_ratio": CFG.extraction.massive_ratio,
         },
-        code=code_digest("rank_features"),
     script:
         "../workflow_scripts/rank_features.py"
 
@@ -111,12 +97,6 @@ rule evaluate_ablation:
             "ablation",
             table="Ablation, {scope}",
         ),
-    log:
-        logs("evaluate_ablation/seed_{seed}/{concept}/{scope}"),
-    benchmark:
-        benchmarks("evaluate_ablation/seed_{seed}/{concept}/{scope}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_ablation", mem_mb=3000, runtime=120),
@@ -131,7 +111,6 @@ rule evaluate_ablation:
             "bootstrap": CFG.ablation.bootstrap,
             "massive_ratio": CFG.extraction.massive_ratio,
         },
-        code=code_digest("evaluate_ablation"),
     script:
         "../workflow_scripts/evaluate_ablation.py"
 

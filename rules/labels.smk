@@ -22,12 +22,6 @@ rule label_features:
     output:
         labels=shown("labels/seed_{seed}/{concept}/labels.csv", "Concepts", table="Labels"),
         evidence=results("labels/seed_{seed}/{concept}/evidence.csv"),
-    log:
-        logs("label_features/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("label_features/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("label_features", mem_mb=2000, runtime=60),
@@ -36,7 +30,6 @@ rule label_features:
         layers=LAYERS,
         layout=label_layout,
         criteria=CFG.labels.params(),
-        code=code_digest("label_features"),
     script:
         "../workflow_scripts/label_features.py"
 
@@ -48,13 +41,7 @@ rule describe_features:
         evidence=rules.label_features.output.evidence,
     output:
         shown("labels/seed_{seed}/{concept}/descriptions.csv", "Concepts", table="Descriptions"),
-    log:
-        logs("describe_features/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("describe_features/seed_{seed}/{concept}")
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("describe_features", mem_mb=1000, runtime=240),
     params:
@@ -63,7 +50,6 @@ rule describe_features:
         access=not_compared(lambda _: CFG.labelling.model_dump(include=ACCESS)),
         # Not an output: Snakemake would delete it on failure, and paid answers must not be lost.
         cache=results("checkpoints/descriptions/seed_{seed}/{concept}.jsonl"),
-        code=code_digest("describe_features"),
     script:
         "../workflow_scripts/describe_features.py"
 

@@ -100,19 +100,12 @@ rule fetch_model:
         config=results("models/{checkpoint}/config.json"),
         # Not hub.json, by which a folder that is filled again keeps its commit: Snakemake would delete it.
         commit=results("models/{checkpoint}/commit.json"),
-    log:
-        logs("fetch_model/{checkpoint}"),
-    benchmark:
-        benchmarks("fetch_model/{checkpoint}")
     wildcard_constraints:
         checkpoint=one_of(hub_sources(CFG)),
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("fetch_model", mem_mb=1000, runtime=240),
     params:
         source=lambda wildcards: hub_sources(CFG)[wildcards.checkpoint],
-        code=code_digest("fetch_model"),
     script:
         "../workflow_scripts/fetch_model.py"

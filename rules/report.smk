@@ -55,14 +55,6 @@ rule write_summary:
         labels=label_tables(),
     output:
         shown("summary.md", "Summary", text="Summary"),
-    log:
-        logs("write_summary"),
-    benchmark:
-        benchmarks("write_summary")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("write_summary", mem_mb=1000, runtime=5),
     params:
         names={
             "experiment": CFG.experiment,
@@ -81,7 +73,6 @@ rule write_summary:
             "omitted": omitted(CFG),
         },
         headline=headline_facts(CFG),
-        code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
 
@@ -96,21 +87,12 @@ rule write_comparisons:
         accuracy=lambda wildcards: control_accuracies(wildcards.target),
     output:
         shown("comparisons/{target}.md", "How sure are we", caption="comparisons_page", text="{target}"),
-    log:
-        logs("write_comparisons/{target}"),
-    benchmark:
-        benchmarks("write_comparisons/{target}")
     wildcard_constraints:
         target=one_of(TARGETS),
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("write_comparisons", mem_mb=1000, runtime=5),
     params:
         experiment=CFG.experiment,
         checkpoints=checkpoints(CFG, controls=True),
         ablated=CFG.ablation is not None,
-        code=code_digest("write_comparisons"),
     script:
         "../workflow_scripts/write_comparisons.py"
 
@@ -121,16 +103,8 @@ rule write_provenance:
         EXPERIMENT,
     output:
         shown("provenance.md", "Summary", text="Where it comes from"),
-    log:
-        logs("write_provenance"),
-    benchmark:
-        benchmarks("write_provenance")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("write_provenance", mem_mb=500, runtime=5),
-    params:
-        code=code_digest("write_provenance"),
     script:
         "../workflow_scripts/write_provenance.py"
 
@@ -141,17 +115,8 @@ rule summarise_costs:
         EXPERIMENT,
     output:
         shown("costs.csv", "Costs", table="Costs by rule"),
-    log:
-        logs("summarise_costs"),
-    benchmark:
-        benchmarks("summarise_costs")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("summarise_costs", mem_mb=1000, runtime=5),
     params:
         folder=results("benchmarks"),
-        code=code_digest("summarise_costs"),
     script:
         "../workflow_scripts/summarise_costs.py"
 
@@ -162,15 +127,5 @@ rule plot_costs:
         costs=rules.summarise_costs.output[0],
     output:
         **figure("costs", "Costs", "Costs by rule", "costs_figure"),
-    log:
-        logs("plot_costs"),
-    benchmark:
-        benchmarks("plot_costs")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_costs", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_costs"),
     script:
         "../workflow_scripts/plot_costs.py"

@@ -16,12 +16,6 @@ rule evaluate_steering:
             "steering_table",
             table="Steering",
         ),
-    log:
-        logs("evaluate_steering/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("evaluate_steering/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
     resources:
         **rule_resources("evaluate_steering", mem_mb=3000, runtime=120),
@@ -34,7 +28,6 @@ rule evaluate_steering:
             "layers": LAYERS,
             **CFG.steering.params("concept", "model", "rank_on", "report_on"),
         },
-        code=code_digest("evaluate_steering"),
     script:
         "../workflow_scripts/evaluate_steering.py"
 
@@ -45,18 +38,9 @@ rule plot_steering:
         rules.evaluate_steering.output[0],
     output:
         **figure("seed_{seed}/{concept}/steering", "Interventions", "Steering"),
-    log:
-        logs("plot_steering/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_steering/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_steering", mem_mb=1000, runtime=5),
     params:
         target=lambda wildcards: CFG.steering.report_on.target,
         control=lambda wildcards: CFG.steering.report_on.control,
-        code=code_digest("plot_steering"),
     script:
         "../workflow_scripts/plot_steering.py"
 

@@ -20,17 +20,8 @@ rule generate_world:
     output:
         samples=results("world/data/{dataset}/samples.jsonl"),
         images=directory(results("world/data/{dataset}/images")),
-    log:
-        logs("generate_world/{dataset}"),
-    benchmark:
-        benchmarks("generate_world/{dataset}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("generate_world", mem_mb=1000, runtime=5),
     params:
         world=world_dataset_params,
-        code=code_digest("generate_world"),
     script:
         "../workflow_scripts/generate_world.py"
 
@@ -41,17 +32,10 @@ rule train_world_base_lm:
         model=results("world/models/base_lm/config.json"),
         weights=results("world/models/base_lm/model.safetensors"),
         table=results("world/training_logs/base_lm.csv"),
-    log:
-        logs("train_world_base_lm/base_lm"),
-    benchmark:
-        benchmarks("train_world_base_lm/base_lm")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("train_world_base_lm", mem_mb=1200, runtime=20),
     params:
         world=lambda wildcards: CFG.world.stage_settings("language_model"),
-        code=code_digest("train_world_base_lm"),
     script:
         "../workflow_scripts/train_world_base_lm.py"
 
@@ -65,17 +49,10 @@ rule train_world_vision:
         model=results("world/models/vlm_0/config.json"),
         weights=results("world/models/vlm_0/model.safetensors"),
         table=results("world/training_logs/vision.csv"),
-    log:
-        logs("train_world_vision/vlm_0"),
-    benchmark:
-        benchmarks("train_world_vision/vlm_0")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("train_world_vision", mem_mb=2000, runtime=20),
     params:
         world=lambda wildcards: CFG.world.stage_settings("vision"),
-        code=code_digest("train_world_vision"),
     script:
         "../workflow_scripts/train_world_vision.py"
 
@@ -89,12 +66,6 @@ rule train_world_vlm:
         models=[f"{WORLD_MODELS}/{name}/config.json" for name in SNAPSHOTS.values()],
         weights=[f"{WORLD_MODELS}/{name}/model.safetensors" for name in SNAPSHOTS.values()],
         table=results("world/training_logs/vlm.csv"),
-    log:
-        logs("train_world_vlm/vlm"),
-    benchmark:
-        benchmarks("train_world_vlm/vlm")
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("train_world_vlm", mem_mb=2000, runtime=120),
     params:
@@ -102,7 +73,6 @@ rule train_world_vlm:
         percentages=list(SNAPSHOTS),
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
         checkpoints=results("world/checkpoints/vlm"),
-        code=code_digest("train_world_vlm"),
     script:
         "../workflow_scripts/train_world_vlm.py"
 
@@ -136,14 +106,8 @@ rule train_world_control:
         model=results("world/models/{control}/config.json"),
         weights=results("world/models/{control}/model.safetensors"),
         table=results("world/training_logs/{control}.csv"),
-    log:
-        logs("train_world_control/{control}"),
-    benchmark:
-        benchmarks("train_world_control/{control}")
     wildcard_constraints:
         control=one_of(CFG.world.controls if CFG.world else []),
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("train_world_control", mem_mb=2000, runtime=120),
     params:
@@ -151,7 +115,6 @@ rule train_world_control:
         kind=lambda wildcards: CFG.world.controls[wildcards.control],
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
         checkpoints=results("world/checkpoints/{control}"),
-        code=code_digest("train_world_control"),
     script:
         "../workflow_scripts/train_world_control.py"
 
@@ -191,21 +154,14 @@ rule evaluate_world:
         table=shown(
             "world/accuracy_{origin}.csv", "Models", "accuracy", table="Accuracy", checkpoints="{origin}"
         ),
-    log:
-        logs("evaluate_world/{origin}"),
-    benchmark:
-        benchmarks("evaluate_world/{origin}")
     wildcard_constraints:
         origin=one_of(WORLD_ORIGINS),
-    conda:
-        "../envs/vlmdiff.yaml"
     resources:
         **rule_resources("evaluate_world", mem_mb=1500, runtime=10),
     params:
         models=lambda wildcards: measured_models(wildcards.origin),
         datasets=TEST_DATA,
         seed=CFG.seed,
-        code=code_digest("evaluate_world"),
     script:
         "../workflow_scripts/evaluate_world.py"
 
