@@ -1,35 +1,24 @@
-"""Data sets: where they lie, and those prepared from public sources, from folders, and as parts of others."""
-
-from math import ceil
+"""Data sets: those prepared from public sources, from folders, and as parts of others."""
 
 from vlmdiff.config.datasets import is_prepared
-from vlmdiff.config.local_files import split_files
+from vlmdiff.config.local_files import split_files, with_targets
 from vlmdiff.config.parts import Parts
-from vlmdiff.config.samples_file import data_folder, find_samples
+from vlmdiff.config.samples_file import find_samples
+from vlmdiff.config.sources import is_hub
 
 
-def dataset_folder(dataset):
-    """Return the folder that holds a data set's samples.jsonl."""
-    if dataset not in CFG.datasets:
-        return results(f"world/data/{dataset}")
-    entry = CFG.datasets[dataset]
-    return results(f"data/{dataset}") if is_prepared(entry) else data_folder(entry.path)
-
-
-def samples_file(dataset):
-    """Return a data set's samples.jsonl."""
-    return f"{dataset_folder(dataset)}/samples.jsonl"
-
-
-def blocks(dataset):
-    """Return the indices of a data set's blocks of samples, each of which is one shard."""
-    return range(ceil(CFG.dataset(dataset).samples / CFG.extraction.shard_samples))
-
-
-def fewer_samples(dataset):
-    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
-    entry = CFG.dataset(dataset)
-    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"
+def source_files(wildcards):
+    """Return the local files that a data set's samples are read from, its images aside; none for the hub's."""
+    entry = CFG.datasets[wildcards.dataset]
+    if entry.kind == "folder":
+        return str(find_samples(entry.path))
+    if entry.kind == "subset":
+        return [FILES.samples(entry.of)]
+    if is_hub(entry.source):
+        return []
+    if Path(entry.source).is_file():
+        return entry.source
+    return with_targets(split_files(entry.source, entry.split))
 
 
 def source_of_subset(wildcards):
@@ -44,20 +33,6 @@ def source_of_subset(wildcards):
     return {"samples": source.samples, "parts": parts, "root": "images/" if prepared else ""}
 
 
-def source_files(wildcards):
-    """Return the local files that a data set's samples are read from, its images aside; none for the hub's."""
-    entry = CFG.datasets[wildcards.dataset]
-    if entry.kind == "folder":
-        return str(find_samples(entry.path))
-    if entry.kind == "subset":
-        return [samples_file(entry.of)]
-    if is_hub(entry.source):
-        return []
-    if Path(entry.source).is_file():
-        return entry.source
-    return with_targets(split_files(entry.source, entry.split))
-
-
 rule prepare_dataset:
     """Prepare a data set from its source, maybe over the network, which cluster nodes may lack."""
     input:
@@ -65,20 +40,18 @@ rule prepare_dataset:
     output:
         # Images lie beside it: written, or as a link to where they are kept.
         samples=results("data/{dataset}/samples.jsonl"),
-        counts=shown(
-            "data/{dataset}/counts.csv",
-            "Data sets",
-            "dataset_counts",
-            table="Counts",
-            **{"data set": "{dataset}"},
-        ),
+        counts=shown("data/{dataset}/counts.csv", "Data sets", "Counts"),
     wildcard_constraints:
         dataset=one_of(name for name, entry in CFG.datasets.items() if is_prepared(entry)),
     localrule: True
-    resources:
-        **rule_resources("prepare_dataset", mem_mb=4000, runtime=240),
     params:
         entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens", "parts"),
         source=source_of_subset,
     script:
         "../workflow_scripts/prepare_dataset.py"
+
+
+def fewer_samples(dataset):
+    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
+    entry = CFG.dataset(dataset)
+    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"

@@ -8,14 +8,17 @@ has which value and which input has which files.
 import hashlib
 from inspect import signature
 
+from snakemake.resources import Resources
 from snakemake.ruleinfo import InOutput
 
+from vlmdiff.config.resources import resources
 from vlmdiff.config.targets import plain
+from vlmdiff.runtime.digest import script_digest
 
 
 def case(one):
     """Return what names a job of a rule: the parts of its first output's path that differ from job to job."""
-    parts = plain(one.output[0]).removeprefix(f"{RESULTS}/").split("/") if one.output else []
+    parts = plain(one.output[0]).removeprefix(f"{FILES.folder}/").split("/") if one.output else []
     return [part.partition(".")[0] for part in parts if "{" in part]
 
 
@@ -56,9 +59,11 @@ def complete(one):
         one.benchmark_modifier = said.path_modifier
         one.benchmark = said.benchmark.paths
     if not said.resources:
-        said.resources = ((), rule_resources(name, mem_mb=1000, runtime=5))
+        said.resources = ((), resources(CFG, name))
+        # The command line has the last word.
         given = workflow.resource_settings.overwrite_resources.get(one.name, {})
-        one.resources.update({key: value for key, value in said.resources[1].items() if key not in given})
+        ours = {key: value for key, value in said.resources[1].items() if key not in given}
+        one.resources.update(Resources.from_mapping(ours))
     positional, named = said.params or ((), {})
     said.params = (positional, {**named, "code": script_digest(SCRIPTS / f"{name}.py")})
     one.set_params(code=said.params[1]["code"])

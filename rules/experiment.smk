@@ -1,4 +1,18 @@
-"""The experiment itself: what was asked for, and whether its results are whole."""
+"""The experiment itself: what was asked for, what is made of it, and whether its results are whole."""
+
+from vlmdiff.config.products import (
+    comparison_products,
+    experiment,
+    label_tables,
+    selection_tables,
+    stage_products,
+    summary_tables,
+)
+
+# Everything that the default target makes, the costs of making it aside.
+EXPERIMENT = [results(file) for file in experiment(CFG)]
+# What the summary tells of, by name; figures draw some of it, too.
+TABLES = {name: [results(file) for file in files] for name, files in summary_tables(CFG).items()}
 
 
 rule write_config:
@@ -15,9 +29,7 @@ rule write_config:
 rule verify:
     """Target: check all results against the records of the jobs that wrote them."""
     localrule: True
-    resources:
-        **rule_resources("verify", mem_mb=500, runtime=240),
     params:
-        experiment=RESULTS,
+        experiment=FILES.folder,
     script:
         "../workflow_scripts/verify.py"

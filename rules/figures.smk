@@ -1,24 +1,13 @@
 """Figures, each drawn from tables that are outputs too, as PDF, SVG and PNG."""
 
-from vlmdiff.config.cases import asked_data, scored_seeds
+from vlmdiff.config.cases import reported_rules
 from vlmdiff.config.checkpoints import snapshots
-
-# Quality tables of all dictionaries and seeds.
-METRICS = [
-    results(f"dictionaries/{name}/seed_{seed}/metrics.csv")
-    for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
-    for seed in scored_seeds(CFG, name)
-]
-# Accuracies of the world's checkpoints; none where no model of the config is one of them.
-ACCURACY = [world_accuracy()] if checkpoints(CFG) else []
-# Accuracies of the model under study on the test sets; none without any.
-ASKED = [results(f"accuracy/{CFG.diff.model}.csv")] if asked_data(CFG) else []
 
 
 rule plot_fvu_by_layer:
     """Draw held-out FVU by layer."""
     input:
-        metrics=METRICS,
+        metrics=TABLES["metrics"],
     output:
         **figure("fvu_by_layer", "Dictionaries", "FVU by layer"),
     script:
@@ -28,8 +17,8 @@ rule plot_fvu_by_layer:
 rule plot_training_dynamics:
     """Draw how dictionaries and model change while they are trained."""
     input:
-        metrics=METRICS,
-        accuracy=ACCURACY,
+        metrics=TABLES["metrics"],
+        accuracy=TABLES["accuracy"],
     output:
         **figure("training_dynamics", "Dictionaries", "Training dynamics"),
     params:
@@ -40,10 +29,10 @@ rule plot_training_dynamics:
 
 
 rule plot_model_accuracy:
-    """Draw the accuracies of the models, compared with chance."""
+    """Draw the accuracies of the models beside chance."""
     input:
-        accuracy=ACCURACY,
-        asked=ASKED,
+        accuracy=TABLES["accuracy"],
+        asked=TABLES["asked"],
     output:
         **figure("model_accuracy", "Models", "Accuracy"),
     params:
@@ -57,7 +46,7 @@ rule plot_cosine_distributions:
     """Draw the decoder cosines of adapted and null."""
     input:
         adapted=expand(results("features/main/seed_{seed}/adapted.parquet"), seed=SEEDS),
-        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
+        thresholds=TABLES["thresholds"],
     output:
         **figure("cosine_distributions", "Adapted features", "Cosines, adapted and null"),
     script:
@@ -67,7 +56,7 @@ rule plot_cosine_distributions:
 rule plot_adapted_by_layer:
     """Draw the number of adapted features by layer."""
     input:
-        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
+        thresholds=TABLES["thresholds"],
     output:
         **figure("adapted_by_layer", "Adapted features", "Adapted features by layer"),
     script:
@@ -126,13 +115,13 @@ rule plot_funnel:
 rule plot_top_samples:
     """Draw the strongest samples of the best features on their images, and write the table behind them."""
     input:
-        top_samples=lambda wildcards: feature_tables(
-            "top_samples", MAIN, wildcards.seed, [CFG.concepts[wildcards.concept].target.dataset]
+        top_samples=lambda wildcards: FILES.statistics(
+            "top_samples", MAIN, wildcards.seed, concept_datasets(wildcards)[:1]
         ),
         ranking=lambda wildcards: expand(rules.rank_features.output[0], **wildcards) if CFG.ablation else [],
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
-        samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
-        model=config_file(CFG.diff.model),
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
+        model=FILES.model(CFG.diff.model),
     output:
         **{"table": results("figures/seed_{seed}/{concept}/top_samples_gallery.csv")},
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
@@ -152,8 +141,7 @@ rule plot_ablation_effects:
     output:
         **figure("seed_{seed}/{concept}/ablation_effects", "Interventions", "Ablation"),
     params:
-        target=lambda wildcards: CFG.ablation.report_on.target,
-        control=lambda wildcards: CFG.ablation.report_on.control,
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
     script:
         "../workflow_scripts/plot_ablation_effects.py"
 
@@ -165,17 +153,28 @@ rule plot_ablation_by_group:
     output:
         **figure("seed_{seed}/{concept}/ablation_by_group", "Interventions", "Ablation by group"),
     params:
-        target=lambda wildcards: CFG.ablation.report_on.target,
-        control=lambda wildcards: CFG.ablation.report_on.control,
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
     script:
         "../workflow_scripts/plot_ablation_by_group.py"
+
+
+rule plot_steering:
+    """Draw the dose-response of steering."""
+    input:
+        rules.evaluate_steering.output[0],
+    output:
+        **figure("seed_{seed}/{concept}/steering", "Interventions", "Steering"),
+    params:
+        **dict(zip(("target", "control"), reported_data(CFG.steering))),
+    script:
+        "../workflow_scripts/plot_steering.py"
 
 
 rule plot_head_attribution:
     """Draw layer x head maps of attribution."""
     input:
-        attribution=results("heads/seed_{seed}/{concept}/attribution.csv"),
-        scores=results("heads/seed_{seed}/{concept}/scores.csv"),
+        attribution=rules.attribute_heads.output[0],
+        scores=rules.aggregate_heads.output[0],
     output:
         **figure("seed_{seed}/{concept}/head_attribution", "Heads", "Attribution maps"),
     script:
@@ -185,9 +184,9 @@ rule plot_head_attribution:
 rule plot_attribution_vs_exact:
     """Draw attribution against exact patching."""
     input:
-        attribution=results("heads/seed_{seed}/{concept}/attribution.csv"),
-        patching=results("heads/seed_{seed}/{concept}/patching.csv"),
-        agreement=results("heads/seed_{seed}/{concept}/agreement.csv"),
+        attribution=rules.attribute_heads.output[0],
+        patching=rules.patch_heads.output.patching,
+        agreement=rules.patch_heads.output.agreement,
     output:
         **figure("seed_{seed}/{concept}/attribution_vs_exact", "Heads", "Attribution against exact patching"),
     script:
@@ -197,12 +196,11 @@ rule plot_attribution_vs_exact:
 rule plot_head_ablation:
     """Draw the test effects of ablated heads."""
     input:
-        ablation=results("heads/seed_{seed}/{concept}/head_ablation.csv"),
+        ablation=rules.evaluate_head_ablation.output[0],
     output:
         **figure("seed_{seed}/{concept}/head_ablation", "Heads", "Head ablation"),
     params:
-        target=lambda wildcards: CFG.heads.report_on.target,
-        control=lambda wildcards: CFG.heads.report_on.control,
+        **dict(zip(("target", "control"), reported_data(CFG.heads))),
     script:
         "../workflow_scripts/plot_head_ablation.py"
 
@@ -210,9 +208,79 @@ rule plot_head_ablation:
 rule plot_attention_map:
     """Draw the attention of the top heads over the images."""
     input:
-        attention=results("heads/seed_{seed}/{concept}/attention.csv"),
-        samples=lambda wildcards: samples_file(CFG.heads.dataset),
+        attention=rules.map_attention.output[0],
+        samples=lambda wildcards: FILES.samples(CFG.heads.dataset),
     output:
         **figure("seed_{seed}/{concept}/attention_map", "Heads", "Attention"),
     script:
         "../workflow_scripts/plot_attention_map.py"
+
+
+rule plot_selection_rules:
+    """Draw what each selection rule's features do."""
+    input:
+        selection=TABLES["selection"],
+    output:
+        **figure("{concept}/selection_rules", "How sure are we", "Selection rules"),
+    params:
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
+        sizes=lambda wildcards: CFG.ablation.selection_sizes,
+        rules=reported_rules(CFG),
+    script:
+        "../workflow_scripts/plot_selection_rules.py"
+
+
+rule plot_recurrence:
+    """Draw how findings recur over seeds."""
+    input:
+        recurrence=rules.match_seeds.output[0],
+    output:
+        **figure("{concept}/recurrence", "How sure are we", "Recurrence over seeds"),
+    script:
+        "../workflow_scripts/plot_recurrence.py"
+
+
+rule plot_ground_truth:
+    """Draw what final features really tell, and how good each selection rule is."""
+    input:
+        truth=expand(results("ground_truth/seed_{seed}/features.parquet"), seed=SEEDS),
+        quality=[results(f"ground_truth/seed_{seed}/{{concept}}/rule_quality.csv") for seed in SEEDS],
+        final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
+    output:
+        **figure("{concept}/ground_truth", "How sure are we", "Ground truth"),
+    script:
+        "../workflow_scripts/plot_ground_truth.py"
+
+
+rule plot_comparisons:
+    """Draw all comparisons of a target side by side."""
+    input:
+        comparisons=rules.summarise_comparisons.output[0],
+    output:
+        **figure("{target}/{concept}/comparisons", "How sure are we", "{target}"),
+    params:
+        ablated=CFG.ablation is not None,
+    script:
+        "../workflow_scripts/plot_comparisons.py"
+
+
+rule plot_stage_grid:
+    """Draw rotations along the edges of the stage grid."""
+    input:
+        grid=results("stages/seed_0/grid.parquet"),
+    output:
+        **figure("stages/stage_grid", "How sure are we", "Stage grid"),
+    script:
+        "../workflow_scripts/plot_stage_grid.py"
+
+
+rule plot_transfer:
+    """Draw what the same directions do at other stages of the model."""
+    input:
+        transfer=results("stages/seed_0/{concept}/transfer.csv"),
+    output:
+        **figure("stages/{concept}/transfer", "How sure are we", "Transfer over stages"),
+    params:
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
+    script:
+        "../workflow_scripts/plot_transfer.py"

@@ -10,17 +10,13 @@ REPORTED, USED_BEFORE = reported(references(CFG)), used_before(references(CFG))
 rule hold_out:
     """List which samples of test data were not used before; early, as it may stop what would stop late."""
     input:
-        samples=lambda wildcards: samples_file(wildcards.dataset),
-        before=[samples_file(name) for name in sorted(USED_BEFORE)],
+        samples=lambda wildcards: FILES.samples(wildcards.dataset),
+        before=[FILES.samples(name) for name in sorted(USED_BEFORE)],
     output:
-        shown(
-            "held_out/{dataset}.csv", "Data sets", "held_out", table="Held out", **{"data set": "{dataset}"}
-        ),
+        shown("held_out/{dataset}.csv", "Data sets", "Held out", "held_out"),
     wildcard_constraints:
         dataset=one_of(REPORTED),
     priority: 50
-    resources:
-        **rule_resources("hold_out", mem_mb=2000, runtime=30),
     params:
         samples=lambda wildcards: CFG.dataset(wildcards.dataset).samples,
         before={name: CFG.dataset(name).samples for name in sorted(USED_BEFORE)},

@@ -1,60 +1,15 @@
-"""The summary of the experiment in words and numbers, and what it cost."""
+"""The summary of the experiment in words and numbers, where it comes from, and what it cost."""
 
-from vlmdiff.config.cases import (
-    compared_concepts,
-    concept_seeds,
-    headline_facts,
-    reported_data,
-    selection_facts,
-)
-from vlmdiff.config.figures import figures
+from vlmdiff.config.cases import headline_facts, selection_facts
 from vlmdiff.config.omitted import omitted
-
-# Everything that the default target makes, the costs of making it aside.
-EXPERIMENT = [
-    results("config.yaml"),
-    results("summary.md"),
-    *(results(f"figures/{name}.svg") for name in figures(CFG)),
-    *default_selections(),
-    *default_funnels(),
-    *recurrence_tables(),
-    *label_tables(),
-    *truth_outputs(),
-    *steering_tables(),
-]
 
 
 rule write_summary:
     """Write what was found, and how sure it is."""
     input:
-        accuracy=ACCURACY,
-        held_out=[results(f"held_out/{name}.csv") for name in REPORTED],
-        asked=ASKED,
-        left_out=[results("activations/left_out.csv")],
-        metrics=METRICS,
-        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
-        funnel=[
-            results(f"features/main/seed_{seed}/{concept}/funnel.csv")
-            for concept in CFG.concepts
-            for seed in concept_seeds(CFG, concept)
-        ],
-        untuned=untuned_funnels(),
-        ablation=all_ablation_tables(),
-        scores=heads_tables("scores"),
-        agreement=heads_tables("agreement"),
-        head_ablation=heads_tables("head_ablation"),
-        check=expand(
-            results("features/main/seed_{seed}/{concept}/contrast_check.csv"),
-            seed=SEEDS,
-            concept=CFG.studied_concepts(),
-        ),
-        recurrence=recurrence_tables(),
-        quality=truth_outputs(),
-        selection=default_selections(),
-        steering=steering_tables(),
-        labels=label_tables(),
+        **TABLES,
     output:
-        shown("summary.md", "Summary", text="Summary"),
+        shown("summary.md", "Summary", "Summary"),
     params:
         names={
             "experiment": CFG.experiment,
@@ -77,34 +32,12 @@ rule write_summary:
         "../workflow_scripts/write_summary.py"
 
 
-rule write_comparisons:
-    """Write the comparisons of a target as one page."""
-    input:
-        comparisons=lambda wildcards: [
-            results(f"comparisons/{wildcards.target}/{concept}.csv")
-            for concept in compared_concepts(CFG, wildcards.target)
-        ],
-        accuracy=lambda wildcards: control_accuracies(wildcards.target),
-    output:
-        shown("comparisons/{target}.md", "How sure are we", caption="comparisons_page", text="{target}"),
-    wildcard_constraints:
-        target=one_of(TARGETS),
-    params:
-        experiment=CFG.experiment,
-        checkpoints=checkpoints(CFG, controls=True),
-        ablated=CFG.ablation is not None,
-    script:
-        "../workflow_scripts/write_comparisons.py"
-
-
 rule write_provenance:
     """Write where the results of the experiment come from."""
     input:
         EXPERIMENT,
     output:
-        shown("provenance.md", "Summary", text="Where it comes from"),
-    resources:
-        **rule_resources("write_provenance", mem_mb=500, runtime=5),
+        shown("provenance.md", "Summary", "Where it comes from"),
     script:
         "../workflow_scripts/write_provenance.py"
 
@@ -114,7 +47,7 @@ rule summarise_costs:
     input:
         EXPERIMENT,
     output:
-        shown("costs.csv", "Costs", table="Costs by rule"),
+        shown("costs.csv", "Costs", "Costs by rule"),
     params:
         folder=results("benchmarks"),
     script:
@@ -126,6 +59,6 @@ rule plot_costs:
     input:
         costs=rules.summarise_costs.output[0],
     output:
-        **figure("costs", "Costs", "Costs by rule", "costs_figure"),
+        **figure("costs", "Costs", "Costs by rule"),
     script:
         "../workflow_scripts/plot_costs.py"
