@@ -1,6 +1,7 @@
 """Residual streams of a model shown a data set: one HDF5 shard for each block of samples and group of layers."""
 
 from vlmdiff.config.storage import plan, planned_series, stored_tokens, training_only
+from vlmdiff.config.subsets import may_have_fewer
 
 STREAMED = CFG.extraction.store == "stream"
 TEMPORARY = CFG.extraction.store != "keep"
@@ -49,7 +50,7 @@ rule extract_activations:
     threads: CFG.threads
     params:
         samples=lambda wildcards: CFG.dataset(wildcards.dataset).samples,
-        fewer=lambda wildcards: fewer_samples(wildcards.dataset),
+        fewer=lambda wildcards: may_have_fewer(wildcards.dataset, CFG.all_datasets()),
         subject=lambda wildcards: FILES.subject(wildcards.model),
         extraction=CFG.extraction.params("store", "layers_at_once"),
         layers=lambda wildcards: FILES.layer_groups[wildcards.layers],

@@ -1,17 +1,8 @@
 """What all rule files share: the checked configuration, paths, wildcards."""
 
 import os
-import sys
 import time
 from pathlib import Path
-
-# Texts are UTF-8, whatever the user's locale.
-os.environ.update(PYTHONUTF8="1")
-# Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Jobs keep freed memory for their next tensors instead of handing every one of them back to the system.
-for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-    os.environ.setdefault(setting, str(2**30))
 
 from snakemake.io import get_wildcard_names
 
@@ -21,20 +12,14 @@ from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.paths import Paths
 from vlmdiff.config.places import shipped
+from vlmdiff.runtime.environment import InterpreterError, prepare_jobs
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
-
-# Snakemake writes the interpreter's path into a command as it is.
-if any(mark in sys.executable for mark in " '\"$&;()<>|*?\t"):
-    raise WorkflowError(
-        f"The Python of this environment is {sys.executable!r}, and Snakemake cannot start scripts with blanks or quotes "
-        "in that path. Make the environment in another folder (`python3 -m venv ~/vlmdiff-env`, then its `pip install -r "
-        "envs/requirements.txt`) and run its `snakemake` here; the folder of the workflow itself may be called anything"
-    )
 
 # As a module with a `config` of its own, the workflow takes that; else the files and the command line tell it.
 OWN = not workflow.modifier.skip_configfile
 try:
+    prepare_jobs()
     LAYERS_OF_CONFIG = read_layers(
         config,
         workflow.configfiles if OWN else (),
@@ -43,7 +28,7 @@ try:
     )
     named = Path(workflow.configfiles[-1]).stem if OWN and workflow.configfiles else None
     CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where, named)
-except ConfigError as error:
+except (ConfigError, InterpreterError) as error:
     raise WorkflowError(str(error))
 # The report shows all of them.
 known = {Path(file).absolute() for file in workflow.configfiles}
@@ -123,6 +108,7 @@ def once(lists):
     return list(dict.fromkeys(file for files in lists for file in files))
 
 
-def settings(section, *keys, **further):
-    """Return the layers with settings of a section and further ones; None of a section that is left out."""
-    return section and {"layers": LAYERS, **{key: getattr(section, key) for key in keys}, **further}
+def settings(section, *keys):
+    """Return the layers with settings of a section, or of `extraction`; None if the section is left out."""
+    found = {key: getattr(section, key, getattr(CFG.extraction, key, None)) for key in keys}
+    return section and {"layers": LAYERS, **found}

@@ -10,12 +10,7 @@ rule match_seeds:
         adapted=expand(results("features/main/seed_{seed}/adapted.parquet"), seed=SEEDS),
         final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
     output:
-        shown(
-            "features/main/recurrence/{concept}.csv",
-            "How sure are we",
-            "Recurrence over seeds",
-            "recurrence",
-        ),
+        shown("features/main/recurrence/{concept}.csv", "How sure are we", "Recurrence", "recurrence"),
     params:
         layers=LAYERS,
     script:

@@ -2,9 +2,9 @@
 
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.local_files import split_files, with_targets
-from vlmdiff.config.parts import Parts
 from vlmdiff.config.samples_file import find_samples
 from vlmdiff.config.sources import is_hub
+from vlmdiff.config.subsets import split_source
 
 
 def source_files(wildcards):
@@ -21,18 +21,6 @@ def source_files(wildcards):
     return with_targets(split_files(entry.source, entry.split))
 
 
-def source_of_subset(wildcards):
-    """Return how the data set that another one is part of is read and split; None for other kinds."""
-    entry = CFG.datasets[wildcards.dataset]
-    if entry.kind != "subset":
-        return None
-    source = CFG.dataset(entry.of)
-    prepared = entry.of in CFG.datasets and is_prepared(source)
-    parts = getattr(source, "parts", Parts()).params()
-    # Where images are linked to, paths begin with the link, which is not part of a picture's name.
-    return {"samples": source.samples, "parts": parts, "root": "images/" if prepared else ""}
-
-
 rule prepare_dataset:
     """Prepare a data set from its source, maybe over the network, which cluster nodes may lack."""
     input:
@@ -46,12 +34,6 @@ rule prepare_dataset:
     localrule: True
     params:
         entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens", "parts"),
-        source=source_of_subset,
+        source=lambda wildcards: split_source(wildcards.dataset, CFG.all_datasets()),
     script:
         "../workflow_scripts/prepare_dataset.py"
-
-
-def fewer_samples(dataset):
-    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
-    entry = CFG.dataset(dataset)
-    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"

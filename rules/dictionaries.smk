@@ -67,7 +67,7 @@ def stream_settings(wildcards):
         "name": stage.model,
         "subject": FILES.subject(stage.model),
         "samples": CFG.dataset(stage.dataset).samples,
-        "fewer": fewer_samples(stage.dataset),
+        "fewer": may_have_fewer(stage.dataset, CFG.all_datasets()),
         **facts(CFG.extraction, "storage", "batch_tokens", "massive_ratio"),
     }
     return told if STREAMED else None
@@ -183,20 +183,6 @@ rule estimate_scale:
         "../workflow_scripts/estimate_scale.py"
 
 
-def evaluation_sets(wildcards):
-    """Return the held-out sets that list a dictionary, with their shards."""
-    return [
-        {
-            "model": entry.model,
-            "dataset": entry.dataset,
-            "tokens": entry.tokens,
-            "shards": {layer: FILES.shards(entry.model, entry.dataset, layer) for layer in LAYERS},
-        }
-        for entry in CFG.evaluation
-        if wildcards.dictionary in entry.dictionaries
-    ]
-
-
 rule evaluate_dictionary:
     """Score a dictionary and its snapshots at all layers on held-out activations."""
     input:
@@ -209,7 +195,7 @@ rule evaluate_dictionary:
         ],
         initial=initial_weights,
         shards=lambda wildcards: once(
-            files for one in evaluation_sets(wildcards) for files in one["shards"].values()
+            files for one in FILES.evaluation_sets(wildcards.dictionary) for files in one["shards"].values()
         ),
     output:
         shown("dictionaries/{dictionary}/seed_{seed}/metrics.csv", "Dictionaries", "Metrics"),
@@ -217,6 +203,6 @@ rule evaluate_dictionary:
     params:
         layers=LAYERS,
         snapshots=lambda wildcards: CFG.dictionaries[wildcards.dictionary].snapshots,
-        sets=evaluation_sets,
+        sets=lambda wildcards: FILES.evaluation_sets(wildcards.dictionary),
     script:
         "../workflow_scripts/evaluate_dictionary.py"

@@ -3,9 +3,7 @@
 from vlmdiff.config.storage import ground_truth_datasets
 
 TRUTH_DATA = ground_truth_datasets(CFG)
-TRUTH_SHARDS = {
-    name: {layer: FILES.shards(CFG.diff.model, name, layer) for layer in LAYERS} for name in TRUTH_DATA
-}
+TRUTH_SHARDS = {name: FILES.shards_by_layer(CFG.diff.model, name) for name in TRUTH_DATA}
 
 
 rule score_ground_truth:
@@ -35,11 +33,7 @@ rule evaluate_rules:
         contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
         lexical=results("features/main/seed_{seed}/{concept}/lexical.parquet"),
     output:
-        shown(
-            "ground_truth/seed_{seed}/{concept}/rule_quality.csv",
-            "How sure are we",
-            "Selection rules against the scenes",
-        ),
+        shown("ground_truth/seed_{seed}/{concept}/rule_quality.csv", "How sure are we", "Rule quality"),
     params:
         unit=lambda wildcards: CFG.concepts[wildcards.concept].unit,
         eps=CFG.diff.eps,

@@ -2,6 +2,8 @@
 
 from vlmdiff.config.cases import asked_data, reported_data
 
+ABLATION = "interventions/seed_{seed}/{concept}"
+
 
 rule evaluate_model:
     """Measure how often the model answers the test data's questions correctly."""
@@ -59,8 +61,8 @@ rule rank_features:
         final_features=results("features/main/seed_{seed}/{concept}/final_features.csv"),
         contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
     output:
-        ranking=shown("interventions/seed_{seed}/{concept}/ranking.csv", "Interventions", "Ranking"),
-        pools=results("interventions/seed_{seed}/{concept}/random_pools.csv"),
+        ranking=shown(f"{ABLATION}/ranking.csv", "Interventions", "Ranking"),
+        pools=results(f"{ABLATION}/random_pools.csv"),
     threads: CFG.threads
     params:
         model=named_subject(CFG.diff.model),
@@ -87,24 +89,13 @@ rule evaluate_ablation:
         ranking=rules.rank_features.output.ranking,
         pools=rules.rank_features.output.pools,
     output:
-        shown(
-            "interventions/seed_{seed}/{concept}/ablation_{scope}.csv",
-            "Interventions",
-            "Ablation, {scope}",
-            "ablation",
-        ),
+        shown(f"{ABLATION}/ablation_{{scope}}.csv", "Interventions", "Ablation, {scope}", "ablation"),
     threads: CFG.threads
     params:
         model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
-        stage=settings(
-            CFG.ablation,
-            "single_features",
-            "set_sizes",
-            "bootstrap",
-            massive_ratio=CFG.extraction.massive_ratio,
-        ),
+        stage=settings(CFG.ablation, "single_features", "set_sizes", "bootstrap", "massive_ratio"),
     script:
         "../workflow_scripts/evaluate_ablation.py"
 

@@ -1,7 +1,7 @@
 """The summary of the experiment in words and numbers, where it comes from, and what it cost."""
 
-from vlmdiff.config.cases import headline_facts, selection_facts
-from vlmdiff.config.omitted import omitted
+from vlmdiff.config.cases import headline_facts
+from vlmdiff.config.products import summary_facts
 
 
 rule write_summary:
@@ -11,22 +11,7 @@ rule write_summary:
     output:
         shown("summary.md", "Summary", "Summary"),
     params:
-        names={
-            "experiment": CFG.experiment,
-            "model": CFG.diff.model,
-            "adapted": CFG.diff.adapted,
-            "rule": CFG.diff.rule,
-            "ablation_data": reported_data(CFG.ablation),
-            "heads_data": reported_data(CFG.heads),
-            "steering_data": reported_data(CFG.steering),
-            "checkpoints": checkpoints(CFG),
-            "contrasts": {
-                name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
-                for name, one in CFG.concepts.items()
-            },
-            "selection": selection_facts(CFG),
-            "omitted": omitted(CFG),
-        },
+        names=summary_facts(CFG),
         headline=headline_facts(CFG),
     script:
         "../workflow_scripts/write_summary.py"
@@ -45,7 +30,8 @@ rule write_provenance:
 rule summarise_costs:
     """Sum what the jobs of each rule took."""
     input:
-        EXPERIMENT,
+        # Of the whole experiment: it is written last.
+        rules.write_provenance.output[0],
     output:
         shown("costs.csv", "Costs", "Costs by rule"),
     params:

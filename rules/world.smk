@@ -1,6 +1,6 @@
 """The built-in world: its data sets, the training of its models, and their held-out accuracy."""
 
-from vlmdiff.config.checkpoints import checkpoints
+from vlmdiff.config.checkpoints import checkpoints, used_controls
 from vlmdiff.config.world import SNAPSHOTS
 
 WORLD = results("world")
@@ -92,9 +92,7 @@ rule train_world_control:
 
 
 # Control models that this experiment uses.
-CONTROLS = [
-    name for name in (CFG.world.controls if CFG.world else []) if name in checkpoints(CFG, True).values()
-]
+CONTROLS = used_controls(CFG)
 # Where models lie whose accuracy is measured together: the real one with its snapshots, or the controls.
 MEASURED = {
     "shipped": (shipped("resources/world"), ["base_lm", *SNAPSHOTS.values()]),
@@ -102,9 +100,7 @@ MEASURED = {
     "controls": (f"{WORLD}/models", CONTROLS),
 }
 # Data sets of closed questions about scenes that no model has seen.
-TEST_DATA = [
-    name for name, entry in CFG.world_datasets().items() if entry.scenes == "test" and entry.kind != "text"
-]
+TEST_DATA = [name for name, entry in CFG.world_datasets().items() if entry.is_test_data()]
 
 
 def measured(file):

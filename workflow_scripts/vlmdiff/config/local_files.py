@@ -86,12 +86,13 @@ def files_of(folder: str | Path, patterns: Iterable[str]) -> set[Path]:
 def with_targets(files: Iterable[str | Path]) -> list[str]:
     """Return files, and for each that lies behind a symbolic link the file that is meant.
 
-    Of a link Snakemake sees the time of what it leads to: one that leads elsewhere now may look older. Paths with
-    braces, which it takes for wildcards, are left out: `unnameable_files` tells those that are read by such a name.
+    Of a link Snakemake sees the time of what it leads to: one that leads elsewhere now may look older.
+    Paths with braces, which it takes for wildcards, are left out: `unnameable_files` tells those that are
+    read by such a name.
     """
     found = {str(file) for file in files}
     meant = {file: str(Path(file).resolve()) for file in found}
-    linked = {target for file, target in meant.items() if target != os.path.abspath(file)}
+    linked = {target for file, target in meant.items() if Path(target) != Path(file).absolute()}
     return sorted(filter(is_literal, found | linked))
 
 

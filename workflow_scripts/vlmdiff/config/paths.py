@@ -30,9 +30,7 @@ class Paths:
         """Read from a configuration where things lie."""
         self.config = config
         self.folder = f"results/{config.experiment}"
-        self.layer_groups = {
-            f"layers_{layers[0]}_{layers[-1]}": layers for layers in layer_groups(config)
-        }
+        self.layer_groups = {f"layers_{layers[0]}_{layers[-1]}": layers for layers in layer_groups(config)}
 
     def samples(self, dataset: str) -> str:
         """Return a data set's samples.jsonl."""
@@ -47,10 +45,27 @@ class Paths:
         return range(ceil(self.config.dataset(dataset).samples / self.config.extraction.shard_samples))
 
     def shards(self, model: str, dataset: str, layer: int | str) -> list[str]:
-        """Return the activation shards that hold a layer of a model shown a data set, in the order of samples."""
+        """Return the shards that hold a layer of a model shown a data set, in the order of samples."""
         group = next(name for name, layers in self.layer_groups.items() if int(layer) in layers)
         folder = f"{self.folder}/activations/{model}/{dataset}/{group}"
         return [f"{folder}/shard_{block}.h5" for block in self.blocks(dataset)]
+
+    def shards_by_layer(self, model: str, dataset: str) -> dict[int, list[str]]:
+        """Return the shards that hold each layer of a model shown a data set."""
+        return {layer: self.shards(model, dataset, layer) for layer in self.config.layers}
+
+    def evaluation_sets(self, dictionary: str) -> list[dict[str, Any]]:
+        """Return the held-out sets that list a dictionary, as plain values with their shards."""
+        return [
+            {
+                "model": entry.model,
+                "dataset": entry.dataset,
+                "tokens": entry.tokens,
+                "shards": self.shards_by_layer(entry.model, entry.dataset),
+            }
+            for entry in self.config.evaluation
+            if dictionary in entry.dictionaries
+        ]
 
     def left_out(self, model: str, dataset: str) -> list[str]:
         """Return the tables of what was left out of all shards of a model shown a data set."""
@@ -62,12 +77,12 @@ class Paths:
         ]
 
     def world_models(self) -> str:
-        """Return where the built-in world's checkpoints lie: shipped with the code, or trained by this run."""
+        """Return where the built-in world's checkpoints lie: shipped with the code, or trained here."""
         is_shipped = self.config.world.models == "shipped"
         return shipped("resources/world") if is_shipped else f"{self.folder}/world/models"
 
     def checkpoint(self, name: str, source: str) -> str:
-        """Return where the files of a source lie: in the built-in world, fetched from the hub, or where it says."""
+        """Return where the files of a source lie: in the world, fetched from the hub, or where it says."""
         if is_hub(source):
             return f"{self.folder}/models/{name}"
         model = world_model(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from vlmdiff.config.cases import (
     asked_data,
@@ -10,12 +11,15 @@ from vlmdiff.config.cases import (
     compared_concepts,
     concept_seeds,
     default_cases,
+    reported_data,
     scored_seeds,
+    selection_facts,
 )
 from vlmdiff.config.checkpoints import checkpoints
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.figures import figures
 from vlmdiff.config.held_out import reported
+from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
 from vlmdiff.config.storage import ground_truth_datasets
 
@@ -28,7 +32,7 @@ def experiment(config: Config) -> list[str]:
 
 
 def summary_tables(config: Config) -> dict[str, list[str]]:
-    """Return the tables that the summary tells of, by the name under which it reads them; none of an omitted stage."""
+    """Return the tables that the summary tells of, by name; none of a stage that is left out."""
     studied, seeds = config.studied_concepts(), range(config.seeds)
     return {
         "accuracy": accuracy_tables(config),
@@ -55,6 +59,26 @@ def summary_tables(config: Config) -> dict[str, list[str]]:
         "selection": selection_tables(config, [(MAIN, 0), *default_cases(config)], studied),
         "steering": [f"interventions/seed_0/{one.concept}/steering.csv"] if (one := config.steering) else [],
         "labels": label_tables(config, "labels"),
+    }
+
+
+def summary_facts(config: Config) -> dict[str, Any]:
+    """Return the plain values that the summary tells of the configuration."""
+    return {
+        "experiment": config.experiment,
+        "model": config.diff.model,
+        "adapted": config.diff.adapted,
+        "rule": config.diff.rule,
+        "ablation_data": reported_data(config.ablation),
+        "heads_data": reported_data(config.heads),
+        "steering_data": reported_data(config.steering),
+        "checkpoints": checkpoints(config),
+        "contrasts": {
+            name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
+            for name, one in config.concepts.items()
+        },
+        "selection": selection_facts(config),
+        "omitted": omitted(config),
     }
 
 
@@ -109,9 +133,7 @@ def label_tables(config: Config, name: str) -> list[str]:
     ]
 
 
-def selection_tables(
-    config: Config, cases: Iterable[tuple[str, int]], concepts: Iterable[str]
-) -> list[str]:
+def selection_tables(config: Config, cases: Iterable[tuple[str, int]], concepts: Iterable[str]) -> list[str]:
     """Return what ablating the features of (comparison, seed) does; nothing without ablation."""
     return [
         f"interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv"
@@ -130,7 +152,7 @@ def funnel_tables(cases: Iterable[tuple[str, int]], concepts: Iterable[str]) -> 
 
 
 def untuned_funnels(config: Config) -> list[str]:
-    """Return the funnels of the model that was never tuned, for studied concepts and those that are compared."""
+    """Return the funnels of the model that was never tuned, for all concepts that are compared."""
     name = config.diff.untuned
     seeds = range(config.comparisons[name].seeds if name else 0)
     return funnel_tables([(name, seed) for seed in seeds], compared_concepts(config))

@@ -78,7 +78,7 @@ def resources(config: Config, rule: str) -> dict[str, Any]:
 
 
 def training_processes(config: Config, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return what a training asks for by its processes: a GPU for each, if any, and a task of Slurm on several nodes.
+    """Return what a training asks for its processes: a GPU each, if any; on several nodes a task of Slurm.
 
     Args:
         config: the configuration.

@@ -164,6 +164,10 @@ class WorldDataset(Section):
             )
         return self
 
+    def is_test_data(self) -> bool:
+        """Tell whether samples ask about scenes that no model has seen."""
+        return self.scenes == "test" and self.kind != "text"
+
 
 def _default_controls() -> dict[str, ControlKind]:
     return {
