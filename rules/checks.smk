@@ -13,18 +13,20 @@ from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def asked_for():
-    """Return what the command line asks for: targets, then whatever else it names a rule or file for.
+    """Return what the command line names, and whether as a target or to choose jobs by.
 
     Snakemake knows it only after it has read the rules, and then answers without a hint.
     """
     from snakemake.cli import parse_args
 
     if not (workflow.is_main_process and Path(sys.argv[0]).stem in ("snakemake", "__main__")):
-        return [], []
+        return []
     with redirect_stderr(StringIO()):
         _, given = parse_args(sys.argv[1:])
-    further = (given.forcerun, given.until, given.omit_from, given.prioritize)
-    return list(given.targets), [name for names in further for name in names or []]
+    named = [(name, True) for name in given.targets]
+    for names in (given.forcerun, given.until, given.omit_from, given.prioritize):
+        named += [(name, False) for name in names or []]
+    return named
 
 
 def is_made(file):
@@ -75,6 +77,4 @@ if workflow.is_main_process:
     )
 # A module knows neither all rules nor what else is asked for.
 if workflow.modifier.is_main_snakefile():
-    targets, further = asked_for()
-    refuse(why_not(name, is_target=True) for name in targets)
-    refuse(why_not(name, is_target=False) for name in further)
+    refuse(why_not(*named) for named in asked_for())

@@ -9,7 +9,6 @@ import hashlib
 from inspect import signature
 
 from snakemake.resources import Resources
-from snakemake.ruleinfo import InOutput
 
 from vlmdiff.config.resources import resources
 from vlmdiff.config.targets import plain
@@ -45,28 +44,24 @@ def places(one):
 
 
 def complete(one):
-    """Give a rule what it does not say itself; rules that inherit from it have that, too."""
+    """Give a rule what neither it says nor a module statement that uses it."""
     # Its own name, whatever a workflow that uses this one as a module calls it.
     said, name = one.ruleinfo, Path(one.script).stem
-    said.conda_env = one.conda_env = said.conda_env or "../envs/vlmdiff.yaml"
     job = "/".join([name, *case(one)])
     if not said.log:
-        said.log = InOutput([results(f"logs/{job}.log")], {}, said.path_modifier)
         one.log_modifier = said.path_modifier
-        one.set_log(*said.log.paths)
+        one.set_log(results(f"logs/{job}.log"))
     if not said.benchmark and one.output:
-        said.benchmark = InOutput(results(f"benchmarks/{job}.tsv"), {}, said.path_modifier)
         one.benchmark_modifier = said.path_modifier
-        one.benchmark = said.benchmark.paths
+        one.benchmark = results(f"benchmarks/{job}.tsv")
+    if not said.conda_env:
+        one.conda_env = "../envs/vlmdiff.yaml"
     if not said.resources:
-        said.resources = ((), resources(CFG, name))
         # The command line has the last word.
         given = workflow.resource_settings.overwrite_resources.get(one.name, {})
-        ours = {key: value for key, value in said.resources[1].items() if key not in given}
+        ours = {key: value for key, value in resources(CFG, name).items() if key not in given}
         one.resources.update(Resources.from_mapping(ours))
-    positional, named = said.params or ((), {})
-    said.params = (positional, {**named, "code": script_digest(SCRIPTS / f"{name}.py")})
-    one.set_params(code=said.params[1]["code"])
+    one.set_params(code=script_digest(SCRIPTS / f"{name}.py"))
     if one.output:
         one.set_params(places=places(one))
 
