@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -182,6 +184,23 @@ def test_the_picture_of_the_architecture_names_every_rule_and_room():
     assert rooms <= set(
         re.findall(r"^\| `(\w+)` \|", (DOCS / "develop" / "architecture.md").read_text(), re.M)
     )
+
+
+def test_the_graph_of_rules_is_that_of_the_default_run():
+    command = [sys.executable, "-m", "snakemake", "--rulegraph", "dot"]
+    printed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True).stdout
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', printed))
+    edges = {(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", printed)}
+    picture = (DOCS / "develop" / "rulegraph.svg").read_text()
+    shown = dict(re.findall(r"<title>(\d+)</title>.*?<text [^>]*>(\w+)</text>", picture, flags=re.DOTALL))
+    drawn = {(shown[a], shown[b]) for a, b in re.findall(r"<title>(\d+)&#45;&gt;(\d+)</title>", picture)}
+    assert set(shown.values()) == set(names.values())
+    assert drawn <= edges
+    # Those that are not drawn have a longer way.
+    ways = {a: {b for start, b in drawn if start == a} for a in shown.values()}
+    for _ in ways:
+        ways = {a: ends | {c for b in ends for c in ways[b]} for a, ends in ways.items()}
+    assert all(b in ways[a] for a, b in edges)
 
 
 def test_the_glossary_is_in_order_and_defines_a_word_once():
