@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.activity import feature_activity
+from vlmdiff.interventions.feature_ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
 from vlmdiff.interventions.matching import FEATURE, keys, pools
 from vlmdiff.interventions.ranking import screen, shortlist, specificity, verify

@@ -12,6 +12,7 @@ from sparse_activations import write_sparse_shards
 
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint
+from vlmdiff.dictionaries.collectives import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.evaluation import score_dictionaries
 from vlmdiff.dictionaries.health import PATIENCE_STEPS, Health, TrainingDivergedError, cause
 from vlmdiff.dictionaries.initial import start
@@ -20,7 +21,6 @@ from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import DictionaryTask, ShuffledBatches
-from vlmdiff.dictionaries.together import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features.firings import encode_chunk
 

@@ -14,8 +14,6 @@ from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.heads.ablation import HeadAblation, head_means
-from vlmdiff.heads.activity import head_values, recorded_heads
 from vlmdiff.heads.aggregate import aggregate_heads
 from vlmdiff.heads.attention import (
     AttentionError,
@@ -27,7 +25,9 @@ from vlmdiff.heads.attention import (
     strongest_samples,
     top_head,
 )
-from vlmdiff.heads.report import evaluate_head_ablation
+from vlmdiff.heads.head_arms import evaluate_head_ablation
+from vlmdiff.heads.head_values import head_values, recorded_heads
+from vlmdiff.heads.mean_ablation import HeadAblation, head_means
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads
 from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets

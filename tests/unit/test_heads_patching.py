@@ -8,7 +8,6 @@ import torch
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.data.samples import load_samples
-from vlmdiff.heads.activity import feature_metric, head_values
 from vlmdiff.heads.attribution import attribute, change
 from vlmdiff.heads.corruption import (
     CorruptionError,
@@ -18,6 +17,7 @@ from vlmdiff.heads.corruption import (
     mean_image,
     with_images,
 )
+from vlmdiff.heads.head_values import feature_metric, head_values
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.heads.tracing import TracedSamples, attribution_rows, patching_rows
 from vlmdiff.models.batch import make_batch

@@ -22,8 +22,8 @@ from vlmdiff.features.descriptions import (
     digest,
     evidence_text,
 )
-from vlmdiff.hub.answers import EndpointError, clean, read_answer
 from vlmdiff.hub.completions import Endpoint
+from vlmdiff.hub.replies import EndpointError, clean, read_answer
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
 

@@ -11,12 +11,12 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from vlmdiff.data.samples import Sample
+from vlmdiff.interventions.ablation_arms import Arm, random_arms, reported_sizes, selected_arms
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.bootstrap import crossed, interval, resample_counts
 from vlmdiff.interventions.effects import EffectTable, mcnemar_p
 from vlmdiff.interventions.matching import MatchedFeatures, coordinates, pools
 from vlmdiff.interventions.ranking import ranked
-from vlmdiff.interventions.report import Arm, random_arms, reported_sizes, selected_arms
 from vlmdiff.runtime.seeds import derive_seed
 
 

@@ -11,19 +11,19 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.weights import DictionaryError
-from vlmdiff.heads.ablation import write_mean
-from vlmdiff.heads.activity import feature_metric
 from vlmdiff.heads.attribution import attribute, change
 from vlmdiff.heads.corruption import clean_and_corrupt, mean_image
+from vlmdiff.heads.head_values import feature_metric
+from vlmdiff.heads.mean_ablation import write_mean
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads, top_and_random
-from vlmdiff.interventions.ablation import (
+from vlmdiff.interventions.evaluation import Evaluation, evenly_spaced, with_images_at
+from vlmdiff.interventions.feature_ablation import (
     orthonormal_basis,
     plan_ablation,
     remove_span,
     unit_directions,
 )
-from vlmdiff.interventions.evaluation import Evaluation, evenly_spaced, with_images_at
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.causal_lm import CausalLM
 from vlmdiff.models.logits import precise_logits

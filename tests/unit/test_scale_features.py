@@ -18,7 +18,7 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.evaluation import median_cosine
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.parts import count_features, feature_rows, load_encoder
+from vlmdiff.dictionaries.partial_reads import count_features, feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features import diff, lexical, neutral
 from vlmdiff.features.firings import Firings

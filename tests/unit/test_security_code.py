@@ -24,7 +24,7 @@ from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import DataError
 from vlmdiff.dictionaries.callbacks import ResumePoint
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary
-from vlmdiff.dictionaries.processes import launcher
+from vlmdiff.dictionaries.launch import launcher
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.registry import load_subject
 

@@ -12,11 +12,11 @@ import pytest
 from claims_on_nothing import at_most_one_in_twenty
 
 from vlmdiff.data.samples import Sample
+from vlmdiff.interventions.ablation_arms import head, random_arms, selected_arms
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.matching import MatchedFeatures, pools
 from vlmdiff.interventions.ranking import ranking_order, shortlist, specificity
-from vlmdiff.interventions.report import head, random_arms, selected_arms
 from vlmdiff.summary.causal import Headline, describe_ablation
 
 TARGET, CONTROL = "space", "other"

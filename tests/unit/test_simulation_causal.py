@@ -12,7 +12,7 @@ from claims_on_nothing import at_most_one_in_twenty
 from vlmdiff.data.samples import Sample
 from vlmdiff.heads.aggregate import head_scores, mean_share
 from vlmdiff.heads.agreement import agreement
-from vlmdiff.heads.report import ablation_rows, head_arms
+from vlmdiff.heads.head_arms import ablation_rows, head_arms
 from vlmdiff.heads.tracing import top_and_random
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.steering import (

@@ -11,8 +11,8 @@ from typing import Any
 from vlmdiff.config.datasets import SubsetDataset
 from vlmdiff.config.parts import Parts
 from vlmdiff.config.subsets import as_text_alone, chosen, keys_of
-from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.images import KnownImage
+from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.runtime.files import file_sha256
 from vlmdiff.runtime.reading import IMAGES

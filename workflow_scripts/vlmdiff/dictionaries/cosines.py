@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from vlmdiff.dictionaries.parts import feature_rows
+from vlmdiff.dictionaries.partial_reads import feature_rows
 
 Rows = Float[np.ndarray, "d_sae d_model"]
 COSINE_ROWS = 4096

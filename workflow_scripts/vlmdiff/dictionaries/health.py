@@ -18,8 +18,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vlmdiff.dictionaries.collectives import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.task import DictionaryTask
-from vlmdiff.dictionaries.together import fraction_of_all, noise_of_fraction
 
 log = logging.getLogger(__name__)
 # FVU of the mean of the tokens, and of a random token of the data, in the place of each.

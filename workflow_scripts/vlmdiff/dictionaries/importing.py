@@ -28,8 +28,8 @@ from vlmdiff.dictionaries.published.saelens import read_release
 from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_of, files_read
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 from vlmdiff.hub.fetch import commit_of, fetch_repository
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing
-from vlmdiff.runtime.storage import not_read
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from vlmdiff.dictionaries.pairs import (
     weight_gradients,
 )
 from vlmdiff.dictionaries.topk import chunk_rows
+from vlmdiff.kernels.above_threshold import count_above, list_above
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.thresholds import count_above, list_above
 
 # Fraction of active pre-activations from which dense products are faster than sums over pairs.
 DENSEST = 1 / 16

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.pairs import arrays, compiles
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.errors import squared_deviations, subtract
+from vlmdiff.kernels.squares import squared_deviations, subtract
 
 
 class FractionUnexplained(torch.autograd.Function):

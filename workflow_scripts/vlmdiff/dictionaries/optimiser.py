@@ -15,7 +15,7 @@ from vlmdiff.dictionaries.pairs import PairGradients, arrays, compiles
 from vlmdiff.kernels.adam import BLOCK, update_features, update_offset
 from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.norms import square_norms
-from vlmdiff.kernels.pairs import group_by_feature
+from vlmdiff.kernels.pair_sums import group_by_feature
 
 # As in torch.nn.utils.clip_grad_norm_.
 CLIP_EPS = 1e-6

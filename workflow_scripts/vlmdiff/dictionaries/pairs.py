@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.pairs import count_pairs, decode_pairs, pair_products
+from vlmdiff.kernels.pair_sums import count_pairs, decode_pairs, pair_products
 
 PRODUCTS_AT_ONCE = 2**26  # values
 

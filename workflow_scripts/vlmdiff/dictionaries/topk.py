@@ -23,7 +23,7 @@ from vlmdiff.dictionaries.pairs import (
     weight_gradients,
 )
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.selection import select_largest
+from vlmdiff.kernels.largest import select_largest
 
 
 def chunk_rows(width: int, device: torch.device) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.hub.answers import Answer, clean
 from vlmdiff.hub.completions import Endpoint, read_key
+from vlmdiff.hub.replies import Answer, clean
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS

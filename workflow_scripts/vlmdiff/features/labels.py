@@ -70,7 +70,7 @@ def collect(
         Sample ids, and the responses.
     """
     from vlmdiff.activations.store import ActivationStore
-    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.partial_reads import load_encoder
     from vlmdiff.features.firings import encode_chunk
 
     store = ActivationStore(shards, layer)
@@ -220,7 +220,7 @@ def layer_evidence(
     criteria: LabelCriteria,
 ) -> pd.DataFrame:
     """Return all evidence about some features of one layer; `shards` and `samples` are by data set."""
-    from vlmdiff.dictionaries.parts import feature_rows
+    from vlmdiff.dictionaries.partial_reads import feature_rows
 
     vocabulary = subject.head.weight.shape[0]
     found = [collect(files, folder, layer, features, vocabulary) for files in shards]

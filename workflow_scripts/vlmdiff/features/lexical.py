@@ -112,7 +112,7 @@ def measure_in_groups(
     own_words: OwnWords,
 ) -> dict[int, np.ndarray]:
     """Run the model once for as many layers as have room for their encoders beside it."""
-    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.partial_reads import load_encoder
     from vlmdiff.dictionaries.weights import load_config_file
     from vlmdiff.features.neutral import layer_groups, measure
     from vlmdiff.models.memory import spare_bytes

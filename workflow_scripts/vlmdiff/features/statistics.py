@@ -169,7 +169,7 @@ def feature_statistics(
     import torch
 
     from vlmdiff.activations.store import ActivationStore
-    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.partial_reads import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = ActivationStore(shards, layer)

@@ -19,7 +19,7 @@ from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.parts import check_width
+from vlmdiff.dictionaries.partial_reads import check_width
 from vlmdiff.heads.aggregate import head_scores
 from vlmdiff.heads.corruption import with_images
 from vlmdiff.interventions.inputs import (

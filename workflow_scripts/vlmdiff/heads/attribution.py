@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.heads.activity import by_head, feature_metric, head_values, recorded_heads
 from vlmdiff.heads.corruption import Run
+from vlmdiff.heads.head_values import by_head, feature_metric, head_values, recorded_heads
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.subject import Subject
 

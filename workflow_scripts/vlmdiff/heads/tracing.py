@@ -19,7 +19,7 @@ from vlmdiff.heads.agreement import agreement
 from vlmdiff.heads.attribution import attribute
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
 from vlmdiff.heads.patching import Head, patch_exactly
-from vlmdiff.interventions.ablation import check_directions, unit_directions
+from vlmdiff.interventions.feature_ablation import check_directions, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,

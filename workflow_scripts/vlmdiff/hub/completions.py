@@ -10,7 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
-from vlmdiff.hub.answers import Answer, EndpointError, error_message, read_answer, shown
+from vlmdiff.hub.replies import Answer, EndpointError, error_message, read_answer, shown
 from vlmdiff.runtime.secrets import HIDDEN
 
 RETRIED = (408, 429, 500, 502, 503, 504)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vlmdiff.activations.massive import massive_tokens
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.dictionaries.parts import feature_rows, load_encoder
+from vlmdiff.dictionaries.partial_reads import feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import load_config_file
 from vlmdiff.features.neutral import CHUNK_VALUES, layer_groups
-from vlmdiff.interventions.ablation import FeatureAblation
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
+from vlmdiff.interventions.feature_ablation import FeatureAblation
 from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.subject import Subject
 

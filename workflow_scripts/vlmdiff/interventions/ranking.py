@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from vlmdiff.interventions.ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.activity import feature_activity
 from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,

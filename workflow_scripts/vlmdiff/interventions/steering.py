@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.interventions.ablation import check_directions, unit_directions
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
+from vlmdiff.interventions.feature_ablation import check_directions, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from vlmdiff.interventions.ablation_arms import ablate, random_arms, selected_arms
 from vlmdiff.interventions.inputs import (
     ModelFiles,
     QuestionSets,
@@ -15,7 +16,6 @@ from vlmdiff.interventions.inputs import (
     ranked_pools,
     table_of,
 )
-from vlmdiff.interventions.report import ablate, random_arms, selected_arms
 from vlmdiff.tables.causal import TRANSFER
 from vlmdiff.tables.io import write_table
 

@@ -26,7 +26,7 @@ from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
 from vlmdiff.models.untuned import put_untuned
 from vlmdiff.models.vlm import VisionLanguageModel
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

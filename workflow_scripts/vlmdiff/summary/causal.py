@@ -14,8 +14,8 @@ from vlmdiff.summary.criteria import (
     compare,
     corrected,
 )
+from vlmdiff.summary.markdown import change, escape, interval, number, p_value, spread, table
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, interval, number, p_value, spread, table
 
 CRITERION = (
     "An effect is *specific* if the target's 95 % interval lies below 0, at most 5 % of random draws that "

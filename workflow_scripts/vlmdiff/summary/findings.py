@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from vlmdiff.summary.causal import Headline, set_results
+from vlmdiff.summary.markdown import change, escape, interval, p_value, percent
 from vlmdiff.summary.sections import UNKNOWN
-from vlmdiff.summary.text import change, escape, interval, p_value, percent
 
 ROTATIONS = ("percentile", "calibrated")
 

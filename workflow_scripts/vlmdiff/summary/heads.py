@@ -9,8 +9,8 @@ import pandas as pd
 
 from vlmdiff.summary.causal import Intervention, interventions, not_found, verdict
 from vlmdiff.summary.criteria import AGREEMENT, LEVEL, Comparison
+from vlmdiff.summary.markdown import escape, interval, number, spread, table
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import escape, interval, number, spread, table
 
 
 def claim_agreement(section: Section, seed: int, pooled: pd.Series) -> None:

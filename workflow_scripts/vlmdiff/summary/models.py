@@ -14,8 +14,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from vlmdiff.summary.criteria import LEVEL
+from vlmdiff.summary.markdown import bracketed, escape, number, percent, table
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import bracketed, escape, number, percent, table
 
 IMAGE, NO_IMAGE, SHUFFLED_IMAGE = "image", "no_image", "shuffled_image"
 CONDITIONS = MappingProxyType({IMAGE: "", NO_IMAGE: ", no image", SHUFFLED_IMAGE: ", another sample's image"})

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.ablation_arms import Arm, Weight, ablate_arms
+from vlmdiff.interventions.feature_ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, table_of
 from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys
-from vlmdiff.interventions.report import Arm, Weight, ablate_arms
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL

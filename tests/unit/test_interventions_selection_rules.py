@@ -10,10 +10,10 @@ from feature_tables import table, write
 from tiny_models import build_tiny_dataset, build_tiny_vlm
 
 from vlmdiff.data.samples import load_samples
-from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.matching import MatchedFeatures
-from vlmdiff.interventions.selection import (
+from vlmdiff.interventions.selection_rules import (
     by_rule,
     decisions,
     evaluate_selection,

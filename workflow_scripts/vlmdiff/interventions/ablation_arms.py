@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from vlmdiff.interventions.ablation import FeatureAblation, plan_ablation, unit_directions
 from vlmdiff.interventions.activity import Variance, feature_activity
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.interventions.feature_ablation import FeatureAblation, plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlmdiff.data.samples import load_samples
-from vlmdiff.heads.ablation import Head, HeadAblation, head_means
+from vlmdiff.heads.mean_ablation import Head, HeadAblation, head_means
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, table_of
 from vlmdiff.runtime.progress import progress

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlmdiff.features.selection import (
+from vlmdiff.features.adapted import (
     calibrated_threshold,
     compare,
     more_often,
