@@ -8,7 +8,7 @@ import torch
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.data.samples import load_samples
-from vlmdiff.heads.attribution import attribute, change
+from vlmdiff.heads.attribution import attribute, corrupt_minus_clean
 from vlmdiff.heads.corruption import (
     CorruptionError,
     Run,
@@ -239,7 +239,7 @@ def metric_of(subject, run, batch, embeds, layer, direction):
 def test_16_bit_values_are_subtracted_in_32():
     """256 - 1.0078125 has no 16-bit value: the nearest is 255."""
     corrupt, clean = (torch.full((1, 2, 1), x, dtype=torch.bfloat16) for x in (256.0, 1.0078125))
-    found = change(corrupt, clean, torch.tensor([[True, False]]))
+    found = corrupt_minus_clean(corrupt, clean, torch.tensor([[True, False]]))
     assert found.flatten().tolist() == [254.9921875, 0.0]
 
 

@@ -146,7 +146,7 @@ def trace(run: Run, adapted: Path) -> None:
     )
     evaluate_head_ablation(
         model, questions(run.samples, "test", 80), str(run.samples["general_val"]), out / "scores.csv",
-        out / "head_ablation.csv", concept=CONCEPT, mean_samples=80, ablate_sizes=[1], random_draws=3,
+        out / "head_ablation.csv", concept=CONCEPT, averaged_samples=80, ablate_sizes=[1], random_draws=3,
         bootstrap=200, seed=0,
     )  # fmt: skip
 

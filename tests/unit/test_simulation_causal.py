@@ -21,7 +21,7 @@ from vlmdiff.interventions.steering import (
     named_doses,
     pool_winners,
     random_pool,
-    report,
+    steering_rows,
     validate,
 )
 from vlmdiff.summary.confidence import describe_steering
@@ -192,7 +192,7 @@ def helps(rng: np.random.Generator, benefit: float, shared: float = 1.0) -> bool
     winners = pool_winners(validate(learned, pools, strengths, TARGET))
     # Arms that did not win stand in the table too; no claim reads what they do to test data.
     best = [dose for dose in named if dose.winner]
-    rows = pd.DataFrame(list(report(test, [*best, *winners], 200, 0)))
+    rows = pd.DataFrame(list(steering_rows(test, [*best, *winners], 200, 0)))
     section = Section("")
     describe_steering(section, held(rows, STEERING, model="vlm"), DATA)
     assert section.claims == 1

@@ -61,7 +61,7 @@ class Responses:
     tokens: Array
 
 
-def collect(
+def collect_responses(
     shards: Sequence[str | Path], folder: str | Path, layer: int, features: Array, vocabulary: int
 ) -> tuple[list[str], Responses]:
     """Run a dictionary over stored activations, and keep what some of its features do.
@@ -223,7 +223,7 @@ def layer_evidence(
     from vlmdiff.dictionaries.partial_reads import feature_rows
 
     vocabulary = subject.head.weight.shape[0]
-    found = [collect(files, folder, layer, features, vocabulary) for files in shards]
+    found = [collect_responses(files, folder, layer, features, vocabulary) for files in shards]
     shown = [sample for known, (ids, _) in zip(samples, found, strict=True) for sample in named(known, ids)]
     responses = Responses(
         np.concatenate([one.strongest for _, one in found]),

@@ -77,7 +77,7 @@ def screen(
     return pd.DataFrame(found, index=pd.MultiIndex.from_tuples(features, names=FEATURE))
 
 
-def verify(
+def measure_alone(
     subject: Subject,
     evaluations: Mapping[str, Evaluation],
     directions: Mapping[Feature, Tensor],
@@ -172,7 +172,7 @@ def rank_sets(
         verified,
         len(chosen),
     )
-    found = estimates.join(verify(subject, evaluations, directions, chosen, scope))
+    found = estimates.join(measure_alone(subject, evaluations, directions, chosen, scope))
     return [ranked(found, one, verified) for one in sets]
 
 

@@ -15,7 +15,7 @@ from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.chat import chat_format
 from vlmdiff.models.errors import LayoutError, SubjectError, of_machine
-from vlmdiff.models.fingerprint import with_prompts
+from vlmdiff.models.fingerprint import with_chat_format
 from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.layout import OTHERS, verified
 from vlmdiff.models.llava import Llava
@@ -65,7 +65,7 @@ def load_subject(
     try:
         subject = FAMILIES[family].load(name, folder, loading)
         subject.chat = chat_format(name, folder, subject.tokenizer, loading.prompt_date, loading.chat)
-        subject.fingerprint = with_prompts(subject.fingerprint, subject.chat)
+        subject.fingerprint = with_chat_format(subject.fingerprint, subject.chat)
         check_vocabulary(subject)
     except LayoutError:
         raise
