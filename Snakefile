@@ -30,9 +30,8 @@ include: f"{ROOT}/rules/heads.smk"
 include: f"{ROOT}/rules/comparisons.smk"
 include: f"{ROOT}/rules/ground_truth.smk"
 include: f"{ROOT}/rules/figures.smk"
-include: f"{ROOT}/rules/confidence_figures.smk"
 include: f"{ROOT}/rules/report.smk"
-include: f"{ROOT}/rules/staleness.smk"
+include: f"{ROOT}/rules/every_job.smk"
 
 
 onstart:
@@ -47,34 +46,31 @@ rule all:
     """Target: the whole experiment, with its report's tables and figures."""
     default_target: workflow.modifier.is_main_snakefile()
     input:
-        EXPERIMENT,
         results("figures/costs.svg"),
-        results("provenance.md"),
 
 
 rule descriptions:
     """Target: descriptions of features by a language model; nothing if the configuration names no endpoint."""
     input:
-        description_tables(),
+        [results(file) for file in (label_tables(CFG, "descriptions") if CFG.labelling else [])],
 
 
 rule controls:
     """Target: the same comparison for models with one thing taken away."""
     input:
-        comparison_outputs("controls"),
+        [results(file) for file in comparison_products(CFG, "controls")],
 
 
 rule stages:
     """Target: data or model, and when: comparisons of stages, the stage grid, and transfer."""
     input:
-        comparison_outputs("stages"),
-        stage_outputs(),
+        [results(file) for file in comparison_products(CFG, "stages") + stage_products(CFG)],
 
 
 rule sensitivity:
     """Target: the same comparison with other choices of the analyst."""
     input:
-        comparison_outputs("sensitivity"),
+        [results(file) for file in comparison_products(CFG, "sensitivity")],
 
 
 include: f"{ROOT}/rules/checks.smk"

@@ -1,39 +1,25 @@
-"""What all rule files share - the checked configuration, paths, wildcards, code digests."""
+"""What all rule files share: the checked configuration, paths, wildcards."""
 
 import os
-import sys
 import time
 from pathlib import Path
 
-# Texts are UTF-8, whatever the user's locale.
-os.environ.update(PYTHONUTF8="1")
-# Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Jobs keep freed memory for their next tensors instead of handing every one of them back to the system.
-for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
-    os.environ.setdefault(setting, str(2**30))
-
 from snakemake.io import get_wildcard_names
 
+from vlmdiff.config.cases import TARGETS
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.paths import Paths
 from vlmdiff.config.places import shipped
-from vlmdiff.runtime.digest import script_digest
+from vlmdiff.runtime.environment import InterpreterError, prepare_jobs
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
-
-# Snakemake writes the interpreter's path into a command as it is.
-if any(mark in sys.executable for mark in " '\"$&;()<>|*?\t"):
-    raise WorkflowError(
-        f"The Python of this environment is {sys.executable!r}, and Snakemake cannot start scripts with blanks or quotes "
-        "in that path. Make the environment in another folder (`python3 -m venv ~/vlmdiff-env`, then its `pip install -r "
-        "envs/requirements.txt`) and run its `snakemake` here; the folder of the workflow itself may be called anything"
-    )
 
 # As a module with a `config` of its own, the workflow takes that; else the files and the command line tell it.
 OWN = not workflow.modifier.skip_configfile
 try:
+    prepare_jobs()
     LAYERS_OF_CONFIG = read_layers(
         config,
         workflow.configfiles if OWN else (),
@@ -42,7 +28,7 @@ try:
     )
     named = Path(workflow.configfiles[-1]).stem if OWN and workflow.configfiles else None
     CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where, named)
-except ConfigError as error:
+except (ConfigError, InterpreterError) as error:
     raise WorkflowError(str(error))
 # The report shows all of them.
 known = {Path(file).absolute() for file in workflow.configfiles}
@@ -52,54 +38,37 @@ STARTED = time.time()
 # Of several workflows Snakemake calls the main one's `onerror` alone.
 if workflow.modifier.is_main_snakefile():
     os.environ[TOLD_AT_THE_END] = "1"
-RESULTS = f"results/{CFG.experiment}"
+FILES = Paths(CFG)
 LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)
 
 
 def results(path):
     """Return the path of a result; wildcards stand in it as Snakemake knows them."""
-    return f"{RESULTS}/{path}"
+    return f"{FILES.folder}/{path}"
 
 
-def logs(path):
-    """Return the log of a rule's jobs, such as `logs("evaluate_model/{model}")`."""
-    return f"{RESULTS}/logs/{path}.log"
+def shown(path, category, title, caption=None):
+    """Return a result that the report shows with a title, and with the wildcards that are not part of it.
 
-
-def benchmarks(path):
-    """Return the benchmark of a rule's jobs, named as its log."""
-    return f"{RESULTS}/benchmarks/{path}.tsv"
-
-
-def shown(path, category, caption=None, **labels):
-    """Return a result that the report shows, labelled by the wildcards of its path too.
-
-    Args:
-        path: it, below the folder of results.
-        category: its part of the report.
-        caption: the name of its words in rules/captions/; as the file is called by default.
-        labels: what it is called there, as `table="Ranking"`; a wildcard in one of them needs no label of its own.
+    Its words are in rules/captions/, in the file that is called as it is, or as `caption` says.
     """
-    told = " ".join(labels.values())
-    labels |= {name: f"{{{name}}}" for name in sorted(get_wildcard_names(path)) if f"{{{name}}}" not in told}
+    kind = {".svg": "figure", ".md": "text"}.get(Path(path).suffix, "table")
+    labels = {name: f"{{{name}}}" for name in sorted(get_wildcard_names(path) - get_wildcard_names(title))}
     caption = f"captions/{caption or Path(path).stem}.rst"
-    return report(results(path), caption=caption, category=category, labels=labels)
+    return report(results(path), caption=caption, category=category, labels={kind: title, **labels})
 
 
-def figure(path, category, title, caption=None):
+def figure(path, category, title):
     """Return the files of a figure, of which the report shows the SVG.
 
-    Args:
-        path: it, below the folder of figures, without its ending.
-        category: its part of the report.
-        title: what it is called there.
-        caption: the name of its words in rules/captions/; as the file is called by default.
+    Its words are in rules/captions/figures/.
     """
+    pdf, png = (results(f"figures/{path}.{ending}") for ending in ("pdf", "png"))
     return {
-        "pdf": results(f"figures/{path}.pdf"),
-        "png": results(f"figures/{path}.png"),
-        "svg": shown(f"figures/{path}.svg", category, caption, figure=title),
+        "pdf": pdf,
+        "png": png,
+        "svg": shown(f"figures/{path}.svg", category, title, f"figures/{Path(path).name}"),
     }
 
 
@@ -114,15 +83,11 @@ wildcard_constraints:
     dataset=one_of(CFG.all_datasets()),
     dictionary=one_of(CFG.dictionaries),
     concept=one_of(CFG.concepts),
+    target=one_of(TARGETS),
     scope="own_layer|all_layers",
     block=r"\d+",
     seed=r"\d+",
     layer=one_of(LAYERS),
-
-
-def code_digest(rule_name):
-    """Digest a rule's script and all library code that it reaches: a param of every rule."""
-    return script_digest(SCRIPTS / f"{rule_name}.py")
 
 
 def not_compared(values):
@@ -138,18 +103,12 @@ def folder_beside(path):
     return ancient(path)
 
 
-def growing(first):
-    """Return a resource that is half of the first request larger with every retry."""
-    return lambda wildcards, attempt: first * (1 + attempt) // 2
+def once(lists):
+    """Return the files of lists in their order, each once."""
+    return list(dict.fromkeys(file for files in lists for file in files))
 
 
-def rule_resources(rule_name, **defaults):
-    """Return the resources of a rule: the configuration's in place of those that suit the built-in world.
-
-    Memory and time given as numbers grow when a job is tried again; words (`12h`) stay as they are.
-    """
-    chosen = defaults | CFG.resources.get(rule_name, {})
-    return {
-        name: growing(value) if name in ("mem_mb", "runtime") and isinstance(value, int) else value
-        for name, value in chosen.items()
-    }
+def settings(section, *keys):
+    """Return the layers with settings of a section, or of `extraction`; None if the section is left out."""
+    found = {key: getattr(section, key, getattr(CFG.extraction, key, None)) for key in keys}
+    return section and {"layers": LAYERS, **found}

@@ -1,47 +1,10 @@
-"""Data sets: where they lie, and those prepared from public sources, from folders, and as parts of others."""
-
-from math import ceil
+"""Data sets: those prepared from public sources, from folders, and as parts of others."""
 
 from vlmdiff.config.datasets import is_prepared
-from vlmdiff.config.local_files import split_files
-from vlmdiff.config.parts import Parts
-from vlmdiff.config.samples_file import data_folder, find_samples
-
-
-def dataset_folder(dataset):
-    """Return the folder that holds a data set's samples.jsonl."""
-    if dataset not in CFG.datasets:
-        return results(f"world/data/{dataset}")
-    entry = CFG.datasets[dataset]
-    return results(f"data/{dataset}") if is_prepared(entry) else data_folder(entry.path)
-
-
-def samples_file(dataset):
-    """Return a data set's samples.jsonl."""
-    return f"{dataset_folder(dataset)}/samples.jsonl"
-
-
-def blocks(dataset):
-    """Return the indices of a data set's blocks of samples, each of which is one shard."""
-    return range(ceil(CFG.dataset(dataset).samples / CFG.extraction.shard_samples))
-
-
-def fewer_samples(dataset):
-    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
-    entry = CFG.dataset(dataset)
-    return entry.kind == "subset" or getattr(entry, "on_missing", "error") == "skip"
-
-
-def source_of_subset(wildcards):
-    """Return how the data set that another one is part of is read and split; None for other kinds."""
-    entry = CFG.datasets[wildcards.dataset]
-    if entry.kind != "subset":
-        return None
-    source = CFG.dataset(entry.of)
-    prepared = entry.of in CFG.datasets and is_prepared(source)
-    parts = getattr(source, "parts", Parts()).params()
-    # Where images are linked to, paths begin with the link, which is not part of a picture's name.
-    return {"samples": source.samples, "parts": parts, "root": "images/" if prepared else ""}
+from vlmdiff.config.local_files import split_files, with_targets
+from vlmdiff.config.samples_file import find_samples
+from vlmdiff.config.sources import is_hub
+from vlmdiff.config.subsets import split_source
 
 
 def source_files(wildcards):
@@ -50,7 +13,7 @@ def source_files(wildcards):
     if entry.kind == "folder":
         return str(find_samples(entry.path))
     if entry.kind == "subset":
-        return [samples_file(entry.of)]
+        return [FILES.samples(entry.of)]
     if is_hub(entry.source):
         return []
     if Path(entry.source).is_file():
@@ -65,27 +28,12 @@ rule prepare_dataset:
     output:
         # Images lie beside it: written, or as a link to where they are kept.
         samples=results("data/{dataset}/samples.jsonl"),
-        counts=shown(
-            "data/{dataset}/counts.csv",
-            "Data sets",
-            "dataset_counts",
-            table="Counts",
-            **{"data set": "{dataset}"},
-        ),
-    log:
-        logs("prepare_dataset/{dataset}"),
-    benchmark:
-        benchmarks("prepare_dataset/{dataset}")
+        counts=shown("data/{dataset}/counts.csv", "Data sets", "Counts"),
     wildcard_constraints:
         dataset=one_of(name for name, entry in CFG.datasets.items() if is_prepared(entry)),
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("prepare_dataset", mem_mb=4000, runtime=240),
     params:
         entry=lambda wildcards: CFG.datasets[wildcards.dataset].params("text_tokens", "parts"),
-        source=source_of_subset,
-        code=code_digest("prepare_dataset"),
+        source=lambda wildcards: split_source(wildcards.dataset, CFG.all_datasets()),
     script:
         "../workflow_scripts/prepare_dataset.py"

@@ -1,8 +1,7 @@
 """Dictionaries: trained at one layer each or taken from others, then scored at all layers on held-out activations."""
 
-from types import SimpleNamespace
-
 from vlmdiff.config.cases import trained_shape
+from vlmdiff.config.local_files import with_targets
 from vlmdiff.config.sources import is_local
 from vlmdiff.dictionaries.source import files_read
 from vlmdiff.runtime.seeds import derive_seed
@@ -10,30 +9,29 @@ from vlmdiff.runtime.seeds import derive_seed
 DICTIONARY = results("dictionaries/{dictionary}/seed_{seed}")
 
 
-def dictionary_file(dictionary, seed, layer, name="sae_weights.safetensors"):
-    """Return one file of a dictionary at one layer; a published one is the same for all seeds."""
-    seed = 0 if dictionary in CFG.published() else seed
-    return results(f"dictionaries/{dictionary}/seed_{seed}/layer_{layer}/{name}")
-
-
-def dictionary_files(dictionary, seed, name="sae_weights.safetensors"):
-    """Return one file of a dictionary for every layer."""
-    return [dictionary_file(dictionary, seed, layer, name) for layer in LAYERS]
+def training(wildcards):
+    """Return a dictionary's training, or of an imported one that on whose tokens its input scale is estimated."""
+    name = wildcards.dictionary
+    return CFG.trained()[name if name in CFG.trained() else CFG.scale_stage(name)]
 
 
 def streamed(files):
     """Return an input function: what a training straight from the model reads; nothing if it reads shards."""
-    return lambda wildcards: files(CFG.dictionaries[wildcards.dictionary]) if STREAMED else []
+    return lambda wildcards: files(training(wildcards)) if STREAMED else []
+
+
+def training_shards(wildcards):
+    """Return the stored activations that a training reads; none if it reads straight from the model."""
+    stage = training(wildcards)
+    return [] if STREAMED else FILES.shards(stage.model, stage.dataset, wildcards.layer)
 
 
 # What a training reads: stored activations, or a model and what it is shown.
 TRAINING_DATA = {
-    "shards": lambda wildcards: (
-        [] if STREAMED else shards(*facts(wildcards.dictionary, "model", "dataset").values(), wildcards.layer)
-    ),
-    "samples": streamed(lambda stage: samples_file(stage.dataset)),
-    "model": streamed(lambda stage: config_file(stage.model)),
-    "model_weights": streamed(lambda stage: weight_files(stage.model)),
+    "shards": training_shards,
+    "samples": streamed(lambda stage: FILES.samples(stage.dataset)),
+    "model": streamed(lambda stage: FILES.model(stage.model)),
+    "model_weights": streamed(lambda stage: FILES.weights(stage.model)),
 }
 
 
@@ -45,8 +43,8 @@ def initial_weights(wildcards):
     # An imported dictionary has no seed of its own.
     seed = wildcards.get("seed", 0)
     if "layer" not in wildcards.keys():
-        return dictionary_files(initial, seed)
-    return dictionary_file(initial, seed, wildcards.layer)
+        return FILES.dictionaries(initial, seed)
+    return FILES.dictionary(initial, seed, wildcards.layer)
 
 
 def input_scale_file(wildcards):
@@ -57,38 +55,22 @@ def input_scale_file(wildcards):
     return results(f"dictionaries/{root}/input_scale/layer_{wildcards.layer}.json")
 
 
-def training_resources():
-    """Return the resources of a training: one GPU, if any, and one task of Slurm for each of its processes."""
-    chosen = rule_resources("train_dictionary", mem_mb=2000, runtime=60)
-    if "gpu" in chosen:
-        each = chosen["gpu"]
-        chosen["gpu"] = lambda wildcards: each * CFG.dictionaries[wildcards.dictionary].processes
-    if any(stage.nodes > 1 for stage in CFG.trained().values()):
-        chosen["nodes"] = lambda wildcards: CFG.dictionaries[wildcards.dictionary].nodes
-        chosen["tasks"] = lambda wildcards: CFG.dictionaries[wildcards.dictionary].processes
-        chosen["tasks_per_gpu"] = 1
-    return chosen
-
-
-def facts(dictionary, *keys):
-    """Return some of what the configuration says of a dictionary."""
-    return {key: getattr(CFG.dictionaries[dictionary], key) for key in keys}
+def facts(section, *keys):
+    """Return some settings of a section of the configuration."""
+    return {key: getattr(section, key) for key in keys}
 
 
 def stream_settings(wildcards):
     """Return how a training's model is shown its data, or None if it reads shards."""
-    if not STREAMED:
-        return None
-    stage = CFG.dictionaries[wildcards.dictionary]
-    return {
+    stage = training(wildcards)
+    told = {
         "name": stage.model,
-        "subject": subject_params(stage.model),
+        "subject": FILES.subject(stage.model),
         "samples": CFG.dataset(stage.dataset).samples,
-        "fewer": fewer_samples(stage.dataset),
-        "storage": CFG.extraction.storage,
-        "batch_tokens": CFG.extraction.batch_tokens,
-        "massive_ratio": CFG.extraction.massive_ratio,
+        "fewer": may_have_fewer(stage.dataset, CFG.all_datasets()),
+        **facts(CFG.extraction, "storage", "batch_tokens", "massive_ratio"),
     }
+    return told if STREAMED else None
 
 
 rule train_dictionary:
@@ -102,33 +84,22 @@ rule train_dictionary:
         config=f"{DICTIONARY}/layer_{{layer}}/cfg.json",
         training=f"{DICTIONARY}/layer_{{layer}}/training.csv",
         snapshots=directory(f"{DICTIONARY}/layer_{{layer}}/snapshots"),
-    log:
-        logs("train_dictionary/{dictionary}/seed_{seed}/layer_{layer}"),
-    benchmark:
-        benchmarks("train_dictionary/{dictionary}/seed_{seed}/layer_{layer}")
     wildcard_constraints:
         dictionary=one_of(CFG.trained()),
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
-    resources:
-        **training_resources(),
     params:
         seed=lambda wildcards: derive_seed(
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
         ),
         architecture=lambda wildcards: trained_shape(CFG, wildcards.dictionary),
-        stage=lambda wildcards: CFG.dictionaries[wildcards.dictionary].params(
-            "initial", "model", "dataset", "architecture"
-        ),
+        stage=lambda wildcards: training(wildcards).params("initial", "model", "dataset", "architecture"),
         provenance=lambda wildcards: {
             "dictionary": wildcards.dictionary,
-            **facts(wildcards.dictionary, "initial", "model", "dataset"),
+            **facts(training(wildcards), "initial", "model", "dataset"),
         },
         stream=stream_settings,
         # Outside of the declared outputs, which Snakemake clears when a job fails.
         checkpoints=results("checkpoints/dictionaries/{dictionary}/seed_{seed}/layer_{layer}"),
-        code=code_digest("train_dictionary"),
     script:
         "../workflow_scripts/train_dictionary.py"
 
@@ -137,18 +108,10 @@ rule fetch_dictionary:
     """Fetch a published dictionary from where it is kept, which cluster nodes may not reach."""
     output:
         sources=results("dictionaries/{dictionary}/sources.json"),
-    log:
-        logs("fetch_dictionary/{dictionary}"),
-    benchmark:
-        benchmarks("fetch_dictionary/{dictionary}")
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
     priority: 50
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("fetch_dictionary", mem_mb=1000, runtime=240),
     params:
         source=lambda wildcards: CFG.dictionaries[wildcards.dictionary].source,
         format=lambda wildcards: CFG.dictionaries[wildcards.dictionary].format,
@@ -156,7 +119,6 @@ rule fetch_dictionary:
         files=lambda wildcards: {
             layer: CFG.dictionaries[wildcards.dictionary].path(layer) for layer in LAYERS
         },
-        code=code_digest("fetch_dictionary"),
     script:
         "../workflow_scripts/fetch_dictionary.py"
 
@@ -177,21 +139,13 @@ rule import_dictionary:
         content=published_content,
         # The dictionary whose feature indices it keeps.
         initial=initial_weights,
-        model=config_file(CFG.diff.model),
+        model=FILES.model(CFG.diff.model),
     output:
         weights=results("dictionaries/{dictionary}/seed_0/layer_{layer}/sae_weights.safetensors"),
         config=results("dictionaries/{dictionary}/seed_0/layer_{layer}/cfg.json"),
-    log:
-        logs("import_dictionary/{dictionary}/layer_{layer}"),
-    benchmark:
-        benchmarks("import_dictionary/{dictionary}/layer_{layer}")
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
     priority: 50
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("import_dictionary", mem_mb=4000, runtime=15),
     params:
         format=lambda wildcards: CFG.dictionaries[wildcards.dictionary].format,
         options=lambda wildcards: CFG.dictionaries[wildcards.dictionary].options(int(wildcards.layer)),
@@ -202,107 +156,53 @@ rule import_dictionary:
         needs_scale=not_compared(lambda wildcards: CFG.needs_told_scale(wildcards.dictionary)),
         facts=lambda wildcards: {
             "dictionary": wildcards.dictionary,
-            **facts(wildcards.dictionary, "initial"),
+            **facts(CFG.dictionaries[wildcards.dictionary], "initial"),
         },
-        code=code_digest("import_dictionary"),
     script:
         "../workflow_scripts/import_dictionary.py"
-
-
-def of_scale_stage(function):
-    """Return a function of the dictionary on whose tokens an input scale is estimated."""
-
-    def asked(wildcards):
-        stage = CFG.scale_stage(wildcards.dictionary)
-        return function(SimpleNamespace(dictionary=stage, layer=wildcards.layer, root=wildcards.dictionary))
-
-    return asked
-
-
-def scale_resources():
-    """Return the resources of estimating an input scale: those of a training by one process, its time aside."""
-    training = CFG.resources.get("train_dictionary", {})
-    chosen = {name: value for name, value in training.items() if name != "runtime"}
-    return rule_resources("estimate_scale", **({"mem_mb": 2000, "runtime": 30} | chosen))
 
 
 rule estimate_scale:
     """Estimate the factor by which an imported dictionary's inputs are scaled, where its source does not tell."""
     input:
-        **{name: of_scale_stage(files) for name, files in TRAINING_DATA.items()},
+        **TRAINING_DATA,
     output:
         scale=results("dictionaries/{dictionary}/input_scale/layer_{layer}.json"),
-    log:
-        logs("estimate_scale/{dictionary}/layer_{layer}"),
-    benchmark:
-        benchmarks("estimate_scale/{dictionary}/layer_{layer}")
     wildcard_constraints:
         dictionary=one_of(CFG.published()),
-    conda:
-        "../envs/vlmdiff.yaml"
     threads: CFG.threads
-    resources:
-        **scale_resources(),
     params:
         seed=lambda wildcards: derive_seed(CFG.seed, "estimate_scale", wildcards.dictionary, wildcards.layer),
-        tokens=of_scale_stage(lambda stage: CFG.dictionaries[stage.dictionary].tokens),
-        facts=of_scale_stage(
-            lambda stage: facts(stage.root, "scale_on") | facts(stage.dictionary, "model", "dataset")
-        ),
-        stream=of_scale_stage(stream_settings),
-        code=code_digest("estimate_scale"),
+        tokens=lambda wildcards: training(wildcards).tokens,
+        facts=lambda wildcards: {
+            **facts(CFG.dictionaries[wildcards.dictionary], "scale_on"),
+            **facts(training(wildcards), "model", "dataset"),
+        },
+        stream=stream_settings,
     script:
         "../workflow_scripts/estimate_scale.py"
-
-
-def evaluation_sets(wildcards):
-    """Return the held-out sets that list a dictionary, with their shards."""
-    return [
-        {
-            "model": entry.model,
-            "dataset": entry.dataset,
-            "tokens": entry.tokens,
-            "shards": {layer: shards(entry.model, entry.dataset, layer) for layer in LAYERS},
-        }
-        for entry in CFG.evaluation
-        if wildcards.dictionary in entry.dictionaries
-    ]
 
 
 rule evaluate_dictionary:
     """Score a dictionary and its snapshots at all layers on held-out activations."""
     input:
-        weights=lambda wildcards: dictionary_files(wildcards.dictionary, wildcards.seed),
+        weights=lambda wildcards: FILES.dictionaries(wildcards.dictionary, wildcards.seed),
         # Of a training here.
         snapshots=lambda wildcards: [
             folder_beside(file)
-            for file in dictionary_files(wildcards.dictionary, wildcards.seed, "snapshots")
+            for file in FILES.dictionaries(wildcards.dictionary, wildcards.seed, "snapshots")
             if wildcards.dictionary in CFG.trained()
         ],
         initial=initial_weights,
         shards=lambda wildcards: once(
-            files for one in evaluation_sets(wildcards) for files in one["shards"].values()
+            files for one in FILES.evaluation_sets(wildcards.dictionary) for files in one["shards"].values()
         ),
     output:
-        shown(
-            "dictionaries/{dictionary}/seed_{seed}/metrics.csv",
-            "Dictionaries",
-            "dictionary_metrics",
-            table="Metrics",
-        ),
-    log:
-        logs("evaluate_dictionary/{dictionary}/seed_{seed}"),
-    benchmark:
-        benchmarks("evaluate_dictionary/{dictionary}/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        shown("dictionaries/{dictionary}/seed_{seed}/metrics.csv", "Dictionaries", "Metrics"),
     threads: CFG.threads
-    resources:
-        **rule_resources("evaluate_dictionary", mem_mb=2000, runtime=30),
     params:
         layers=LAYERS,
         snapshots=lambda wildcards: CFG.dictionaries[wildcards.dictionary].snapshots,
-        sets=evaluation_sets,
-        code=code_digest("evaluate_dictionary"),
+        sets=lambda wildcards: FILES.evaluation_sets(wildcards.dictionary),
     script:
         "../workflow_scripts/evaluate_dictionary.py"

@@ -1,21 +1,26 @@
-"""The experiment itself: what was asked for, and whether its results are whole."""
+"""The experiment itself: what was asked for, what is made of it, and whether its results are whole."""
+
+from vlmdiff.config.products import (
+    comparison_products,
+    experiment,
+    label_tables,
+    selection_tables,
+    stage_products,
+    summary_tables,
+)
+
+# Everything that the default target makes, the costs of making it aside.
+EXPERIMENT = [results(file) for file in experiment(CFG)]
+# What the summary tells of, by name; figures draw some of it, too.
+TABLES = {name: [results(file) for file in files] for name, files in summary_tables(CFG).items()}
 
 
 rule write_config:
     """Write the whole configuration, with everything that was filled in."""
     output:
         results("config.yaml"),
-    log:
-        logs("write_config"),
-    benchmark:
-        benchmarks("write_config")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("write_config", mem_mb=1000, runtime=5),
     params:
         config=CFG.model_dump(mode="json"),
-        code=code_digest("write_config"),
     script:
         "../workflow_scripts/write_config.py"
 
@@ -23,15 +28,8 @@ rule write_config:
 # It makes nothing, so that it runs whenever it is asked for, and needs nothing, so that it makes nothing stale.
 rule verify:
     """Target: check all results against the records of the jobs that wrote them."""
-    log:
-        logs("verify"),
     localrule: True
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("verify", mem_mb=500, runtime=240),
     params:
-        experiment=RESULTS,
-        code=code_digest("verify"),
+        experiment=FILES.folder,
     script:
         "../workflow_scripts/verify.py"

@@ -2,42 +2,24 @@
 
 from vlmdiff.config.comparisons import MAIN
 
-FEATURES = results("features/{comparison}/seed_{seed}")
+# Of a comparison, and in it of a concept.
+FEATURES = "features/{comparison}/seed_{seed}"
+CONCEPT = f"{FEATURES}/{{concept}}"
+STATISTICS = results("features/statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}")
 
 
 rule feature_statistics:
     """Count where each feature of a dictionary fires on a data set, and keep its strongest samples."""
     input:
-        shards=lambda wildcards: shards(wildcards.model, wildcards.dataset, wildcards.layer),
-        dictionary=lambda wildcards: dictionary_file(wildcards.dictionary, wildcards.seed, wildcards.layer),
+        shards=lambda wildcards: FILES.shards(wildcards.model, wildcards.dataset, wildcards.layer),
+        dictionary=lambda wildcards: FILES.dictionary(wildcards.dictionary, wildcards.seed, wildcards.layer),
     output:
-        **{
-            name: results(
-                f"features/statistics/{{dictionary}}/seed_{{seed}}/{{model}}/{{dataset}}/layer_{{layer}}/{name}.parquet"
-            )
-            for name in ("statistics", "totals", "top_samples")
-        },
-    log:
-        logs("feature_statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}"),
-    benchmark:
-        benchmarks("feature_statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        **{name: f"{STATISTICS}/{name}.parquet" for name in ("statistics", "totals", "top_samples")},
     threads: CFG.threads
-    resources:
-        **rule_resources("feature_statistics", mem_mb=2000, runtime=60),
     params:
         top=CFG.lexical.samples,
-        code=code_digest("feature_statistics"),
     script:
         "../workflow_scripts/feature_statistics.py"
-
-
-def feature_tables(name, comparison, seed, datasets):
-    """Return one statistics table of a comparison's adapted dictionary for every data set and layer."""
-    diff = CFG.comparison(comparison)
-    folder = results(f"features/statistics/{diff.adapted}/seed_{seed}/{diff.model}")
-    return [f"{folder}/{dataset}/layer_{layer}/{name}.parquet" for dataset in datasets for layer in LAYERS]
 
 
 def diff_tables(name, kind):
@@ -45,7 +27,7 @@ def diff_tables(name, kind):
 
     def tables(wildcards):
         datasets = getattr(CFG.comparison(wildcards.comparison), kind)
-        return feature_tables(name, wildcards.comparison, wildcards.seed, datasets)
+        return FILES.statistics(name, wildcards.comparison, wildcards.seed, datasets)
 
     return tables
 
@@ -55,7 +37,7 @@ def compared(key, name="sae_weights.safetensors"):
 
     def files(wildcards):
         dictionary = getattr(CFG.comparison(wildcards.comparison), key)
-        return [] if dictionary is None else dictionary_files(dictionary, wildcards.seed, name)
+        return [] if dictionary is None else FILES.dictionaries(dictionary, wildcards.seed, name)
 
     return files
 
@@ -65,7 +47,7 @@ def untuned_null(wildcards):
     name = CFG.diff.untuned if wildcards.comparison == MAIN else None
     if name is None or int(wildcards.seed) >= CFG.comparisons[name].seeds:
         return []
-    return dictionary_files(CFG.comparison(name).adapted, wildcards.seed)
+    return FILES.dictionaries(CFG.comparison(name).adapted, wildcards.seed)
 
 
 rule diff_features:
@@ -82,18 +64,9 @@ rule diff_features:
         text_statistics=diff_tables("statistics", "text_datasets"),
         text_totals=diff_tables("totals", "text_datasets"),
     output:
-        f"{FEATURES}/diff.parquet",
-    log:
-        logs("diff_features/{comparison}/seed_{seed}"),
-    benchmark:
-        benchmarks("diff_features/{comparison}/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("diff_features", mem_mb=1000, runtime=30),
+        results(f"{FEATURES}/diff.parquet"),
     params:
         layers=LAYERS,
-        code=code_digest("diff_features"),
     script:
         "../workflow_scripts/diff_features.py"
 
@@ -101,52 +74,33 @@ rule diff_features:
 rule select_adapted:
     """Select the features that turned far and see: adapted ones, by calibrated thresholds."""
     input:
-        f"{FEATURES}/diff.parquet",
+        results(f"{FEATURES}/diff.parquet"),
     output:
-        adapted=f"{FEATURES}/adapted.parquet",
-        thresholds=shown(
-            "features/{comparison}/seed_{seed}/thresholds.csv", "Adapted features", table="Thresholds"
-        ),
-        sweep=shown(
-            "features/{comparison}/seed_{seed}/threshold_sweep.csv",
-            "Adapted features",
-            table="Threshold sweep",
-        ),
-    log:
-        logs("select_adapted/{comparison}/seed_{seed}"),
-    benchmark:
-        benchmarks("select_adapted/{comparison}/seed_{seed}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("select_adapted", mem_mb=1000, runtime=10),
+        adapted=results(f"{FEATURES}/adapted.parquet"),
+        thresholds=shown(f"{FEATURES}/thresholds.csv", "Adapted features", "Thresholds"),
+        sweep=shown(f"{FEATURES}/threshold_sweep.csv", "Adapted features", "Threshold sweep"),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
             "base", "adapted", "null", "null_check", "untuned", "model", "visual_datasets", "text_datasets"
         ),
-        code=code_digest("select_adapted"),
     script:
         "../workflow_scripts/select_adapted.py"
-
-
-def concept_side(concept, side):
-    """Return a concept's `target` or `baseline`: a data set or part of one."""
-    return getattr(CFG.concepts[concept], side)
 
 
 def concept_tables(name, side):
     """Return an input function: tables of the data set of a concept's `target` or `baseline`."""
 
     def tables(wildcards):
-        dataset = concept_side(wildcards.concept, side).dataset
-        return feature_tables(name, wildcards.comparison, wildcards.seed, [dataset])
+        dataset = getattr(CFG.concepts[wildcards.concept], side).dataset
+        return FILES.statistics(name, wildcards.comparison, wildcards.seed, [dataset])
 
     return tables
 
 
-def concept_datasets(concept):
+def concept_datasets(wildcards):
     """Return the data sets of a concept's target and baseline."""
-    return [concept_side(concept, side).dataset for side in ("target", "baseline")]
+    concept = CFG.concepts[wildcards.concept]
+    return [concept.target.dataset, concept.baseline.dataset]
 
 
 rule contrast_concept:
@@ -156,27 +110,18 @@ rule contrast_concept:
         target_totals=concept_tables("totals", "target"),
         baseline_statistics=concept_tables("statistics", "baseline"),
         baseline_totals=concept_tables("totals", "baseline"),
-        samples=lambda wildcards: [samples_file(name) for name in concept_datasets(wildcards.concept)],
+        samples=lambda wildcards: [FILES.samples(name) for name in concept_datasets(wildcards)],
         # A published dictionary has as many features as it has, whatever `architecture` says.
         dictionaries=compared("adapted", "cfg.json"),
     output:
-        f"{FEATURES}/{{concept}}/contrast.parquet",
-    log:
-        logs("contrast_concept/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("contrast_concept/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("contrast_concept", mem_mb=1000, runtime=30),
+        results(f"{CONCEPT}/contrast.parquet"),
     params:
-        target=lambda wildcards: concept_side(wildcards.concept, "target").params(),
-        baseline=lambda wildcards: concept_side(wildcards.concept, "baseline").params(),
-        samples=lambda wildcards: [CFG.dataset(name).samples for name in concept_datasets(wildcards.concept)],
+        target=lambda wildcards: CFG.concepts[wildcards.concept].target.params(),
+        baseline=lambda wildcards: CFG.concepts[wildcards.concept].baseline.params(),
+        samples=lambda wildcards: [CFG.dataset(name).samples for name in concept_datasets(wildcards)],
         criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
             "target", "baseline", "unit", "words", "lexical", "compared"
         ),
-        code=code_digest("contrast_concept"),
     script:
         "../workflow_scripts/contrast_concept.py"
 
@@ -184,11 +129,6 @@ rule contrast_concept:
 def compared_model(wildcards):
     """Return the model of a comparison."""
     return CFG.comparison(wildcards.comparison).model
-
-
-def concept_unit(wildcards):
-    """Return the unit by which a concept's features are selected."""
-    return CFG.concepts[wildcards.concept].unit
 
 
 def lexical_criteria(wildcards):
@@ -200,31 +140,23 @@ def lexical_criteria(wildcards):
 rule lexical_filter:
     """Keep the candidates that fire on the image whatever the words of the prompt."""
     input:
-        adapted=f"{FEATURES}/adapted.parquet",
-        contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
+        adapted=results(f"{FEATURES}/adapted.parquet"),
+        contrast=results(f"{CONCEPT}/contrast.parquet"),
         dictionaries=compared("adapted"),
         top_samples=concept_tables("top_samples", "target"),
         totals=concept_tables("totals", "target"),
-        samples=lambda wildcards: samples_file(concept_side(wildcards.concept, "target").dataset),
-        model=lambda wildcards: config_file(compared_model(wildcards)),
-        weights=lambda wildcards: weight_files(compared_model(wildcards)),
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
+        model=lambda wildcards: FILES.model(compared_model(wildcards)),
+        weights=lambda wildcards: FILES.weights(compared_model(wildcards)),
     output:
-        f"{FEATURES}/{{concept}}/lexical.parquet",
-    log:
-        logs("lexical_filter/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("lexical_filter/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        results(f"{CONCEPT}/lexical.parquet"),
     threads: CFG.threads
-    resources:
-        **rule_resources("lexical_filter", mem_mb=2000, runtime=60),
     params:
         model=compared_model,
-        subject=lambda wildcards: subject_params(compared_model(wildcards)),
+        subject=lambda wildcards: FILES.subject(compared_model(wildcards)),
         layers=LAYERS,
-        target=lambda wildcards: concept_side(wildcards.concept, "target").params(),
-        unit=concept_unit,
+        target=lambda wildcards: CFG.concepts[wildcards.concept].target.params(),
+        unit=lambda wildcards: CFG.concepts[wildcards.concept].unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
         strongest=CFG.lexical.samples,
         prompts=CFG.lexical.prompts,
@@ -234,7 +166,6 @@ rule lexical_filter:
         criteria=lexical_criteria,
         batch_tokens=CFG.extraction.batch_tokens,
         massive_ratio=CFG.extraction.massive_ratio,
-        code=code_digest("lexical_filter"),
     script:
         "../workflow_scripts/lexical_filter.py"
 
@@ -242,38 +173,16 @@ rule lexical_filter:
 rule select_features:
     """Put all criteria together: the funnel, the final features, and whether tokens and samples agree."""
     input:
-        adapted=f"{FEATURES}/adapted.parquet",
-        contrast=f"{FEATURES}/{{concept}}/contrast.parquet",
-        lexical=f"{FEATURES}/{{concept}}/lexical.parquet",
+        adapted=results(f"{FEATURES}/adapted.parquet"),
+        contrast=results(f"{CONCEPT}/contrast.parquet"),
+        lexical=results(f"{CONCEPT}/lexical.parquet"),
     output:
-        funnel=shown(
-            "features/{comparison}/seed_{seed}/{concept}/funnel.csv",
-            "Concepts",
-            "funnel_table",
-            table="Funnel",
-        ),
-        final=shown(
-            "features/{comparison}/seed_{seed}/{concept}/final_features.csv",
-            "Concepts",
-            table="Final features",
-        ),
-        check=shown(
-            "features/{comparison}/seed_{seed}/{concept}/contrast_check.csv",
-            "How sure are we",
-            table="Independent tokens or samples",
-        ),
-    log:
-        logs("select_features/{comparison}/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("select_features/{comparison}/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("select_features", mem_mb=1000, runtime=10),
+        funnel=shown(f"{CONCEPT}/funnel.csv", "Concepts", "Funnel"),
+        final=shown(f"{CONCEPT}/final_features.csv", "Concepts", "Final features"),
+        check=shown(f"{CONCEPT}/contrast_check.csv", "How sure are we", "Independent tokens or samples"),
     params:
-        unit=concept_unit,
+        unit=lambda wildcards: CFG.concepts[wildcards.concept].unit,
         eps=lambda wildcards: CFG.comparison(wildcards.comparison).eps,
         fdr=lambda wildcards: CFG.concepts[wildcards.concept].fdr,
-        code=code_digest("select_features"),
     script:
         "../workflow_scripts/select_features.py"

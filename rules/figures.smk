@@ -1,36 +1,15 @@
 """Figures, each drawn from tables that are outputs too, as PDF, SVG and PNG."""
 
-from vlmdiff.config.cases import asked_data, scored_seeds
+from vlmdiff.config.cases import reported_rules
 from vlmdiff.config.checkpoints import snapshots
-
-# Quality tables of all dictionaries and seeds.
-METRICS = [
-    results(f"dictionaries/{name}/seed_{seed}/metrics.csv")
-    for name in sorted({name for entry in CFG.evaluation for name in entry.dictionaries})
-    for seed in scored_seeds(CFG, name)
-]
-# Accuracies of the world's checkpoints; none where no model of the config is one of them.
-ACCURACY = [world_accuracy()] if checkpoints(CFG) else []
-# Accuracies of the model under study on the test sets; none without any.
-ASKED = [results(f"accuracy/{CFG.diff.model}.csv")] if asked_data(CFG) else []
 
 
 rule plot_fvu_by_layer:
     """Draw held-out FVU by layer."""
     input:
-        metrics=METRICS,
+        metrics=TABLES["metrics"],
     output:
         **figure("fvu_by_layer", "Dictionaries", "FVU by layer"),
-    log:
-        logs("plot_fvu_by_layer"),
-    benchmark:
-        benchmarks("plot_fvu_by_layer")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_fvu_by_layer", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_fvu_by_layer"),
     script:
         "../workflow_scripts/plot_fvu_by_layer.py"
 
@@ -38,45 +17,27 @@ rule plot_fvu_by_layer:
 rule plot_training_dynamics:
     """Draw how dictionaries and model change while they are trained."""
     input:
-        metrics=METRICS,
-        accuracy=ACCURACY,
+        metrics=TABLES["metrics"],
+        accuracy=TABLES["accuracy"],
     output:
         **figure("training_dynamics", "Dictionaries", "Training dynamics"),
-    log:
-        logs("plot_training_dynamics"),
-    benchmark:
-        benchmarks("plot_training_dynamics")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_training_dynamics", mem_mb=1000, runtime=5),
     params:
         checkpoints=checkpoints(CFG),
         snapshots=snapshots(CFG),
-        code=code_digest("plot_training_dynamics"),
     script:
         "../workflow_scripts/plot_training_dynamics.py"
 
 
 rule plot_model_accuracy:
-    """Draw the accuracies of the models, compared with chance."""
+    """Draw the accuracies of the models beside chance."""
     input:
-        accuracy=ACCURACY,
-        asked=ASKED,
+        accuracy=TABLES["accuracy"],
+        asked=TABLES["asked"],
     output:
         **figure("model_accuracy", "Models", "Accuracy"),
-    log:
-        logs("plot_model_accuracy"),
-    benchmark:
-        benchmarks("plot_model_accuracy")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_model_accuracy", mem_mb=1000, runtime=5),
     params:
         checkpoints=checkpoints(CFG),
         model=CFG.diff.model,
-        code=code_digest("plot_model_accuracy"),
     script:
         "../workflow_scripts/plot_model_accuracy.py"
 
@@ -85,19 +46,9 @@ rule plot_cosine_distributions:
     """Draw the decoder cosines of adapted and null."""
     input:
         adapted=expand(results("features/main/seed_{seed}/adapted.parquet"), seed=SEEDS),
-        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
+        thresholds=TABLES["thresholds"],
     output:
         **figure("cosine_distributions", "Adapted features", "Cosines, adapted and null"),
-    log:
-        logs("plot_cosine_distributions"),
-    benchmark:
-        benchmarks("plot_cosine_distributions")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_cosine_distributions", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_cosine_distributions"),
     script:
         "../workflow_scripts/plot_cosine_distributions.py"
 
@@ -105,19 +56,9 @@ rule plot_cosine_distributions:
 rule plot_adapted_by_layer:
     """Draw the number of adapted features by layer."""
     input:
-        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
+        thresholds=TABLES["thresholds"],
     output:
         **figure("adapted_by_layer", "Adapted features", "Adapted features by layer"),
-    log:
-        logs("plot_adapted_by_layer"),
-    benchmark:
-        benchmarks("plot_adapted_by_layer")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_adapted_by_layer", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_adapted_by_layer"),
     script:
         "../workflow_scripts/plot_adapted_by_layer.py"
 
@@ -128,18 +69,9 @@ rule plot_threshold_robustness:
         sweep=expand(results("features/main/seed_{seed}/threshold_sweep.csv"), seed=SEEDS),
     output:
         **figure("threshold_robustness", "Adapted features", "Threshold robustness"),
-    log:
-        logs("plot_threshold_robustness"),
-    benchmark:
-        benchmarks("plot_threshold_robustness")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_threshold_robustness", mem_mb=1000, runtime=5),
     params:
         eps=CFG.diff.eps,
         percentile=CFG.diff.percentile,
-        code=code_digest("plot_threshold_robustness"),
     script:
         "../workflow_scripts/plot_threshold_robustness.py"
 
@@ -152,16 +84,6 @@ rule plot_energy_vs_cosine:
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
     output:
         **figure("seed_{seed}/{concept}/energy_vs_cosine", "Adapted features", "Visual energy and cosine"),
-    log:
-        logs("plot_energy_vs_cosine/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_energy_vs_cosine/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_energy_vs_cosine", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_energy_vs_cosine"),
     script:
         "../workflow_scripts/plot_energy_vs_cosine.py"
 
@@ -174,17 +96,8 @@ rule plot_contrast_volcano:
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
     output:
         **figure("seed_{seed}/{concept}/contrast_volcano", "Concepts", "Contrast"),
-    log:
-        logs("plot_contrast_volcano/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_contrast_volcano/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_contrast_volcano", mem_mb=1000, runtime=5),
     params:
         min_odds_ratio=lambda wildcards: CFG.concepts[wildcards.concept].min_odds_ratio,
-        code=code_digest("plot_contrast_volcano"),
     script:
         "../workflow_scripts/plot_contrast_volcano.py"
 
@@ -195,16 +108,6 @@ rule plot_funnel:
         funnel=results("features/main/seed_{seed}/{concept}/funnel.csv"),
     output:
         **figure("seed_{seed}/{concept}/funnel", "Concepts", "Funnel"),
-    log:
-        logs("plot_funnel/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_funnel/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_funnel", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_funnel"),
     script:
         "../workflow_scripts/plot_funnel.py"
 
@@ -212,30 +115,21 @@ rule plot_funnel:
 rule plot_top_samples:
     """Draw the strongest samples of the best features on their images, and write the table behind them."""
     input:
-        top_samples=lambda wildcards: feature_tables(
-            "top_samples", MAIN, wildcards.seed, [CFG.concepts[wildcards.concept].target.dataset]
+        top_samples=lambda wildcards: FILES.statistics(
+            "top_samples", MAIN, wildcards.seed, concept_datasets(wildcards)[:1]
         ),
         ranking=lambda wildcards: expand(rules.rank_features.output[0], **wildcards) if CFG.ablation else [],
         final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
-        samples=lambda wildcards: samples_file(CFG.concepts[wildcards.concept].target.dataset),
-        model=config_file(CFG.diff.model),
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
+        model=FILES.model(CFG.diff.model),
     output:
         **{"table": results("figures/seed_{seed}/{concept}/top_samples_gallery.csv")},
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
-    log:
-        logs("plot_top_samples/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_top_samples/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_top_samples", mem_mb=1000, runtime=5),
     params:
         groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
         # Rows and columns; five of each fill a page.
         features=5,
         samples=5,
-        code=code_digest("plot_top_samples"),
     script:
         "../workflow_scripts/plot_top_samples.py"
 
@@ -246,18 +140,8 @@ rule plot_ablation_effects:
         ablation=ablation_tables,
     output:
         **figure("seed_{seed}/{concept}/ablation_effects", "Interventions", "Ablation"),
-    log:
-        logs("plot_ablation_effects/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_ablation_effects/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_ablation_effects", mem_mb=1000, runtime=5),
     params:
-        target=lambda wildcards: CFG.ablation.report_on.target,
-        control=lambda wildcards: CFG.ablation.report_on.control,
-        code=code_digest("plot_ablation_effects"),
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
     script:
         "../workflow_scripts/plot_ablation_effects.py"
 
@@ -268,39 +152,31 @@ rule plot_ablation_by_group:
         ablation=ablation_tables,
     output:
         **figure("seed_{seed}/{concept}/ablation_by_group", "Interventions", "Ablation by group"),
-    log:
-        logs("plot_ablation_by_group/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_ablation_by_group/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_ablation_by_group", mem_mb=1000, runtime=5),
     params:
-        target=lambda wildcards: CFG.ablation.report_on.target,
-        control=lambda wildcards: CFG.ablation.report_on.control,
-        code=code_digest("plot_ablation_by_group"),
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
     script:
         "../workflow_scripts/plot_ablation_by_group.py"
+
+
+rule plot_steering:
+    """Draw the dose-response of steering."""
+    input:
+        rules.evaluate_steering.output[0],
+    output:
+        **figure("seed_{seed}/{concept}/steering", "Interventions", "Steering"),
+    params:
+        **dict(zip(("target", "control"), reported_data(CFG.steering))),
+    script:
+        "../workflow_scripts/plot_steering.py"
 
 
 rule plot_head_attribution:
     """Draw layer x head maps of attribution."""
     input:
-        attribution=results("heads/seed_{seed}/{concept}/attribution.csv"),
-        scores=results("heads/seed_{seed}/{concept}/scores.csv"),
+        attribution=rules.attribute_heads.output[0],
+        scores=rules.aggregate_heads.output[0],
     output:
         **figure("seed_{seed}/{concept}/head_attribution", "Heads", "Attribution maps"),
-    log:
-        logs("plot_head_attribution/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_head_attribution/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_head_attribution", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_head_attribution"),
     script:
         "../workflow_scripts/plot_head_attribution.py"
 
@@ -308,21 +184,11 @@ rule plot_head_attribution:
 rule plot_attribution_vs_exact:
     """Draw attribution against exact patching."""
     input:
-        attribution=results("heads/seed_{seed}/{concept}/attribution.csv"),
-        patching=results("heads/seed_{seed}/{concept}/patching.csv"),
-        agreement=results("heads/seed_{seed}/{concept}/agreement.csv"),
+        attribution=rules.attribute_heads.output[0],
+        patching=rules.patch_heads.output.patching,
+        agreement=rules.patch_heads.output.agreement,
     output:
         **figure("seed_{seed}/{concept}/attribution_vs_exact", "Heads", "Attribution against exact patching"),
-    log:
-        logs("plot_attribution_vs_exact/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_attribution_vs_exact/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_attribution_vs_exact", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_attribution_vs_exact"),
     script:
         "../workflow_scripts/plot_attribution_vs_exact.py"
 
@@ -330,21 +196,11 @@ rule plot_attribution_vs_exact:
 rule plot_head_ablation:
     """Draw the test effects of ablated heads."""
     input:
-        ablation=results("heads/seed_{seed}/{concept}/head_ablation.csv"),
+        ablation=rules.evaluate_head_ablation.output[0],
     output:
         **figure("seed_{seed}/{concept}/head_ablation", "Heads", "Head ablation"),
-    log:
-        logs("plot_head_ablation/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_head_ablation/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_head_ablation", mem_mb=1000, runtime=5),
     params:
-        target=lambda wildcards: CFG.heads.report_on.target,
-        control=lambda wildcards: CFG.heads.report_on.control,
-        code=code_digest("plot_head_ablation"),
+        **dict(zip(("target", "control"), reported_data(CFG.heads))),
     script:
         "../workflow_scripts/plot_head_ablation.py"
 
@@ -352,19 +208,79 @@ rule plot_head_ablation:
 rule plot_attention_map:
     """Draw the attention of the top heads over the images."""
     input:
-        attention=results("heads/seed_{seed}/{concept}/attention.csv"),
-        samples=lambda wildcards: samples_file(CFG.heads.dataset),
+        attention=rules.map_attention.output[0],
+        samples=lambda wildcards: FILES.samples(CFG.heads.dataset),
     output:
         **figure("seed_{seed}/{concept}/attention_map", "Heads", "Attention"),
-    log:
-        logs("plot_attention_map/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_attention_map/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_attention_map", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_attention_map"),
     script:
         "../workflow_scripts/plot_attention_map.py"
+
+
+rule plot_selection_rules:
+    """Draw what each selection rule's features do."""
+    input:
+        selection=TABLES["selection"],
+    output:
+        **figure("{concept}/selection_rules", "How sure are we", "Selection rules"),
+    params:
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
+        sizes=lambda wildcards: CFG.ablation.selection_sizes,
+        rules=reported_rules(CFG),
+    script:
+        "../workflow_scripts/plot_selection_rules.py"
+
+
+rule plot_recurrence:
+    """Draw how findings recur over seeds."""
+    input:
+        recurrence=rules.match_seeds.output[0],
+    output:
+        **figure("{concept}/recurrence", "How sure are we", "Recurrence over seeds"),
+    script:
+        "../workflow_scripts/plot_recurrence.py"
+
+
+rule plot_ground_truth:
+    """Draw what final features really tell, and how good each selection rule is."""
+    input:
+        truth=expand(results("ground_truth/seed_{seed}/features.parquet"), seed=SEEDS),
+        quality=[results(f"ground_truth/seed_{seed}/{{concept}}/rule_quality.csv") for seed in SEEDS],
+        final=[results(f"features/main/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
+    output:
+        **figure("{concept}/ground_truth", "How sure are we", "Ground truth"),
+    script:
+        "../workflow_scripts/plot_ground_truth.py"
+
+
+rule plot_comparisons:
+    """Draw all comparisons of a target side by side."""
+    input:
+        comparisons=rules.summarise_comparisons.output[0],
+    output:
+        **figure("{target}/{concept}/comparisons", "How sure are we", "{target}"),
+    params:
+        ablated=CFG.ablation is not None,
+    script:
+        "../workflow_scripts/plot_comparisons.py"
+
+
+rule plot_stage_grid:
+    """Draw rotations along the edges of the stage grid."""
+    input:
+        grid=results("stages/seed_0/grid.parquet"),
+    output:
+        **figure("stages/stage_grid", "How sure are we", "Stage grid"),
+    script:
+        "../workflow_scripts/plot_stage_grid.py"
+
+
+rule plot_transfer:
+    """Draw what the same directions do at other stages of the model."""
+    input:
+        transfer=results("stages/seed_0/{concept}/transfer.csv"),
+    output:
+        **figure("stages/{concept}/transfer", "How sure are we", "Transfer over stages"),
+    params:
+        **dict(zip(("target", "control"), reported_data(CFG.ablation))),
+    script:
+        "../workflow_scripts/plot_transfer.py"

@@ -10,23 +10,13 @@ REPORTED, USED_BEFORE = reported(references(CFG)), used_before(references(CFG))
 rule hold_out:
     """List which samples of test data were not used before; early, as it may stop what would stop late."""
     input:
-        samples=lambda wildcards: samples_file(wildcards.dataset),
-        before=[samples_file(name) for name in sorted(USED_BEFORE)],
+        samples=lambda wildcards: FILES.samples(wildcards.dataset),
+        before=[FILES.samples(name) for name in sorted(USED_BEFORE)],
     output:
-        shown(
-            "held_out/{dataset}.csv", "Data sets", "held_out", table="Held out", **{"data set": "{dataset}"}
-        ),
-    log:
-        logs("hold_out/{dataset}"),
-    benchmark:
-        benchmarks("hold_out/{dataset}")
+        shown("held_out/{dataset}.csv", "Data sets", "Held out", "held_out"),
     wildcard_constraints:
         dataset=one_of(REPORTED),
     priority: 50
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("hold_out", mem_mb=2000, runtime=30),
     params:
         samples=lambda wildcards: CFG.dataset(wildcards.dataset).samples,
         before={name: CFG.dataset(name).samples for name in sorted(USED_BEFORE)},
@@ -35,6 +25,5 @@ rule hold_out:
         named_by=not_compared(
             lambda wildcards: {"report": REPORTED[wildcards.dataset], "before": USED_BEFORE}
         ),
-        code=code_digest("hold_out"),
     script:
         "../workflow_scripts/hold_out.py"

@@ -2,24 +2,18 @@
 
 from vlmdiff.config.cases import asked_data, reported_data
 
+ABLATION = "interventions/seed_{seed}/{concept}"
+
 
 rule evaluate_model:
     """Measure how often the model answers the test data's questions correctly."""
     input:
         **checkpoint_of(lambda wildcards: wildcards.model),
-        samples=[samples_file(dataset) for dataset in asked_data(CFG)],
+        samples=[FILES.samples(dataset) for dataset in asked_data(CFG)],
         held_out=[results(f"held_out/{dataset}.csv") for dataset in asked_data(CFG)],
     output:
-        shown("accuracy/{model}.csv", "Models", "accuracy", table="Accuracy"),
-    log:
-        logs("evaluate_model/{model}"),
-    benchmark:
-        benchmarks("evaluate_model/{model}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        shown("accuracy/{model}.csv", "Models", "Accuracy", "accuracy"),
     threads: CFG.threads
-    resources:
-        **rule_resources("evaluate_model", mem_mb=2000, runtime=30),
     params:
         model=lambda wildcards: named_subject(wildcards.model),
         questions={
@@ -28,7 +22,6 @@ rule evaluate_model:
             "batch_tokens": CFG.extraction.batch_tokens,
         },
         seed=CFG.seed,
-        code=code_digest("evaluate_model"),
     script:
         "../workflow_scripts/evaluate_model.py"
 
@@ -44,7 +37,7 @@ def questions_of(section, use="report_on", names=("target", "control")):
     if section is None:
         return {}
     data = getattr(section, use)
-    files = dict(zip(names, map(samples_file, (data.target, data.control))))
+    files = dict(zip(names, map(FILES.samples, (data.target, data.control))))
     if use != "report_on":
         return files
     return files | {"held_out": [results(f"held_out/{name}.csv") for name in (data.target, data.control)]}
@@ -64,21 +57,13 @@ rule rank_features:
     input:
         **checkpoint_of(CFG.diff.model),
         **questions_of(CFG.ablation, "rank_on"),
-        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
         final_features=results("features/main/seed_{seed}/{concept}/final_features.csv"),
         contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
     output:
-        ranking=shown("interventions/seed_{seed}/{concept}/ranking.csv", "Interventions", table="Ranking"),
-        pools=results("interventions/seed_{seed}/{concept}/random_pools.csv"),
-    log:
-        logs("rank_features/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("rank_features/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        ranking=shown(f"{ABLATION}/ranking.csv", "Interventions", "Ranking"),
+        pools=results(f"{ABLATION}/random_pools.csv"),
     threads: CFG.threads
-    resources:
-        **rule_resources("rank_features", mem_mb=2000, runtime=30),
     params:
         model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.ablation.rank_on),
@@ -91,7 +76,6 @@ rule rank_features:
             "random_draws": CFG.ablation.random_draws,
             "massive_ratio": CFG.extraction.massive_ratio,
         },
-        code=code_digest("rank_features"),
     script:
         "../workflow_scripts/rank_features.py"
 
@@ -101,37 +85,17 @@ rule evaluate_ablation:
     input:
         **checkpoint_of(CFG.diff.model),
         **questions_of(CFG.ablation),
-        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output.ranking,
         pools=rules.rank_features.output.pools,
     output:
-        shown(
-            "interventions/seed_{seed}/{concept}/ablation_{scope}.csv",
-            "Interventions",
-            "ablation",
-            table="Ablation, {scope}",
-        ),
-    log:
-        logs("evaluate_ablation/seed_{seed}/{concept}/{scope}"),
-    benchmark:
-        benchmarks("evaluate_ablation/seed_{seed}/{concept}/{scope}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        shown(f"{ABLATION}/ablation_{{scope}}.csv", "Interventions", "Ablation, {scope}", "ablation"),
     threads: CFG.threads
-    resources:
-        **rule_resources("evaluate_ablation", mem_mb=3000, runtime=120),
     params:
         model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
-        stage=lambda wildcards: {
-            "layers": LAYERS,
-            "single_features": CFG.ablation.single_features,
-            "set_sizes": CFG.ablation.set_sizes,
-            "bootstrap": CFG.ablation.bootstrap,
-            "massive_ratio": CFG.extraction.massive_ratio,
-        },
-        code=code_digest("evaluate_ablation"),
+        stage=settings(CFG.ablation, "single_features", "set_sizes", "bootstrap", "massive_ratio"),
     script:
         "../workflow_scripts/evaluate_ablation.py"
 
@@ -139,11 +103,3 @@ rule evaluate_ablation:
 def ablation_tables(wildcards):
     """Return the test effects of ablating a concept's features, one table a scope."""
     return expand(rules.evaluate_ablation.output[0], scope=CFG.ablation.scopes, **wildcards)
-
-
-def all_ablation_tables():
-    """Return the test effects of all ablated concepts and seeds; none without ablation."""
-    if CFG.ablation is None:
-        return []
-    one = CFG.ablation
-    return expand(rules.evaluate_ablation.output[0], seed=SEEDS, concept=one.concepts, scope=one.scopes)

@@ -3,9 +3,8 @@
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
-from io import BytesIO
+from contextlib import suppress
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -26,17 +25,12 @@ def unpacked(repository, revision, cache):
     folder = Path(cache) / "vlmdiff" / commit
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        new = tempfile.mkdtemp(prefix=f"{commit}.", dir=folder.parent)
-        packed = BytesIO()
-        repository.archive(packed, commit)
-        packed.seek(0)
-        with tarfile.open(fileobj=packed) as files:
-            files.extractall(new, filter="data")
-        try:
-            os.rename(new, folder)
-        except OSError:
-            # Another process was faster.
-            shutil.rmtree(new)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as new:
+            repository.git.archive(commit, format="tar", output=f"{new}/files.tar")
+            shutil.unpack_archive(f"{new}/files.tar", f"{new}/files", "tar", filter="data")
+            # Another process may be faster.
+            with suppress(OSError):
+                os.rename(f"{new}/files", folder)
     return folder
 
 

@@ -1,118 +1,20 @@
-"""The summary of the experiment in words and numbers, and what it cost."""
+"""The summary of the experiment in words and numbers, where it comes from, and what it cost."""
 
-from vlmdiff.config.cases import (
-    compared_concepts,
-    concept_seeds,
-    headline_facts,
-    reported_data,
-    selection_facts,
-)
-from vlmdiff.config.figures import figures
-from vlmdiff.config.omitted import omitted
-
-# Everything that the default target makes, the costs of making it aside.
-EXPERIMENT = [
-    results("config.yaml"),
-    results("summary.md"),
-    *(results(f"figures/{name}.svg") for name in figures(CFG)),
-    *default_selections(),
-    *default_funnels(),
-    *recurrence_tables(),
-    *label_tables(),
-    *truth_outputs(),
-    *steering_tables(),
-]
+from vlmdiff.config.cases import headline_facts
+from vlmdiff.config.products import summary_facts
 
 
 rule write_summary:
     """Write what was found, and how sure it is."""
     input:
-        accuracy=ACCURACY,
-        held_out=[results(f"held_out/{name}.csv") for name in REPORTED],
-        asked=ASKED,
-        left_out=[results("activations/left_out.csv")],
-        metrics=METRICS,
-        thresholds=expand(results("features/main/seed_{seed}/thresholds.csv"), seed=SEEDS),
-        funnel=[
-            results(f"features/main/seed_{seed}/{concept}/funnel.csv")
-            for concept in CFG.concepts
-            for seed in concept_seeds(CFG, concept)
-        ],
-        untuned=untuned_funnels(),
-        ablation=all_ablation_tables(),
-        scores=heads_tables("scores"),
-        agreement=heads_tables("agreement"),
-        head_ablation=heads_tables("head_ablation"),
-        check=expand(
-            results("features/main/seed_{seed}/{concept}/contrast_check.csv"),
-            seed=SEEDS,
-            concept=CFG.studied_concepts(),
-        ),
-        recurrence=recurrence_tables(),
-        quality=truth_outputs(),
-        selection=default_selections(),
-        steering=steering_tables(),
-        labels=label_tables(),
+        **TABLES,
     output:
-        shown("summary.md", "Summary", text="Summary"),
-    log:
-        logs("write_summary"),
-    benchmark:
-        benchmarks("write_summary")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("write_summary", mem_mb=1000, runtime=5),
+        shown("summary.md", "Summary", "Summary"),
     params:
-        names={
-            "experiment": CFG.experiment,
-            "model": CFG.diff.model,
-            "adapted": CFG.diff.adapted,
-            "rule": CFG.diff.rule,
-            "ablation_data": reported_data(CFG.ablation),
-            "heads_data": reported_data(CFG.heads),
-            "steering_data": reported_data(CFG.steering),
-            "checkpoints": checkpoints(CFG),
-            "contrasts": {
-                name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
-                for name, one in CFG.concepts.items()
-            },
-            "selection": selection_facts(CFG),
-            "omitted": omitted(CFG),
-        },
+        names=summary_facts(CFG),
         headline=headline_facts(CFG),
-        code=code_digest("write_summary"),
     script:
         "../workflow_scripts/write_summary.py"
-
-
-rule write_comparisons:
-    """Write the comparisons of a target as one page."""
-    input:
-        comparisons=lambda wildcards: [
-            results(f"comparisons/{wildcards.target}/{concept}.csv")
-            for concept in compared_concepts(CFG, wildcards.target)
-        ],
-        accuracy=lambda wildcards: control_accuracies(wildcards.target),
-    output:
-        shown("comparisons/{target}.md", "How sure are we", caption="comparisons_page", text="{target}"),
-    log:
-        logs("write_comparisons/{target}"),
-    benchmark:
-        benchmarks("write_comparisons/{target}")
-    wildcard_constraints:
-        target=one_of(TARGETS),
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("write_comparisons", mem_mb=1000, runtime=5),
-    params:
-        experiment=CFG.experiment,
-        checkpoints=checkpoints(CFG, controls=True),
-        ablated=CFG.ablation is not None,
-        code=code_digest("write_comparisons"),
-    script:
-        "../workflow_scripts/write_comparisons.py"
 
 
 rule write_provenance:
@@ -120,17 +22,7 @@ rule write_provenance:
     input:
         EXPERIMENT,
     output:
-        shown("provenance.md", "Summary", text="Where it comes from"),
-    log:
-        logs("write_provenance"),
-    benchmark:
-        benchmarks("write_provenance")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("write_provenance", mem_mb=500, runtime=5),
-    params:
-        code=code_digest("write_provenance"),
+        shown("provenance.md", "Summary", "Where it comes from"),
     script:
         "../workflow_scripts/write_provenance.py"
 
@@ -138,20 +30,12 @@ rule write_provenance:
 rule summarise_costs:
     """Sum what the jobs of each rule took."""
     input:
-        EXPERIMENT,
+        # Of the whole experiment: it is written last.
+        rules.write_provenance.output[0],
     output:
-        shown("costs.csv", "Costs", table="Costs by rule"),
-    log:
-        logs("summarise_costs"),
-    benchmark:
-        benchmarks("summarise_costs")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("summarise_costs", mem_mb=1000, runtime=5),
+        shown("costs.csv", "Costs", "Costs by rule"),
     params:
         folder=results("benchmarks"),
-        code=code_digest("summarise_costs"),
     script:
         "../workflow_scripts/summarise_costs.py"
 
@@ -161,16 +45,6 @@ rule plot_costs:
     input:
         costs=rules.summarise_costs.output[0],
     output:
-        **figure("costs", "Costs", "Costs by rule", "costs_figure"),
-    log:
-        logs("plot_costs"),
-    benchmark:
-        benchmarks("plot_costs")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_costs", mem_mb=1000, runtime=5),
-    params:
-        code=code_digest("plot_costs"),
+        **figure("costs", "Costs", "Costs by rule"),
     script:
         "../workflow_scripts/plot_costs.py"

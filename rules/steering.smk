@@ -7,24 +7,11 @@ rule evaluate_steering:
         **checkpoint_of(lambda wildcards: CFG.steering.model),
         **questions_of(CFG.steering, "rank_on", ("rank_target", "rank_control")),
         **questions_of(CFG.steering),
-        dictionaries=dictionary_files(CFG.diff.adapted, "{seed}"),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
         ranking=rules.rank_features.output.ranking,
     output:
-        shown(
-            "interventions/seed_{seed}/{concept}/steering.csv",
-            "Interventions",
-            "steering_table",
-            table="Steering",
-        ),
-    log:
-        logs("evaluate_steering/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("evaluate_steering/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
+        shown("interventions/seed_{seed}/{concept}/steering.csv", "Interventions", "Steering"),
     threads: CFG.threads
-    resources:
-        **rule_resources("evaluate_steering", mem_mb=3000, runtime=120),
     params:
         model=lambda wildcards: named_subject(CFG.steering.model),
         validation=lambda wildcards: question_sets(CFG.steering.rank_on),
@@ -34,33 +21,5 @@ rule evaluate_steering:
             "layers": LAYERS,
             **CFG.steering.params("concept", "model", "rank_on", "report_on"),
         },
-        code=code_digest("evaluate_steering"),
     script:
         "../workflow_scripts/evaluate_steering.py"
-
-
-rule plot_steering:
-    """Draw the dose-response of steering."""
-    input:
-        rules.evaluate_steering.output[0],
-    output:
-        **figure("seed_{seed}/{concept}/steering", "Interventions", "Steering"),
-    log:
-        logs("plot_steering/seed_{seed}/{concept}"),
-    benchmark:
-        benchmarks("plot_steering/seed_{seed}/{concept}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("plot_steering", mem_mb=1000, runtime=5),
-    params:
-        target=lambda wildcards: CFG.steering.report_on.target,
-        control=lambda wildcards: CFG.steering.report_on.control,
-        code=code_digest("plot_steering"),
-    script:
-        "../workflow_scripts/plot_steering.py"
-
-
-def steering_tables():
-    """Return the table of steering, which is done for the first seed; none if the config has no steering."""
-    return [results(f"interventions/seed_0/{CFG.steering.concept}/steering.csv")] if CFG.steering else []

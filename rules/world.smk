@@ -1,18 +1,9 @@
 """The built-in world: its data sets, the training of its models, and their held-out accuracy."""
 
-from vlmdiff.config.checkpoints import checkpoints
-from vlmdiff.config.world import SNAPSHOTS, scenes_up_to
+from vlmdiff.config.checkpoints import checkpoints, used_controls
+from vlmdiff.config.world import SNAPSHOTS
 
 WORLD = results("world")
-WORLD_MODELS = f"{WORLD}/models"
-WORLD_ORIGINS = {"shipped": shipped("resources/world"), "trained": WORLD_MODELS, "controls": WORLD_MODELS}
-
-
-def world_dataset_params(wildcards):
-    """The part of the configuration on which one data set depends."""
-    drawn = scenes_up_to(CFG.world.datasets[wildcards.dataset].scenes)
-    chosen = CFG.world.model_dump(mode="json", include={"seed": True, "scenes": drawn})
-    return chosen | {"datasets": {wildcards.dataset: CFG.world.datasets[wildcards.dataset].params()}}
 
 
 rule generate_world:
@@ -20,17 +11,8 @@ rule generate_world:
     output:
         samples=results("world/data/{dataset}/samples.jsonl"),
         images=directory(results("world/data/{dataset}/images")),
-    log:
-        logs("generate_world/{dataset}"),
-    benchmark:
-        benchmarks("generate_world/{dataset}")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("generate_world", mem_mb=1000, runtime=5),
     params:
-        world=world_dataset_params,
-        code=code_digest("generate_world"),
+        world=lambda wildcards: CFG.world.dataset_settings(wildcards.dataset),
     script:
         "../workflow_scripts/generate_world.py"
 
@@ -41,17 +23,8 @@ rule train_world_base_lm:
         model=results("world/models/base_lm/config.json"),
         weights=results("world/models/base_lm/model.safetensors"),
         table=results("world/training_logs/base_lm.csv"),
-    log:
-        logs("train_world_base_lm/base_lm"),
-    benchmark:
-        benchmarks("train_world_base_lm/base_lm")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("train_world_base_lm", mem_mb=1200, runtime=20),
     params:
         world=lambda wildcards: CFG.world.stage_settings("language_model"),
-        code=code_digest("train_world_base_lm"),
     script:
         "../workflow_scripts/train_world_base_lm.py"
 
@@ -65,17 +38,8 @@ rule train_world_vision:
         model=results("world/models/vlm_0/config.json"),
         weights=results("world/models/vlm_0/model.safetensors"),
         table=results("world/training_logs/vision.csv"),
-    log:
-        logs("train_world_vision/vlm_0"),
-    benchmark:
-        benchmarks("train_world_vision/vlm_0")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("train_world_vision", mem_mb=2000, runtime=20),
     params:
         world=lambda wildcards: CFG.world.stage_settings("vision"),
-        code=code_digest("train_world_vision"),
     script:
         "../workflow_scripts/train_world_vision.py"
 
@@ -86,45 +50,25 @@ rule train_world_vlm:
         aligned=rules.train_world_vision.output.model,
         weights=rules.train_world_vision.output.weights,
     output:
-        models=[f"{WORLD_MODELS}/{name}/config.json" for name in SNAPSHOTS.values()],
-        weights=[f"{WORLD_MODELS}/{name}/model.safetensors" for name in SNAPSHOTS.values()],
+        models=[f"{WORLD}/models/{name}/config.json" for name in SNAPSHOTS.values()],
+        weights=[f"{WORLD}/models/{name}/model.safetensors" for name in SNAPSHOTS.values()],
         table=results("world/training_logs/vlm.csv"),
-    log:
-        logs("train_world_vlm/vlm"),
-    benchmark:
-        benchmarks("train_world_vlm/vlm")
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("train_world_vlm", mem_mb=2000, runtime=120),
     params:
         world=lambda wildcards: CFG.world.stage_settings("tuning"),
         percentages=list(SNAPSHOTS),
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
         checkpoints=results("world/checkpoints/vlm"),
-        code=code_digest("train_world_vlm"),
     script:
         "../workflow_scripts/train_world_vlm.py"
-
-
-def control_settings(wildcards):
-    """The part of the configuration on which the training of a control model depends."""
-    if CFG.world.controls[wildcards.control] != "continued_text":
-        return CFG.world.stage_settings("tuning")
-    # It only reads on, as the language model did; its log has a row where the real one may have one.
-    read_on = {"language_model": {"learning_rate", "batch_size"}, "tuning": {"check_every"}}
-    return CFG.world.model_dump(
-        mode="json", include={"seed": True, "weights_dtype": True, "scenes": {"train"}, **read_on}
-    )
 
 
 rule train_world_control:
     """Train a model like the real one, with one thing taken away (docs/understand/controls.md)."""
     input:
-        base_lm=lambda wildcards: f"{world_models_folder()}/base_lm/config.json",
-        vlm=lambda wildcards: f"{world_models_folder()}/vlm/config.json",
+        base_lm=lambda wildcards: f"{FILES.world_models()}/base_lm/config.json",
+        vlm=lambda wildcards: f"{FILES.world_models()}/vlm/config.json",
         weights=lambda wildcards: [
-            f"{world_models_folder()}/{name}/model.safetensors" for name in ["base_lm", "vlm"]
+            f"{FILES.world_models()}/{name}/model.safetensors" for name in ["base_lm", "vlm"]
         ],
         # Its schedule is followed.
         log=lambda wildcards: (
@@ -136,48 +80,37 @@ rule train_world_control:
         model=results("world/models/{control}/config.json"),
         weights=results("world/models/{control}/model.safetensors"),
         table=results("world/training_logs/{control}.csv"),
-    log:
-        logs("train_world_control/{control}"),
-    benchmark:
-        benchmarks("train_world_control/{control}")
     wildcard_constraints:
         control=one_of(CFG.world.controls if CFG.world else []),
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("train_world_control", mem_mb=2000, runtime=120),
     params:
-        world=control_settings,
+        world=lambda wildcards: CFG.world.control_settings(wildcards.control),
         kind=lambda wildcards: CFG.world.controls[wildcards.control],
         # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
         checkpoints=results("world/checkpoints/{control}"),
-        code=code_digest("train_world_control"),
     script:
         "../workflow_scripts/train_world_control.py"
 
 
-def named_controls():
-    """Names of the control models that this experiment uses."""
-    used = set(checkpoints(CFG, controls=True).values())
-    return [name for name in (CFG.world.controls if CFG.world else []) if name in used]
-
-
-def measured_models(origin):
-    """The models whose accuracy is measured together: the real one with its snapshots, or the controls."""
-    return named_controls() if origin == "controls" else ["base_lm", *SNAPSHOTS.values()]
+# Control models that this experiment uses.
+CONTROLS = used_controls(CFG)
+# Where models lie whose accuracy is measured together: the real one with its snapshots, or the controls.
+MEASURED = {
+    "shipped": (shipped("resources/world"), ["base_lm", *SNAPSHOTS.values()]),
+    "trained": (f"{WORLD}/models", ["base_lm", *SNAPSHOTS.values()]),
+    "controls": (f"{WORLD}/models", CONTROLS),
+}
+# Data sets of closed questions about scenes that no model has seen.
+TEST_DATA = [name for name, entry in CFG.world_datasets().items() if entry.is_test_data()]
 
 
 def measured(file):
     """Return an input function: a file of each model whose accuracy is measured together."""
-    return lambda wildcards: [
-        f"{WORLD_ORIGINS[wildcards.origin]}/{name}/{file}" for name in measured_models(wildcards.origin)
-    ]
 
+    def files(wildcards):
+        folder, names = MEASURED[wildcards.origin]
+        return [f"{folder}/{name}/{file}" for name in names]
 
-# Data sets of closed questions about scenes that no model has seen.
-TEST_DATA = [
-    name for name, entry in CFG.world_datasets().items() if entry.scenes == "test" and entry.kind != "text"
-]
+    return files
 
 
 rule evaluate_world:
@@ -188,41 +121,20 @@ rule evaluate_world:
         samples=[f"{WORLD}/data/{name}/samples.jsonl" for name in TEST_DATA],
         images=[folder_beside(f"{WORLD}/data/{name}/images") for name in TEST_DATA],
     output:
-        table=shown(
-            "world/accuracy_{origin}.csv", "Models", "accuracy", table="Accuracy", checkpoints="{origin}"
-        ),
-    log:
-        logs("evaluate_world/{origin}"),
-    benchmark:
-        benchmarks("evaluate_world/{origin}")
+        table=shown("world/accuracy_{origin}.csv", "Models", "Accuracy", "accuracy"),
     wildcard_constraints:
-        origin=one_of(WORLD_ORIGINS),
-    conda:
-        "../envs/vlmdiff.yaml"
-    resources:
-        **rule_resources("evaluate_world", mem_mb=1500, runtime=10),
+        origin=one_of(MEASURED),
     params:
-        models=lambda wildcards: measured_models(wildcards.origin),
+        models=lambda wildcards: MEASURED[wildcards.origin][1],
         datasets=TEST_DATA,
         seed=CFG.seed,
-        code=code_digest("evaluate_world"),
     script:
         "../workflow_scripts/evaluate_world.py"
-
-
-def world_accuracy():
-    """The accuracy table of the checkpoints that this experiment studies."""
-    return results(f"world/accuracy_{'shipped' if CFG.world.models == 'shipped' else 'trained'}.csv")
-
-
-def control_accuracies(target):
-    """The accuracy table of the control models, for the target that is about them."""
-    return [results("world/accuracy_controls.csv")] if target == "controls" and named_controls() else []
 
 
 rule world_models:
     """Target: train all models of the built-in world from nothing and measure them."""
     input:
         results("world/accuracy_trained.csv"),
-        [f"{WORLD_MODELS}/{name}/config.json" for name in ["base_lm", "vlm_0", *SNAPSHOTS.values()]],
+        [f"{WORLD}/models/{name}/config.json" for name in ["base_lm", "vlm_0", *SNAPSHOTS.values()]],
         [results(f"world/training_logs/{name}.csv") for name in ["base_lm", "vision", "vlm"]],

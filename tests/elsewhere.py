@@ -19,9 +19,22 @@ FACTS = """
 
 import json
 
+from vlmdiff.config.targets import plain
+
 facts = {one.name: [sorted(one.params.keys()), one.name in workflow._localrules] for one in workflow.rules}
+files = {
+    one.name: {
+        "output": list(map(plain, one.output)),
+        "log": list(map(plain, one.log)),
+        "benchmark": plain(one.benchmark or ""),
+        "environment": one.conda_env,
+        "resources": {name: str(getattr(value, "raw", value)) for name, value in one.resources.items()},
+    }
+    for one in workflow.rules
+}
+told = {"default": workflow.default_target, "report": workflow.report_text}
 with open("facts.json", "w") as file:
-    json.dump({"rules": facts, "default": workflow.default_target, "report": workflow.report_text}, file)
+    json.dump({"rules": facts, "files": files, **told}, file)
 """
 PARENT = """configfile: "mine.yaml"
 

@@ -102,6 +102,26 @@ def test_single_rules_are_used_and_changed_and_two_experiments_lie_side_by_side(
     assert {name for name in rules if name.startswith("vd_")} == {"vd_generate_world", "vd_write_config"}
 
 
+def test_what_a_module_statement_says_of_a_rule_counts_and_what_it_does_not_say_is_as_always(folder, dry):
+    module = (
+        elsewhere.MODULE
+        + "\n\n\nuse rule write_config from vlmdiff as vd_write_config with:\n"
+        + '    log:\n        "own.log",\n    resources:\n        mem_mb=9,\n'
+        + "\n\n\nuse rule write_provenance from vlmdiff as again with:\n    output:\n        'results/tiny/again.md',\n"
+    )
+    arguments = parent(folder, "inherited", module=module)
+    dry.plan(*arguments, "results/tiny/again.md", "--set-resources", "vd_verify:runtime=3")
+    found = elsewhere.facts(folder / "inherited")
+    said, again = (found["files"][name] for name in ("vd_write_config", "again"))
+    assert (said["log"], said["benchmark"]) == (["own.log"], "results/tiny/benchmarks/write_config.tsv")
+    assert "runtime" not in said["resources"]
+    assert again["log"] == ["results/tiny/logs/write_provenance.log"]
+    assert again["environment"] == "../envs/vlmdiff.yaml"
+    assert found["rules"]["again"][0] == ["code", "places"]
+    assert said["resources"]["mem_mb"] == "9"
+    assert found["files"]["vd_verify"]["resources"]["runtime"] == "3"
+
+
 CONFIG = '    config:\n        config["vlmdiff"]\n'
 REFUSED = {
     "prefix": (elsewhere.MODULE.replace(CONFIG, '    prefix: "x"\n' + CONFIG), {}, "`experiment` in the mod"),

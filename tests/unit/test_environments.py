@@ -184,16 +184,6 @@ def test_jobs_import_the_library_of_their_workflow_whatever_is_installed(tmp_pat
     assert run.returncode == 0, run.stderr[-3000:]
 
 
-def test_results_have_a_page_that_names_every_folder():
-    page = (ROOT / "results" / "README.md").read_text()
-    rows = re.findall(r"^\| (.+?) \|", page, flags=re.MULTILINE)
-    named = {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row)}
-    rules = "\n".join(file.read_text() for file in (ROOT / "rules").rglob("*.smk"))
-    written = set(re.findall(r"(?:\{RESULTS\}/|(?:results|shown)\(\s*f?\")([\w.]+)", rules))
-    # Records are written by the jobs' frame.
-    assert named == written | {"provenance"}
-
-
 def test_the_page_is_all_that_git_keeps_of_results_and_cleaning_leaves_it(tmp_path):
     listed = subprocess.run(
         ["git", "ls-files", "results"], cwd=ROOT, text=True, capture_output=True, check=True

@@ -1,18 +1,34 @@
 """Rules say what they do, and their script, log, benchmark, resources and digest carry their name."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import elsewhere
 import rule_lints
+from dry_runs import DryRuns
+
+from vlmdiff.config.resources import NEEDS
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 RULE = re.compile(r"^rule (\w+):\n((?:(?:[ ]+.*)?\n)+)", re.MULTILINE)
 RULES = {name: body for file in FILES for name, body in RULE.findall(file.read_text())}
 TARGETS = {"all", "descriptions", "controls", "stages", "sensitivity", "world_models"}
-# What is computed from the resources of another rule.
-RESOURCES = {"train_dictionary": "training_resources()", "estimate_scale": "scale_resources()"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return the outputs, log, benchmark, environment and resources of all rules."""
+    folder = elsewhere.write_parent(tmp_path_factory.mktemp("parent"))
+    with DryRuns(folder) as runs:
+        runs.plan("own/model.txt")
+    own = {"count", "fetch_model"}
+    found = elsewhere.facts(folder)["files"]
+    return {name.removeprefix("vd_"): one for name, one in found.items() if name not in own}
 
 
 def directive(rule: str, name: str) -> str | None:
@@ -36,16 +52,40 @@ def test_a_rule_says_what_it_does(name):
 
 
 @pytest.mark.parametrize("name", sorted(RULES.keys() - TARGETS))
-def test_what_belongs_to_a_rule_carries_its_name(name):
+def test_what_belongs_to_a_rule_carries_its_name(name, files):
     assert directive(name, "script") == f'"../workflow_scripts/{name}.py"'
-    assert directive(name, "conda") == '"../envs/vlmdiff.yaml"'
-    assert f'code=code_digest("{name}")' in RULES[name]
-    resources = RESOURCES.get(name, f'rule_resources("{name}", ')
-    assert directive(name, "resources").startswith(f"**{resources}")
-    jobs = re.fullmatch(r'logs\("(.+)"\)', directive(name, "log"))[1]
-    assert re.fullmatch(rf"{name}(/.+)?", jobs)
+    one = files[name]
+    (log,) = one["log"]
+    job = re.fullmatch(rf"results/tiny/logs/({name}(/.+)?)\.log", log)[1]
     # `verify` makes nothing, which nobody has to measure.
-    assert directive(name, "benchmark") == (None if name == "verify" else f'benchmarks("{jobs}")')
+    assert one["benchmark"] == ("" if name == "verify" else f"results/tiny/benchmarks/{job}.tsv")
+    assert one["environment"] == "../envs/vlmdiff.yaml"
+    assert {"mem_mb", "runtime"} <= set(one["resources"])
+
+
+def test_jobs_are_called_as_the_parts_of_their_output_that_differ(files):
+    logs = {name: one["log"][0] for name, one in files.items() if one["log"]}
+    for name, job in {
+        "extract_activations": "{model}/{dataset}/{layers}/shard_{block}",
+        "import_dictionary": "{dictionary}/layer_{layer}",
+        "evaluate_ablation": "seed_{seed}/{concept}/ablation_{scope}",
+        "plot_comparisons": "{target}/{concept}",
+    }.items():
+        assert logs[name] == f"results/tiny/logs/{name}/{job}.log"
+    assert logs["write_summary"] == "results/tiny/logs/write_summary.log"
+
+
+def test_resources_are_planned_for_rules_that_exist():
+    assert NEEDS.keys() <= RULES.keys() - TARGETS
+
+
+def test_results_have_a_page_that_names_every_folder(files):
+    page = (ROOT / "results" / "README.md").read_text()
+    rows = re.findall(r"^\| (.+?) \|", page, flags=re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([\w.]+)/?`", row)}
+    written = {Path(file).parts[2] for one in files.values() for file in one["output"]}
+    # Records, logs and measurements are written for every job, and trainings that stopped go on from a state.
+    assert named == written | {"provenance", "logs", "benchmarks", "checkpoints"}
 
 
 def test_helpers_of_rules_have_no_folder_of_their_own():

@@ -12,7 +12,7 @@ import pytest
 
 from vlmdiff.kernels import compiled
 from vlmdiff.runtime.digest import imported_names, parse
-from vlmdiff.runtime.environment import default_style, neutralise
+from vlmdiff.runtime.environment import InterpreterError, default_style, neutralise, prepare_jobs
 
 ROOT = Path(__file__).parents[2]
 JOB = """
@@ -152,21 +152,18 @@ print(twice(21))
 
 
 @pytest.mark.parametrize("name", ["my env", "it's", 'a"b', "a$b"])
-def test_an_interpreter_that_snakemake_cannot_start_is_refused_with_what_to_do(tmp_path, name):
-    folder = tmp_path / name
-    folder.mkdir()
-    code = (ROOT / "rules" / "common.smk").read_text()
-    start = code.index("# Snakemake writes the interpreter")
-    check = code[start : code.index("try:", start)]
-    script = f"""
-import sys
-class WorkflowError(Exception): pass
-sys.executable = {str(folder / "bin" / "python")!r}
-try:
-    exec({check!r})
-except WorkflowError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "cannot start scripts with blanks or quotes" in done.stdout
-    assert "python3 -m venv" in done.stdout
+def test_an_interpreter_that_snakemake_cannot_start_is_refused_with_what_to_do(monkeypatch, tmp_path, name):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / name / "bin" / "python"))
+    with pytest.raises(InterpreterError, match="cannot start scripts with blanks or quotes.*python3 -m venv"):
+        prepare_jobs()
+
+
+def test_jobs_get_their_environment_unless_the_user_has_one(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "ACTIVE"})
+    prepare_jobs()
+    assert os.environ == {
+        "PYTHONUTF8": "1",
+        "OMP_WAIT_POLICY": "ACTIVE",
+        "MALLOC_MMAP_THRESHOLD_": str(2**30),
+        "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    }

@@ -244,7 +244,7 @@ def test_no_library_for_pickles_is_imported():
 
 def test_git_and_launchers_of_trainings_are_all_that_is_started_and_without_a_shell():
     users = [path.name for path in sorted(LIBRARY.rglob("*.py")) if "subprocess" in path.read_text()]
-    assert users == ["processes.py", "origin.py"]
+    assert users == ["launch.py", "origin.py"]
     started = [
         call
         for name in ("run", "Popen")

@@ -38,6 +38,12 @@ def checkpoints(config: Config, controls: bool = False) -> dict[str, str]:
     return {name: one for name, one in found.items() if (one in control_models(config)) == controls}
 
 
+def used_controls(config: Config) -> list[str]:
+    """Return the world's control models that an experiment uses."""
+    used = set(checkpoints(config, controls=True).values())
+    return [name for name in control_models(config) if name in used]
+
+
 def answers_as_measured(config: Config, model: ModelConfig) -> bool:
     """Tell whether a checkpoint of the world is loaded and asked as `evaluate_world` does it."""
     checkpoint = model.path.removeprefix(WORLD)

@@ -83,6 +83,19 @@ def files_of(folder: str | Path, patterns: Iterable[str]) -> set[Path]:
     return {file for pattern in patterns for file in Path(folder).glob(pattern) if file.is_file()}
 
 
+def with_targets(files: Iterable[str | Path]) -> list[str]:
+    """Return files, and for each that lies behind a symbolic link the file that is meant.
+
+    Of a link Snakemake sees the time of what it leads to: one that leads elsewhere now may look older.
+    Paths with braces, which it takes for wildcards, are left out: `unnameable_files` tells those that are
+    read by such a name.
+    """
+    found = {str(file) for file in files}
+    meant = {file: str(Path(file).resolve()) for file in found}
+    linked = {target for file, target in meant.items() if Path(target) != Path(file).absolute()}
+    return sorted(filter(is_literal, found | linked))
+
+
 def split_files(source: str | Path, split: str) -> set[Path]:
     """Return the files in the folder of a public data set that one split is read from."""
     name = glob.escape(split)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from vlmdiff.config.datasets import FolderDataset, SubsetDataset
+from vlmdiff.config.datasets import FolderDataset, SubsetDataset, is_prepared
 from vlmdiff.config.parts import Parts, split
 from vlmdiff.config.samples_file import find_samples, is_file, read_records
 from vlmdiff.runtime.reading import DataError
@@ -49,6 +49,23 @@ def check_subsets(datasets: Mapping[str, Any]) -> None:
                 raise ValueError(f"datasets.{name}.of: leads back ({' -> '.join([*seen, entry.of])})")
             seen.append(entry.of)
             entry = datasets[entry.of]
+
+
+def split_source(name: str, datasets: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how the data set that another one is part of is read and split; None for other kinds."""
+    entry = datasets[name]
+    if not isinstance(entry, SubsetDataset):
+        return None
+    source = datasets[entry.of]
+    parts = getattr(source, "parts", Parts()).params()
+    # Where images are linked to, paths begin with the link, which is not part of a picture's name.
+    return {"samples": source.samples, "parts": parts, "root": "images/" if is_prepared(source) else ""}
+
+
+def may_have_fewer(name: str, datasets: Mapping[str, Any]) -> bool:
+    """Tell whether a data set may have fewer samples than planned: images were left out, or it is a part."""
+    entry = datasets[name]
+    return isinstance(entry, SubsetDataset) or getattr(entry, "on_missing", "error") == "skip"
 
 
 def shows_images(name: str, datasets: Mapping[str, Any]) -> bool:

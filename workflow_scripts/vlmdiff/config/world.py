@@ -164,6 +164,10 @@ class WorldDataset(Section):
             )
         return self
 
+    def is_test_data(self) -> bool:
+        """Tell whether samples ask about scenes that no model has seen."""
+        return self.scenes == "test" and self.kind != "text"
+
 
 def _default_controls() -> dict[str, ControlKind]:
     return {
@@ -231,6 +235,21 @@ class WorldConfig(Section):
         scenes = scenes_up_to("validation" if stage == "tuning" else "train")
         include = {"seed": True, "weights_dtype": True, "scenes": scenes, stage: True}
         return self.model_dump(mode="json", include=include)
+
+    def control_settings(self, control: str) -> dict[str, Any]:
+        """Return the plain values on which the training of a control model depends."""
+        if self.controls[control] != "continued_text":
+            return self.stage_settings("tuning")
+        # It only reads on, as the language model did; its log has a row where the real one may have one.
+        read_on = {"language_model": {"learning_rate", "batch_size"}, "tuning": {"check_every"}}
+        include = {"seed": True, "weights_dtype": True, "scenes": {"train"}, **read_on}
+        return self.model_dump(mode="json", include=include)
+
+    def dataset_settings(self, dataset: str) -> dict[str, Any]:
+        """Return the plain values on which one data set depends."""
+        entry = self.datasets[dataset]
+        include = {"seed": True, "scenes": scenes_up_to(entry.scenes)}
+        return self.model_dump(mode="json", include=include) | {"datasets": {dataset: entry.params()}}
 
 
 def scenes_up_to(split: SceneSplit) -> set[str]:

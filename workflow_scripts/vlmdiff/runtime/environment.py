@@ -1,4 +1,4 @@
-"""What a user's environment may not decide: backends, styles, precision, warnings that stop a job."""
+"""What a user's environment may not decide: encodings, backends, styles, precision, deadly warnings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,35 @@ UNWANTED = (
     "NUMBA_CPU_FEATURES", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "PYTORCH_JIT",
     "TORCHDYNAMO_DISABLE", "MPLSTYLE", "PYTHONWARNINGS",
 )  # fmt: skip
+
 # As Python itself has them where nobody asks for others.
 QUIET = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+
+
+class InterpreterError(ValueError):
+    """Snakemake cannot start jobs with this Python."""
+
+
+def prepare_jobs() -> None:
+    """Set the environment of all jobs, in the process that starts them.
+
+    Raises:
+        InterpreterError: its path has blanks or the like; Snakemake writes it into commands as it is.
+    """
+    if any(mark in sys.executable for mark in " '\"$&;()<>|*?\t"):
+        raise InterpreterError(
+            f"The Python of this environment is {sys.executable!r}, and Snakemake cannot start scripts with "
+            "blanks or quotes in that path. Make the environment in another folder (`python3 -m venv "
+            "~/vlmdiff-env`, then its `pip install -r envs/requirements.txt`) and run its `snakemake` here; "
+            "the folder of the workflow itself may be called anything"
+        )
+    # Texts are UTF-8, whatever the user's locale.
+    os.environ.update(PYTHONUTF8="1")
+    # Idle OpenMP threads must sleep, not spin: two spinning jobs on two cores run at a third of their speed.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Jobs keep freed memory for their next tensors instead of handing every one of them back to the system.
+    for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        os.environ.setdefault(setting, str(2**30))
 
 
 def neutralise() -> None:
