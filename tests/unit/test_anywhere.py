@@ -107,7 +107,8 @@ def test_what_a_module_statement_says_of_a_rule_counts_and_what_it_does_not_say_
         elsewhere.MODULE
         + "\n\n\nuse rule write_config from vlmdiff as vd_write_config with:\n"
         + '    log:\n        "own.log",\n    resources:\n        mem_mb=9,\n'
-        + "\n\n\nuse rule write_provenance from vlmdiff as again with:\n    output:\n        'results/tiny/again.md',\n"
+        + "\n\n\nuse rule write_provenance from vlmdiff as again with:\n"
+        + "    output:\n        'results/tiny/again.md',\n"
     )
     arguments = parent(folder, "inherited", module=module)
     dry.plan(*arguments, "results/tiny/again.md", "--set-resources", "vd_verify:runtime=3")

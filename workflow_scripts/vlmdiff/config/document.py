@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from vlmdiff.config.editor import SCHEMA, text
 from vlmdiff.config.places import ROOT
+from vlmdiff.config.resources import NEEDS, SMALL
 from vlmdiff.config.schema import Config
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "configure" / "configuration.md"
@@ -141,9 +142,27 @@ def describe(section: type[BaseModel], key: str, told: set[tuple[str, type]]) ->
         yield from describe(part, path, told)
 
 
+def needs() -> str:
+    """Write the chapter on what each rule asks of the machine."""
+    memory, minutes = SMALL
+    rows = [row(f"`{rule}`", str(mb), str(time)) for rule, (mb, time) in NEEDS.items()]
+    return "\n".join(
+        [
+            "## `resources`, where nothing is said",
+            "What suits the built-in world. Every other rule asks for "
+            f"{memory} MB and {minutes} minutes. A number grows by half with every retry.",
+            "",
+            row("rule", "mem_mb", "runtime (minutes)"),
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
 def page() -> str:
     """Write the whole page."""
-    return INTRODUCTION + "\n" + "\n".join(describe(Config, "", set()))
+    return INTRODUCTION + "\n" + "\n".join([*describe(Config, "", set()), needs()])
 
 
 if __name__ == "__main__":

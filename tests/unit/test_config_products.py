@@ -1,0 +1,87 @@
+"""What each target of the tiny experiment makes, worked out by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import stages_left_out as tiny
+
+from vlmdiff.config import products
+from vlmdiff.config.load import load_config
+
+TINY = load_config(tiny.tiny())
+LEAST = load_config(tiny.everything_left_out())
+
+
+def test_the_summary_tells_of_every_stage():
+    found = products.summary_tables(TINY)
+    assert [name for name, files in found.items() if not files] == []
+    assert found["accuracy"] == ["world/accuracy_trained.csv"]
+    assert found["metrics"] == [
+        f"dictionaries/{one}/metrics.csv"
+        for one in (
+            "adapted/seed_0",
+            "adapted/seed_1",
+            "base/seed_0",
+            "base/seed_1",
+            "null_text/seed_0",
+            "null_text/seed_1",
+            "scratch/seed_0",
+        )
+    ]
+    # Of concepts that are not studied the first seed alone.
+    assert found["funnel"] == [
+        f"features/main/{one}/funnel.csv"
+        for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth", "seed_0/counting")
+    ]
+    assert found["untuned"] == [f"features/untuned/seed_0/{one}/funnel.csv" for one in ("spatial", "truth")]
+    assert found["selection"] == [
+        f"interventions/comparisons/{one}/seed_0/spatial/selection.csv" for one in ("main", "scratch")
+    ]
+    assert found["quality"] == [
+        f"ground_truth/{one}/rule_quality.csv" for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth")
+    ]
+    assert found["scores"] == ["heads/seed_0/spatial/scores.csv", "heads/seed_1/spatial/scores.csv"]
+    assert found["recurrence"] == ["features/main/recurrence/spatial.csv"]
+
+
+def test_the_summary_reads_nothing_of_what_is_left_out():
+    found = products.summary_tables(LEAST)
+    assert {name for name, files in found.items() if not files} == {
+        *("held_out", "asked", "metrics", "ablation", "scores", "agreement", "head_ablation"),
+        *("quality", "selection", "steering"),
+    }
+    facts = products.summary_facts(LEAST)
+    assert facts["omitted"] == ["evaluation", "lexical", "ablation", "heads", "steering"]
+    assert facts["ablation_data"] == facts["heads_data"] == facts["steering_data"] == []
+
+
+def test_without_ablation_the_experiment_asks_itself_for_what_comparisons_find():
+    funnels = [f"features/scratch/seed_0/{one}/funnel.csv" for one in ("spatial", "truth", "counting")]
+    assert [file for file in products.experiment(LEAST) if file.endswith(".csv")] == funnels
+    assert not [file for file in products.experiment(TINY) if file.endswith(".csv")]
+    assert {"config.yaml", "summary.md", "figures/fvu_by_layer.svg"} <= set(products.experiment(TINY))
+
+
+def test_a_target_makes_a_table_and_a_figure_for_each_concept_and_a_page():
+    assert products.comparison_products(TINY, "controls") == [
+        "comparisons/controls/spatial.csv",
+        "comparisons/controls/truth.csv",
+        "figures/controls/spatial/comparisons.svg",
+        "figures/controls/truth/comparisons.svg",
+        "comparisons/controls.md",
+    ]
+    alone = tiny.tiny(comparisons={}, diff=tiny.tiny()["diff"] | {"untuned": None})
+    assert products.comparison_products(load_config(alone), "controls") == []
+
+
+def test_stages_have_a_grid_and_transfer_as_far_as_the_configuration_has_them():
+    grid = ["stages/seed_0/grid.parquet", "figures/stages/stage_grid.svg"]
+    transfer = ["stages/seed_0/spatial/transfer.csv", "figures/stages/spatial/transfer.svg"]
+    assert products.stage_products(TINY) == grid + transfer
+    assert products.stage_products(load_config(tiny.tiny(**tiny.untransferred()))) == grid
+    values = tiny.tiny()
+    del values["stages"]["grid"]
+    assert products.stage_products(load_config(values)) == transfer
