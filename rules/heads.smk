@@ -10,7 +10,7 @@ TRACED = {
 }
 TRACED_SAMPLES = CFG.heads and {
     "samples": CFG.heads.samples,
-    "mean_samples": CFG.heads.mean_samples,
+    "image_samples": CFG.heads.image_samples,
     "batch_tokens": CFG.extraction.batch_tokens,
 }
 
@@ -73,7 +73,7 @@ rule evaluate_head_ablation:
         questions=lambda wildcards: question_sets(CFG.heads.report_on),
         seed=CFG.seed,
         stage=lambda wildcards: {
-            "mean_samples": CFG.heads.head_means.samples,
+            "averaged_samples": CFG.heads.head_means.samples,
             "ablate_sizes": CFG.heads.ablate_sizes,
             "random_draws": CFG.heads.random_draws,
             "bootstrap": CFG.heads.bootstrap,
@@ -95,7 +95,7 @@ rule map_attention:
         stage=lambda wildcards: {
             "layers": LAYERS,
             "features": CFG.heads.features,
-            "samples": CFG.heads.mean_samples,
+            "samples": CFG.heads.image_samples,
             "images": 4,
             "batch_tokens": CFG.extraction.batch_tokens,
         },

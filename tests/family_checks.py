@@ -13,11 +13,11 @@ from vlmdiff.activations.shards import open_shard
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.data.samples import Sample
 from vlmdiff.extraction.blocks import extract_block
-from vlmdiff.heads.activity import feature_metric, head_values
 from vlmdiff.heads.attribution import attribute
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image
+from vlmdiff.heads.head_values import feature_metric, head_values
 from vlmdiff.heads.patching import patch_exactly
-from vlmdiff.interventions.ablation import plan_ablation
+from vlmdiff.interventions.feature_ablation import plan_ablation
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.describe import describe, rows_of

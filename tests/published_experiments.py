@@ -216,7 +216,7 @@ def analysis() -> dict[str, Any]:
             "features": 2,
             "dataset": "vsr_val",
             "samples": 8,
-            "mean_samples": 16,
+            "image_samples": 16,
             "ablate_sizes": [1],
             "random_draws": 3,
             "exact_heads": 2,

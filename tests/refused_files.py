@@ -26,7 +26,7 @@ from vlmdiff.data.images import LocalImage
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.dictionaries.parts import feature_rows
+from vlmdiff.dictionaries.partial_reads import feature_rows
 from vlmdiff.dictionaries.published.content import read_safetensors
 from vlmdiff.dictionaries.published.gemma_scope import read_arrays
 from vlmdiff.dictionaries.published.mmdiff import read_pickle

@@ -7,9 +7,9 @@ import pandas as pd
 from synthetic_tables import CONTROL, LAYERS, TARGET, Story, effect_rows, keep
 
 from vlmdiff.figures.ground_truth import RULES
-from vlmdiff.interventions.selection import RULES as SELECTION_RULES
+from vlmdiff.interventions.selection_rules import RULES as SELECTION_RULES
 from vlmdiff.tables import causal, features, labels, world
-from vlmdiff.world.labels import CATEGORIES
+from vlmdiff.world.sample_labels import CATEGORIES
 
 SEEDS = (0, 1)
 

@@ -5,7 +5,7 @@ from vlmdiff.runtime.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from vlmdiff.dictionaries.parts import count_features
+    from vlmdiff.dictionaries.partial_reads import count_features
     from vlmdiff.features.contrast import contrast_concept
     from vlmdiff.features.separate import check_separate
 

@@ -3,8 +3,8 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
+    from vlmdiff.interventions.ablation_arms import evaluate_ablation
     from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
-    from vlmdiff.interventions.report import evaluate_ablation
     from vlmdiff.runtime.seeds import derive_seed
 
     files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards

@@ -3,7 +3,7 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
-    from vlmdiff.heads.report import evaluate_head_ablation
+    from vlmdiff.heads.head_arms import evaluate_head_ablation
     from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
     from vlmdiff.runtime.seeds import derive_seed
 

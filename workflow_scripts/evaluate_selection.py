@@ -4,7 +4,7 @@ from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
-    from vlmdiff.interventions.selection import evaluate_selection
+    from vlmdiff.interventions.selection_rules import evaluate_selection
     from vlmdiff.runtime.seeds import derive_seed
 
     files, params, wildcards = snakemake.input, snakemake.params, snakemake.wildcards

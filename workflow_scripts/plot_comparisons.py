@@ -3,7 +3,7 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
-    from vlmdiff.figures.controls import comparisons
+    from vlmdiff.figures.confidence import comparisons
     from vlmdiff.figures.save import save_figure
     from vlmdiff.tables.features import COMPARISONS
     from vlmdiff.tables.io import read_table

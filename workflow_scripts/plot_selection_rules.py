@@ -3,7 +3,7 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
-    from vlmdiff.figures.controls import selection_rules
+    from vlmdiff.figures.confidence import selection_rules
     from vlmdiff.figures.save import save_figure
     from vlmdiff.tables.causal import SELECTION
     from vlmdiff.tables.io import read_tables

@@ -3,7 +3,7 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
-    from vlmdiff.features.selection import select_adapted
+    from vlmdiff.features.adapted import select_adapted
 
     output = snakemake.output
     select_adapted(

@@ -5,7 +5,7 @@ from vlmdiff.runtime.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from vlmdiff.dictionaries.processes import train_in_processes
+    from vlmdiff.dictionaries.launch import train_in_processes
     from vlmdiff.dictionaries.training import train_dictionary
     from vlmdiff.extraction.stream import open_stream
 

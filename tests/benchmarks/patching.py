@@ -32,9 +32,9 @@ def rows(rounds: int) -> list[dict[str, object]]:
 def measured(shape: dict[str, float], rounds: int, patching: bool) -> list[dict[str, object]]:
     """Measure one feature of the last block; exact patching of all heads only if asked for."""
     from vlmdiff.data.samples import load_samples
-    from vlmdiff.heads.activity import head_values
     from vlmdiff.heads.attribution import attribute, walk_back
     from vlmdiff.heads.corruption import clean_and_corrupt, mean_image
+    from vlmdiff.heads.head_values import head_values
     from vlmdiff.heads.patching import patch_exactly
     from vlmdiff.models.registry import load_subject
 

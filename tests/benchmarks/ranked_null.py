@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vlmdiff.interventions.ablation import unit_directions
 from vlmdiff.interventions.activity import feature_activity
+from vlmdiff.interventions.feature_ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
 from vlmdiff.interventions.matching import FEATURE, keys, pools
-from vlmdiff.interventions.ranking import screen, shortlist, specificity, verify
+from vlmdiff.interventions.ranking import measure_alone, screen, shortlist, specificity
 
 CANDIDATES, BEST, POOLS, REPETITIONS = 150, 10, 20, 1500
 FEATURES, MEASURED, TOP = 300, 40, 10
@@ -55,7 +55,7 @@ def hold_screen_against_ablation(results: Path) -> None:
     directions = unit_directions(folders, features)
     for scope in ("all_layers", "own_layer"):
         estimated = screen(subject, questions, directions, scope, 8192)
-        found = estimated.join(verify(subject, questions, directions, features, scope))
+        found = estimated.join(measure_alone(subject, questions, directions, features, scope))
         rank = found["target_estimate"].corr(found["target_delta_margin"], method="spearman")
         told, true = (
             specificity(*(found[f"{role}_{name}"].to_numpy() for role in ("target", "control")))

@@ -18,7 +18,7 @@ SIZES = ((256, 2048, 16, 1000), (512, 8192, 32, 500), (1024, 16384, 50, 250))
 def rows(rounds: int) -> list[dict[str, object]]:
     """Measure all sizes, and the cost of one to four times as many samples."""
     from vlmdiff.activations.store import ActivationStore
-    from vlmdiff.features.statistics import collect
+    from vlmdiff.features.statistics import collect_statistics
 
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +32,7 @@ def rows(rounds: int) -> list[dict[str, object]]:
                     torch.addmm(dictionary.b_enc, chunk.values, dictionary.W_enc)
 
             def ours(store=store, dictionary=dictionary) -> None:
-                collect(store, dictionary, 20, max(64, min(8192, 2**25 // dictionary.d_sae)))
+                collect_statistics(store, dictionary, 20, max(64, min(8192, 2**25 // dictionary.d_sae)))
 
             times = measure({"ours": ours, "limit": limit}, rounds)
             size = f"{samples * TOKENS} tokens, {d_model} x {d_sae}, k {k}"
@@ -45,12 +45,13 @@ def rows(rounds: int) -> list[dict[str, object]]:
 def slope(folder: Path, rounds: int) -> list[dict[str, object]]:
     """Return the cost per sample at two and four times as many samples."""
     from vlmdiff.activations.store import ActivationStore
-    from vlmdiff.features.statistics import collect
+    from vlmdiff.features.statistics import collect_statistics
 
     dictionary = started(256, 2048, 16).requires_grad_(False)
     stores = {n: ActivationStore(write_shards(folder / f"slope_{n}", n, 256), 0) for n in (1000, 2000, 4000)}
     contestants = {
-        str(n): lambda store=store: collect(store, dictionary, 20, 8192) for n, store in stores.items()
+        str(n): lambda store=store: collect_statistics(store, dictionary, 20, 8192)
+        for n, store in stores.items()
     }
     times = measure(contestants, rounds)
     return [

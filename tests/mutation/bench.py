@@ -39,6 +39,8 @@ HEAVY = (
     "hypothesis",
     "beartype",
 )
+# Rooms of loops that Numba compiles: a change is not seen as calls, nor put into a running process.
+COMPILED = {"kernels", "hypergeometric"}
 PATIENCE = 60.0  # seconds beyond three times what the tests take without a fault
 
 
@@ -113,7 +115,7 @@ class Bench:
 
         chosen = {name: note for name, note in tests.items() if near(note)}
         # Compiled loops, constants that others took, fields of settings and child processes are not seen.
-        if not chosen or place is None or "kernels" in mutation.file.parts:
+        if not chosen or place is None or COMPILED & set(mutation.file.parts):
             chosen |= {name: note for name, note in tests.items() if name not in chosen}
         # A test that calls little besides is likely to be about the function, and quick.
         return sorted(chosen.items(), key=lambda item: (len(item[1]["called"]), item[1]["seconds"]))
@@ -121,7 +123,7 @@ class Bench:
     def preparation(self, mutation: Mutation) -> Callable[[], None]:
         """Return what a child does before its tests: exchange functions, or forget all modules."""
         file, source = self.checkout / mutation.file, source_of(mutation.file)
-        code = None if "kernels" in mutation.file.parts else swaps(source, mutation.applied(source), file)
+        code = None if COMPILED & set(mutation.file.parts) else swaps(source, mutation.applied(source), file)
         loaded = any(getattr(one, "__file__", None) == str(file) for one in list(sys.modules.values()))
         return (lambda: put_in(code, file)) if code and loaded else (lambda: forget(self.checkout))
 

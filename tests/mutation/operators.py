@@ -23,13 +23,14 @@ ROOMS = {
     "heads": ("heads",),
     "dictionaries": ("dictionaries",),
     "kernels": ("kernels",),
+    "hypergeometric": ("hypergeometric",),
     "models": ("models",),
     "extraction": ("extraction",),
     "activations": ("activations",),
     "data": ("data",),
     "config": ("config",),
     "summary": ("summary",),
-    "world": ("world/ground_truth.py", "world/labels.py", "world/scenes.py"),
+    "world": ("world/ground_truth.py", "world/sample_labels.py", "world/scenes.py"),
 }
 COMPARISONS = {
     ast.Lt: ("<", "<="),

@@ -12,6 +12,7 @@ LIBRARY = ROOT / "workflow_scripts" / "vlmdiff"
 ROOMS = (
     "runtime",
     "kernels",
+    "hypergeometric",
     "config",
     "tables",
     "hub",

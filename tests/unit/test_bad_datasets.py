@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from vlmdiff.data import tabular
 from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.runtime.disk_errors import StorageError
 from vlmdiff.runtime.reading import safe_name
-from vlmdiff.runtime.storage import StorageError
 
 LINE = {
     "sample_id": "a", "image": "a.png", "prompt": "what ?", "answer": "yes", "choices": ["yes", "no"],

@@ -29,7 +29,7 @@ from vlmdiff.dictionaries.evaluation import evaluate_dictionary
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary, save_dictionary
 from vlmdiff.dictionaries.importing import import_dictionary, model_width
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.parts import feature_rows, load_encoder
+from vlmdiff.dictionaries.partial_reads import feature_rows, load_encoder
 from vlmdiff.features.statistics import feature_statistics
 
 SAELENS = {"architecture": "topk", "k": K, "d_in": D_MODEL, "d_sae": D_SAE, "normalize_activations": "none",

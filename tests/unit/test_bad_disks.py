@@ -22,8 +22,8 @@ from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.dictionaries.training import train_dictionary
 from vlmdiff.figures.save import save_figure
 from vlmdiff.figures.style import new_figure
+from vlmdiff.runtime.disk_errors import StorageError
 from vlmdiff.runtime.files import replacing, replacing_folder
-from vlmdiff.runtime.storage import StorageError
 from vlmdiff.tables.io import write_table
 
 SIZE = 2**16

@@ -262,8 +262,14 @@ def test_strengths_steer_and_differ(strengths):
 
 
 def test_a_mean_image_is_over_several():
-    assert "mean_samples must be at least 2; found 1" in refused(("heads.mean_samples", 1))
-    load_config(changed(("heads.mean_samples", 2)))
+    assert "image_samples must be at least 2; found 1" in refused(("heads.image_samples", 1))
+    load_config(changed(("heads.image_samples", 2)))
+
+
+def test_a_key_that_was_renamed_names_the_new_one():
+    assert "heads: mean_samples: now called `image_samples`; write `image_samples: 7`" in refused(
+        ("heads.mean_samples", 7)
+    )
 
 
 @pytest.mark.parametrize("snapshots", [[25, 25], [50, 25], [0], [101]])

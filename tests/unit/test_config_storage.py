@@ -16,8 +16,8 @@ from vlmdiff.config.storage import (
     planned_series,
     planned_size,
     readers,
-    sample_tokens,
     stored_tokens,
+    tokens_per_sample,
     training_only,
 )
 from vlmdiff.config.subjects import PlannedSize
@@ -146,8 +146,8 @@ def test_planned_bytes_by_hand():
     assert series["vlm", "spatial_val"].tokens == 20 + 7
     assert series["vlm", "text_val"].tokens == 20
     # A training on images alone stores no text.
-    assert sample_tokens(config, config.models["vlm"].planned, "mine", ["image"]) == 10
-    assert sample_tokens(config, config.models["vlm"].planned, "text_val", ["image"]) == 0
+    assert tokens_per_sample(config, config.models["vlm"].planned, "mine", ["image"]) == 10
+    assert tokens_per_sample(config, config.models["vlm"].planned, "text_val", ["image"]) == 0
     # Three seeds of base, of adapted with three snapshots and of the null; one each of the second
     # null, of scratch and of the model that was never tuned.
     assert dictionary_bytes(config) == 2 * 64 * 4 * 4 * 1024 * (3 + 3 * 4 + 3 + 1 + 1 + 1)

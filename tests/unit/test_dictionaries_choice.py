@@ -30,7 +30,7 @@ from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.training import train_dictionary
 from vlmdiff.dictionaries.weights import DictionaryError
-from vlmdiff.features.statistics import collect
+from vlmdiff.features.statistics import collect_statistics
 
 ARCHITECTURE = {
     "kind": "topk", "d_sae": D_SAE, "k": K, "bandwidth": 0.02, "l0_coefficient": 1.0,
@@ -242,7 +242,7 @@ def test_scores_and_statistics_of_the_published_choice(tmp_path, mmdiff):
     dictionary = load_dictionary(mmdiff)
     score = score_dictionaries(store, {100: dictionary})[100]["all"]
     assert score.active == (z > 0).sum() and score.errors == pytest.approx(errors, rel=1e-5)
-    running = collect(store, dictionary, 3, 256)
+    running = collect_statistics(store, dictionary, 3, 256)
     assert running.fires.sum((0, 1)).tolist() == (z > 0).sum(0).tolist()
     np.testing.assert_allclose(running.squares.sum((0, 1)), (z**2).sum(0), rtol=1e-4)
 

@@ -12,15 +12,15 @@ from sparse_activations import write_sparse_shards
 
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.callbacks import ResumePoint
+from vlmdiff.dictionaries.collectives import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.evaluation import score_dictionaries
-from vlmdiff.dictionaries.health import PATIENCE_STEPS, Health, TrainingDivergedError, cause
+from vlmdiff.dictionaries.health import PATIENCE_STEPS, Health, TrainingDivergedError, why_not_finite
 from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.loss import fraction_unexplained
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import DictionaryTask, ShuffledBatches
-from vlmdiff.dictionaries.together import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features.firings import encode_chunk
 
@@ -248,11 +248,11 @@ def test_the_cause_is_what_the_batch_and_the_weights_tell(shards):
     recipe = Recipe.from_params(TOPK, STAGE)
     task = DictionaryTask(start(ActivationStore(shards, 0), recipe, "random", 5)[0], recipe, 1.0)
     batch = torch.ones(6, task.dictionary.d_model)
-    assert cause(task, batch).startswith("the 6 tokens of this step are all equal")
+    assert why_not_finite(task, batch).startswith("the 6 tokens of this step are all equal")
     batch[3, 1] += 1
-    assert cause(task, batch).startswith("the training diverges; ")
+    assert why_not_finite(task, batch).startswith("the training diverges; ")
     with torch.no_grad():
         task.dictionary.b_enc[2] = math.inf
-    assert cause(task, batch).startswith("b_enc hold NaN or infinity now; the training diverges")
+    assert why_not_finite(task, batch).startswith("b_enc hold NaN or infinity now; the training diverges")
     batch[0, 0] = math.nan
-    assert cause(task, batch).startswith("the activations of this step hold NaN or infinity")
+    assert why_not_finite(task, batch).startswith("the activations of this step hold NaN or infinity")

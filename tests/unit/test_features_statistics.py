@@ -18,7 +18,7 @@ from vlmdiff.activations.writer import write_shard
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, TopKDictionary
 from vlmdiff.features import top_samples
-from vlmdiff.features.statistics import StatisticsError, collect, feature_statistics
+from vlmdiff.features.statistics import StatisticsError, collect_statistics, feature_statistics
 from vlmdiff.tables.features import STATISTICS, TOP_SAMPLES, TOTALS
 from vlmdiff.tables.io import conform, read_table
 
@@ -130,7 +130,7 @@ def test_streaming_equals_dense_loops(seed, lengths, max_tokens, buffer):
     store = FakeStore(seed, lengths)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(top_samples, "BUFFER", buffer)
-        running = collect(store, FakeDictionary(), TOP, max_tokens)
+        running = collect_statistics(store, FakeDictionary(), TOP, max_tokens)
         top = running.top.table(3, running.groups, store.sample_ids)
     statistics, totals, best = naive(store)
     keys = ["group", "token_type"]
@@ -156,7 +156,7 @@ def test_streaming_equals_dense_loops(seed, lengths, max_tokens, buffer):
 
 def test_tables_keep_their_contracts():
     store = FakeStore(0, [4, 5, 6])
-    running = collect(store, FakeDictionary(), TOP, 4)
+    running = collect_statistics(store, FakeDictionary(), TOP, 4)
     conform(running.statistics(3), STATISTICS, "statistics")
     conform(running.totals(3), TOTALS, "totals")
     conform(running.top.table(3, running.groups, store.sample_ids), TOP_SAMPLES, "top")
@@ -165,7 +165,7 @@ def test_tables_keep_their_contracts():
 def test_memory_does_not_grow_with_samples():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(top_samples, "BUFFER", 100)
-        running = collect(FakeStore(0, [2] * 5000), FakeDictionary(), TOP, 100)
+        running = collect_statistics(FakeStore(0, [2] * 5000), FakeDictionary(), TOP, 100)
     most = len(GROUPS) * D_SAE * TOP
     running.top.prune()
     assert len(running.top.kept) <= most
@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_samples():
 
 
 def test_silent_features_have_no_rows():
-    running = collect(FakeStore(1, [10] * 5), FakeDictionary(), TOP, 7)
+    running = collect_statistics(FakeStore(1, [10] * 5), FakeDictionary(), TOP, 7)
     assert 0 not in set(running.statistics(3)["feature"])
 
 
@@ -182,7 +182,7 @@ def test_foreign_dictionary_is_refused():
     store = FakeStore(0, [3])
     store.d_model = 7
     with pytest.raises(StatisticsError, match="reads 5 dimensions, the activations have 7"):
-        collect(store, FakeDictionary(), TOP, 8)
+        collect_statistics(store, FakeDictionary(), TOP, 8)
 
 
 def write_series(folder, seed=0):

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import synthetic_confidence as confidence
+import synthetic_confidence
 import synthetic_tables as tables
 
 from vlmdiff.figures import (
     adapted,
     concepts,
-    controls,
+    confidence,
     dictionaries,
     effects,
     gallery,
@@ -91,19 +91,23 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
         lambda s, images: [tables.head_attention(s), tables.samples(images)],
         (),
     ),
-    "comparisons": (controls.comparisons, lambda s, _: [confidence.comparisons(s)], ()),
+    "comparisons": (confidence.comparisons, lambda s, _: [synthetic_confidence.comparisons(s)], ()),
     "selection_rules": (
-        controls.selection_rules,
-        lambda s, _: [confidence.selection(s)],
-        (DATA, confidence.SIZES, confidence.RULES_BY_COMPARISON),
+        confidence.selection_rules,
+        lambda s, _: [synthetic_confidence.selection(s)],
+        (DATA, synthetic_confidence.SIZES, synthetic_confidence.RULES_BY_COMPARISON),
     ),
-    "recurrence": (controls.recurrence, lambda s, _: [confidence.recurrence(s)], ()),
-    "stage_grid": (stages.stage_grid, lambda s, _: [confidence.stage_grid(s)], ()),
-    "transfer": (stages.transfer, lambda s, _: [confidence.transfer(s)], DATA),
-    "steering": (steering.steering, lambda s, _: [confidence.steering(s)], DATA),
+    "recurrence": (confidence.recurrence, lambda s, _: [synthetic_confidence.recurrence(s)], ()),
+    "stage_grid": (stages.stage_grid, lambda s, _: [synthetic_confidence.stage_grid(s)], ()),
+    "transfer": (stages.transfer, lambda s, _: [synthetic_confidence.transfer(s)], DATA),
+    "steering": (steering.steering, lambda s, _: [synthetic_confidence.steering(s)], DATA),
     "ground_truth": (
         ground_truth.ground_truth,
-        lambda s, _: [confidence.truth(s), tables.final_features(s), confidence.quality(s)],
+        lambda s, _: [
+            synthetic_confidence.truth(s),
+            tables.final_features(s),
+            synthetic_confidence.quality(s),
+        ],
         (),
     ),
 }

@@ -14,8 +14,6 @@ from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.heads.ablation import HeadAblation, head_means
-from vlmdiff.heads.activity import head_values, recorded_heads
 from vlmdiff.heads.aggregate import aggregate_heads
 from vlmdiff.heads.attention import (
     AttentionError,
@@ -24,10 +22,12 @@ from vlmdiff.heads.attention import (
     map_attention,
     most_looking,
     patch_grid,
-    strongest_samples,
+    strongest_peaks,
     top_head,
 )
-from vlmdiff.heads.report import evaluate_head_ablation
+from vlmdiff.heads.head_arms import evaluate_head_ablation
+from vlmdiff.heads.head_values import head_values, recorded_heads
+from vlmdiff.heads.mean_ablation import HeadAblation, head_means
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads
 from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
@@ -143,10 +143,10 @@ def test_peaks_lie_on_text_after_the_image_and_silent_samples_have_none(subject,
     peaks = batch_peaks(residual, batch, dictionary, 0)
     after = [int((kinds == IMAGE).nonzero().max()) + 1 for kinds in batch.token_type]
     assert peaks.tolist() == [residual.shape[1] - place for place in after]
-    found = strongest_samples(subject, samples, dictionary, (1, 0), 3, 256)
+    found = strongest_peaks(subject, samples, dictionary, (1, 0), 3, 256)
     assert [peak.activation for peak in found] == sorted((peak.activation for peak in found), reverse=True)
     assert len(found) == 3
-    assert strongest_samples(subject, samples, dictionary, (1, 1), 3, 256) == []
+    assert strongest_peaks(subject, samples, dictionary, (1, 1), 3, 256) == []
 
 
 def test_patches_follow_the_grid_of_the_picture(subject, samples):
@@ -182,14 +182,20 @@ def run_jobs(folder, model_path, dataset, features):
     dictionaries = write_dictionaries(folder / "dictionaries")
     model = ModelFiles("vlm", {"family": "llava"}, str(model_path / "config.json"))
     file = str(dataset / "samples.jsonl")
-    traced = TracedSamples(file, samples=10, mean_samples=30, batch_tokens=256)
+    traced = TracedSamples(file, samples=10, image_samples=30, batch_tokens=256)
     stage = {"layers": [0, 1, 2], "concept": "c", "features": 2}
     attribute_heads(model, traced, dictionaries, path["ranking"], path["attribution"], **stage)
     aggregate_heads(path["attribution"], path["scores"], concept="c")
     outputs = (path["patching"], path["agreement"])
     patch_heads(model, traced, dictionaries, path, *outputs, **stage, bootstrap=50)
     questions = QuestionSets(file, file, ["spatial", "general"], samples=20, batch_tokens=1024)
-    sizes = {"mean_samples": 20, "ablate_sizes": [1, 2, 40], "random_draws": 3, "bootstrap": 50, "seed": 0}
+    sizes = {
+        "averaged_samples": 20,
+        "ablate_sizes": [1, 2, 40],
+        "random_draws": 3,
+        "bootstrap": 50,
+        "seed": 0,
+    }
     evaluate_head_ablation(
         model, questions, file, path["scores"], path["head_ablation"], concept="c", **sizes
     )

@@ -8,8 +8,7 @@ import torch
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.data.samples import load_samples
-from vlmdiff.heads.activity import feature_metric, head_values
-from vlmdiff.heads.attribution import attribute, change
+from vlmdiff.heads.attribution import attribute, corrupt_minus_clean
 from vlmdiff.heads.corruption import (
     CorruptionError,
     Run,
@@ -18,6 +17,7 @@ from vlmdiff.heads.corruption import (
     mean_image,
     with_images,
 )
+from vlmdiff.heads.head_values import feature_metric, head_values
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.heads.tracing import TracedSamples, attribution_rows, patching_rows
 from vlmdiff.models.batch import make_batch
@@ -239,7 +239,7 @@ def metric_of(subject, run, batch, embeds, layer, direction):
 def test_16_bit_values_are_subtracted_in_32():
     """256 - 1.0078125 has no 16-bit value: the nearest is 255."""
     corrupt, clean = (torch.full((1, 2, 1), x, dtype=torch.bfloat16) for x in (256.0, 1.0078125))
-    found = change(corrupt, clean, torch.tensor([[True, False]]))
+    found = corrupt_minus_clean(corrupt, clean, torch.tensor([[True, False]]))
     assert found.flatten().tolist() == [254.9921875, 0.0]
 
 

@@ -15,7 +15,7 @@ from vlmdiff.heads.agreement import (
     tail,
     weighted_ranks,
 )
-from vlmdiff.heads.report import head_arms, random_sets, scored_heads
+from vlmdiff.heads.head_arms import head_arms, random_sets, scored_heads
 from vlmdiff.heads.tracing import top_and_random
 from vlmdiff.tables.causal import HEAD_ATTRIBUTION, HEAD_SCORES
 from vlmdiff.tables.io import read_table, write_table

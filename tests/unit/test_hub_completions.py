@@ -22,8 +22,8 @@ from vlmdiff.features.descriptions import (
     digest,
     evidence_text,
 )
-from vlmdiff.hub.answers import EndpointError, clean, read_answer
 from vlmdiff.hub.completions import Endpoint
+from vlmdiff.hub.replies import EndpointError, clean, read_reply
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
 
@@ -213,7 +213,7 @@ def test_what_is_no_whole_answer_is_an_error_that_says_why_and_is_not_kept(
 def test_an_answer_that_ended_for_a_reason_nobody_knows_is_not_taken_for_whole(reason, words):
     body = {"choices": [{"message": {"content": "This feature fires on"}, "finish_reason": reason}]}
     with pytest.raises(EndpointError, match=words) as error:
-        read_answer(body, 50)
+        read_reply(body, 50)
     said = str(reason.get("type", reason) if isinstance(reason, dict) else reason)
     assert f"finish_reason is '{said}' and the text 'This feature fires on'" in str(error.value)
 
@@ -228,7 +228,7 @@ def test_an_answer_that_ended_for_a_reason_nobody_knows_is_not_taken_for_whole(r
     ],
 )  # fmt: skip
 def test_an_answer_that_ended_by_itself_is_whole(reason):
-    answer = read_answer({"choices": [{"message": {"content": "left"}, "finish_reason": reason}]}, 50)
+    answer = read_reply({"choices": [{"message": {"content": "left"}, "finish_reason": reason}]}, 50)
     assert answer.text == "left" and answer.fault(50) is None
 
 
@@ -402,7 +402,7 @@ def test_a_line_that_a_crash_cut_off_is_asked_again(server, tables, tmp_path):
 
 def test_an_answer_behind_a_line_that_a_crash_cut_off_is_kept(tmp_path):
     (tmp_path / "answers.jsonl").write_text('{"key": "a", "answer": {"text": "ha')
-    answer = read_answer({"choices": [{"message": {"content": "left"}}], "usage": {"prompt_tokens": 3}}, 9)
+    answer = read_reply({"choices": [{"message": {"content": "left"}}], "usage": {"prompt_tokens": 3}}, 9)
     Cache(tmp_path / "answers.jsonl").add("b", answer)
     Cache(tmp_path / "answers.jsonl").add("c", answer)
     assert Cache(tmp_path / "answers.jsonl").known == {"b": answer, "c": answer}
@@ -412,7 +412,7 @@ def test_an_answer_behind_a_line_that_a_crash_cut_off_is_kept(tmp_path):
 @pytest.mark.parametrize("count", [float("nan"), float("inf"), None, "many"])
 def test_what_is_no_count_of_tokens_is_none(count):
     body = {"choices": [{"message": {"content": "left"}}], "usage": {"prompt_tokens": count}}
-    assert read_answer(body, 9).prompt_tokens == -1
+    assert read_reply(body, 9).prompt_tokens == -1
 
 
 def test_calls_and_cost_are_announced_before_the_first(server, tables, tmp_path, caplog):

@@ -13,10 +13,10 @@ from tiny_models import build_tiny_dataset
 from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
-from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.ablation_arms import evaluate_ablation
 from vlmdiff.interventions.activity import Variance, feature_activity, usual_text
+from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
-from vlmdiff.interventions.report import evaluate_ablation
 from vlmdiff.interventions.screening import estimated_changes
 from vlmdiff.models.hooks import edit_output, record_inputs
 from vlmdiff.tables.causal import ABLATION, RANKING

@@ -11,12 +11,12 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from vlmdiff.data.samples import Sample
+from vlmdiff.interventions.ablation_arms import Arm, pool_arms, reported_sizes, selected_arms
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.bootstrap import crossed, interval, resample_counts
 from vlmdiff.interventions.effects import EffectTable, mcnemar_p
 from vlmdiff.interventions.matching import MatchedFeatures, coordinates, pools
 from vlmdiff.interventions.ranking import ranked
-from vlmdiff.interventions.report import Arm, random_arms, reported_sizes, selected_arms
 from vlmdiff.runtime.seeds import derive_seed
 
 
@@ -352,7 +352,7 @@ def test_counting_pools_is_an_exact_test_however_few_controls_there_are():
 
 def test_random_arms_are_the_best_of_each_pool():
     ranked = [[(0, 7), (1, 2), (0, 3), (2, 2)], [(1, 9), (0, 8), (2, 4), (0, 1)]]
-    assert list(random_arms(ranked, [3])) == [
+    assert list(pool_arms(ranked, [3])) == [
         Arm("random", 1, 0, ((0, 7),)),
         Arm("random", 1, 1, ((1, 9),)),
         Arm("random", 3, 0, ((0, 7), (1, 2), (0, 3))),

@@ -9,7 +9,7 @@ from causal_files import filled, rank_tiny, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
-from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.feature_ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.steering import (
     Direction,

@@ -22,8 +22,8 @@ from vlmdiff.dictionaries.pairs import Pairs, active_products, count_active, dec
 from vlmdiff.kernels.adam import BLOCK
 from vlmdiff.kernels.bits import count_masked
 from vlmdiff.kernels.lanes import dot
-from vlmdiff.kernels.pairs import decode_pairs, group_by_feature, pair_products
-from vlmdiff.kernels.selection import GROUP, kth_by_partition, kth_by_ranks, select_largest
+from vlmdiff.kernels.largest import GROUP, kth_by_partition, kth_by_ranks, select_largest
+from vlmdiff.kernels.pair_sums import decode_pairs, group_by_feature, pair_products
 from vlmdiff.kernels.strongest import strongest_firings
 
 LIBRARY = Path(__file__).parents[2] / "workflow_scripts"

@@ -96,7 +96,7 @@ COUNTS = [
     # At most: fewer are taken where there are fewer.
     ("ablation.rank_on.samples", 600, None),
     ("heads.samples", 600, None),
-    ("heads.mean_samples", 600, None),
+    ("heads.image_samples", 600, None),
     ("heads.head_means.samples", 600, None),
 ]  # fmt: skip
 

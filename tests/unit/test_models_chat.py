@@ -16,7 +16,7 @@ from transformers.utils import chat_template_utils
 
 from vlmdiff.models.chat import ChatFormat
 from vlmdiff.models.errors import SubjectError
-from vlmdiff.models.fingerprint import with_prompts
+from vlmdiff.models.fingerprint import with_chat_format
 from vlmdiff.models.registry import load_subject
 
 QUESTION = "Where is the dog?"
@@ -182,12 +182,14 @@ def test_the_config_sets_the_day_and_the_fingerprint_records_it(dated, monkeypat
 
 def test_fingerprints_see_all_that_writes_a_conversation():
     usual = ChatFormat("m", "{{ messages }}")
-    assert with_prompts("f", usual) == with_prompts("f", replace(usual, model="n", day=date(2000, 1, 1)))
+    assert with_chat_format("f", usual) == with_chat_format(
+        "f", replace(usual, model="n", day=date(2000, 1, 1))
+    )
     clock = replace(usual, template="{{ strftime_now('%d') }}")
     others = [usual, replace(usual, template="{{ text }}"), replace(usual, wanted=False), clock,
               replace(clock, day=date(2000, 1, 1))]  # fmt: skip
-    assert len(with_prompts("f", usual)) == 32
-    assert len({with_prompts(name, one) for name in "fg" for one in others}) == 2 * len(others)
+    assert len(with_chat_format("f", usual)) == 32
+    assert len({with_chat_format(name, one) for name in "fg" for one in others}) == 2 * len(others)
 
 
 def test_a_template_without_a_clock_has_one_fingerprint(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.interventions.ablation import plan_ablation
+from vlmdiff.interventions.feature_ablation import plan_ablation
 from vlmdiff.models.errors import LayoutError
 from vlmdiff.models.hooks import edit_input, record_inputs, record_outputs
 from vlmdiff.models.layout import verified

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
-from vlmdiff.heads.activity import head_values
+from vlmdiff.heads.head_values import head_values
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.llava_original import padded_to_square
 from vlmdiff.models.registry import load_subject

@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipImageProcessorPil
 
 from vlmdiff.activations.tokens import IMAGE
-from vlmdiff.data.batching import prepare_batches, sample_rows
+from vlmdiff.data.batching import prepare_batches, token_rows
 from vlmdiff.data.samples import Sample
 from vlmdiff.models import registry
 from vlmdiff.models.errors import PromptError, SubjectError, showing
@@ -218,7 +218,7 @@ def test_errors_name_the_sample_and_its_file(subject, tmp_path):
     for prompt, (image, words) in cases.items():
         samples = samples_of(tmp_path, ["where is it ?", prompt], [None, image])
         with pytest.raises(SubjectError) as caught:
-            sample_rows(subject, samples)
+            token_rows(subject, samples)
         message = str(caught.value)
         assert message.startswith(f"{tmp_path / 'samples.jsonl'}: sample 's1'")
         assert words in message

@@ -28,18 +28,18 @@ from planted import (
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.extraction.blocks import extract_block
+from vlmdiff.features.adapted import select_adapted
 from vlmdiff.features.contrast import contrast_concept
 from vlmdiff.features.diff import StatisticsFiles, diff_features
 from vlmdiff.features.funnel import select_features
 from vlmdiff.features.lexical import LexicalCriteria, NeutralRuns, lexical_filter
-from vlmdiff.features.selection import select_adapted
 from vlmdiff.features.statistics import feature_statistics
 from vlmdiff.heads.aggregate import aggregate_heads
-from vlmdiff.heads.report import evaluate_head_ablation
+from vlmdiff.heads.head_arms import evaluate_head_ablation
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads
+from vlmdiff.interventions.ablation_arms import evaluate_ablation
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets
 from vlmdiff.interventions.ranking import rank_features
-from vlmdiff.interventions.report import evaluate_ablation
 from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.causal import ABLATION, HEAD_ABLATION, HEAD_PATCHING, HEAD_SCORES, RANKING
 from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES, LEXICAL
@@ -146,7 +146,7 @@ def trace(run: Run, adapted: Path) -> None:
     )
     evaluate_head_ablation(
         model, questions(run.samples, "test", 80), str(run.samples["general_val"]), out / "scores.csv",
-        out / "head_ablation.csv", concept=CONCEPT, mean_samples=80, ablate_sizes=[1], random_draws=3,
+        out / "head_ablation.csv", concept=CONCEPT, averaged_samples=80, ablate_sizes=[1], random_draws=3,
         bootstrap=200, seed=0,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vlmdiff.kernels import compiled
+from vlmdiff.runtime.digest import imported_names, parse
 from vlmdiff.runtime.environment import InterpreterError, default_style, neutralise, prepare_jobs
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +116,16 @@ def test_compiled_loops_are_read_from_no_folder_in_which_others_write(monkeypatc
     found[0].mkdir()
     found[0].chmod(0o777)
     assert compiled.cache_folder() == found[1]
+
+
+def test_every_room_with_compiled_loops_is_in_the_name_of_their_folder():
+    users = {
+        file.relative_to(compiled.LIBRARY).parts[0]
+        for file in compiled.LIBRARY.rglob("*.py")
+        if {"vlmdiff.kernels.compiled.compiled", "vlmdiff.kernels.compiled.parallel"}
+        & set(imported_names(parse(file)))
+    }
+    assert users == set(compiled.ROOMS)
 
 
 def test_loops_are_compiled_where_nothing_can_be_kept(tmp_path):

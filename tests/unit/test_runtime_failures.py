@@ -14,7 +14,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from vlmdiff.dictionaries.processes import first_reason
+from vlmdiff.dictionaries.launch import first_reason
 from vlmdiff.runtime.causes import LONGEST, cause, one_line
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END, job, next_step

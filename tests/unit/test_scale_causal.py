@@ -11,19 +11,19 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.weights import DictionaryError
-from vlmdiff.heads.ablation import write_mean
-from vlmdiff.heads.activity import feature_metric
-from vlmdiff.heads.attribution import attribute, change
+from vlmdiff.heads.attribution import attribute, corrupt_minus_clean
 from vlmdiff.heads.corruption import clean_and_corrupt, mean_image
+from vlmdiff.heads.head_values import feature_metric
+from vlmdiff.heads.mean_ablation import write_mean
 from vlmdiff.heads.patching import patch_exactly
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads, top_and_random
-from vlmdiff.interventions.ablation import (
+from vlmdiff.interventions.evaluation import Evaluation, spaced_from_first, with_images_at
+from vlmdiff.interventions.feature_ablation import (
     orthonormal_basis,
     plan_ablation,
     remove_span,
     unit_directions,
 )
-from vlmdiff.interventions.evaluation import Evaluation, evenly_spaced, with_images_at
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.causal_lm import CausalLM
 from vlmdiff.models.logits import precise_logits
@@ -82,7 +82,7 @@ def test_edits_follow_the_block_that_they_are_made_in():
     for edited in (
         remove_span(values, orthonormal_basis(rows), where),
         write_mean(values, rows[0], [slice(0, 3)], where),
-        change(values, values, where),
+        corrupt_minus_clean(values, values, where),
     ):
         assert (edited.device.type, edited.shape) == ("meta", values.shape)
     assert feature_metric(values, rows[0], where).device.type == "meta"
@@ -121,7 +121,7 @@ def test_logits_of_16_bit_heads_are_not_rounded_to_16_bits(monkeypatch):
     "count, expected", [(0, []), (1, [0]), (2, [0, 16]), (3, [0, 10, 21]), (32, list(range(32)))]
 )
 def test_numbers_are_spaced_evenly(count, expected):
-    assert evenly_spaced(count, 32) == expected
+    assert spaced_from_first(count, 32) == expected
 
 
 @pytest.mark.parametrize("streams, kept", [(0, []), (1, [0]), (2, [0, 1]), (9, [0, 1, 2])])
@@ -213,7 +213,7 @@ def test_the_job_patches_the_heads_that_it_is_told_to(tiny_vlm_path, tiny_datase
     write_table(filled(RANKING, rows), RANKING, path["ranking"])
     dictionaries = write_dictionaries(tmp_path / "dictionaries")
     model = ModelFiles("vlm", {"family": "llava"}, str(tiny_vlm_path / "config.json"))
-    traced = TracedSamples(str(tiny_dataset / "samples.jsonl"), samples=6, mean_samples=8, batch_tokens=256)
+    traced = TracedSamples(str(tiny_dataset / "samples.jsonl"), samples=6, image_samples=8, batch_tokens=256)
     stage = {"layers": [0, 1, 2], "concept": "c", "features": 1}
     attribute_heads(model, traced, dictionaries, path["ranking"], path["attribution"], **stage)
     outputs = (path["patching"], path["agreement"])
@@ -294,7 +294,7 @@ def test_a_batch_with_gradients_fits_and_is_never_larger_than_others(subject, mo
 
 
 def test_traced_batches_shrink_for_gradients_and_keep_all_samples(subject, tiny_dataset, monkeypatch):
-    traced = TracedSamples(str(tiny_dataset / "samples.jsonl"), samples=6, mean_samples=8, batch_tokens=8192)
+    traced = TracedSamples(str(tiny_dataset / "samples.jsonl"), samples=6, image_samples=8, batch_tokens=8192)
     monkeypatch.setattr("vlmdiff.models.memory.GRAPH_ON_CPU", 0)
     assert [len(run.batch) for run in traced.runs(subject, for_gradients=True)] == [1] * 6
     assert [len(run.batch) for run in traced.runs(subject)] == [6]

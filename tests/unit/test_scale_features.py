@@ -18,12 +18,12 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.evaluation import median_cosine
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.parts import count_features, feature_rows, load_encoder
+from vlmdiff.dictionaries.partial_reads import count_features, feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features import diff, lexical, neutral
 from vlmdiff.features.firings import Firings
 from vlmdiff.features.lexical import NeutralRuns, measure_in_groups
-from vlmdiff.features.neutral import OwnWords, largest_on_text, layer_groups, with_prompts
+from vlmdiff.features.neutral import OwnWords, groups_in_memory, largest_on_text, with_prompts
 from vlmdiff.features.top_samples import TopSamples, compact
 from vlmdiff.interventions.matching import MatchedFeatures
 from vlmdiff.models.memory import spare_bytes
@@ -172,9 +172,9 @@ def test_a_foreign_table_is_refused_whatever_columns_are_asked_for(tmp_path):
 
 
 def test_layers_are_grouped_by_what_fits():
-    assert layer_groups([1, 4, 5, 9], each=10, budget=25) == [[1, 4], [5, 9]]
-    assert layer_groups([1, 4, 5], each=10, budget=10**6) == [[1, 4, 5]]
-    assert layer_groups([1, 4], each=10, budget=0) == [[1], [4]]
+    assert groups_in_memory([1, 4, 5, 9], each=10, budget=25) == [[1, 4], [5, 9]]
+    assert groups_in_memory([1, 4, 5], each=10, budget=10**6) == [[1, 4, 5]]
+    assert groups_in_memory([1, 4], each=10, budget=0) == [[1], [4]]
 
 
 def test_a_cpu_has_the_memory_that_it_is_given():

@@ -24,7 +24,7 @@ from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import DataError
 from vlmdiff.dictionaries.callbacks import ResumePoint
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary
-from vlmdiff.dictionaries.processes import launcher
+from vlmdiff.dictionaries.launch import launcher
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.registry import load_subject
 
@@ -244,7 +244,7 @@ def test_no_library_for_pickles_is_imported():
 
 def test_git_and_launchers_of_trainings_are_all_that_is_started_and_without_a_shell():
     users = [path.name for path in sorted(LIBRARY.rglob("*.py")) if "subprocess" in path.read_text()]
-    assert users == ["processes.py", "origin.py"]
+    assert users == ["launch.py", "origin.py"]
     started = [
         call
         for name in ("run", "Popen")

@@ -23,7 +23,7 @@ from vlmdiff.figures.gallery import attention_map, top_samples
 from vlmdiff.figures.save import save_figure
 from vlmdiff.figures.style import power
 from vlmdiff.runtime.text import drawable
-from vlmdiff.summary.text import escape, table
+from vlmdiff.summary.markdown import escape, table
 
 HOSTILE = (
     "<script>alert(1)</script>", "a | b", "`code`", "$\\frac{1}{", "$x$ and $y$", "100 $", "\\$", "**bold**",

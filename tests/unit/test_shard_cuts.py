@@ -16,7 +16,7 @@ from vlmdiff.dictionaries.evaluation import evaluate_dictionary
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.extraction.blocks import extract_block
-from vlmdiff.features.labels import collect
+from vlmdiff.features.labels import collect_responses
 from vlmdiff.features.statistics import feature_statistics
 from vlmdiff.models.registry import load_subject
 from vlmdiff.world.ground_truth import sample_activations
@@ -92,7 +92,7 @@ def test_metrics_are_the_same(series, dictionary, tmp_path):
 
 def test_what_labels_and_ground_truth_read_is_the_same(series, dictionary):
     def read(name):
-        names, found = collect(series[name], dictionary, 0, list(range(10)), VOCABULARY)
+        names, found = collect_responses(series[name], dictionary, 0, list(range(10)), VOCABULARY)
         strongest = sample_activations(series[name], dictionary, 0)
         return names, [found.strongest, found.fires, found.tokens, strongest.to_numpy()]
 

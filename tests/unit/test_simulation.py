@@ -12,11 +12,11 @@ import pytest
 from claims_on_nothing import at_most_one_in_twenty
 
 from vlmdiff.data.samples import Sample
+from vlmdiff.interventions.ablation_arms import head, pool_arms, selected_arms
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.matching import MatchedFeatures, pools
 from vlmdiff.interventions.ranking import ranking_order, shortlist, specificity
-from vlmdiff.interventions.report import head, random_arms, selected_arms
 from vlmdiff.summary.causal import Headline, describe_ablation
 
 TARGET, CONTROL = "space", "other"
@@ -77,7 +77,7 @@ def one_seed(rng: np.random.Generator, benefit: float) -> pd.DataFrame:
     candidates = matched.testable(candidates)
     sets = [candidates, *pools(matched.strata(candidates, rng), 20, rng)]
     best = [best_of(one, validation, rng) for one in sets]
-    arms = [*selected_arms(best[0], 0, [5]), *(arm for arm in random_arms(best[1:], [5]) if arm.size == 5)]
+    arms = [*selected_arms(best[0], 0, [5]), *(arm for arm in pool_arms(best[1:], [5]) if arm.size == 5)]
     rows_of = []
     for role in (TARGET, CONTROL):
         effects = EffectTable(role, QUESTIONS, test.clean[role], 200, 0)

@@ -12,7 +12,7 @@ from claims_on_nothing import at_most_one_in_twenty
 from vlmdiff.data.samples import Sample
 from vlmdiff.heads.aggregate import head_scores, mean_share
 from vlmdiff.heads.agreement import agreement
-from vlmdiff.heads.report import ablation_rows, head_arms
+from vlmdiff.heads.head_arms import ablation_rows, head_arms
 from vlmdiff.heads.tracing import top_and_random
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.steering import (
@@ -21,7 +21,7 @@ from vlmdiff.interventions.steering import (
     named_doses,
     pool_winners,
     random_pool,
-    report,
+    steering_rows,
     validate,
 )
 from vlmdiff.summary.confidence import describe_steering
@@ -192,7 +192,7 @@ def helps(rng: np.random.Generator, benefit: float, shared: float = 1.0) -> bool
     winners = pool_winners(validate(learned, pools, strengths, TARGET))
     # Arms that did not win stand in the table too; no claim reads what they do to test data.
     best = [dose for dose in named if dose.winner]
-    rows = pd.DataFrame(list(report(test, [*best, *winners], 200, 0)))
+    rows = pd.DataFrame(list(steering_rows(test, [*best, *winners], 200, 0)))
     section = Section("")
     describe_steering(section, held(rows, STEERING, model="vlm"), DATA)
     assert section.claims == 1

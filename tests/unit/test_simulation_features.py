@@ -11,8 +11,8 @@ from claims_on_nothing import at_most_one_in_twenty
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.features import recurrence
+from vlmdiff.features.adapted import calibrated_threshold, percentile_threshold, threshold_rows
 from vlmdiff.features.recurrence import match_layer, with_controls
-from vlmdiff.features.selection import calibrated_threshold, percentile_threshold, threshold_rows
 from vlmdiff.summary.confidence import describe_recurrence, describe_second_null
 from vlmdiff.summary.sections import Section
 from vlmdiff.tables.features import FEATURE_DIFF, RECURRENCE, THRESHOLDS

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import synthetic_tables as tables
 
 from vlmdiff.summary.causal import Headline
+from vlmdiff.summary.markdown import change, escape
 from vlmdiff.summary.models import describe_models
-from vlmdiff.summary.text import change, escape
 from vlmdiff.summary.write import Names, pattern, read_seeds, seed_of, write_summary
 from vlmdiff.tables import causal, features, models
 from vlmdiff.tables.io import write_table

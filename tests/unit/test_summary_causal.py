@@ -15,8 +15,8 @@ from vlmdiff.summary.causal import Headline, describe_ablation, interventions, s
 from vlmdiff.summary.criteria import (
     Comparison,
     Effect,
+    against_random,
     combined,
-    compare,
     corrected,
     effect,
     over_seeds,
@@ -179,7 +179,7 @@ def test_an_intervention_stands_beside_draws_of_its_own_size():
     chosen = frame[(frame["size"] == 2) & (frame["arm"] == "selected")]
     for missing in ("space", "other"):
         part = chosen[chosen["dataset"] != missing]
-        assert compare(part, frame.iloc[:0], "space", "other", "margin") is None
+        assert against_random(part, frame.iloc[:0], "space", "other", "margin") is None
 
 
 HEADLINE = Headline("c", "all_layers", 4, "margin", ("c", "b"), ("all_layers", "own_layer"), (2, 4), 2)

@@ -15,8 +15,8 @@ from vlmdiff.summary.causal import Headline
 from vlmdiff.summary.comparisons import ComparisonFiles, summarise_comparisons
 from vlmdiff.summary.criteria import smallest_detectable
 from vlmdiff.summary.findings import say_claims, say_features, say_final
+from vlmdiff.summary.markdown import spread
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import spread
 from vlmdiff.summary.write import Names
 from vlmdiff.tables.causal import SELECTION, STEERING
 from vlmdiff.tables.features import (

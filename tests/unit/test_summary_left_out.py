@@ -15,7 +15,7 @@ import synthetic_confidence as confidence
 import synthetic_tables as tables
 from test_summary import MAKERS, NAMES, chapter
 
-from vlmdiff.figures.controls import comparisons
+from vlmdiff.figures.confidence import comparisons
 from vlmdiff.figures.gallery_table import best_features
 from vlmdiff.summary.comparisons import effects
 from vlmdiff.summary.write import write_comparisons, write_summary

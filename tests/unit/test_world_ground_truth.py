@@ -32,7 +32,7 @@ from vlmdiff.world.ground_truth import (
     score_layer,
     shuffled,
 )
-from vlmdiff.world.labels import CATEGORIES, SPATIAL, Label, all_labels, named
+from vlmdiff.world.sample_labels import CATEGORIES, SPATIAL, Label, all_labels, named
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from vlmdiff.activations.format import (
     remake,
     rows_per_chunk,
 )
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.hdf5 import open_hdf5
-from vlmdiff.runtime.storage import not_read
 
 # Imported late: `open_hdf5` sets HDF5 up before it is loaded.
 if TYPE_CHECKING:

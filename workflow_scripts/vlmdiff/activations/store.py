@@ -108,10 +108,10 @@ class ActivationStore:
             yield Chunk(
                 from_storage(self._stored(slabs, sum(len(rows) for _, rows in places))),
                 *(
-                    torch.from_numpy(joined([getattr(shard, name)[rows] for shard, rows in places]))
+                    torch.from_numpy(concatenated([getattr(shard, name)[rows] for shard, rows in places]))
                     for name in ("token_type", "token_id", "position")
                 ),
-                torch.from_numpy(joined(sample)),
+                torch.from_numpy(concatenated(sample)),
             )
 
     def batches(
@@ -184,7 +184,7 @@ class ActivationStore:
         return values
 
 
-def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+def concatenated(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Put arrays one after the other; a single one is not copied."""
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -304,7 +304,11 @@ class HeadsConfig(Section):
         description="Heads of the highest attribution that are patched exactly, with as many random ones; "
         "left out: all heads.",
     )
-    mean_samples: Count = Field(300, description="Samples over which image embeddings are averaged.")
+    image_samples: Count = Field(
+        300,
+        description="How many samples of `dataset` with an image, from the first on, give the mean image; "
+        "attention is mapped on those of them that a feature fires most on.",
+    )
     ablate_sizes: Annotated[list[Count], Distinct] = Field(
         [1, 2, 3], min_length=1, description="Numbers of heads ablated together."
     )
@@ -322,8 +326,12 @@ class HeadsConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def nothing_is_ranked(cls, values: Any) -> Any:
+    def old_keys(cls, values: Any) -> Any:
         """Heads are ranked by `dataset`; what was called `rank_on` gave means alone, of its control."""
+        if isinstance(values, dict) and "mean_samples" in values:
+            raise ValueError(
+                f"mean_samples: now called `image_samples`; write `image_samples: {values['mean_samples']}`"
+            )
         if isinstance(values, dict) and "rank_on" in values:
             raise ValueError(
                 "rank_on: no longer a key, for nothing was ranked on it; write `head_means: {dataset: …, "
@@ -339,6 +347,6 @@ class HeadsConfig(Section):
     @model_validator(mode="after")
     def mean_needs_samples(self) -> HeadsConfig:
         """A mean image over a single sample would be that sample."""
-        if self.mean_samples < 2:
-            raise ValueError(f"mean_samples must be at least 2; found {self.mean_samples}")
+        if self.image_samples < 2:
+            raise ValueError(f"image_samples must be at least 2; found {self.image_samples}")
         return self

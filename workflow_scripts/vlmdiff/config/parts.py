@@ -98,13 +98,13 @@ def split(keys: Sequence[Sequence[str]], groups: Sequence[str], parts: Parts) ->
     counts = allot({group: len(strata[group]) for group in order}, parts.shares())
     part_of: dict[int, str] = {}
     for group in order:
-        shuffled = sorted(strata[group], key=lambda unit: place(names[unit], parts.seed))
+        shuffled = sorted(strata[group], key=lambda unit: shuffle_key(names[unit], parts.seed))
         filled = (part for part in PARTS for _ in range(counts[group][part]))
         part_of |= dict(zip(shuffled, filled, strict=True))
     return [part_of[unit] for unit in firsts]
 
 
-def place(name: str, seed: int) -> bytes:
+def shuffle_key(name: str, seed: int) -> bytes:
     """Return by what units are shuffled: it depends on a unit's name and the seed alone."""
     return hashlib.sha256(f"{seed} {name}".encode(errors="surrogatepass")).digest()
 

@@ -139,11 +139,11 @@ def _contents(name: str, _place: str, _time: int, _size: int) -> Contents:
         as_it_is = as_it_is and all(row.get(key, ABSENT.get(key)) == value for key, value in record.items())
         records.append(record)
     if problems or not records:
-        raise DataError(report(file, problems))
+        raise DataError(first_problems(file, problems))
     return Contents(records, as_it_is and file.suffix.lower() != ".csv")
 
 
-def report(file: Path, problems: Sequence[str]) -> str:
+def first_problems(file: Path, problems: Sequence[str]) -> str:
     """Write the first problems of a file, one a line."""
     if not problems:
         return f"{file}: found no samples; expected one JSON object a line, or CSV with a header"

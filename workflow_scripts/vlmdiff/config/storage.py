@@ -111,7 +111,7 @@ def planned_series(config: Config) -> list[PlannedSeries]:
     for model, dataset in names:
         if kinds := stored_tokens(config, model, dataset):
             size, samples = planned_size(config, model), config.dataset(dataset).samples
-            tokens = None if size is None else sample_tokens(config, size, dataset, kinds)
+            tokens = None if size is None else tokens_per_sample(config, size, dataset, kinds)
             total = (
                 None if size is None else samples * tokens * size.d_model * VALUE_BYTES * len(config.layers)
             )
@@ -141,7 +141,7 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
         return None
 
 
-def sample_tokens(config: Config, size: PlannedSize, dataset: str, kinds: list[str]) -> int:
+def tokens_per_sample(config: Config, size: PlannedSize, dataset: str, kinds: list[str]) -> int:
     """Return how many tokens of one sample are stored."""
     known = config.all_datasets()
     text = text_tokens(dataset, known) or WORLD_TEXT_TOKENS

@@ -87,7 +87,7 @@ def keys_of(record: Record, root: str = "") -> list[str]:
     return [*keys, f"id {record['image_id']}"] if isinstance(record.get("image_id"), str) else keys
 
 
-def chosen(
+def subset_indices(
     entry: SubsetDataset, records: Sequence[Record], parts: Parts, keys: Sequence[Sequence[str]]
 ) -> list[int]:
     """Return the indices of the samples that a subset holds, in order.
@@ -179,7 +179,9 @@ class Counting:
         if source is None:
             return None
         parts = getattr(self.datasets[entry.of], "parts", Parts())
-        found = chosen(entry.model_copy(update={"samples": None}), source, parts, list(map(keys_of, source)))
+        found = subset_indices(
+            entry.model_copy(update={"samples": None}), source, parts, list(map(keys_of, source))
+        )
         if entry.samples is not None and entry.samples > len(found):
             raise DataError(f"samples: found {entry.samples}, expected at most {len(found)}, which there are")
         kept = [source[index] for index in found[: entry.samples]]

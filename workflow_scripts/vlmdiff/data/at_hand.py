@@ -101,7 +101,7 @@ def of_subset(entry: SubsetDataset, used: Sequence[Record] | None, source: Known
         return Known.of(f"a subset of '{entry.of}'", used)
     if source is None or source.groups is None:
         return None
-    groups = frozenset(chosen(entry, source))
+    groups = frozenset(side_groups(entry, source))
     changes = {} if entry.images else {"image": None}
     records = [{**one, **changes} for one in source.records if one.get("group", None) in {None, *groups}]
     return Known(f"a subset of '{entry.of}'", records, groups, counted=False)
@@ -245,7 +245,7 @@ class Knowledge:
         return of_subset(entry, records, source)
 
 
-def chosen(samples: SampleSet | SubsetDataset, known: Known) -> set[str]:
+def side_groups(samples: SampleSet | SubsetDataset, known: Known) -> set[str]:
     """Return the groups of a side of a concept, or of a subset."""
     return set(known.groups if samples.groups is None else samples.groups) - set(samples.without)
 
@@ -269,7 +269,7 @@ def side_problems(key: str, samples: SampleSet | SubsetDataset, dataset: str, kn
                     f"{key}.{part}: found '{group}', but data set '{dataset}' ({known.place}) has "
                     f"the groups {listed(sorted(known.groups))}; {meant}"
                 )
-    if not absent and not chosen(samples, known):
+    if not absent and not side_groups(samples, known):
         yield f"{key}.without: leaves no group of data set '{dataset}' ({known.place}); leave one in"
 
 

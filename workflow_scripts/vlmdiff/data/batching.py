@@ -56,7 +56,7 @@ def naming(samples: Sequence[Sample], indices: Sequence[int]) -> Iterator[None]:
         ) from error
 
 
-def sample_rows(subject: Subject, samples: Sequence[Sample]) -> list[list[int]]:
+def token_rows(subject: Subject, samples: Sequence[Sample]) -> list[list[int]]:
     """Return the token ids of each sample, image tokens included; of images only the size is read.
 
     Raises:
@@ -74,7 +74,7 @@ def sample_rows(subject: Subject, samples: Sequence[Sample]) -> list[list[int]]:
 
 def sample_lengths(subject: Subject, samples: Sequence[Sample]) -> list[int]:
     """Return how many tokens each sample has, image tokens included."""
-    return [len(row) for row in sample_rows(subject, samples)]
+    return [len(row) for row in token_rows(subject, samples)]
 
 
 def alike(samples: Sequence[Sample]) -> dict[tuple[bool, bool], list[int]]:
@@ -92,7 +92,7 @@ def prepare_batches(
 
     Samples with and without images, and with and without chat template, go into separate batches.
     """
-    rows = sample_rows(subject, samples)
+    rows = token_rows(subject, samples)
     for (_, chat), members in alike(samples).items():
         for local in length_batches([len(rows[i]) for i in members], batch_tokens):
             indices = [members[i] for i in local]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmdiff.config.datasets import FEWEST_WORDS, TextDataset
-from vlmdiff.data.candidates import Candidate, Offer
+from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.tabular import open_table, read_rows
 

@@ -10,7 +10,7 @@ from vlmdiff.config.local_checkpoints import has_template
 from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import readers
-from vlmdiff.data.at_hand import Knowledge, Known, Record, chosen, listed, side_problems
+from vlmdiff.data.at_hand import Knowledge, Known, Record, listed, side_groups, side_problems
 
 
 def data_problems(config: Config) -> list[str]:
@@ -39,7 +39,7 @@ def group_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
         found = known.get(one.dataset)
         if problems or one.dataset != other.dataset or found is None or found.groups is None:
             continue
-        if shared := sorted(chosen(one, found) & chosen(other, found)):
+        if shared := sorted(side_groups(one, found) & side_groups(other, found)):
             yield (
                 f"concepts.{name}: target and baseline share groups {listed(shared)} of data set "
                 f"'{one.dataset}', expected none; name them in `without` of the baseline"

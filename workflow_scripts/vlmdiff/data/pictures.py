@@ -8,8 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.reading import DataError
-from vlmdiff.runtime.storage import not_read
 
 if TYPE_CHECKING:
     from PIL.Image import Image

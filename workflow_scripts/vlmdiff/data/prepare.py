@@ -25,9 +25,9 @@ from vlmdiff.config.datasets import (
     WhatsUpDataset,
 )
 from vlmdiff.config.samples_file import REMEDY, data_folder, find_samples, read_records
-from vlmdiff.data.candidates import Candidate, Offer
 from vlmdiff.data.corpus import offer_text
 from vlmdiff.data.images import LocalImage, MissingImageError
+from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import DataError, Sample, make_sample
 from vlmdiff.data.subset import Source, offer_subset
 from vlmdiff.data.vqa import offer_vqa

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field
 
 from vlmdiff.config.record import Record, checked
-from vlmdiff.config.samples_file import json_rows, report
+from vlmdiff.config.samples_file import first_problems, json_rows
 from vlmdiff.runtime.reading import DataError, within
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def load_samples(samples_file: str | Path, limit: int | None = None) -> list[Sam
         seen[sample.sample_id] = number
         samples.append(sample)
     if problems or not samples:
-        raise DataError(report(file, problems))
+        raise DataError(first_problems(file, problems))
     return samples[:limit]
 
 

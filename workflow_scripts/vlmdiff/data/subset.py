@@ -10,9 +10,9 @@ from typing import Any
 
 from vlmdiff.config.datasets import SubsetDataset
 from vlmdiff.config.parts import Parts
-from vlmdiff.config.subsets import as_text_alone, chosen, keys_of
-from vlmdiff.data.candidates import Candidate, Offer
+from vlmdiff.config.subsets import as_text_alone, keys_of, subset_indices
 from vlmdiff.data.images import KnownImage
+from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.runtime.files import file_sha256
 from vlmdiff.runtime.reading import IMAGES
@@ -48,7 +48,7 @@ def offer_subset(entry: SubsetDataset, source: Source) -> Offer:
     folder = Path(source.file).parent.resolve()
     names = [sample.image for sample in samples if sample.image is not None]
     below = f"{IMAGES}/" if all(name.startswith(f"{IMAGES}/") for name in names) else ""
-    wanted = set(chosen(entry, records, source.parts, keys))
+    wanted = set(subset_indices(entry, records, source.parts, keys))
     rows = (
         candidate(record, folder, below, entry.images) if i in wanted else None
         for i, record in enumerate(records)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.data.samples import DataError
 from vlmdiff.hub.fetch import HubError, explained, resolve_commit
+from vlmdiff.runtime.disk_errors import StorageError, not_read
 from vlmdiff.runtime.secrets import redacted
-from vlmdiff.runtime.storage import StorageError, not_read
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

@@ -9,9 +9,9 @@ from typing import Any
 
 from vlmdiff.config.datasets import VqaDataset
 from vlmdiff.config.sources import is_hub
-from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.identity import coco_id
 from vlmdiff.data.images import LocalImage, Picture, StoredImage
+from vlmdiff.data.offers import Candidate, Offer, shuffled
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.spatial_words import spatial_group
 from vlmdiff.data.tabular import open_table, with_columns

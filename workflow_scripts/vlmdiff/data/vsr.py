@@ -8,9 +8,9 @@ from typing import Any
 
 from vlmdiff.config.datasets import VsrDataset
 from vlmdiff.config.sources import HubSource, is_hub
-from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.identity import coco_id_of_file
 from vlmdiff.data.images import LinkedImage, LocalImage, Picture
+from vlmdiff.data.offers import Candidate, Offer, shuffled
 from vlmdiff.data.samples import DataError
 from vlmdiff.runtime.reading import needed, read_json_lines, whole_number
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.datasets import WhatsUpDataset
-from vlmdiff.data.candidates import Candidate, Offer, shuffled
 from vlmdiff.data.images import LocalImage
+from vlmdiff.data.offers import Candidate, Offer, shuffled
 from vlmdiff.data.samples import DataError
 from vlmdiff.runtime.reading import needed, read_json
 

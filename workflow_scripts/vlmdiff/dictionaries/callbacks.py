@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from vlmdiff.dictionaries.collectives import largest
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.task import DictionaryTask
-from vlmdiff.dictionaries.together import largest
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing
-from vlmdiff.runtime.storage import not_read
 
 log = logging.getLogger(__name__)
 LOG_ROWS = 100

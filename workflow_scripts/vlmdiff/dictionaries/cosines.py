@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from vlmdiff.dictionaries.parts import feature_rows
+from vlmdiff.dictionaries.partial_reads import feature_rows
 
 Rows = Float[np.ndarray, "d_sae d_model"]
 COSINE_ROWS = 4096
@@ -16,13 +16,13 @@ COSINE_ROWS = 4096
 def median_cosine(rows: Rows, initial: Rows) -> float:
     """Return the median over features of the cosine between two decoders' rows `(d_sae, d_model)`."""
     cosines = [
-        row_cosines(rows[start : start + COSINE_ROWS], initial[start : start + COSINE_ROWS])
+        cosines_or_zero(rows[start : start + COSINE_ROWS], initial[start : start + COSINE_ROWS])
         for start in range(0, len(rows), COSINE_ROWS)
     ]
     return float(np.median(np.concatenate(cosines)))
 
 
-def row_cosines(rows: Rows, initial: Rows) -> Float[np.ndarray, " d_sae"]:
+def cosines_or_zero(rows: Rows, initial: Rows) -> Float[np.ndarray, " d_sae"]:
     """Return the cosine of each pair of rows; 0 where a row is 0."""
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(initial, axis=1)
     return (rows * initial).sum(axis=1) / np.maximum(norms, 1e-12)

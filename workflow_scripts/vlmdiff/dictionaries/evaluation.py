@@ -19,7 +19,7 @@ from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.dictionaries.cosines import decoder_of, median_cosine
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.parts import check_width
+from vlmdiff.dictionaries.partial_reads import check_width
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.models import DICTIONARY_METRICS

@@ -18,8 +18,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vlmdiff.dictionaries.collectives import fraction_of_all, noise_of_fraction
 from vlmdiff.dictionaries.task import DictionaryTask
-from vlmdiff.dictionaries.together import fraction_of_all, noise_of_fraction
 
 log = logging.getLogger(__name__)
 # FVU of the mean of the tokens, and of a random token of the data, in the place of each.
@@ -94,7 +94,7 @@ class Health(pl.Callback):
         numbers = math.isfinite(loss) and math.isfinite(fvu)
         if not (numbers and finite):
             found = "the weights are not finite any more" if numbers else f"the loss is {loss:g}"
-            raise TrainingDivergedError(f"{self.place(task, step)}: {found}; {cause(task, batch)}")
+            raise TrainingDivergedError(f"{self.place(task, step)}: {found}; {why_not_finite(task, batch)}")
         self.first = fvu if self.first is None else self.first
         self.streak = self.streak + 1 if fvu > self.limit else 0
         task.worth_keeping = self.streak == 0
@@ -158,7 +158,7 @@ def lower_rate(task: DictionaryTask) -> str:
     return f"lower learning_rate (now {task.recipe.learning_rate:g}) or lengthen warmup"
 
 
-def cause(task: DictionaryTask, batch: Tensor) -> str:
+def why_not_finite(task: DictionaryTask, batch: Tensor) -> str:
     """Say why numbers are not finite, as far as the batch and the weights tell, and what to do."""
     x = batch * task.input_scale
     if not x.isfinite().all():

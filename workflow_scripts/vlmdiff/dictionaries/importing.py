@@ -25,11 +25,11 @@ from vlmdiff.dictionaries.published.convert import (
 )
 from vlmdiff.dictionaries.published.place import check_place, place_of_file
 from vlmdiff.dictionaries.published.saelens import read_release
-from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_of, files_read
+from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_read, published_files
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 from vlmdiff.hub.fetch import commit_of, fetch_repository
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing
-from vlmdiff.runtime.storage import not_read
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output:
             read_release(path.removeprefix(RELEASE))
     elif is_hub(source):
         optional = [f"{file}/{name}" for file in files.values() for name in OPTIONAL.get(format, ())]
-        wanted = [*optional, *(name for file in files.values() for name in files_of(format, file))]
+        wanted = [*optional, *(name for file in files.values() for name in published_files(format, file))]
         folder = fetch_repository(HubSource.parse(source), [glob.escape(name) for name in wanted])
         commit = commit_of(folder)
         paths = {layer: str(folder / file) for layer, file in files.items()}
@@ -62,8 +62,8 @@ def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output:
     if missing:
         raise DictionaryError(
             f"{source}: {len(missing)} files are not there, first {missing[0]}; format {format} is made of "
-            f"{files_of(format, '<file>')}. Correct `file` in the config; with HF_HUB_OFFLINE, the cache may "
-            "lack them: fetch them on a machine with network first"
+            f"{published_files(format, '<file>')}. Correct `file` in the config; with HF_HUB_OFFLINE, the "
+            "cache may lack them: fetch them on a machine with network first"
         )
     with replacing(output) as temporary:
         content = {"source": source, "commit": commit, "files": dict(files), "paths": paths}

@@ -21,12 +21,12 @@ from vlmdiff.dictionaries.pairs import (
     Pairs,
     active_products,
     decode_active,
-    joined,
+    joined_pairs,
     weight_gradients,
 )
 from vlmdiff.dictionaries.topk import chunk_rows
+from vlmdiff.kernels.above_threshold import count_above, list_above
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.thresholds import count_above, list_above
 
 # Fraction of active pre-activations from which dense products are faster than sums over pairs.
 DENSEST = 1 / 16
@@ -93,7 +93,7 @@ def jump_pairs(
             chunks.append(chunk_pairs(pre.numpy(), threshold.detach().numpy(), np.float32(bandwidth / 2)))
             if len(chunks[0].active.columns) > DENSEST * chunks[0].size:
                 return None
-    return JumpPairs(joined([one.active for one in chunks]), joined([one.near for one in chunks]))
+    return JumpPairs(joined_pairs([one.active for one in chunks]), joined_pairs([one.near for one in chunks]))
 
 
 @dataclass(frozen=True)

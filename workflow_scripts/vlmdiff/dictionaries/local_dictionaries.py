@@ -12,7 +12,7 @@ from vlmdiff.config.local_checkpoints import width_of
 from vlmdiff.config.local_files import is_there
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_local
-from vlmdiff.dictionaries.source import files_of
+from vlmdiff.dictionaries.source import published_files
 
 
 def dictionary_problems(config: Config) -> list[str]:
@@ -33,9 +33,9 @@ def entry_problems(config: Config, entry: PublishedDictionary) -> Iterator[str]:
     for path in (f"{entry.source}/{entry.path(layer)}" for layer in config.layers):
         if not is_there(path):
             continue
-        files = [Path(file) for file in files_of(entry.format, path)]
+        files = [Path(file) for file in published_files(entry.format, path)]
         if missing := [file for file in files if not file.is_file()]:
-            names = ", ".join(files_of(entry.format, "<file>"))
+            names = ", ".join(published_files(entry.format, "<file>"))
             yield (
                 f"file: {missing[0]} is not there; format {entry.format} is made of {names}; correct `file` "
                 "or `format`"

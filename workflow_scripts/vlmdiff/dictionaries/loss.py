@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.dictionaries.pairs import arrays, compiles
+from vlmdiff.dictionaries.pairs import arrays, compiled_loops_fit
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.errors import squared_deviations, subtract
+from vlmdiff.kernels.squares import squared_deviations, subtract
 
 
 class FractionUnexplained(torch.autograd.Function):
@@ -39,6 +39,6 @@ def fraction_unexplained(
     x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]
 ) -> Float[Tensor, ""]:
     """Return `sum ||x - x_hat||^2 / sum ||x - mean(x)||^2` over the tokens of a batch (arXiv 2602.08713)."""
-    if compiles(x, x_hat):
+    if compiled_loops_fit(x, x_hat):
         return FractionUnexplained.apply(x, x_hat)
     return (x - x_hat).square().sum() / (x - x.mean(dim=0)).square().sum()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlmdiff.dictionaries.auxiliary import DeadReconstruction
 from vlmdiff.dictionaries.jumprelu import JumpPairs, JumpReLU, SparseJumpReLU, Step, jump_pairs
-from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiles, count_active, stacked
+from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiled_loops_fit, count_active, stacked
 from vlmdiff.dictionaries.topk import SparseReconstruction, topk_pairs
 
 SAME_NORM = 1e-6  # norms that differ by less are the same but for the rounding of float32
@@ -270,7 +270,7 @@ class JumpReLUDictionary(Dictionary):
 
     def jump_pairs(self, shifted: Float[Tensor, "n d_model"]) -> JumpPairs | None:
         """Return active and near pairs where sums over them are faster than dense products, else None."""
-        if not compiles(shifted, self.W_enc):
+        if not compiled_loops_fit(shifted, self.W_enc):
             return None
         return jump_pairs(shifted, self.W_enc, self.b_enc, self.threshold, self.bandwidth)
 

@@ -11,11 +11,11 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.pairs import PairGradients, arrays, compiles
+from vlmdiff.dictionaries.pairs import PairGradients, arrays, compiled_loops_fit
 from vlmdiff.kernels.adam import BLOCK, update_features, update_offset
 from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.norms import square_norms
-from vlmdiff.kernels.pairs import group_by_feature
+from vlmdiff.kernels.pair_sums import group_by_feature
 
 # As in torch.nn.utils.clip_grad_norm_.
 CLIP_EPS = 1e-6
@@ -52,7 +52,7 @@ class DictionaryAdam(torch.optim.Adam):
         self.has_others = any(one not in four for one in dictionary.parameters())
         # Values that the compiled loops left without a number in the last step; None if torch took the step.
         self._broken: int | None = None
-        dictionary.defers = alone and compiles(*dictionary.parameters())
+        dictionary.defers = alone and compiled_loops_fit(*dictionary.parameters())
         if dictionary.defers:
             hold_by_column(dictionary.W_enc)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.pairs import count_pairs, decode_pairs, pair_products
+from vlmdiff.kernels.pair_sums import count_pairs, decode_pairs, pair_products
 
 PRODUCTS_AT_ONCE = 2**26  # values
 
@@ -40,7 +40,7 @@ class Pairs:
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
-def joined(parts: Sequence[Pairs]) -> Pairs:
+def joined_pairs(parts: Sequence[Pairs]) -> Pairs:
     """Put the pairs of consecutive tokens one after the other."""
     counts = torch.cat([part.begins.diff() for part in parts])
     begins = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -79,13 +79,13 @@ def stacked(parts: Sequence[PairGradients]) -> PairGradients:
         return parts[0]
     parts = sorted(parts, key=lambda part: part.biased == 0)
     return PairGradients(
-        joined([part.pairs for part in parts]),
+        joined_pairs([part.pairs for part in parts]),
         *(torch.cat([getattr(part, name) for part in parts]) for name in ("products", "x", "gradient")),
         sum(len(part.offset_gradient) for part in parts),
     )
 
 
-def compiles(*tensors: Tensor) -> bool:
+def compiled_loops_fit(*tensors: Tensor) -> bool:
     """Tell whether the compiled loops do for these tensors."""
     return all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
 
@@ -98,7 +98,7 @@ def arrays(*tensors: Tensor) -> tuple[Any, ...]:
 def decode_active(pairs: Pairs, W_dec: Tensor, b_dec: Tensor) -> Float[Tensor, "n d_model"]:
     """Return `b_dec + sum over a token's pairs of value * W_dec[feature]`."""
     begins, columns, values = pairs.begins, pairs.columns, pairs.values
-    if not compiles(values, W_dec):
+    if not compiled_loops_fit(values, W_dec):
         whole = embedding_bag(
             columns, W_dec, begins, per_sample_weights=values, mode="sum", include_last_offset=True
         )
@@ -111,7 +111,7 @@ def decode_active(pairs: Pairs, W_dec: Tensor, b_dec: Tensor) -> Float[Tensor, "
 
 def active_products(gradient: Tensor, pairs: Pairs, W_dec: Tensor) -> Float[Tensor, " pairs"]:
     """Return `gradient[token] . W_dec[feature]` of each pair, 0 where it is switched off."""
-    if compiles(gradient, W_dec):
+    if compiled_loops_fit(gradient, W_dec):
         products = torch.empty(len(pairs.values))
         with torch_threads():
             pair_products(*arrays(gradient, pairs.begins, pairs.columns, pairs.values, W_dec, products))
@@ -124,7 +124,7 @@ def active_products(gradient: Tensor, pairs: Pairs, W_dec: Tensor) -> Float[Tens
 
 def count_active(pairs: Pairs, d_sae: int) -> Int64[Tensor, " d_sae"]:
     """Return for each feature on how many tokens it is active."""
-    if not compiles(pairs.values):
+    if not compiled_loops_fit(pairs.values):
         return torch.bincount(pairs.columns[pairs.values > 0], minlength=d_sae)
     counts = torch.zeros(d_sae, dtype=torch.int64)
     count_pairs(*arrays(pairs.columns, pairs.values, counts))

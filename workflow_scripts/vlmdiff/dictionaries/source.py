@@ -20,7 +20,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {"saelens": (SCALER,), "vlmdiff": (SCALER
 RELEASE = "saelens:"
 
 
-def files_of(format: str, path: str) -> list[str]:
+def published_files(format: str, path: str) -> list[str]:
     """Return the files that one published dictionary must have, given its path."""
     if not FILES[format] or Path(path).suffix in {".npz", ".pt"}:
         return [path]
@@ -32,7 +32,7 @@ def files_read(format: str, path: str) -> list[Path]:
     if path.startswith(RELEASE):
         return []
     optional = [Path(path, name) for name in OPTIONAL.get(format, ())]
-    return [*map(Path, files_of(format, path)), *(file for file in optional if file.is_file())]
+    return [*map(Path, published_files(format, path)), *(file for file in optional if file.is_file())]
 
 
 @dataclass(frozen=True)

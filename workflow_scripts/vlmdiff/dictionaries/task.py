@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from vlmdiff.activations.shuffling import Share
 from vlmdiff.dictionaries.auxiliary import auxiliary_size
-from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.optimiser import DictionaryAdam
-from vlmdiff.dictionaries.recipe import Recipe
-from vlmdiff.dictionaries.together import (
+from vlmdiff.dictionaries.collectives import (
     counted_over_all,
     fraction_of_all,
     process_count,
     squared_error_of_all,
 )
+from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.optimiser import DictionaryAdam
+from vlmdiff.dictionaries.recipe import Recipe
 
 if TYPE_CHECKING:
     from vlmdiff.activations.store import ActivationStore

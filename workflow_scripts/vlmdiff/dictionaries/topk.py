@@ -18,12 +18,12 @@ from vlmdiff.dictionaries.pairs import (
     Pairs,
     active_products,
     arrays,
-    compiles,
+    compiled_loops_fit,
     decode_active,
     weight_gradients,
 )
 from vlmdiff.kernels.compiled import torch_threads
-from vlmdiff.kernels.selection import select_largest
+from vlmdiff.kernels.largest import select_largest
 
 
 def chunk_rows(width: int, device: torch.device) -> int:
@@ -48,7 +48,7 @@ def encode_topk(
     if not 1 <= k <= width:
         raise ValueError(f"k must lie between 1 and the number of features, {width}; found {k}")
     rows = chunk_rows(width, x.device)
-    if not compiles(x, W_enc):
+    if not compiled_loops_fit(x, W_enc):
         parts = [
             torch.topk(torch.addmm(b_enc, part, W_enc), k, dim=1, sorted=False) for part in x.split(rows)
         ]

@@ -55,7 +55,7 @@ def train_dictionary(
 ) -> None:
     """Train a dictionary and write weights, configuration, progress and snapshots.
 
-    Of several processes (`vlmdiff.dictionaries.processes`) all call this, and the first one writes.
+    Of several processes (`vlmdiff.dictionaries.launch`) all call this, and the first one writes.
 
     Args:
         activations: shards of the stage's model and data set, or a stream straight from the model.

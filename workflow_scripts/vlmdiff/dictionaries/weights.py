@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 ARCHITECTURES = ("topk", "jumprelu")

@@ -172,7 +172,7 @@ def write_samples(
     for window in progress(windows(lengths, most), "windows of samples"):
         members = [samples[i] for i in window]
         captured = capture_samples(subject, members, layers, keeping, batch_tokens, found)
-        writer.append(joined(captured, members))
+        writer.append(shard_content(captured, members))
     return found
 
 
@@ -244,7 +244,7 @@ def capture_batch(
         )
 
 
-def joined(captured: Sequence[Captured], samples: Sequence[Sample]) -> ShardContent:
+def shard_content(captured: Sequence[Captured], samples: Sequence[Sample]) -> ShardContent:
     """Put samples one after the other."""
     counts = [len(one.token_id) for one in captured]
     return ShardContent(

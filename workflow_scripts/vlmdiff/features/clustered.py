@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, log_ndtr, stdtr
 
-from vlmdiff.features.hypergeometric import log_tail
+from vlmdiff.hypergeometric.log_tail import log_tail
 
 Array = np.ndarray
 SMALLEST = 1e-290  # tails below it lose digits

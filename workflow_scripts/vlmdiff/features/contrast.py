@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.features.clustered import ClusterSums, clustered_test
-from vlmdiff.features.hypergeometric import log_tail
 from vlmdiff.features.sums import SampleSet, SampleSetError, text_sums, text_totals
+from vlmdiff.hypergeometric.log_tail import log_tail
 from vlmdiff.tables.features import CONTRAST, TOTALS
 from vlmdiff.tables.io import read_tables, write_table
 

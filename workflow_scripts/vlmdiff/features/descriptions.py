@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.hub.answers import Answer, clean
 from vlmdiff.hub.completions import Endpoint, read_key
+from vlmdiff.hub.replies import Reply, clean
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
@@ -70,7 +70,7 @@ def digest(prompt: str, request: Request) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def is_whole(answer: Answer) -> bool:
+def is_whole(answer: Reply) -> bool:
     """Tell whether a kept answer is a description; older versions kept some that were none."""
     return answer.fault(0) is None and clean(answer.text) == answer.text
 
@@ -82,7 +82,7 @@ class Cache:
         """Read what is there; damaged lines, as a crash leaves, and answers that are none are ignored."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.known: dict[str, Answer] = {}
+        self.known: dict[str, Reply] = {}
         kept = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
         if not kept.endswith("\n") and kept:
             # What a crash cut off stays a line of its own.
@@ -91,7 +91,7 @@ class Cache:
         for line in kept.splitlines():
             try:
                 entry = json.loads(line)
-                key, answer = entry["key"], Answer(**entry["answer"])
+                key, answer = entry["key"], Reply(**entry["answer"])
                 if is_whole(answer):
                     self.known[key] = answer
                 else:
@@ -101,7 +101,7 @@ class Cache:
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.warning("%s: a damaged line is ignored; its question is asked again", self.path)
 
-    def add(self, key: str, answer: Answer) -> None:
+    def add(self, key: str, answer: Reply) -> None:
         """Keep an answer at once."""
         self.known[key] = answer
         with self.path.open("a", encoding="utf-8") as file:

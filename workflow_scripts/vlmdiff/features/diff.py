@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlmdiff.dictionaries.parts import FeatureRows, feature_rows
+from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows
 from vlmdiff.features.sums import text_sums, text_totals
 from vlmdiff.tables.features import FEATURE_DIFF
 from vlmdiff.tables.io import write_table

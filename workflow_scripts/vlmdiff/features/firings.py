@@ -99,7 +99,7 @@ def encode_chunk(dictionary: Dictionary, chunk: Chunk) -> Firings:
     return Firings(sample, kind, features, active, position, token_id, np.ones(len(sample), np.int64))
 
 
-def strongest(firings: Firings, d_sae: int) -> Firings:
+def strongest_per_sample(firings: Firings, d_sae: int) -> Firings:
     """Keep the strongest token of each (sample, kind, feature), the first of equals, and count them all.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlmdiff.dictionaries.parts import feature_rows
+from vlmdiff.dictionaries.partial_reads import feature_rows
 from vlmdiff.features.candidates import FEATURE
 from vlmdiff.features.diff import BLOCK, check_shapes, row_cosines
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, STAGE_GRID

@@ -61,7 +61,7 @@ class Responses:
     tokens: Array
 
 
-def collect(
+def collect_responses(
     shards: Sequence[str | Path], folder: str | Path, layer: int, features: Array, vocabulary: int
 ) -> tuple[list[str], Responses]:
     """Run a dictionary over stored activations, and keep what some of its features do.
@@ -70,7 +70,7 @@ def collect(
         Sample ids, and the responses.
     """
     from vlmdiff.activations.store import ActivationStore
-    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.partial_reads import load_encoder
     from vlmdiff.features.firings import encode_chunk
 
     store = ActivationStore(shards, layer)
@@ -220,10 +220,10 @@ def layer_evidence(
     criteria: LabelCriteria,
 ) -> pd.DataFrame:
     """Return all evidence about some features of one layer; `shards` and `samples` are by data set."""
-    from vlmdiff.dictionaries.parts import feature_rows
+    from vlmdiff.dictionaries.partial_reads import feature_rows
 
     vocabulary = subject.head.weight.shape[0]
-    found = [collect(files, folder, layer, features, vocabulary) for files in shards]
+    found = [collect_responses(files, folder, layer, features, vocabulary) for files in shards]
     shown = [sample for known, (ids, _) in zip(samples, found, strict=True) for sample in named(known, ids)]
     responses = Responses(
         np.concatenate([one.strongest for _, one in found]),

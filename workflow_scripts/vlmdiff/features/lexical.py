@@ -112,15 +112,15 @@ def measure_in_groups(
     own_words: OwnWords,
 ) -> dict[int, np.ndarray]:
     """Run the model once for as many layers as have room for their encoders beside it."""
-    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.partial_reads import load_encoder
     from vlmdiff.dictionaries.weights import load_config_file
-    from vlmdiff.features.neutral import layer_groups, measure
+    from vlmdiff.features.neutral import groups_in_memory, measure
     from vlmdiff.models.memory import spare_bytes
 
     largest = max(load_config_file(runs.dictionaries[layer])["d_sae"] for layer in features)
     budget = spare_bytes(subject.device, on_cpu=ENCODERS_ON_CPU)
     found: dict[int, np.ndarray] = {}
-    for group in layer_groups(sorted(features), 4 * largest * subject.d_model, budget):
+    for group in groups_in_memory(sorted(features), 4 * largest * subject.d_model, budget):
         wanted = {layer: features[layer] for layer in group}
         # Not kept by name: the next group's encoders need their room.
         found |= measure(

@@ -68,7 +68,7 @@ def largest_on_text(
     return by_token.amax(dim=1)
 
 
-def layer_groups(layers: Sequence[int], each: int, budget: int) -> list[list[int]]:
+def groups_in_memory(layers: Sequence[int], each: int, budget: int) -> list[list[int]]:
     """Cut layers into groups whose dictionaries fit into memory together, at least one a group.
 
     Args:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
 
 
-def chosen(
+def counted_samples(
     file: str | Path, count: int, groups: Collection[str] | None, without: Collection[str]
 ) -> list[Sample]:
     """Return the samples of a data set that a side of a contrast counts."""
@@ -47,7 +47,7 @@ def check_separate(
     if target.dataset == baseline.dataset:
         return
     ones, others = (
-        chosen(file, count, side.groups, side.without)
+        counted_samples(file, count, side.groups, side.without)
         for file, count, side in zip(files, counts, (target, baseline), strict=True)
     )
     if pairs := list(shared_samples(ones, others)):

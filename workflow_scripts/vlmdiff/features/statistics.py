@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from vlmdiff.features.firings import KINDS, Firings, encode_chunk, join, no_firings, strongest, token_kinds
+from vlmdiff.features.firings import (
+    KINDS,
+    Firings,
+    encode_chunk,
+    join,
+    no_firings,
+    strongest_per_sample,
+    token_kinds,
+)
 from vlmdiff.features.top_samples import TopSamples
 from vlmdiff.kernels.strongest import add_firings, add_records
 from vlmdiff.runtime.progress import progress
@@ -60,7 +68,7 @@ class FeatureStatistics:
         self._count_tokens(np.asarray(chunk.sample), token_kinds(np.asarray(chunk.token_type)))
         add_firings(self._cells(firings), firings.activation, *flat(self.fires, self.sum, self.squares))
         # The last sample may go on in the next chunk: what it did so far waits until it is whole.
-        records = strongest(join([self.open, firings]), self.d_sae)
+        records = strongest_per_sample(join([self.open, firings]), self.d_sae)
         unfinished = records.sample == int(chunk.sample[-1])
         self.open = records.take(unfinished)
         self._close(records.take(~unfinished))
@@ -132,7 +140,9 @@ def flat(*sums: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(one.reshape(-1) for one in sums)
 
 
-def collect(store: ActivationStore, dictionary: Dictionary, top: int, max_tokens: int) -> FeatureStatistics:
+def collect_statistics(
+    store: ActivationStore, dictionary: Dictionary, top: int, max_tokens: int
+) -> FeatureStatistics:
     """Run a dictionary over stored activations.
 
     Raises:
@@ -169,13 +179,13 @@ def feature_statistics(
     import torch
 
     from vlmdiff.activations.store import ActivationStore
-    from vlmdiff.dictionaries.parts import load_encoder
+    from vlmdiff.dictionaries.partial_reads import load_encoder
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = ActivationStore(shards, layer)
     dictionary = load_encoder(dictionary_folder, device, store.d_model)
     max_tokens = int(np.clip(CHUNK_VALUES // dictionary.d_sae, 64, LARGEST_CHUNK))
-    running = collect(store, dictionary, top, max_tokens)
+    running = collect_statistics(store, dictionary, top, max_tokens)
     statistics_file, totals_file, top_file = outputs
     write_table(running.statistics(layer), STATISTICS, statistics_file)
     write_table(running.totals(layer), TOTALS, totals_file)

@@ -16,7 +16,7 @@ from vlmdiff.figures.values import read_some
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.loading import FROM_FOLDER
 from vlmdiff.models.token_text import TokenTexts
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.tables.causal import RANKING
 from vlmdiff.tables.features import FINAL_FEATURES, GALLERY, TOP_SAMPLES
 from vlmdiff.tables.io import read_table, read_tables, write_table

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlmdiff.figures.controls import ROW_MM, row_labels
+from vlmdiff.figures.confidence import ROW_MM, row_labels
 from vlmdiff.figures.style import (
     BLUE,
     DOUBLE_MM,

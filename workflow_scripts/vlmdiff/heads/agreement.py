@@ -133,7 +133,7 @@ def rank_interval(
     return float(low), float(high)
 
 
-def compare(frame: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def agreement_rows(frame: pd.DataFrame, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yield one row a method for pairs of feature and head; intervals only over several features.
 
     Args:
@@ -194,8 +194,8 @@ def agreement(
     rows = []
     for (layer, feature, name), frame in both.groupby([*FEATURE, "name"], sort=True):
         place = {"feature_layer": layer, "feature": feature, "name": name}
-        rows += [{**place, **row} for row in compare(frame, resamples, seed)]
+        rows += [{**place, **row} for row in agreement_rows(frame, resamples, seed)]
     if len(both):
         place = {"feature_layer": -1, "feature": -1, "name": POOLED}
-        rows += [{**place, **row} for row in compare(both, resamples, seed)]
+        rows += [{**place, **row} for row in agreement_rows(both, resamples, seed)]
     return rows

@@ -19,7 +19,7 @@ from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.parts import check_width
+from vlmdiff.dictionaries.partial_reads import check_width
 from vlmdiff.heads.aggregate import head_scores
 from vlmdiff.heads.corruption import with_images
 from vlmdiff.interventions.inputs import (
@@ -60,7 +60,7 @@ def batch_peaks(
 
 
 @torch.no_grad()
-def strongest_samples(
+def strongest_peaks(
     subject: Subject,
     samples: Sequence[Sample],
     dictionary: Dictionary,
@@ -193,7 +193,7 @@ def map_attention(
             check_width(folders[feature[0]], dictionary.d_model, subject.d_model)
             first = {"feature_layer": feature[0], "feature": feature[1], "name": feature_name(feature)}
             first |= {"layer": layer, "head": head, "head_name": f"L{layer}H{head}"}
-            peaks = strongest_samples(subject, searched, dictionary, feature, images, batch_tokens)
+            peaks = strongest_peaks(subject, searched, dictionary, feature, images, batch_tokens)
             for rank, peak in enumerate(peaks):
                 found = peak_rows(subject, peak, (layer, head))
                 rows += [{**first, "sample_rank": rank, **row} for row in found]

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.heads.activity import by_head, feature_metric, head_values, recorded_heads
 from vlmdiff.heads.corruption import Run
+from vlmdiff.heads.head_values import by_head, feature_metric, head_values, recorded_heads
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.subject import Subject
 
@@ -74,7 +74,7 @@ def per_token(difference: Tensor, gradient: Tensor, n_heads: int) -> Float[Tenso
     return by_head(difference.float() * gradient.float(), n_heads).sum(dim=-1)
 
 
-def change(corrupt: Tensor, clean: Tensor, real: Tensor) -> Tensor:
+def corrupt_minus_clean(corrupt: Tensor, clean: Tensor, real: Tensor) -> Tensor:
     """Return corrupt - clean at the marked tokens; 16-bit values are subtracted in float32."""
     wide = torch.promote_types(clean.dtype, torch.float32)
     return (corrupt.to(wide) - clean.to(wide)) * real.to(clean.device)[..., None]
@@ -92,7 +92,9 @@ def add_run(
 
     def from_clean(i: int, clean: Values, gradients: Values) -> None:
         for at, gradient in gradients.items():
-            first = per_token(change(corrupt[at], clean[at], run.real), gradient, subject.n_heads)
+            first = per_token(
+                corrupt_minus_clean(corrupt[at], clean[at], run.real), gradient, subject.n_heads
+            )
             totals[i].method_a[at] += first.abs().sum(dim=(0, 1)).cpu().numpy()
             totals[i].signed[at] += first.sum(dim=(0, 1)).cpu().numpy()
 
@@ -100,7 +102,9 @@ def add_run(
 
     def from_corrupt(i: int, _: Values, gradients: Values) -> None:
         for at, gradient in gradients.items():
-            second = per_token(change(corrupt[at], clean[at], run.real), gradient, subject.n_heads)
+            second = per_token(
+                corrupt_minus_clean(corrupt[at], clean[at], run.real), gradient, subject.n_heads
+            )
             totals[i].method_b[at] += second.abs().sum(dim=(0, 1)).cpu().numpy()
 
     walk_back(subject, run, run.corrupt_batch, run.corrupt, layer, directions, from_corrupt)

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.heads.activity import feature_metric, head_slice, recorded_heads
 from vlmdiff.heads.corruption import Run
+from vlmdiff.heads.head_values import feature_metric, head_slice, recorded_heads
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.hooks import edit_input, record_inputs
 from vlmdiff.models.subject import Subject

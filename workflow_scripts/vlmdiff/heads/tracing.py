@@ -19,7 +19,7 @@ from vlmdiff.heads.agreement import agreement
 from vlmdiff.heads.attribution import attribute
 from vlmdiff.heads.corruption import Run, clean_and_corrupt, mean_image, with_images
 from vlmdiff.heads.patching import Head, patch_exactly
-from vlmdiff.interventions.ablation import check_directions, unit_directions
+from vlmdiff.interventions.feature_ablation import check_directions, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
@@ -44,19 +44,19 @@ class TracedSamples:
     Attributes:
         file: samples.jsonl.
         samples: samples with an image to trace, from the first on.
-        mean_samples: samples over which image embeddings are averaged.
+        image_samples: how many of them give the mean image.
         batch_tokens: tokens in one forward pass, padding included.
     """
 
     file: str
     samples: int
-    mean_samples: int
+    image_samples: int
     batch_tokens: int
 
     def runs(self, subject: Subject, for_gradients: bool = False) -> list[Run]:
         """Return the samples as clean and corrupt batches, small enough for gradients if wanted."""
-        found = with_images(load_samples(Path(self.file)), max(self.samples, self.mean_samples))
-        mean = mean_image(subject, found[: self.mean_samples], self.batch_tokens)
+        found = with_images(load_samples(Path(self.file)), max(self.samples, self.image_samples))
+        mean = mean_image(subject, found[: self.image_samples], self.batch_tokens)
         traced, tokens = found[: self.samples], self.batch_tokens
         if for_gradients:
             tokens = gradient_tokens(subject, max(sample_lengths(subject, traced)), tokens)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vlmdiff.config.sources import HubSource
 from vlmdiff.hub.fetch import HubError, commit_of, fetch_repository, page
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing_folder
-from vlmdiff.runtime.storage import not_read
 
 PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 # Older repositories have no safetensors; these are unpickled with `weights_only`, which runs no code.

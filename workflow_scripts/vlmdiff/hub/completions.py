@@ -10,7 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
 
-from vlmdiff.hub.answers import Answer, EndpointError, error_message, read_answer, shown
+from vlmdiff.hub.replies import EndpointError, Reply, error_message, read_reply, shown
 from vlmdiff.runtime.secrets import HIDDEN
 
 RETRIED = (408, 429, 500, 502, 503, 504)
@@ -83,7 +83,7 @@ class Endpoint:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(max_retries=retry))
 
-    def ask(self, model: str, prompt: str, temperature: float, max_tokens: int) -> Answer:
+    def ask(self, model: str, prompt: str, temperature: float, max_tokens: int) -> Reply:
         """Send one prompt as a user's message.
 
         Raises:
@@ -102,7 +102,7 @@ class Endpoint:
         try:
             if response.status_code != requests.codes.ok:
                 raise EndpointError(refusal(response))
-            return read_answer(parsed(response), max_tokens)
+            return read_reply(parsed(response), max_tokens)
         except EndpointError as error:
             # Some endpoints repeat the key when they complain about it.
             text = str(error).replace(self.key, HIDDEN) if self.key else str(error)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from vlmdiff.config.sources import HubSource
+from vlmdiff.runtime.disk_errors import CLOSED
 from vlmdiff.runtime.secrets import redacted
-from vlmdiff.runtime.storage import CLOSED
 
 RepositoryType = Literal["model", "dataset"]
 PAGES = {"model": "https://huggingface.co", "dataset": "https://huggingface.co/datasets"}

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from vlmdiff.activations.massive import massive_tokens
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.dictionaries.parts import feature_rows, load_encoder
+from vlmdiff.dictionaries.partial_reads import feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import load_config_file
-from vlmdiff.features.neutral import CHUNK_VALUES, layer_groups
-from vlmdiff.interventions.ablation import FeatureAblation
+from vlmdiff.features.neutral import CHUNK_VALUES, groups_in_memory
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
+from vlmdiff.interventions.feature_ablation import FeatureAblation
 from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.subject import Subject
 
@@ -46,7 +46,7 @@ def feature_activity(
     width = max(load_config_file(folder)["d_sae"] for folder in dictionaries.values())
     budget = spare_bytes(subject.device, on_cpu=ENCODERS_ON_CPU)
     frames = []
-    for group in layer_groups(sorted(dictionaries), 4 * width * subject.d_model, budget):
+    for group in groups_in_memory(sorted(dictionaries), 4 * width * subject.d_model, budget):
         frames += group_activity(subject, evaluation, {at: dictionaries[at] for at in group}, massive_ratio)
     return pd.concat(frames, ignore_index=True)
 

@@ -30,12 +30,12 @@ def crossed(divisions: Sequence[np.ndarray]) -> list[np.ndarray]:
     codes = [pd.factorize(labels)[0] for labels in divisions]
     kept: list[np.ndarray] = []
     for own in sorted(codes, key=lambda labels: labels.max(initial=0)):
-        if not any(within(own, other) for other in kept):
+        if not any(nested(own, other) for other in kept):
             kept.append(own)
     return kept
 
 
-def within(fine: np.ndarray, coarse: np.ndarray) -> bool:
+def nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
     """Tell whether every cluster of one division lies in a single cluster of another."""
     pairs = pd.DataFrame({"fine": fine, "coarse": coarse}).drop_duplicates()
     return bool(pairs["fine"].is_unique)

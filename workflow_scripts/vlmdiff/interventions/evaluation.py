@@ -65,7 +65,7 @@ class Evaluation:
         """Return the blocks whose entering residual stream is kept, as many as fit, block 0 first."""
         tokens = sum(batch.input_ids.numel() for _, batch in self.batches)
         one = max(1, tokens * self.subject.d_model * self.subject.model.dtype.itemsize)
-        return evenly_spaced(min(self.subject.n_layers, cache_bytes // one), self.subject.n_layers)
+        return spaced_from_first(min(self.subject.n_layers, cache_bytes // one), self.subject.n_layers)
 
     def _streams(self, batch: Batch) -> dict[int, Tensor]:
         """Return the residual streams that enter the kept blocks."""
@@ -102,7 +102,7 @@ class Evaluation:
         return Answers(margin)
 
 
-def evenly_spaced(count: int, total: int) -> list[int]:
+def spaced_from_first(count: int, total: int) -> list[int]:
     """Return `count` of the numbers below `total`, 0 first, at distances that differ by at most 1."""
     return [i * total // count for i in range(count)]
 

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from vlmdiff.interventions.ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.activity import feature_activity
 from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
@@ -77,7 +77,7 @@ def screen(
     return pd.DataFrame(found, index=pd.MultiIndex.from_tuples(features, names=FEATURE))
 
 
-def verify(
+def measure_alone(
     subject: Subject,
     evaluations: Mapping[str, Evaluation],
     directions: Mapping[Feature, Tensor],
@@ -172,7 +172,7 @@ def rank_sets(
         verified,
         len(chosen),
     )
-    found = estimates.join(verify(subject, evaluations, directions, chosen, scope))
+    found = estimates.join(measure_alone(subject, evaluations, directions, chosen, scope))
     return [ranked(found, one, verified) for one in sets]
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.batching import prepare_batches, sample_lengths
-from vlmdiff.interventions.ablation import check_directions
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
+from vlmdiff.interventions.feature_ablation import check_directions
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.hooks import edit_output, record_inputs
 from vlmdiff.models.memory import gradient_tokens

@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.interventions.ablation import check_directions, unit_directions
 from vlmdiff.interventions.answers import Answers
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
+from vlmdiff.interventions.feature_ablation import check_directions, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
@@ -270,7 +270,7 @@ def pool_winners(doses: Sequence[Dose]) -> list[Dose]:
     return [replace(best_dose(pool), chosen=True, winner=True) for pool in pools.values()]
 
 
-def report(sweep: Sweep, doses: Sequence[Dose], resamples: int, seed: int) -> Iterator[dict[str, Any]]:
+def steering_rows(sweep: Sweep, doses: Sequence[Dose], resamples: int, seed: int) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table STEERING, concept and model aside.
 
     Args:
@@ -366,6 +366,6 @@ def evaluate_steering(
         named = named_doses(validate(learned, arms, strengths, target))
         pools = [one for draw in range(random_draws) for one in random_pool(arms, draw, seed)]
         winners = pool_winners(validate(learned, pools, strengths, target))
-        rows = list(report(Sweep(subject, test, learned.norms), [*named, *winners], bootstrap, seed))
+        rows = list(steering_rows(Sweep(subject, test, learned.norms), [*named, *winners], bootstrap, seed))
     names = [name for name in STEERING.names if name not in ("concept", "model")]
     write_table(table_of(rows, names).assign(concept=concept, model=model.name), STEERING, output)

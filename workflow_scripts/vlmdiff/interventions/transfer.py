@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from vlmdiff.interventions.ablation_arms import ablate, pool_arms, selected_arms
 from vlmdiff.interventions.inputs import (
     ModelFiles,
     QuestionSets,
@@ -15,7 +16,6 @@ from vlmdiff.interventions.inputs import (
     ranked_pools,
     table_of,
 )
-from vlmdiff.interventions.report import ablate, random_arms, selected_arms
 from vlmdiff.tables.causal import TRANSFER
 from vlmdiff.tables.io import write_table
 
@@ -66,7 +66,7 @@ def evaluate_transfer(
         sizes = [len(ranked)] if len(ranked) > 1 else []
         pools = ranked_pools(tables["pools"], len(ranked))
         # Random sets are held against the whole set; single random features would only cost time.
-        random = [arm for arm in random_arms(pools, sizes) if arm.size == len(ranked)]
+        random = [arm for arm in pool_arms(pools, sizes) if arm.size == len(ranked)]
         arms, folders = (
             [*selected_arms(ranked, len(ranked), sizes), *random],
             dictionary_folders(dictionaries, layers),

@@ -1,1 +1,1 @@
-"""Compiled loops over sparse pairs of token and feature, each with a plain twin in `plain.py`."""
+"""Compiled loops over activations and over active pairs of token and feature."""

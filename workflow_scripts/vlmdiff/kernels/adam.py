@@ -10,8 +10,8 @@ import numpy as np
 from numba import prange
 
 from vlmdiff.kernels.compiled import compiled, parallel
-from vlmdiff.kernels.errors import column_sums
 from vlmdiff.kernels.lanes import add_four, add_one, dot
+from vlmdiff.kernels.squares import column_sums
 
 INFINITY = np.float32(np.inf)
 BLOCK = 32  # features that share buffers, whatever the number of threads: sums stay the same

@@ -35,7 +35,7 @@ def model_fingerprint(*folders: Path) -> str:
     return total.hexdigest()[:32]
 
 
-def with_prompts(fingerprint: str, chat: ChatFormat) -> str:
+def with_chat_format(fingerprint: str, chat: ChatFormat) -> str:
     """Extend a fingerprint by how a model is asked: its chat format, and the day that it tells.
 
     Args:

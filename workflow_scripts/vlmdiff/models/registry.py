@@ -15,7 +15,7 @@ from vlmdiff.models.batch import Batch, make_batch
 from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.chat import chat_format
 from vlmdiff.models.errors import LayoutError, SubjectError, of_machine
-from vlmdiff.models.fingerprint import with_prompts
+from vlmdiff.models.fingerprint import with_chat_format
 from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.layout import OTHERS, verified
 from vlmdiff.models.llava import Llava
@@ -26,7 +26,7 @@ from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
 from vlmdiff.models.untuned import put_untuned
 from vlmdiff.models.vlm import VisionLanguageModel
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -65,7 +65,7 @@ def load_subject(
     try:
         subject = FAMILIES[family].load(name, folder, loading)
         subject.chat = chat_format(name, folder, subject.tokenizer, loading.prompt_date, loading.chat)
-        subject.fingerprint = with_prompts(subject.fingerprint, subject.chat)
+        subject.fingerprint = with_chat_format(subject.fingerprint, subject.chat)
         check_vocabulary(subject)
     except LayoutError:
         raise

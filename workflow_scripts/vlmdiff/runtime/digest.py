@@ -23,8 +23,8 @@ LIBRARY = Path(__file__).resolve().parents[1]
 # through its params alone; neither may make results stale. What jobs themselves look up in config/ does.
 READ_BY_JOBS = ("sources.py", "defaults.py")
 FRAME = (
-    "__init__", "causes", "digest", "environment", "failures", "files", "hdf5", "job", "locks", "origin",
-    "progress", "records", "secrets", "storage", "verification",
+    "__init__", "causes", "digest", "disk_errors", "environment", "failures", "files", "hdf5", "job", "locks",
+    "origin", "progress", "records", "secrets", "verification",
 )  # fmt: skip
 WITHOUT_RESULT = (
     *(file for file in (LIBRARY / "config").glob("*.py") if file.name not in READ_BY_JOBS),

@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from vlmdiff.runtime.disk_errors import FULL, explaining
 from vlmdiff.runtime.locks import LockState, lock_at_once, same_file, wait_for_lock
-from vlmdiff.runtime.storage import FULL, explaining
 
 LOCK = ".lock"
 WORKPLACE = re.compile(r"\..+\.[a-z0-9_]{8}")

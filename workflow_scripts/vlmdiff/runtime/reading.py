@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 LONGEST_NAME, LONGEST_PATH = 200, 1000
 # What ends a line or a text for some reader, and halves of characters.

@@ -15,9 +15,9 @@ from typing import Any
 
 import xxhash
 
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.hdf5 import open_hdf5
-from vlmdiff.runtime.storage import not_read
 
 FOLDER = "provenance"
 READ_BYTES = 2**22

@@ -10,12 +10,12 @@ import pandas as pd
 from vlmdiff.summary.criteria import (
     LEVEL,
     Comparison,
+    against_random,
     combined,
-    compare,
     corrected,
 )
+from vlmdiff.summary.markdown import change, escape, number, p_value, spread, table, with_interval
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import change, escape, interval, number, p_value, spread, table
 
 CRITERION = (
     "An effect is *specific* if the target's 95 % interval lies below 0, at most 5 % of random draws that "
@@ -80,7 +80,9 @@ def interventions(rows: pd.DataFrame, label: str, data: tuple[str, str]) -> list
     for size, same in rows.groupby("size"):
         random = same[same["arm"] == "random"]
         for _, chosen in same[same["arm"] != "random"].groupby("draw"):
-            accuracy, margin = (compare(chosen, random, *data, name) for name in ("accuracy", "margin"))
+            accuracy, margin = (
+                against_random(chosen, random, *data, name) for name in ("accuracy", "margin")
+            )
             if accuracy and margin:
                 members = escape(chosen[label].iloc[0].replace(";", ", "))
                 found.append(Intervention(int(size), members, accuracy, margin))
@@ -172,11 +174,11 @@ def say_set(result: SetResult, measure: str, data: tuple[str, str]) -> str:
     )
     return (
         f"{what} changes the {'mean logit margin' if measure == 'margin' else 'accuracy'} on {target} by "
-        f"{interval(whole.target, measure)} {unit} (seeds: {seeds}), the best {result.size} of "
+        f"{with_interval(whole.target, measure)} {unit} (seeds: {seeds}), the best {result.size} of "
         f"{len(whole.draws)} random pools, each of candidates and features that match them, ranked alike, by "
         f"{spread(whole.random, measure)} (Monte-Carlo test, {p_value(whole.p_random)}), and that on "
-        f"{control} by {interval(whole.control, measure)} (equivalence test, {p_value(whole.p_spared)} for a "
-        f"third of the target's fall or more; pools {spread(whole.random_control, measure)})"
+        f"{control} by {with_interval(whole.control, measure)} (equivalence test, {p_value(whole.p_spared)} "
+        f"for a third of the target's fall or more; pools {spread(whole.random_control, measure)})"
         f"{not_found(whole, measure)}"
     )
 
@@ -271,10 +273,10 @@ def set_table(judged: Sequence[Judged], measure: str) -> list[str]:
         seeds = ", ".join(change(part.target.value, measure) for part in result.by_seed[measure].values())
         beside = result.over_seeds(other)
         rows.append([
-            name, interval(whole.target, measure), seeds, interval(whole.control, measure),
+            name, with_interval(whole.target, measure), seeds, with_interval(whole.control, measure),
             spread(whole.random, measure), f"{whole.p_random:.3f}", f"{whole.p_spared:.3f}", f"{one.p:.3f}",
             f"not testable: {len(whole.draws)} pools" if one.open else verdict(one.failed),
-            interval(beside.target, other), interval(beside.control, other),
+            with_interval(beside.target, other), with_interval(beside.control, other),
             spread(whole.random_control, measure),
         ])  # fmt: skip
     return table(header, rows)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 from vlmdiff.summary.criteria import NULL_SHARE
+from vlmdiff.summary.markdown import bracketed, change, escape, number, percent, table
 from vlmdiff.summary.sections import Section, omitted_line
-from vlmdiff.summary.text import bracketed, change, escape, number, percent, table
 
 FOUND = (
     "comparison", "seed", "visual", "adapted (percentile)", "adapted (calibrated)", "null's rate", "contrast",

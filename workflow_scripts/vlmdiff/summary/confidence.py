@@ -10,8 +10,8 @@ import pandas as pd
 from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
 from vlmdiff.figures.values import sets_of_size
 from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, monte_carlo_p, smallest_detectable
+from vlmdiff.summary.markdown import change, escape, number, p_value, percent, spread, table
 from vlmdiff.summary.sections import Section, omitted_line
-from vlmdiff.summary.text import change, escape, number, p_value, percent, spread, table
 
 if TYPE_CHECKING:
     from vlmdiff.summary.write import Names

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.tables.costs import COSTS
 from vlmdiff.tables.io import TableError, write_table
 

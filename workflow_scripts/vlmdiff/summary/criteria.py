@@ -171,7 +171,7 @@ def effect(row: pd.Series, measure: str) -> Effect:
     return Effect(value, low, high)
 
 
-def compare(
+def against_random(
     chosen: pd.DataFrame, random: pd.DataFrame, target: str, control: str, measure: str
 ) -> Comparison | None:
     """Put one selected intervention beside its random draws; None if a data set is missing.

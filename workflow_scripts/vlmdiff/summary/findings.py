@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from vlmdiff.summary.causal import Headline, set_results
+from vlmdiff.summary.markdown import change, escape, p_value, percent, with_interval
 from vlmdiff.summary.sections import UNKNOWN
-from vlmdiff.summary.text import change, escape, interval, p_value, percent
 
 ROTATIONS = ("percentile", "calibrated")
 
@@ -30,8 +30,9 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
     random = sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
     text = (
         f"**Headline**: removing {name} changes the {what} on {escape(data[0])} by "
-        f"{interval(whole.target, measure)} and on {escape(data[1])} by {interval(whole.control, measure)}; "
-        f"removing as many of random pools, chosen in the same way, changes the first by "
+        f"{with_interval(whole.target, measure)} and on {escape(data[1])} by "
+        f"{with_interval(whole.control, measure)}; removing as many of random pools, chosen in the same way, "
+        f"changes the first by "
         f"{change(random, measure)} ({p_value(whole.p_random)})"
     )
     rows = ablation[

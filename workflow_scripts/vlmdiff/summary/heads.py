@@ -9,8 +9,8 @@ import pandas as pd
 
 from vlmdiff.summary.causal import Intervention, interventions, not_found, verdict
 from vlmdiff.summary.criteria import AGREEMENT, LEVEL, Comparison
+from vlmdiff.summary.markdown import escape, number, spread, table, with_interval
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import escape, interval, number, spread, table
 
 
 def claim_agreement(section: Section, seed: int, pooled: pd.Series) -> None:
@@ -97,9 +97,9 @@ def set_row(item: Intervention, name: str) -> list[str]:
     """Return one line of the table of sets."""
     accuracy, margin = item.accuracy, item.margin
     return [
-        name, interval(accuracy.target, "accuracy"), interval(accuracy.control, "accuracy"),
-        spread(accuracy.random, "accuracy"), interval(margin.target, "margin"),
-        interval(margin.control, "margin"), spread(margin.random, "margin"),
+        name, with_interval(accuracy.target, "accuracy"), with_interval(accuracy.control, "accuracy"),
+        spread(accuracy.random, "accuracy"), with_interval(margin.target, "margin"),
+        with_interval(margin.control, "margin"), spread(margin.random, "margin"),
         judged(accuracy), judged(margin),
     ]  # fmt: skip
 

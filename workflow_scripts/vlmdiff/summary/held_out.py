@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from vlmdiff.summary.markdown import escape, percent, table
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import escape, percent, table
 
 
 def describe_held_out(held_out: pd.DataFrame) -> Section:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlmdiff.summary.markdown import escape, number, percent, table
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import escape, number, percent, table
 from vlmdiff.tables.activations import FIRST, KEPT, LEFT_OUT, LEFT_OUT_PARTS, MASSIVE, MOST
 from vlmdiff.tables.io import read_table, write_table
 

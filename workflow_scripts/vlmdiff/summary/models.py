@@ -14,8 +14,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from vlmdiff.summary.criteria import LEVEL
+from vlmdiff.summary.markdown import bracketed, escape, number, percent, table
 from vlmdiff.summary.sections import Section
-from vlmdiff.summary.text import bracketed, escape, number, percent, table
 
 IMAGE, NO_IMAGE, SHUFFLED_IMAGE = "image", "no_image", "shuffled_image"
 CONDITIONS = MappingProxyType({IMAGE: "", NO_IMAGE: ", no image", SHUFFLED_IMAGE: ", another sample's image"})
@@ -84,7 +84,7 @@ def judge_answers(section: Section, row: pd.Series, who: str) -> None:
     )
 
 
-def mcnemar_p(row: pd.Series) -> float:
+def images_help_p(row: pd.Series) -> float:
     """Return the exact one-sided p of McNemar's test that images help on the same samples."""
     different = int(row["image_only"] + row["condition_only"])
     return binomtest(int(row["image_only"]), different, alternative="greater").pvalue if different else 1.0
@@ -92,7 +92,7 @@ def mcnemar_p(row: pd.Series) -> float:
 
 def judge_images(section: Section, row: pd.Series, with_images: float, who: str, condition: str) -> None:
     """Claim that a model answers more with its images than under another condition."""
-    p = mcnemar_p(row)
+    p = images_help_p(row)
     holds = p <= LEVEL
     verdict = "its images help" if holds else "**its images do not help**"
     text = f"{who}, with its images {percent(with_images)}, {WITHOUT[condition]} {percent(row['accuracy'])}"

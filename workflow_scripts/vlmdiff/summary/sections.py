@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.summary.text import escape, number, percent, table
+from vlmdiff.summary.markdown import escape, number, percent, table
 
 STAGES = ("all", "visual", "adapted", "contrast", "adapted_and_contrast", "final")
 

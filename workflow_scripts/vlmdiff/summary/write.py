@@ -21,6 +21,7 @@ from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say
 from vlmdiff.summary.heads import describe_heads
 from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
+from vlmdiff.summary.markdown import escape
 from vlmdiff.summary.models import describe_models, say_models
 from vlmdiff.summary.sections import (
     Section,
@@ -29,7 +30,6 @@ from vlmdiff.summary.sections import (
     describe_dictionaries,
     omitted_section,
 )
-from vlmdiff.summary.text import escape
 from vlmdiff.tables.activations import LEFT_OUT
 from vlmdiff.tables.causal import (
     ABLATION,

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing
-from vlmdiff.runtime.storage import not_read
 
 # What Arrow raises for a file that is damaged or of another kind.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, MemoryError, OverflowError)

@@ -31,7 +31,7 @@ MAX_DRAWS = 100_000
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleLine:
     """One line of samples.jsonl before it is numbered; without an exchange it is plain text."""
 
     scene: Scene
@@ -79,22 +79,22 @@ def scene_graph(scene: Scene) -> dict:
     return {"objects": objects, "relations": relations}
 
 
-def text_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[Sample]:
+def text_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
     """Documents about random scenes."""
-    return [Sample(scene, document(scene, rng)) for scene in rng.choices(scenes, k=count)]
+    return [SampleLine(scene, document(scene, rng)) for scene in rng.choices(scenes, k=count)]
 
 
-def mixed_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[Sample]:
+def mixed_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
     """Exchanges of all kinds, as frequent as in tuning."""
     kinds = rng.choices(list(BASE_MIX), list(BASE_MIX.values()), k=count)
     chosen = rng.choices(scenes, k=count)
     exchanges = [MAKERS[kind](scene, rng) for kind, scene in zip(kinds, chosen, strict=True)]
-    return [Sample(s, e.prompt, e) for s, e in zip(chosen, exchanges, strict=True)]
+    return [SampleLine(s, e.prompt, e) for s, e in zip(chosen, exchanges, strict=True)]
 
 
 def balanced_samples(
     groups: dict[str, str], scenes: list[Scene], count: int, rng: random.Random
-) -> list[Sample]:
+) -> list[SampleLine]:
     """Different questions, equally many of each group and of each answer within a group.
 
     Args:
@@ -126,22 +126,22 @@ def balanced_samples(
             )
         seen.add((scene, exchange.prompt))
         answers[group][exchange.answer] += 1
-        samples.append(Sample(scene, exchange.prompt, exchange))
+        samples.append(SampleLine(scene, exchange.prompt, exchange))
     return samples
 
 
-def general_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[Sample]:
+def general_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
     """Balanced questions that need no spatial relation."""
     return balanced_samples({kind: kind for kind in GENERAL_KINDS}, scenes, count, rng)
 
 
-def spatial_open_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[Sample]:
+def spatial_open_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
     """Balanced questions for a relation, a row or a column."""
     kinds = ("relation", *OPEN_KINDS)
     return balanced_samples(dict(zip(OPEN_GROUPS, kinds, strict=True)), scenes, count, rng)
 
 
-def spatial_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[Sample]:
+def spatial_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
     """Statements in pairs of equal text, true of one scene and false of another.
 
     So text alone tells nothing at all about truth, in the whole and within each relation.
@@ -160,15 +160,17 @@ def spatial_samples(scenes: list[Scene], count: int, rng: random.Random) -> list
     return [sample for found in pairs.values() for pair in found[:wanted] for sample in pair]
 
 
-def _statement_pairs(scenes: list[Scene], rng: random.Random) -> dict[str, list[tuple[Sample, Sample]]]:
+def _statement_pairs(
+    scenes: list[Scene], rng: random.Random
+) -> dict[str, list[tuple[SampleLine, SampleLine]]]:
     """Shuffled (true, false) pairs of statements with one text, by relation."""
-    by_text: dict[Exchange, list[Sample]] = defaultdict(list)
+    by_text: dict[Exchange, list[SampleLine]] = defaultdict(list)
     for scene in rng.sample(scenes, len(scenes)):
         for relation in possible_relations(scene):
             for truth in (True, False):
                 exchange = statement_of(scene, relation, truth)
-                by_text[exchange].append(Sample(scene, exchange.prompt, exchange))
-    pairs: dict[str, list[tuple[Sample, Sample]]] = {name: [] for name in RELATIONS}
+                by_text[exchange].append(SampleLine(scene, exchange.prompt, exchange))
+    pairs: dict[str, list[tuple[SampleLine, SampleLine]]] = {name: [] for name in RELATIONS}
     for exchange, true_samples in by_text.items():
         if exchange.answer == TRUTH[True]:
             opposite = Exchange(**{**vars(exchange), "answer": TRUTH[False]})
@@ -179,7 +181,7 @@ def _statement_pairs(scenes: list[Scene], rng: random.Random) -> dict[str, list[
     return pairs
 
 
-SampleMaker = Callable[[list[Scene], int, random.Random], list[Sample]]
+SampleMaker = Callable[[list[Scene], int, random.Random], list[SampleLine]]
 SAMPLE_MAKERS: dict[str, SampleMaker] = {
     "text": text_samples,
     "general": general_samples,
@@ -189,7 +191,7 @@ SAMPLE_MAKERS: dict[str, SampleMaker] = {
 }
 
 
-def make_samples(spec: WorldDataset, scenes: list[Scene], seed: int) -> list[Sample]:
+def make_samples(spec: WorldDataset, scenes: list[Scene], seed: int) -> list[SampleLine]:
     """Draw the samples of a data set in random order."""
     rng = random_stream(seed, "dataset", spec.kind, spec.scenes, spec.seed)
     samples = SAMPLE_MAKERS[spec.kind](scenes, spec.samples, rng)
@@ -219,7 +221,7 @@ def write_dataset(config: WorldConfig, name: str, samples_jsonl: Path, images_di
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _write_images(samples: list[Sample], folder: Path) -> Iterable[str]:
+def _write_images(samples: list[SampleLine], folder: Path) -> Iterable[str]:
     for index, sample in enumerate(samples):
         file = f"{index:06d}.png"
         draw_image(sample.scene).save(folder / file)

@@ -2,7 +2,7 @@
 
 A feature's activation on a sample is its largest on a text token. It *matches* a label if the area under
 the ROC curve is farther from one half than the best match that shuffled samples give in 95 % of features;
-it is *spatial* if its best match of all is a spatial label (world/labels.py). The samples are held-out
+it is *spatial* if its best match of all is a spatial label (world/sample_labels.py). The samples are held-out
 test data, on which no feature was selected.
 """
 
@@ -17,15 +17,15 @@ from statsmodels.stats.proportion import proportion_confint
 
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.data.samples import Sample, load_samples
-from vlmdiff.dictionaries.parts import load_encoder
+from vlmdiff.dictionaries.partial_reads import load_encoder
 from vlmdiff.features.auroc import auroc, delong_interval
 from vlmdiff.features.firings import encode_chunk
-from vlmdiff.interventions.selection import decisions
+from vlmdiff.interventions.selection_rules import decisions
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.features import ADAPTED
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.world import GROUND_TRUTH, LABEL_SCORES, RULE_QUALITY
-from vlmdiff.world.labels import CATEGORIES, FEWEST, SPATIAL, Label, all_labels
+from vlmdiff.world.sample_labels import CATEGORIES, FEWEST, SPATIAL, Label, all_labels
 
 CHUNK_TOKENS = 8192
 PERMUTATIONS = 5

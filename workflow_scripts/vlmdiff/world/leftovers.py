@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import sweep_once
-from vlmdiff.runtime.storage import not_read
 
 STATE = "latest.pt"
 log = logging.getLogger(__name__)

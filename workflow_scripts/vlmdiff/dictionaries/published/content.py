@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.published.place import Place
 from vlmdiff.dictionaries.weights import LARGEST, UNREADABLE, DictionaryError
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 SAME_SCALE = 1e-4  # scales are often written down with five digits

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlmdiff.dictionaries.published.content import NAMES, Found, chosen_scale, needed, remedy, widened
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 WEIGHTS = "params.npz"
 

@@ -24,7 +24,7 @@ from vlmdiff.dictionaries.published.content import (
 from vlmdiff.dictionaries.published.place import place_in
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 UNIT = 1e-3  # norms that differ from 1 by less were brought to it
 

@@ -40,7 +40,7 @@ def change(value: float, measure: str) -> str:
     return text if float(text) else text[1:]
 
 
-def interval(item: Effect, measure: str) -> str:
+def with_interval(item: Effect, measure: str) -> str:
     """Write a change with its 95 % interval."""
     low, high = change(item.low, measure), change(item.high, measure)
     return f"{change(item.value, measure)} [{low}, {high}]"

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from small_trainings import JUMPRELU, STAGE, TOPK, content, train
 from sparse_activations import write_sparse_shards
 
-from vlmdiff.dictionaries.processes import TrainingFailedError, train_in_processes
+from vlmdiff.dictionaries.launch import TrainingFailedError, train_in_processes
 
 LIBRARY = Path(__file__).parents[2] / "workflow_scripts"
 ALONE = {"devices": 1}
@@ -46,7 +46,7 @@ def run_logged(log: Path, settings: dict) -> subprocess.Popen:
     """Start the processes from a process of their own, as a job does."""
     code = (
         "import json, logging, sys\n"
-        "from vlmdiff.dictionaries.processes import train_in_processes\n"
+        "from vlmdiff.dictionaries.launch import train_in_processes\n"
         "logging.basicConfig(filename=sys.argv[2], level=logging.INFO)\n"
         "train_in_processes(json.loads(sys.argv[1]), threads=1)\n"
     )

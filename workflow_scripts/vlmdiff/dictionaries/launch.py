@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vlmdiff.dictionaries import worker
+from vlmdiff.dictionaries import training_process
 from vlmdiff.dictionaries.interruption import TrainingStoppedError
 from vlmdiff.runtime.files import replacing
 
@@ -50,7 +50,12 @@ def train_in_processes(arguments: Mapping[str, Any], threads: int) -> None:
     with replacing(settings) as temporary:
         temporary.write_text(json.dumps(arguments, default=str))
     try:
-        command = [*launcher(stage["devices"], stage["nodes"]), "-m", worker.__name__, str(settings)]
+        command = [
+            *launcher(stage["devices"], stage["nodes"]),
+            "-m",
+            training_process.__name__,
+            str(settings),
+        ]
         run(command, environment(threads, stage["nodes"]), pass_on=stage["nodes"] == 1)
     finally:
         settings.unlink(missing_ok=True)
@@ -137,7 +142,9 @@ def first_reason(said: Iterable[str]) -> str | None:
     """
     reasons, ended = [], []
     for line in said:
-        reasons += [line.partition(worker.FAILED)[2].strip()] if worker.FAILED in line else []
+        reasons += (
+            [line.partition(training_process.FAILED)[2].strip()] if training_process.FAILED in line else []
+        )
         ended += [f"a process was ended by {match[1]}" for match in SIGNAL.finditer(line)]
     causes = [reason for reason in reasons if not LOST_ANOTHER.search(reason)]
     return next(iter([*causes, *ended, *reasons]), None)

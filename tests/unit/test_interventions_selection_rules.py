@@ -10,14 +10,14 @@ from feature_tables import table, write
 from tiny_models import build_tiny_dataset, build_tiny_vlm
 
 from vlmdiff.data.samples import load_samples
-from vlmdiff.interventions.ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.matching import MatchedFeatures
-from vlmdiff.interventions.selection import (
+from vlmdiff.interventions.selection_rules import (
     by_rule,
     decisions,
     evaluate_selection,
-    random_arms,
+    matched_arms,
     selection_arms,
 )
 from vlmdiff.interventions.transfer import evaluate_transfer, transfer_ratios
@@ -93,7 +93,7 @@ def test_random_sets_stand_for_random_ones_of_the_last_rule(tables):
     activity = pd.DataFrame({"layer": 1, "feature": range(48), "rate": 0.1, "energy": 1.0})
     activity.loc[:5, "rate"] = activity.loc[30:35, "rate"] = np.exp(np.arange(6))
     matched = MatchedFeatures(activity, [(1, i) for i in range(6)], neighbours=1)
-    arms = random_arms(given, [2, 5], matched, 30, seed=0)
+    arms = matched_arms(given, [2, 5], matched, 30, seed=0)
     # The last rule gives three features: sets of two, and of all three.
     assert [(arm.arm, arm.size, arm.draw) for arm in arms] == [
         ("random", size, draw) for size in (2, 3) for draw in range(30)
@@ -104,7 +104,7 @@ def test_random_sets_stand_for_random_ones_of_the_last_rule(tables):
     assert {frozenset(arm.features) for arm in arms if arm.size == 3} == {
         frozenset({(1, 34), (1, 30), (1, 32)})
     }
-    assert random_arms({"full": given["contrast"].iloc[:0]}, [2], matched, 30, seed=0) == []
+    assert matched_arms({"full": given["contrast"].iloc[:0]}, [2], matched, 30, seed=0) == []
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact, hypergeom
 
-from vlmdiff.features.hypergeometric import LARGEST_TOTAL, log_tail
-from vlmdiff.kernels.elementary import exponential, log_ratio
-from vlmdiff.kernels.hypergeometric import deviance, root, stirling
-from vlmdiff.kernels.tail_sums import gram_rule, quadrature, series, tail_length
+from vlmdiff.hypergeometric.elementary import exponential, log_ratio
+from vlmdiff.hypergeometric.log_tail import LARGEST_TOTAL, log_tail
+from vlmdiff.hypergeometric.loops import deviance, root, stirling
+from vlmdiff.hypergeometric.tail_sums import gram_rule, quadrature, series, tail_length
 
 DIGITS = 50
 

@@ -137,7 +137,7 @@ def threshold_rows(diff: pd.DataFrame, rule: str, tau: float, eps: float) -> lis
     return [whole, *(threshold_row(part, rule, tau, eps, layer) for layer, part in diff.groupby("layer"))]
 
 
-def compare(selected: Array, chosen: Array, layer: Array) -> dict[str, float]:
+def compare_selections(selected: Array, chosen: Array, layer: Array) -> dict[str, float]:
     """Compare a selection with the chosen one: overlap, and counts by layer."""
     both = int((selected & chosen).sum())
     counts = [np.bincount(layer, weights=mask) for mask in (selected, chosen)]
@@ -153,7 +153,7 @@ def compare(selected: Array, chosen: Array, layer: Array) -> dict[str, float]:
     }
 
 
-def sweep(
+def sweep_thresholds(
     diff: pd.DataFrame,
     eps: float,
     percentile: float,
@@ -171,7 +171,7 @@ def sweep(
             selected = rotated(cosines, energy, tau, other_eps)
             row = {"seed": seed, "eps": other_eps, "percentile": other, "tau": tau}
             row["uncalibrated"] = int((selected & ~diff["calibrated"]).sum())
-            rows.append(row | compare(selected, chosen, layer))
+            rows.append(row | compare_selections(selected, chosen, layer))
     return pd.DataFrame(rows)
 
 
@@ -219,4 +219,6 @@ def select_adapted(
     thresholds = pd.DataFrame(rows)
     write_table(diff, ADAPTED, adapted_file)
     write_table(thresholds, THRESHOLDS, thresholds_file)
-    write_table(sweep(diff, eps, percentile, sweep_eps, sweep_percentiles), THRESHOLD_SWEEP, sweep_file)
+    write_table(
+        sweep_thresholds(diff, eps, percentile, sweep_eps, sweep_percentiles), THRESHOLD_SWEEP, sweep_file
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmdiff.dictionaries.weights import WEIGHTS, DictionaryError, load_config_file, remedy
-from vlmdiff.runtime.storage import not_read
+from vlmdiff.runtime.disk_errors import not_read
 
 if TYPE_CHECKING:
     import torch

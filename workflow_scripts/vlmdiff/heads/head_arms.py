@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlmdiff.data.samples import load_samples
-from vlmdiff.heads.ablation import Head, HeadAblation, head_means
+from vlmdiff.heads.mean_ablation import Head, HeadAblation, head_means
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, table_of
 from vlmdiff.runtime.progress import progress
@@ -110,7 +110,7 @@ def evaluate_head_ablation(
     output: str,
     *,
     concept: str,
-    mean_samples: int,
+    averaged_samples: int,
     ablate_sizes: Sequence[int],
     random_draws: int,
     bootstrap: int,
@@ -125,7 +125,7 @@ def evaluate_head_ablation(
         scores: scores.csv of the concept.
         output: head_ablation.csv.
         concept: name of the concept.
-        mean_samples: how many samples of `mean_file`, from the first on.
+        averaged_samples: how many samples of `mean_file`, from the first on.
         ablate_sizes: numbers of heads ablated together.
         random_draws: random sets of each size; fewer where the blocks of the top heads have fewer.
         bootstrap: resamples of the paired bootstrap.
@@ -137,7 +137,7 @@ def evaluate_head_ablation(
         log.warning("concept '%s' has no scored heads: nothing to ablate", concept)
     else:
         subject = model.load()
-        samples = load_samples(Path(mean_file), limit=mean_samples)
+        samples = load_samples(Path(mean_file), limit=averaged_samples)
         layers = sorted({layer for layer, _ in heads})
         means = head_means(subject, samples, layers, questions.batch_tokens)
         arms = list(head_arms(heads, ablate_sizes, random_draws, seed))

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numba import prange
 
+from vlmdiff.hypergeometric.tail_sums import stirling_tail, tail_sum
 from vlmdiff.kernels.compiled import compiled, parallel
-from vlmdiff.kernels.tail_sums import stirling_tail, tail_sum
 
 EXACT = 16  # below, Stirling's series is not accurate enough
 # log n! - n log n + n - log(2 pi n) / 2; at 0, which has no root, log n! itself.

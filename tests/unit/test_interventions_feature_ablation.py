@@ -7,14 +7,14 @@ from causal_files import answered
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import load_samples
-from vlmdiff.interventions.ablation import (
+from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.interventions.feature_ablation import (
     AblationError,
     orthonormal_basis,
     plan_ablation,
     remove_span,
     unit_directions,
 )
-from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.hooks import edit_output, record_outputs
 from vlmdiff.models.registry import load_subject

@@ -64,7 +64,7 @@ class EndpointError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What came back.
 
     Attributes:
@@ -108,7 +108,7 @@ def shown(text: str) -> str:
     return f"'{line if len(line) <= SHOWN else line[:SHOWN] + '…'}'"
 
 
-def read_answer(body: Any, max_tokens: int) -> Answer:
+def read_reply(body: Any, max_tokens: int) -> Reply:
     """Read the parsed body of a chat completion.
 
     Args:
@@ -130,7 +130,7 @@ def read_answer(body: Any, max_tokens: int) -> Answer:
             "labelling.template"
         )
     usage = body.get("usage") or {}
-    answer = Answer(
+    answer = Reply(
         clean("".join(parts["text"])),
         finish_reason(choice),
         str(body.get("model") or ""),

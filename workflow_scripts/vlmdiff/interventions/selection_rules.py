@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmdiff.interventions.ablation import unit_directions
+from vlmdiff.interventions.ablation_arms import Arm, Weight, ablate_arms
+from vlmdiff.interventions.feature_ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, table_of
 from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys
-from vlmdiff.interventions.report import Arm, Weight, ablate_arms
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
@@ -78,7 +78,7 @@ def selection_arms(
     return arms
 
 
-def random_arms(
+def matched_arms(
     given: Mapping[str, pd.DataFrame],
     sizes: Sequence[int],
     matched: MatchedFeatures,
@@ -160,7 +160,7 @@ def evaluate_selection(
         evaluations = questions.evaluations(subject)
         weight = Weight.of(subject, next(iter(evaluations.values())), folders, massive_ratio)
         matched = MatchedFeatures(weight.activity.reset_index(), keys(every["contrast"]))
-        arms += random_arms(given, sizes, matched, random_draws, seed)
+        arms += matched_arms(given, sizes, matched, random_draws, seed)
         directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
         rows = list(ablate_arms(subject, evaluations, directions, arms, weight, SCOPE, bootstrap, seed))
     write_table(by_arm(rows, given).assign(comparison=comparison, concept=concept), SELECTION, output)

@@ -1,4 +1,4 @@
-"""One of the processes that train a dictionary together: `python -m vlmdiff.dictionaries.worker SETTINGS`."""
+"""One process of a training: `python -m vlmdiff.dictionaries.training_process SETTINGS`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.dictionaries.parts import FeatureRows, feature_rows
+from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.subject import Subject

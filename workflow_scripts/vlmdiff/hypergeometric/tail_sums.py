@@ -11,8 +11,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from vlmdiff.hypergeometric.elementary import exponential, log_ratio
 from vlmdiff.kernels.compiled import compiled
-from vlmdiff.kernels.elementary import exponential, log_ratio
 
 PRECISION = 1e-14  # relative size of the rest of a series at which it ends
 NEGLIGIBLE = 32.0  # fall of the log pmf after which the rest of a tail does not count

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vlmdiff.features.selection import (
+from vlmdiff.features.adapted import (
     calibrated_threshold,
-    compare,
+    compare_selections,
     more_often,
     percentile_threshold,
     rotated,
     select_adapted,
-    sweep,
+    sweep_thresholds,
     threshold_row,
 )
 from vlmdiff.tables.features import ADAPTED, FEATURE_DIFF, THRESHOLD_SWEEP, THRESHOLDS
@@ -164,10 +164,10 @@ def test_sweep_is_one_at_the_chosen_point(tmp_path):
         selected = (diff["visual_energy"] > eps) & (diff["cos_decoder"] <= tau)
         assert row["adapted"] == selected.sum()
         assert row["uncalibrated"] == (selected & ~diff["calibrated"]).sum() > 0
-    wide = sweep(diff, 0.1, 25.0, [0.1], [50.0]).iloc[0]
+    wide = sweep_thresholds(diff, 0.1, 25.0, [0.1], [50.0]).iloc[0]
     assert wide["retention"] == 1
     assert wide["precision"] == wide["jaccard"] < 1
-    narrow = sweep(diff, 0.1, 25.0, [0.1], [10.0]).iloc[0]
+    narrow = sweep_thresholds(diff, 0.1, 25.0, [0.1], [10.0]).iloc[0]
     assert narrow["precision"] == 1
     assert narrow["retention"] == narrow["jaccard"] < 1
 
@@ -175,11 +175,11 @@ def test_sweep_is_one_at_the_chosen_point(tmp_path):
 def test_comparison_by_hand():
     layer = np.array([0, 0, 0, 4, 4, 7])
     selected, chosen = np.array([1, 1, 0, 0, 1, 0], bool), np.array([1, 0, 1, 0, 1, 1], bool)
-    found = compare(selected, chosen, layer)
+    found = compare_selections(selected, chosen, layer)
     assert (found["adapted"], found["jaccard"]) == (3, 2 / 5)
     assert (found["retention"], found["precision"]) == (2 / 4, 2 / 3)
     assert found["layer_correlation"] == pytest.approx(np.corrcoef([2, 1, 0], [2, 1, 1])[0, 1])
-    empty = compare(np.zeros(6, bool), chosen, layer)
+    empty = compare_selections(np.zeros(6, bool), chosen, layer)
     assert np.isnan(empty["precision"])
     assert np.isnan(empty["layer_correlation"])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample
-from vlmdiff.heads.activity import head_slice, head_values
+from vlmdiff.heads.head_values import head_slice, head_values
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.hooks import edit_input
 from vlmdiff.models.subject import Subject

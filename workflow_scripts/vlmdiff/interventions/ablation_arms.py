@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from vlmdiff.interventions.ablation import FeatureAblation, plan_ablation, unit_directions
 from vlmdiff.interventions.activity import Variance, feature_activity
 from vlmdiff.interventions.effects import EffectTable
 from vlmdiff.interventions.evaluation import Evaluation
+from vlmdiff.interventions.feature_ablation import FeatureAblation, plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
@@ -60,7 +60,7 @@ def selected_arms(ranked: Sequence[Feature], single_features: int, sizes: Sequen
         yield Arm("selected", size, 0, tuple(ranked[:size]))
 
 
-def random_arms(pools: Sequence[Sequence[Feature]], sizes: Sequence[int]) -> Iterator[Arm]:
+def pool_arms(pools: Sequence[Sequence[Feature]], sizes: Sequence[int]) -> Iterator[Arm]:
     """Yield what each pool of random features, ranked as the candidates were, has for every size.
 
     Single features are all held against the best one of each pool, the most favourable of its ranks.
@@ -171,7 +171,7 @@ def evaluate_ablation(
     else:
         sizes = reported_sizes(set_sizes, len(chosen))
         pools = ranked_pools(tables["pools"], largest)
-        arms = [*selected_arms(chosen, single_features, sizes), *random_arms(pools, sizes)]
+        arms = [*selected_arms(chosen, single_features, sizes), *pool_arms(pools, sizes)]
         rows = ablate(
             model,
             questions,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlmdiff.kernels.hypergeometric import log_tails
-from vlmdiff.kernels.tail_sums import gram_rules
+from vlmdiff.hypergeometric.loops import log_tails
+from vlmdiff.hypergeometric.tail_sums import gram_rules
 
 Array = np.ndarray
 
