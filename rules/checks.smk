@@ -7,13 +7,13 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted_rules
 from vlmdiff.config.resources import resource_problems
-from vlmdiff.config.targets import explain_target
+from vlmdiff.config.targets import STARVING, explain_starving, explain_target
 from vlmdiff.data.local_data import data_problems
 from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 
 
 def asked_for():
-    """Return what the command line names, and whether as a target or to choose jobs by.
+    """Return what the command line names, and with which option.
 
     Snakemake knows it only after it has read the rules, and then answers without a hint.
     """
@@ -23,10 +23,8 @@ def asked_for():
         return []
     with redirect_stderr(StringIO()):
         _, given = parse_args(sys.argv[1:])
-    named = [(name, True) for name in given.targets]
-    for names in (given.forcerun, given.until, given.omit_from, given.prioritize):
-        named += [(name, False) for name in names or []]
-    return named
+    options = ("targets", "until", "forcerun", "omit_from", "prioritize")
+    return [(name, option) for option in options for name in getattr(given, option) or []]
 
 
 def is_made(file):
@@ -34,12 +32,12 @@ def is_made(file):
     return any(one.is_producer(file) for one in workflow.rules)
 
 
-def why_not(name, is_target):
+def why_not(name, option):
     """Say in one line why something that is asked for cannot be made; None if it can.
 
     Args:
         name: of a rule or file.
-        is_target: whether it is a target, as opposed to a rule that jobs are chosen by.
+        option: `targets`, or the one that chooses jobs by it.
     """
     makers = [one for one in workflow.rules if one.name == name or one.is_producer(name)]
     omitted = omitted_rules(CFG)
@@ -47,7 +45,9 @@ def why_not(name, is_target):
         return explain_omitted(name, omitted[makers[0].name])
     if name == "world_models" and CFG.world is None:
         return "world_models: this configuration has no `world`; ask for it with config/config.yaml"
-    is_pattern = is_target and any(one.name == name and one.has_wildcards() for one in makers)
+    if option == "until" and name in STARVING:
+        return explain_starving(name)
+    is_pattern = option == "targets" and any(one.name == name and one.has_wildcards() for one in makers)
     if is_pattern or not (makers or Path(name).exists()):
         outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
         compared = [results(file) for target in TARGETS for file in comparison_products(CFG, target)]

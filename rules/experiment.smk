@@ -5,6 +5,7 @@ from vlmdiff.config.products import (
     experiment,
     label_tables,
     selection_tables,
+    sources,
     stage_products,
     summary_tables,
 )

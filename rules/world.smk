@@ -99,7 +99,6 @@ MEASURED = {
     "trained": (f"{WORLD}/models", ["base_lm", *SNAPSHOTS.values()]),
     "controls": (f"{WORLD}/models", CONTROLS),
 }
-# Data sets of closed questions about scenes that no model has seen.
 TEST_DATA = [name for name, entry in CFG.world_datasets().items() if entry.is_test_data()]
 
 

@@ -73,9 +73,9 @@ def test_a_module_leaves_the_rules_and_targets_of_its_parent_alone(folder, dry):
     assert found["rules"]["fetch_model"] == [[], False]
     assert found["rules"]["vd_generate_world"] == [["code", "places", "world"], False]
     assert found["rules"]["vd_fetch_model"][1] is found["rules"]["vd_verify"][1] is True
-    assert len(found["rules"]) == len(list((ROOT / "workflow_scripts").glob("*.py"))) + len(
-        ["count", "fetch_model", "all", "world_models", "descriptions", "controls", "stages", "sensitivity"]
-    )
+    scripts = len(list((ROOT / "workflow_scripts").glob("*.py")))
+    targets = ("all", "sources", "world_models", "descriptions", "controls", "stages", "sensitivity")
+    assert len(found["rules"]) == scripts + len(["count", "fetch_model", *targets])
 
 
 def test_a_module_makes_what_the_workflow_itself_makes(folder, dry):

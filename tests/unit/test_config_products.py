@@ -15,6 +15,24 @@ TINY = load_config(tiny.tiny())
 LEAST = load_config(tiny.everything_left_out())
 
 
+def test_sources_are_what_comes_from_elsewhere_and_is_used():
+    values = tiny.tiny()
+    values["models"]["further"] = {"family": "llava", "path": f"hub:someone/model@{'0' * 40}"}
+    values["dictionaries"]["published"] = {
+        "format": "saelens",
+        "source": "/data/sae",
+        "file": "layer_{layer}",
+    }
+    part = {"kind": "vsr", "source": "resources/vsr_random", "split": "test", "samples": 40}
+    values["datasets"] = {"general_test": part, "unused": part}
+    assert products.sources(load_config(values)) == [
+        "models/further/config.json",
+        "dictionaries/published/sources.json",
+        "data/general_test/samples.jsonl",
+    ]
+    assert products.sources(TINY) == []
+
+
 def test_the_summary_tells_of_every_stage():
     found = products.summary_tables(TINY)
     assert [name for name, files in found.items() if not files] == []

@@ -125,7 +125,7 @@ def test_every_rule_is_in_the_index():
     named = set(re.findall(r"`(\w+)`", text)) | {Path(link).stem for link in links(text)}
     named |= {word for match in re.findall(r"\[([\w, ]+)\]", text) for word in match.split(", ")}
     missing = {rule for rule in RULES - named if not rule.startswith("plot_")}
-    assert missing <= {"all", "descriptions", "world_models", "summarise_comparisons", "write_config"}
+    assert missing <= {"all", "descriptions", "sources", "world_models", "summarise_comparisons", "write_config"}
 
 
 @of(PAGES)
@@ -176,7 +176,7 @@ def test_troubleshooting_has_many_messages():
 def test_the_picture_of_the_architecture_names_every_rule_and_room():
     picture = (DOCS / "develop" / "architecture.svg").read_text()
     found = set(re.findall(r"[a-z]\w+", picture))
-    targets = {"all", "controls", "descriptions", "sensitivity", "stages", "world_models"}
+    targets = {"all", "controls", "descriptions", "sensitivity", "sources", "stages", "world_models"}
     assert {rule for rule in RULES - targets if not rule.startswith("plot_")} <= found
     library = ROOT / "workflow_scripts" / "vlmdiff"
     rooms = {path.name for path in library.iterdir() if (path / "__init__.py").exists()}

@@ -237,16 +237,23 @@ def refused(*arguments: str) -> str:
 def test_snakemake_refuses_targets_that_nothing_makes():
     layer = "results/builtin/dictionaries/base/seed_0/layer_99/sae_weights.safetensors"
     shard = "results/builtin/activations/vlm/vqa_train/layers_0_3/shard_9.h5"
-    said = refused("controlz", "train_dictionary", layer, shard, "--forcerun", "train_dictionry")
+    said = refused(
+        "controlz", "train_dictionary", "patch_heads", layer, shard,
+        "--forcerun", "train_dictionry", "--until", "prepare_dataset",
+    )  # fmt: skip
     for words in (
         "controlz: nothing of this name can be made; did you mean controls",
         "train_dictionary makes one set of files for each of many cases",
-        "or make all with `--until train_dictionary`",
+        "or make all with `--until patch_heads`",
+        "--until prepare_dataset: its jobs may wait for each other",
+        "ask for the target `sources`",
         f"{layer}: layer: found '99', expected one of 0, 1, 2, 3",
         f"{shard}: found block 9, expected 0 to 2",
         "train_dictionry: nothing of this name can be made; did you mean train_dictionary",
     ):
         assert said.count(words) == 1
+    # Which would leave those that start from others untrained.
+    assert "--until train_dictionary" not in said
 
 
 def test_an_experiment_without_the_world_trains_no_models_of_it():

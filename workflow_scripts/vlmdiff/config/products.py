@@ -11,14 +11,17 @@ from vlmdiff.config.cases import (
     compared_concepts,
     concept_seeds,
     default_cases,
+    hub_sources,
     reported_data,
     scored_seeds,
     selection_facts,
 )
 from vlmdiff.config.checkpoints import checkpoints
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.figures import figures
 from vlmdiff.config.held_out import reported
+from vlmdiff.config.local_files import used
 from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
 from vlmdiff.config.storage import ground_truth_datasets
@@ -29,6 +32,16 @@ def experiment(config: Config) -> list[str]:
     # Ablation, if any, asks for the funnels of its comparisons.
     funnels = [] if config.ablation else funnel_tables(default_cases(config), config.studied_concepts())
     return ["config.yaml", "summary.md", *(f"figures/{name}.svg" for name in figures(config)), *funnels]
+
+
+def sources(config: Config) -> list[str]:
+    """Return what is fetched or prepared: checkpoints, dictionaries, and data sets that some stage uses."""
+    prepared = {name for name, entry in config.datasets.items() if is_prepared(entry)}
+    return [
+        *(f"models/{name}/config.json" for name in hub_sources(config)),
+        *(f"dictionaries/{name}/sources.json" for name in config.published()),
+        *(f"data/{name}/samples.jsonl" for name in sorted(prepared & used(config, "dataset"))),
+    ]
 
 
 def summary_tables(config: Config) -> dict[str, list[str]]:

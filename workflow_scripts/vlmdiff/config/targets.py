@@ -6,11 +6,20 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import PurePath
+from types import MappingProxyType
 
 # A wildcard of a rule's output, `{name,constraint}`; of a constraint only braces of one level are read.
 WILDCARD = re.compile(r"\{(\w+)(?:,((?:[^{}]|\{[^{}]*\})*))?\}")
 CHOICES = re.compile(r"[\w|]+")
 SHOWN = 12
+# Rules whose jobs may wait for each other, and what to ask for in the place of `--until`: Snakemake takes all
+# jobs of such a rule for its last ones, never starts those that wait, and calls that a bug of its own.
+STARVING = MappingProxyType(
+    {
+        "train_dictionary": "`--until evaluate_dictionary`, or for files by name",
+        "prepare_dataset": "the target `sources`",
+    }
+)
 
 
 def constraints(pattern: str) -> dict[str, str]:
@@ -67,6 +76,12 @@ def expected(name: str, value: str, constraint: str) -> str:
     )
 
 
+def explain_starving(rule: str) -> str:
+    """Say in one line that `--until` a rule whose jobs wait for each other comes to no end."""
+    why = "its jobs may wait for each other, and Snakemake would never start those that wait"
+    return f"--until {rule}: {why}; ask for {STARVING[rule]}"
+
+
 def explain_target(
     target: str, outputs: Mapping[str, Iterable[str]], files: Iterable[str], experiment: str
 ) -> str:
@@ -81,8 +96,8 @@ def explain_target(
     if target in outputs:
         return (
             f"{target} makes one set of files for each of many cases; ask for a file, such as "
-            f"{plain(next(iter(outputs[target])))} with values for what stands in braces, or make all with "
-            f"`--until {target}`"
+            f"{plain(next(iter(outputs[target])))} with values for what stands in braces"
+            + (f", or make all with `--until {target}`" if target not in STARVING else "")
         )
     parts = PurePath(target).parts
     if len(parts) > 2 and parts[0] == "results" and parts[1] != experiment:
