@@ -125,7 +125,7 @@ def test_every_rule_is_in_the_index():
     named = set(re.findall(r"`(\w+)`", text)) | {Path(link).stem for link in links(text)}
     named |= {word for match in re.findall(r"\[([\w, ]+)\]", text) for word in match.split(", ")}
     missing = {rule for rule in RULES - named if not rule.startswith("plot_")}
-    assert missing <= {"all", "descriptions", "sources", "world_models", "summarise_comparisons", "write_config"}
+    assert missing <= {"all", "descriptions", "world_models", "summarise_comparisons", "write_config"}
 
 
 @of(PAGES)
