@@ -25,6 +25,7 @@ from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
+from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.sources import WORLD
@@ -359,9 +360,10 @@ class Config(Section):
         return found
 
     @model_validator(mode="after")
-    def report_is_held_out(self) -> Config:
-        """Reporting on what was used before would select on the test data."""
+    def uses_are_apart(self) -> Config:
+        """Reporting on what was used before would select on the test data; a null saw no images."""
         check_held_out(references(self), self.all_datasets())
+        check_nulls(self)
         return self
 
 
