@@ -446,6 +446,42 @@ def test_a_subset_is_known_as_far_as_its_source_is(values, name):
     assert told == [] if said is None else len(told) == 1 and told[0].startswith(said), told
 
 
+# Groups where a data set is named: (key, groups, what is said). Config and checks tell the same key.
+WRITTEN = [
+    (
+        "ablation.rank_on.target", {"dataset": "spatial_val", "groups": ["lft of"]},
+        "ablation.rank_on.target.groups: found 'lft of', but data set 'spatial_val' (kind 'spatial' of the ",
+    ),
+    (
+        "heads.report_on.control", {"dataset": "vsr", "without": ["undr"], "samples": 8},
+        "heads.report_on.control.without: found 'undr', but data set 'vsr' (split 'dev' of ",
+    ),
+    (
+        "heads.head_means.dataset", {"dataset": "vsr", "groups": ["undr"]},
+        "heads.head_means.dataset.groups: found 'undr', but data set 'vsr' (split 'dev' of ",
+    ),
+    (
+        "evaluation.0.dataset", {"dataset": "general_val", "groups": ["shapes"]},
+        "evaluation.0.dataset.groups: found 'shapes', but data set 'general_val' (kind 'general' of the ",
+    ),
+    ("heads.dataset", {"dataset": "vsr", "groups": ["on"], "samples": 8}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "groups", "said"), WRITTEN)
+def test_wrong_groups_of_what_is_prepared_later_are_told_under_the_key_that_was_written(
+    values, path, groups, said
+):
+    values["world"] = {}
+    put(values, "datasets.vsr", {"kind": "vsr", "source": VSR, "split": "dev", "samples": 200})
+    if path.startswith("evaluation"):
+        values["evaluation"][0]["dataset"] = groups
+    else:
+        put(values, path, groups)
+    told = problems(values)
+    assert told == [] if said is None else len(told) == 1 and told[0].startswith(said), told
+
+
 def test_a_large_data_set_costs_little(values, tmp_path):
     folder = tmp_path / "large"
     samples = [question(index) | {"image": f"images/{index % 900}.png"} for index in range(20_000)]

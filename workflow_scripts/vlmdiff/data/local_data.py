@@ -21,7 +21,8 @@ def data_problems(config: Config) -> list[str]:
     knowledge = Knowledge(config)
     known = {name: found for name in sorted(used(config, "dataset")) if (found := knowledge.of(name))}
     finders = (group_problems, question_problems, image_problems, chat_problems)
-    return [*knowledge.lines, *(line for find in finders for line in find(config, known))]
+    lines = [*knowledge.lines, *(line for find in finders for line in find(config, known))]
+    return [config.as_written(line) for line in lines]
 
 
 def group_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
