@@ -220,6 +220,21 @@ def test_stages_are_derived_without_data_too():
             {"data": {"photos": "photos", "text": "corpus.pdf"}},
             ["data.text", "corpus.pdf", "no such file", ".jsonl"],
         ),
+        (
+            {"data": {"photos": "photos", "text": "alike.txt"}},
+            [
+                "data.text: found 40 documents of at least 8 words in alike.txt, 1 of them different",
+                "expected some for each of train, null, validation",
+            ],
+        ),
+        (
+            {"data": {"photos": "photos", "text": "few.jsonl"}},
+            ["data.text: found 6 documents of at least 8 words in few.jsonl, 3 of them different"],
+        ),
+        (
+            {"data": {"photos": "photos", "text": "other.jsonl"}},
+            ["data.text: other.jsonl: line 1: no column 'text', found ['document']; set `column`"],
+        ),
         ({"data": 3}, ["data", "folder of photos"]),
         ({"models": {"base_lm": {"path": "checkpoints/base"}}}, ["models", "found none", "sees"]),
         ({"models": {"vlm": {"path": "checkpoints/vlm"}}}, ["models", "found none", "text alone"]),
@@ -244,6 +259,10 @@ def test_stages_are_derived_without_data_too():
     ],
 )
 def test_what_cannot_be_derived_is_told_by_key(here, changes, words):
+    (here / "alike.txt").write_text("a line of as many words as are needed\n" * 40 + "too short\n" * 9)
+    texts = [f"{word} is one of the words of this text" for word in ("red", "green", "blue")]
+    (here / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 2))
+    (here / "other.jsonl").write_text(json.dumps({"document": texts[0]}) + "\n")
     message = refused(**changes)
     for word in words:
         assert word in message
