@@ -17,6 +17,7 @@ import yte
 from yte.exceptions import YteError
 
 from vlmdiff.config.document import sections_in
+from vlmdiff.config.inherited import DATA, inherited_problem
 from vlmdiff.config.load import ConfigError, place
 from vlmdiff.config.schema import Config
 from vlmdiff.config.written import NOTHING, Written, written, written_in_yaml, yaml_problem
@@ -25,8 +26,6 @@ EXTENDS = "extends"
 # Snakemake takes no dots in the keys of `--config`, so two underscores lead into a section.
 INTO = "__"
 COMMAND_LINE = "on the command line"
-# Where derived sections come from.
-DATA = "data"
 
 
 def laid_over(below: Written, above: Written) -> Written:
@@ -320,5 +319,10 @@ def read_layers(
     layers = layers or reader.expanded(written(values, "in `config` of the workflow"), Path())
     whole = reduce(laid_over, layers, NOTHING)
     for setting in settings:
-        whole = reduce(laid_over, reader.expanded(command_layer(setting, whole), Path()), whole)
+        further = reader.expanded(command_layer(setting, whole), Path())
+        layers, whole = [*layers, *further], reduce(laid_over, further, whole)
+    first = next((i for i, layer in enumerate(layers) if DATA in layer.value), 0)
+    below, above = (reduce(laid_over, part, NOTHING) for part in (layers[:first], layers[first:]))
+    if problem := inherited_problem(below, above, whole):
+        raise ConfigError(problem)
     return Layers(whole, tuple(reader.files))
