@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.base import NAME_PATTERN
-from vlmdiff.config.derive import derive
+from vlmdiff.config.derive import derive, of_concepts
 from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.lowered import as_written, lowered
 from vlmdiff.config.schema import Config
@@ -110,9 +110,13 @@ def load_config(
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        values, written = lowered(derive(with_family(values), name))
+        derived = derive(with_family(values), name)
+        of_concept = of_concepts(values, derived)
+        values, written = lowered(derived)
     except ValueError as error:
         raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
+
+    written |= of_concept
 
     def place_of(key: str) -> str:
         return where(as_written(key, written))
