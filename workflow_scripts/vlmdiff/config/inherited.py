@@ -69,12 +69,13 @@ def clashing(below: Written, above: Written, whole: Written) -> Iterator[str]:
     }
     own = section(above.plain(), "models")
     of_world = {name for name, path in paths.items() if path.startswith(WORLD)}
+    always = {"datasets"}
+    if own or not of_world:
+        always.add("world")
+    if own and of_world - own.keys():
+        always.add("models")
     for name in (one for one in below.value if is_inherited(one, above, whole)):
-        if name == "datasets" or (name == "world" and (own or not of_world)):
-            yield name
-        elif name == "models" and own and of_world - own.keys():
-            yield name
-        elif name in FOLLOWING and named(below.value[name].plain(), FOLLOWING[name]):
+        if name in always or named(below.value[name].plain(), FOLLOWING.get(name, ())):
             yield name
 
 
