@@ -7,6 +7,8 @@ from math import comb, log
 from pathlib import Path
 
 import pytest
+import yaml
+from dry_runs import DryRunError, DryRuns
 from local_experiment import SAMPLES, document, experiment, put, question, write_samples
 
 from vlmdiff.config.load import load_config
@@ -220,3 +222,26 @@ def test_one_question_about_many_photos_is_no_text_alone(values, tmp_path):
 @pytest.mark.parametrize(("one", "other"), [(1, 1), (2, 5), (30, 400)])
 def test_ways_are_counted(one, other):
     assert log_ways(one, other) == pytest.approx(log(comb(one + other, one)), rel=1e-12)
+
+
+def test_a_dry_run_tells_it_with_the_line_of_the_config(values, tmp_path):
+    shown(tmp_path / "rank", {"left of": names(0), "above": names(0), "colour": names(1, 2)})
+    (tmp_path / "corpus.txt").write_text("a line of as many words as a document needs\n" * 30)
+    values["world"] = {}
+    put(values, "datasets.corpus", {"kind": "text", "source": str(tmp_path / "corpus.txt"), "samples": 20})
+    put(values, "dictionaries.null_text.dataset", "corpus")
+    put(values, "ablation.rank_on.control", {"dataset": "general_val", "groups": ["colours"]})
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(values, sort_keys=False))
+    lines = file.read_text().splitlines()
+    with DryRuns(ROOT) as runs, pytest.raises(DryRunError) as error:
+        runs.plan("--configfile", str(file))
+    told = [line.strip() for line in str(error.value).splitlines()]
+    for start, last_key in (
+        ("concepts.space.target: found 1 image in data set 'rank'", "target:"),
+        ("datasets.corpus: found 30 documents of at least 8 words in", "corpus:"),
+        ("ablation.rank_on.control.groups: found 'colours', but data set 'general_val'", "groups:"),
+    ):
+        (line,) = (one for one in told if one.startswith(start))
+        number = int(line.removesuffix(")").rpartition("line ")[2])
+        assert str(file) in line and lines[number - 1].strip().startswith(last_key), line
