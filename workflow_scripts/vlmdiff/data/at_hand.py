@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.analysis import SampleSet
+from vlmdiff.config.corpora import LINES, check_different, documents_in
 from vlmdiff.config.datasets import (
     FolderDataset,
     PreparedDataset,
@@ -20,7 +21,6 @@ from vlmdiff.config.datasets import (
     VsrDataset,
     WhatsUpDataset,
 )
-from vlmdiff.config.documents import LINES, check_different, documents_in
 from vlmdiff.config.local_files import is_there
 from vlmdiff.config.samples_file import find_samples, read_records
 from vlmdiff.config.schema import Config
