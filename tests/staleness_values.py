@@ -12,6 +12,7 @@ Path = tuple[str | int, ...]
 # Keys without another value that is valid while all others stay, and why.
 NO_OTHER = {
     "diff.base": "dictionaries and null of every comparison start from it",
+    "diff.null": "it and the second null change places, see `arranged_changes`",
     "comparisons.*.base": "its null starts from it",
     "comparisons.scratch.rule": "only `energy` allows a dictionary that does not start from the base",
     "stages.grid.*": "its dictionaries start where its edges do",
@@ -103,6 +104,7 @@ OTHER: dict[str, Any] = {
     "dictionaries.scratch.architecture.d_sae": 128,
     "dictionaries.base.initial": "scratch",
     "dictionaries.scratch.initial": "base",
+    "dictionaries.null_*.model": "vlm_untuned",
     "dictionaries.*.model": {
         "base_lm": "vlm",
         "vlm": "vlm_50",
@@ -120,7 +122,6 @@ OTHER: dict[str, Any] = {
     "evaluation.*.seeds": {None: 1, 1: 2},
     "evaluation.*.tokens": ["text"],
     "diff.adapted": "model_first",
-    "diff.null": "null_check",
     "diff.null_check": None,
     "diff.untuned": None,
     "diff.model": "vlm_50",
@@ -189,6 +190,7 @@ OTHER: dict[str, Any] = {
         "shuffled_images": "no_spatial",
         "no_spatial": "shuffled_images",
     },
+    "world.datasets.text_*.seed": 7,
     "world.datasets.*.kind": {
         "spatial": "general",
         "general": "spatial",

@@ -248,31 +248,29 @@ def test_a_config_of_the_folder_in_which_snakemake_runs_comes_first(folder, dry)
     }
 
 
-def test_jobs_run_from_a_checkout_that_cannot_be_written(tmp_path):
+def made_from_a_read_only_checkout(folder: Path, target: str, *arguments: str) -> Path:
+    """Let Snakemake make a file in a folder, from a checkout that cannot be written; return the file."""
     before = elsewhere.read_only(ROOT)
     if before is None:
         pytest.skip("needs `unshare --map-root-user --mount`")
-    target = "results/builtin/world/data/text_val/samples.jsonl"
     run = elsewhere.snakemake(
-        "--snakefile", str(ROOT / "Snakefile"), target, folder=tmp_path, before=before,
-        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        "--snakefile", str(ROOT / "Snakefile"), target, *arguments,
+        folder=folder, before=before, XDG_CACHE_HOME=str(folder / "cache"),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
-    assert len((tmp_path / target).read_text().splitlines()) == 800
+    return folder / target
+
+
+def test_jobs_run_from_a_checkout_that_cannot_be_written(tmp_path):
+    file = made_from_a_read_only_checkout(tmp_path, "results/builtin/world/data/text_val/samples.jsonl")
+    assert len(file.read_text().splitlines()) == 800
 
 
 @pytest.mark.long
 def test_models_and_dictionaries_are_trained_from_a_checkout_that_cannot_be_written(tmp_path):
-    before = elsewhere.read_only(ROOT)
-    if before is None:
-        pytest.skip("needs `unshare --map-root-user --mount`")
     target = "results/tiny/dictionaries/base/seed_0/layer_0/sae_weights.safetensors"
-    run = elsewhere.snakemake(
-        "--snakefile", str(ROOT / "Snakefile"), target, "--configfile", str(elsewhere.TINY),
-        folder=tmp_path, before=before, XDG_CACHE_HOME=str(tmp_path / "cache"),
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert (tmp_path / target).is_file()
+    file = made_from_a_read_only_checkout(tmp_path, target, "--configfile", str(elsewhere.TINY))
+    assert file.is_file()
 
 
 def test_a_path_leads_into_the_working_directory_first_and_then_to_what_is_shipped(tmp_path, monkeypatch):

@@ -100,6 +100,7 @@ def test_the_shipped_checkpoints_have_the_default_depth(name):
         (TWO, 2),
         ({"num_hidden_layers": 5, "vision_config": {"num_hidden_layers": 24}}, 5),
         ({"llm_config": {"num_hidden_layers": 3}, "vision_config": {}}, 3),
+        ({"language_config": {"num_hidden_layers": 4}, "vision_config": {"num_hidden_layers": 24}}, 4),
         ({"model_type": "gpt2", "n_layer": 6}, 6),
         ({"model_type": "mpt", "n_layers": 7}, 7),
         ({"model_type": "gpt_neo", "num_layers": 8}, 8),

@@ -126,16 +126,36 @@ def test_circles_are_told():
         ("- 1", "expected `key: value` lines, found list"),
         ("", "expected `key: value` lines, found nothing"),
         ("seed", "expected `key: value` lines, found str"),
-        ("a: [1", "cannot be read as a config"),
-        ("a: &a [*a]", "cannot be read as a config"),
-        ("? [1]\n: 2", "cannot be read as a config"),
-        ("a: !mine 3", "cannot be read as a config"),
+        ("a: [1", "line 1, column 6: expected ',' or ']', but got '<stream end>'"),
+        ("a: [1", "while parsing a flow sequence that begins in line 1; close the bracket"),
+        ("a: &a [*a]", "cannot be read as a config (an anchor holds itself)"),
+        ("? [1]\n: 2", "no YAML: line 1, column 3: found unhashable key"),
+        ("a: !mine 3", "no YAML: line 1, column 4: could not determine a constructor for the tag '!mine'"),
+        ("a:\n\tb: 1", "line 2, column 1: found character '\\t' that cannot start any token; indent with"),
+        ('a: "b\nc: 1\n', "while scanning a quoted scalar that begins in line 1; close the quotes"),
+        ("a:\n  b: 1\n c: 2", "line 3, column 2: expected <block end>, but found '<block mapping start>'"),
+        ("a:\n  b: 1\n c: 2", "while parsing a block mapping that begins in line 1; indent all keys"),
+        ("a: b: 1", "line 1, column 5: mapping values are not allowed here; put a text that holds `: `"),
+        ("a: @b", "line 1, column 4: found character '@' that cannot start any token; put the text in"),
+        ("a: *b", "line 1, column 4: found undefined alias 'b'; name an anchor"),
+        ("a: 1\nb:2\nc: 3", "could not find expected ':' while scanning a simple key that begins in line 2"),
+        ("__use_yte__: true\na: ?1 +", "cannot be filled in: Error processing template in section /a: "),
     ],
 )
 def test_what_is_no_config_is_told_with_its_name(text, words):
     write("sub/parent.yaml", text)
     said = refused(write("top.yaml", "extends: sub/parent.yaml"))
-    assert said.startswith("sub/parent.yaml: ") and words in said
+    assert said.startswith("sub/parent.yaml: ") and words in said and "\n" not in said
+
+
+def test_a_file_of_another_encoding_and_wrong_json_are_told():
+    top = write("top.yaml", "extends: parent.json")
+    Path("parent.json").write_bytes('{"experiment": "café"}'.encode("latin-1"))
+    said = refused(top)
+    assert "parent.json: cannot be read as a config ('utf-8' codec" in said and "save it as UTF-8" in said
+    write("parent.json", '{"seed": 4,\n"a"}')
+    said = refused(top)
+    assert said.startswith("parent.json: no JSON: ") and "line 2 column 4" in said
 
 
 @pytest.mark.parametrize("value", ["3", "{a: 1}", "[1]", "['']", "true"])
@@ -343,7 +363,9 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path):
     file.write_text(
         "seed: 1\nmodels:\n  a: &a {path: x, family: llava}\n  b: {<<: *a, path: y}\n  a: {path: z}\n"
     )
-    with pytest.raises(ConfigError, match=r"mine\.yaml: found the key 'a' in lines 3 and 5 of one section"):
+    with pytest.raises(
+        ConfigError, match=r"^\S*mine\.yaml: found the key 'a' in lines 3 and 5 of one section"
+    ):
         read_layers({}, [file])
     # A key that is said again over a merged one is no double.
     file.write_text("models:\n  a: &a {path: x, family: llava}\n  b: {<<: *a, path: y}\n")

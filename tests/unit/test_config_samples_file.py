@@ -117,6 +117,7 @@ HEADER = "sample_id,image,prompt,group\n"
         (HEADER + 'a,1.png,"what ?,g\n', "not CSV"),
         (HEADER + "a,1.png,what ?,g\na,2.png,who ?,g\n", "line 3: sample_id: 'a' was used in line 2"),
         (HEADER + "a,../1.png,what ?,g\n", "line 2: image: expected a path within"),
+        ("image,image_id,prompt,group\n1.png,139,a,g\n", "line 2: image_id: found '139', expected SOURCE"),
         ("prompt,group,answer,choices\na,g,Yes,yes|no\n", "line 2: answer: found 'Yes', expected one of"),
         ("prompt,group,choices\na,g,yes\n", "at least two different answers, found ['yes']"),
         ("prompt,group,chat\na,g,maybe\n", "line 2: chat: found 'maybe', expected true or false"),

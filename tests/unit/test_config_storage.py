@@ -1,5 +1,6 @@
 """What is stored, and how many bytes are planned for it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -158,10 +159,10 @@ def test_groups_of_layers_do_not_overlap():
     assert layer_groups(changed()) == [(0, 1, 2, 3)]
 
 
-def test_patches_are_counted_along_both_sides(tmp_path):
-    (tmp_path / "config.json").write_text(
-        '{"text_config": {"hidden_size": 48}, "vision_config": {"image_size": 60, "patch_size": 12}}'
-    )
+@pytest.mark.parametrize("part", ["text_config", "llm_config", "language_config"])
+def test_patches_are_counted_along_both_sides(tmp_path, part):
+    vision = {"image_size": 60, "patch_size": 12, "hidden_size": 20}
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": vision, part: {"hidden_size": 48}}))
     config = changed(models={"vlm": {"family": "llava", "path": str(tmp_path)}})
     assert planned_size(config, "vlm") == PlannedSize(d_model=48, image_tokens=25)
 

@@ -49,9 +49,8 @@ def test_an_image_is_known_by_its_public_id_else_by_its_bytes(tmp_path):
     "value", [139, "139", "coco 139", "coco:", "COCO:139", "coco:1 39", True, ["coco:139"]]
 )
 def test_an_id_of_another_form_is_refused(value, tmp_path):
-    (sample,) = write(tmp_path / "a", {"content": RED, "image_id": value})
-    with pytest.raises(DataError, match=r"a/samples\.jsonl: image_id of sample 'a 0': found .*SOURCE:ID"):
-        image_identity(sample)
+    with pytest.raises(DataError, match=r"a/samples\.jsonl is not .*\n  line 1: image_id: found .*SOURCE:ID"):
+        write(tmp_path / "a", {"content": RED, "image_id": value})
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,13 @@ def test_import_of_an_own_dictionary_keeps_its_input_scale(tmp_path, experiment)
 
 @pytest.mark.parametrize(
     ("config", "width"),
-    [({"hidden_size": 8}, 8), ({"text_config": {"hidden_size": 9}, "hidden_size": 8}, 9), ({"a": 1}, None)],
+    [
+        ({"hidden_size": 8}, 8),
+        ({"text_config": {"hidden_size": 9}, "hidden_size": 8}, 9),
+        ({"language_config": {"hidden_size": 7}, "hidden_size": 8}, 7),
+        ({"llm_config": {"vocab_size": 9}, "hidden_size": 8}, 8),
+        ({"a": 1}, None),
+    ],
 )
 def test_model_width(tmp_path, config, width):
     (tmp_path / "config.json").write_text(json.dumps(config))

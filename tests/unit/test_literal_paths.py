@@ -159,7 +159,8 @@ def test_a_link_may_lead_to_braces_and_what_is_not_read_may_have_them(tmp_path):
     shutil.copytree(ROOT / "resources" / "world" / "vlm", tmp_path / "{draft}" / "vlm")
     for name in ("notes{old}.txt", "x{1a}.json"):
         (tmp_path / "{draft}" / "vlm" / name).write_text("{}")
-    (tmp_path / "{draft}" / "texts.jsonl").write_text("{}")
+    texts = [{"text": f"{word} is the first of the words of this document"} for word in ("one", "two")]
+    (tmp_path / "{draft}" / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)))
     (tmp_path / "vlm").symlink_to(tmp_path / "{draft}" / "vlm")
     (tmp_path / "train.jsonl").symlink_to(tmp_path / "{draft}" / "texts.jsonl")
     corpus = {"kind": "text", "source": str(tmp_path), "samples": 1200}

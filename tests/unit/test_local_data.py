@@ -188,6 +188,9 @@ FILES = {
     "one choice": (f"{line(choices=['yes'])}\n".encode(), "line 1: choices: expected at least two different"),
     "another answer": (f"{line(answer='maybe')}\n".encode(), "line 1: answer: found 'maybe', expected one"),
     "no text": (b"\xff\xfe" + line().encode("utf-16-le"), "cannot be read as UTF-8"),
+    "a number for a picture": (
+        f"{line(image_id=139)}\n".encode(), "line 1: image_id: found 139, expected SOURCE:ID",
+    ),
     "a way out": (f"{line(image='../lm/config.json')}\n".encode(), "line 1: image: expected a path within"),
 }  # fmt: skip
 
@@ -306,7 +309,7 @@ def test_a_whats_up_folder_is_known(values, tmp_path):
 
 
 TABLES = [
-    ({"kind": "text", "split": "train"}, {"train.txt": b"a"}, None),
+    ({"kind": "text", "split": "train"}, {"train.csv": b"text"}, None),
     ({"kind": "text", "split": "train"}, {"data/train-0.parquet": b""}, None),
     ({"kind": "text", "split": "train"}, {"test.txt": b""}, "split: found 'train', but {place} has test"),
     (
@@ -338,6 +341,83 @@ def test_a_split_has_files(values, tmp_path, entry, files, said):
     put(values, "datasets.train", {**entry, "source": str(place), "samples": 3})
     told = problems(values)
     assert told == [] if said is None else told[0].startswith(f"datasets.train: {said.format(place=place)}")
+
+
+def document(words: str) -> str:
+    return f"{words} is what this document of many words is all about"
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(json.dumps({"text": document(one)}) + "\n" for one in texts).encode()
+
+
+# A corpus: (its files, what of it is used, what is said).
+CORPORA = {
+    "lines that are alike": (
+        {"train.txt": document("one").encode() + b"\n" + document("one").encode() + b"\nshort\n"}, (),
+        "found 2 documents of at least 8 words in {place}, 1 of them different, expected at least 2",
+    ),
+    "objects that are alike": (
+        {"train-0.jsonl": lines("one", "one"), "data/train-1.jsonl": lines("one")}, ("train",),
+        "found 3 documents of at least 8 words in {place}, 1 of them different, expected some for each",
+    ),
+    "two that differ": ({"train.txt": lines("one", "two")}, (), None),
+    # The larger part (0.5) gets one, validation, the first where something is measured, the other.
+    "two for two parts": ({"train.jsonl": lines("one", "two")}, ("train", "validation"), None),
+    "two for four parts": (
+        {"train.jsonl": lines("one", "two")}, ("train", "null", "validation", "test"),
+        "found 2 documents of at least 8 words in {place}, 2 of them different, expected some for "
+        "each of train, null, validation, test",
+    ),
+    "ten for the smallest part": (
+        {"train.jsonl": lines(*map(str, range(10)))}, ("train", "null", "validation", "test"), None,
+    ),
+    "no documents": (
+        {"train.txt": b"a\nb\n"}, (), "found 0 documents of at least 8 words in {place}, 0 of them different",
+    ),
+    "another column": (
+        {"train.jsonl": b'{"words": "a"}\n'}, (),
+        "{place}/train.jsonl: line 1: no column 'text', found ['words']; set `column`",
+    ),
+    "a column of numbers": (
+        {"train.jsonl": b'{"text": 3}\n'}, (), "{place}/train.jsonl: line 1: column 'text' holds int",
+    ),
+    "a line that is no object": (
+        {"train.jsonl": lines("one") + b"[1]\n"}, (),
+        "{place}/train.jsonl: line 2: expected a JSON object, found list",
+    ),
+    "a line that is no JSON": (
+        {"train.jsonl": lines("one") + b"{\n"}, (), "{place}/train.jsonl: line 2: not JSON",
+    ),
+    "another encoding": ({"train.txt": b"caf\xe9\n"}, (), "{place}/train.txt: cannot be read as UTF-8 text"),
+    "what is wrong after enough is not read": ({"train.jsonl": lines("one", "two") + b"{\n"}, (), None),
+    "tables are left to the job": ({"train.csv": b"text\n"}, (), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_a_corpus_has_different_documents_for_every_part_that_is_used(values, tmp_path, name):
+    files, parts, said = CORPORA[name]
+    place = tmp_path / "corpus"
+    for file, content in files.items():
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        (place / file).write_bytes(content)
+    put(values, "datasets.text", {"kind": "text", "source": str(place), "samples": 2})
+    for part in parts:
+        put(values, f"datasets.{part}_of_it", {"kind": "subset", "of": "text", "part": part, "samples": 1})
+    told = problems(values)
+    assert told == [] if said is None else told[0].startswith(f"datasets.text: {said.format(place=place)}"), (
+        told
+    )
+
+
+def test_a_long_corpus_costs_nothing(values, tmp_path):
+    file = tmp_path / "long.txt"
+    file.write_text("".join(f"{document(str(number))}\n" for number in range(200_000)))
+    put(values, "datasets.text", {"kind": "text", "source": str(file), "samples": 2})
+    config, start = load_config(values), time.perf_counter()
+    assert data_problems(config) == []
+    assert time.perf_counter() - start < 0.5
 
 
 def test_what_is_not_at_hand_passes(values):
@@ -442,6 +522,42 @@ def test_a_subset_is_known_as_far_as_its_source_is(values, name):
     put(values, "concepts.space.baseline", {"dataset": "general"})
     for path, value in changes.items():
         put(values, path, value)
+    told = problems(values)
+    assert told == [] if said is None else len(told) == 1 and told[0].startswith(said), told
+
+
+# Groups where a data set is named: (key, groups, what is said). Config and checks tell the same key.
+WRITTEN = [
+    (
+        "ablation.rank_on.target", {"dataset": "spatial_val", "groups": ["lft of"]},
+        "ablation.rank_on.target.groups: found 'lft of', but data set 'spatial_val' (kind 'spatial' of the ",
+    ),
+    (
+        "heads.report_on.control", {"dataset": "vsr", "without": ["undr"], "samples": 8},
+        "heads.report_on.control.without: found 'undr', but data set 'vsr' (split 'dev' of ",
+    ),
+    (
+        "heads.head_means.dataset", {"dataset": "vsr", "groups": ["undr"]},
+        "heads.head_means.dataset.groups: found 'undr', but data set 'vsr' (split 'dev' of ",
+    ),
+    (
+        "evaluation.0.dataset", {"dataset": "general_val", "groups": ["shapes"]},
+        "evaluation.0.dataset.groups: found 'shapes', but data set 'general_val' (kind 'general' of the ",
+    ),
+    ("heads.dataset", {"dataset": "vsr", "groups": ["on"], "samples": 8}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "groups", "said"), WRITTEN)
+def test_wrong_groups_of_what_is_prepared_later_are_told_under_the_key_that_was_written(
+    values, path, groups, said
+):
+    values["world"] = {}
+    put(values, "datasets.vsr", {"kind": "vsr", "source": VSR, "split": "dev", "samples": 200})
+    if path.startswith("evaluation"):
+        values["evaluation"][0]["dataset"] = groups
+    else:
+        put(values, path, groups)
     told = problems(values)
     assert told == [] if said is None else len(told) == 1 and told[0].startswith(said), told
 

@@ -4,6 +4,7 @@ Every change is made in a copy of the project and of the tiny experiment's resul
 asked what it would run. What it must plan is in staleness.yaml, reviewed by people.
 """
 
+import json
 import os
 import random
 import shutil
@@ -269,7 +270,9 @@ def test_files_of_local_sources_are_inputs(copies, endpoint, tmp_path):
         write_llama_scope(tmp_path / f"dictionary/L{layer}R", weights, **sizes)
     for name in ("text/data/train-0.jsonl", "text/train-1.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("{}")
+        (tmp_path / name).write_text(
+            json.dumps({"text": f"{name} holds this document of more than eight words"})
+        )
     names = [
         "config.json",
         "tokenizer.json",

@@ -59,6 +59,7 @@ def read_object(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: naming the file, what is wrong with it and what to do.
     """
+    start = b""
     try:
         start = file.read_bytes()
         found = json.loads(start)

@@ -14,8 +14,6 @@ from vlmdiff.config.samples_file import is_canonical
 from vlmdiff.config.sources import DataSource, LocalPath, check_source, find_source
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
-# Documents of fewer words are passed over.
-FEWEST_WORDS = 8
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
 PARTS = "How it is split where a `subset` names a part of it. The part `null` needs no quotes."

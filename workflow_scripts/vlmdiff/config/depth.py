@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from vlmdiff.config.base import Count
+from vlmdiff.config.decoder import decoder_of, described
 from vlmdiff.config.sources import is_local, world_model
 from vlmdiff.config.world import LanguageModelTraining
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from vlmdiff.config.subjects import ModelConfig
     from vlmdiff.config.world import WorldConfig
 
-# Where a config.json describes the language model of a vision-language model, and what it calls its depth.
-NESTED = ("text_config", "llm_config", "language_config")
+# What a config.json calls the depth of a language model.
 NAMES = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # A published config.json may leave out what is the default of its class in transformers, as LLaVA 1.5's does.
 DEFAULTS = MappingProxyType(
@@ -85,7 +84,7 @@ def depth_told(model: ModelConfig, world: WorldConfig | None) -> Depth | None:
         model, world: as for `blocks_of`.
     """
     if world_model(model.path) is None:
-        return depth_in_file(Path(model.path, "config.json")) if is_local(model.path) else None
+        return depth_in(model.path) if is_local(model.path) else None
     if world is None:
         return None
     # Shipped checkpoints were made with the default settings, control models from them.
@@ -111,17 +110,14 @@ def depth_of(name: str, config: Config) -> Depth | None:
     return found
 
 
-def depth_in_file(file: Path) -> Depth | None:
+def depth_in(folder: str | Path) -> Depth | None:
     """Return the depth that a checkpoint's config.json tells; None if it is not there or does not tell it."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        part = next((values[key] for key in NESTED if isinstance(values.get(key), dict)), values)
-        told = next((part[name] for name in NAMES if name in part), DEFAULTS.get(part.get("model_type")))
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError):
-        # Loading the model tells what is wrong with it.
-        return None
+    part, told = decoder_of(described(folder) or {}), None
+    if isinstance(kind := part.get("model_type"), str):
+        told = DEFAULTS.get(kind)
+    told = next((part[name] for name in NAMES if name in part), told)
     known = isinstance(told, int) and not isinstance(told, bool) and told > 0
-    return Depth(told, str(file)) if known else None
+    return Depth(told, str(Path(folder, "config.json"))) if known else None
 
 
 def evenly_spaced(count: int, blocks: int) -> list[int]:

@@ -224,6 +224,23 @@ def concept_sets(values: Values, concept: Any) -> dict[str, str]:
     return names
 
 
+def of_concepts(said: Any, derived: Any) -> dict[str, str]:
+    """Return the data sets that were derived from groups of a concept, each with the key of the groups.
+
+    Args:
+        said: values as the user wrote them.
+        derived: what `derive` made of them.
+    """
+    found = {}
+    for concept, entry in section(said, "concepts").items():
+        groups = section(entry).get("groups")
+        for name, one in section(derived, "datasets").items() if groups is not None else ():
+            chosen = (section(one).get("groups"), section(one).get("without"))
+            if groups in chosen and name not in section(said, "datasets"):
+                found.setdefault(name, f"concepts.{concept}.groups")
+    return found
+
+
 def derive_lexical(values: Values) -> None:
     """Filter with the paper's prompts where a concept asks for the filter and nothing is said of it."""
     concepts = section(values, "concepts").values()

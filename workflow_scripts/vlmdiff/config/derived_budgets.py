@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.budgets import ArchitectureConfig
-from vlmdiff.config.checkpoint_files import read_object
-from vlmdiff.config.local_checkpoints import decoder_of
-from vlmdiff.config.local_files import is_there
+from vlmdiff.config.decoder import described, width_in
 from vlmdiff.config.parts import Parts
 from vlmdiff.config.plain import Values, put_under, section
 from vlmdiff.config.sources import is_local
@@ -73,14 +70,8 @@ def residual_width(values: Values, trained: list[Values]) -> int | None:
 
 def width_told(path: Any) -> int | None:
     """Return the residual width that the config.json of a checkpoint in a folder tells; None if none does."""
-    if not (isinstance(path, str) and is_local(path) and is_there(f"{path}/config.json")):
-        return None
-    try:
-        width = decoder_of(read_object(Path(path, "config.json"))).get("hidden_size")
-    except ValueError:
-        # Loading tells what is wrong with it.
-        return None
-    return width if isinstance(width, int) else None
+    description = described(path) if isinstance(path, str) and is_local(path) else None
+    return None if description is None else width_in(description)
 
 
 def planned_tokens(values: Values, dataset: Any, seen: tuple[Any, ...] = ()) -> float | None:

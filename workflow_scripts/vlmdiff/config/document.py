@@ -50,6 +50,7 @@ comparisons: ~
 - A key that is null (`~`) is left out: nothing is inherited for it, and its default holds.
 - `extends: false` in a section replaces the section as a whole: nothing is inherited in it. Use it for an
   entry of another kind, such as a published dictionary in the place of a trained one.
+- `data` over a config of other data is refused; the message ends with the lines that clear what names these.
 
 `--configfile FIRST SECOND` lays the second file over the first one. `--config` lays single keys over all
 files. Two underscores lead into a section, because Snakemake takes no dots there:

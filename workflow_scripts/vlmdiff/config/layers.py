@@ -14,18 +14,18 @@ from typing import Any
 
 import yaml
 import yte
+from yte.exceptions import YteError
 
 from vlmdiff.config.document import sections_in
+from vlmdiff.config.inherited import DATA, inherited_problem
 from vlmdiff.config.load import ConfigError, place
 from vlmdiff.config.schema import Config
-from vlmdiff.config.written import NOTHING, Written, written, written_in_yaml
+from vlmdiff.config.written import NOTHING, Written, written, written_in_yaml, yaml_problem
 
 EXTENDS = "extends"
 # Snakemake takes no dots in the keys of `--config`, so two underscores lead into a section.
 INTO = "__"
 COMMAND_LINE = "on the command line"
-# Where derived sections come from.
-DATA = "data"
 
 
 def laid_over(below: Written, above: Written) -> Written:
@@ -63,15 +63,30 @@ def parse(path: Path) -> Written:
     """
     name = shown(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            found = written(json.loads(text), f"in {name}")
-        else:
-            found = written_in_yaml(text, name)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{name}: cannot be read as a config ({error})") from None
+        found = content(path, name)
+    except ConfigError:
+        raise
+    except yaml.YAMLError as error:
+        told = f"no YAML: {yaml_problem(error)}"
+    except json.JSONDecodeError as error:
+        told = f"no JSON: {error}; correct the line"
+    except UnicodeDecodeError as error:
+        told = f"cannot be read as a config ({error}); save it as UTF-8"
+    except YteError as error:
+        told = f"cannot be filled in: {error}; correct the expression"
     except RecursionError:
-        raise ConfigError(f"{name}: cannot be read as a config (an anchor holds itself)") from None
+        told = "cannot be read as a config (an anchor holds itself)"
+    except (OSError, ValueError) as error:
+        told = f"cannot be read as a config ({error})"
+    else:
+        return found
+    raise ConfigError(f"{name}: {told}")
+
+
+def content(path: Path, name: str) -> Written:
+    """Read a config file; see `parse`, which tells what is wrong with it."""
+    text = path.read_text(encoding="utf-8")
+    found = written(json.loads(text), f"in {name}") if path.suffix == ".json" else written_in_yaml(text, name)
     if not isinstance(found.value, dict):
         kind = type(found.value).__name__.replace("NoneType", "nothing")
         raise ConfigError(f"{name}: expected `key: value` lines, found {kind}")
@@ -304,5 +319,10 @@ def read_layers(
     layers = layers or reader.expanded(written(values, "in `config` of the workflow"), Path())
     whole = reduce(laid_over, layers, NOTHING)
     for setting in settings:
-        whole = reduce(laid_over, reader.expanded(command_layer(setting, whole), Path()), whole)
+        further = reader.expanded(command_layer(setting, whole), Path())
+        layers, whole = [*layers, *further], reduce(laid_over, further, whole)
+    first = next((i for i, layer in enumerate(layers) if DATA in layer.value), 0)
+    below, above = (reduce(laid_over, part, NOTHING) for part in (layers[:first], layers[first:]))
+    if problem := inherited_problem(below, above, whole):
+        raise ConfigError(problem)
     return Layers(whole, tuple(reader.files))

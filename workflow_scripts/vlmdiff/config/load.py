@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.base import NAME_PATTERN
-from vlmdiff.config.derive import derive
+from vlmdiff.config.derive import derive, of_concepts
 from vlmdiff.config.local_checkpoints import missing_family, with_family
-from vlmdiff.config.lowered import lowered
+from vlmdiff.config.lowered import as_written, lowered
 from vlmdiff.config.schema import Config
 from vlmdiff.config.subsets import counted
 
@@ -110,27 +110,23 @@ def load_config(
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
     try:
-        values, written = lowered(derive(with_family(values), name))
+        derived = derive(with_family(values), name)
+        of_concept = of_concepts(values, derived)
+        values, written = lowered(derived)
     except ValueError as error:
         raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
+
+    written |= of_concept
 
     def place_of(key: str) -> str:
         return where(as_written(key, written))
 
     try:
-        return with_counts(Config.model_validate(values), place_of)
+        return with_counts(Config.model_validate(values), place_of).lowered_from(written)
     except ValidationError as error:
         raise ConfigError(as_written(explain(error, values, place_of), written)) from None
     except ConfigError as error:
         raise ConfigError(as_written(str(error), written)) from None
-
-
-def as_written(message: str, written: dict[str, str]) -> str:
-    """Put the keys at which groups were written in the place of the subsets that they became."""
-    for name, key in written.items():
-        message = re.sub(rf"datasets\.{name}\.of\b", f"{key}.dataset", message)
-        message = re.sub(rf"datasets\.{name}\b", key, message)
-    return message
 
 
 def told(problems: Iterable[str], where: Callable[[str], str]) -> list[str]:

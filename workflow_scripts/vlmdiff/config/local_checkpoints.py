@@ -16,6 +16,7 @@ from vlmdiff.config.checkpoint_files import (
     weight_problems,
 )
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.decoder import decoder_of, described, width_in
 from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, all_kinds, family_of, family_problem
 from vlmdiff.config.local_files import advice, is_there, used
 from vlmdiff.config.schema import Config
@@ -68,12 +69,8 @@ def told_family(entry: Any, world: Any) -> str | None:
         return family_of_checkpoint(
             checkpoint, controls if isinstance(controls, dict) else WorldConfig().controls
         )
-    if not is_local(path) or not is_there(f"{path}/config.json"):
-        return None
-    try:
-        return family_of(read_object(Path(path, "config.json")))
-    except ValueError:
-        return None
+    description = described(path) if is_local(path) else None
+    return None if description is None else family_of(description)
 
 
 def missing_family(entry: Any) -> str:
@@ -106,18 +103,7 @@ def missing_family(entry: Any) -> str:
 def description_of(config: Config, name: str) -> Mapping[str, Any] | None:
     """Return the config.json of a model that lies in a folder; None if it does not, or cannot be read."""
     path = config.models[name].path
-    if not is_local(path) or not is_there(f"{path}/config.json"):
-        return None
-    try:
-        return read_object(Path(path, "config.json"))
-    except ValueError:
-        return None
-
-
-def decoder_of(description: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part of a config.json that is about the language model."""
-    parts = (description.get(key) for key in ("text_config", "llm_config"))
-    return next((part for part in parts if isinstance(part, Mapping)), description)
+    return described(path) if is_local(path) else None
 
 
 def checkpoint_problems(config: Config) -> list[str]:
@@ -230,7 +216,7 @@ def untuned_problems(config: Config) -> Iterator[str]:
 def width_of(config: Config, name: str) -> int | None:
     """Return the residual width of a model: its checkpoint's, else the planned one; None if unknown."""
     description = description_of(config, name)
-    if description is not None and isinstance(width := decoder_of(description).get("hidden_size"), int):
+    if description is not None and (width := width_in(description)) is not None:
         return width
     size = planned_size(config, name)
     return None if size is None else size.d_model

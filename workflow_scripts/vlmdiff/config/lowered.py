@@ -143,3 +143,11 @@ def name_of(wanted: GroupsOf, taken: Container[str]) -> str:
         return name
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:DIGITS]
     return f"{name[: LONGEST_NAME - DIGITS - 1].rstrip('_')}_{digest}"
+
+
+def as_written(message: str, written: dict[str, str]) -> str:
+    """Put the keys at which groups were written in the place of the subsets that they became."""
+    for name, key in written.items():
+        message = re.sub(rf"datasets\.{name}\.of\b", f"{key}.dataset", message)
+        message = re.sub(rf"datasets\.{name}\b", key, message)
+    return message

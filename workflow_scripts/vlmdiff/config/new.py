@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from vlmdiff.config.checkpoint_files import read_object
-from vlmdiff.config.depth import depth_in_file
+from vlmdiff.config.depth import depth_in
 from vlmdiff.config.derive import experiment_name
 from vlmdiff.config.derived_budgets import width_told
 from vlmdiff.config.editor import SCHEMA
@@ -87,7 +87,7 @@ def look_at_checkpoint(folder: str, sees: bool) -> Checkpoint:
             f"{folder}: found a checkpoint of {f'family {family}' if family else 'no known family'}, "
             f"expected {wanted}; families and what they read: {all_kinds()}"
         )
-    depth = depth_in_file(file)
+    depth = depth_in(folder)
     return Checkpoint(folder, family, None if depth is None else depth.blocks, width_told(folder))
 
 

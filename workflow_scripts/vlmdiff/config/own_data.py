@@ -9,17 +9,16 @@ from typing import Any
 from pydantic import Field
 
 from vlmdiff.config.base import Section
-from vlmdiff.config.datasets import FEWEST_WORDS, TextDataset
+from vlmdiff.config.corpora import LINES, check_different, documents_in
+from vlmdiff.config.datasets import TextDataset
 from vlmdiff.config.record import Record
 from vlmdiff.config.samples_file import find_samples, read_records
-from vlmdiff.runtime.reading import DataError, lines_of, parse_json, read_text
+from vlmdiff.runtime.reading import DataError
 
 # Shares of the photos, with a corpus beside them and without one, and of the corpus.
 PHOTOS = {"train": 0.6, "null": 0.0, "validation": 0.2, "test": 0.2}
 PHOTOS_ALONE = {"train": 0.4, "null": 0.2, "validation": 0.2, "test": 0.2}
 CORPUS = {"train": 0.6, "null": 0.2, "validation": 0.2, "test": 0.0}
-# Text of which documents can be counted before anything runs: a document a line.
-LINES = (".txt", ".jsonl")
 # A word is so many tokens, more or less.
 TOKENS_A_WORD = 1.4
 
@@ -108,7 +107,8 @@ def document_lengths(source: str) -> list[int]:
     """Return how many words of each document of a corpus are used.
 
     Raises:
-        ValueError: there is no such file, or none of a kind whose documents can be counted.
+        ValueError: there is no such file, none of a kind whose documents can be counted, or too few different
+            documents.
     """
     file = Path(source)
     if file.suffix.lower() not in LINES or not file.is_file():
@@ -119,17 +119,8 @@ def document_lengths(source: str) -> list[int]:
         )
     fields = TextDataset.model_fields
     try:
-        lines = (line for _, line in lines_of(read_text(file, "correct the file")))
-        if file.suffix.lower() == ".jsonl":
-            rows = map(parse_json, lines)
-            lines = (str(row.get(fields["column"].default) or "") for row in rows if isinstance(row, dict))
-        lengths = [len(line.split()) for line in lines]
+        documents = list(documents_in(file, fields["column"].default, fields["words"].default))
+        check_different(documents, source, CORPUS, CORPUS)
     except DataError as error:
         raise ValueError(f"data.text: {error}") from None
-    lengths = [min(fields["words"].default, length) for length in lengths if length >= FEWEST_WORDS]
-    if len(lengths) < len(parts := [part for part, share in CORPUS.items() if share]):
-        raise ValueError(
-            f"data.text: found {len(lengths)} documents of at least {FEWEST_WORDS} words in {source}, "
-            f"expected some for each of {', '.join(parts)}; add more"
-        )
-    return lengths
+    return [len(document.split()) for document in documents]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -10,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from vlmdiff.runtime.reading import CONTROL, DataError, name_problem
 
 LONGEST_SHOWN = 120
+# `coco:139`: who gives the number, and the number.
+PUBLIC_ID = re.compile(r"[a-z][a-z0-9_]*:\S+")
 
 
 def check_line(text: str) -> str:
@@ -61,6 +64,17 @@ class Record(BaseModel):
         """Images lie within the data set's folder, so that the folder can be moved."""
         if self.image is not None and (problem := name_problem(self.image)):
             raise ValueError(f"image: {problem}, found {self.image!r}")
+        return self
+
+    @model_validator(mode="after")
+    def image_id_is_public(self) -> Record:
+        """A picture has one id in every data set; a bare number is another picture in another source."""
+        value = (self.model_extra or {}).get("image_id")
+        if value is not None and not (isinstance(value, str) and PUBLIC_ID.fullmatch(value)):
+            raise ValueError(
+                f"image_id: found {value!r:.{LONGEST_SHOWN}}, expected SOURCE:ID such as 'coco:139', the "
+                "same for the same picture in every data set; put the source before it, or rename the key"
+            )
         return self
 
 

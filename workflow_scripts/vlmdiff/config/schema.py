@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from vlmdiff.config.analysis import (
     AblationConfig,
@@ -25,6 +25,8 @@ from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
+from vlmdiff.config.lowered import as_written
+from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.sources import WORLD
@@ -95,6 +97,18 @@ class Config(Section):
         {},
         description="Resources of rules, by rule, in place of the built-in world's: mem_mb, runtime, gpu …",
     )
+    # Data sets that stand for groups, each with the key at which the groups were written.
+    _lowered: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def lowered_from(self, written: dict[str, str]) -> Config:
+        """Return it with the keys at which groups were written that became data sets."""
+        found = self.model_copy()
+        found._lowered = written
+        return found
+
+    def as_written(self, message: str) -> str:
+        """Return a message with keys as the user wrote them."""
+        return as_written(message, self._lowered)
 
     def comparison(self, name: str) -> DiffConfig:
         """Return what a comparison compares; `main` is the section `diff`."""
@@ -168,12 +182,8 @@ class Config(Section):
     @model_validator(mode="after")
     def names_exist(self) -> Config:
         """Every model, data set, dictionary and concept that is named is also declared."""
-        known = {
-            "model": set(self.models),
-            "dataset": set(self.all_datasets()),
-            "dictionary": set(self.dictionaries),
-            "concept": set(self.concepts),
-        }
+        known = {"model": self.models, "dictionary": self.dictionaries, "concept": self.concepts}
+        known |= {"dataset": self.all_datasets()}
         for kind, key, name in (*sources(self.datasets), *references(self)):
             if name not in known[kind]:
                 raise ValueError(f"{key}: unknown {kind} '{name}'; declared are {sorted(known[kind])}")
@@ -194,14 +204,9 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def concepts_are_separate(self) -> Config:
-        """A sample on both sides of a contrast hides a difference."""
+    def concepts_and_stages_fit(self) -> Config:
+        """A sample on both sides of a contrast hides a difference; a stage needs those before it."""
         check_concepts(self.concepts, self.all_datasets())
-        return self
-
-    @model_validator(mode="after")
-    def stages_have_what_they_need(self) -> Config:
-        """A stage needs what the stages before it make."""
         check_needs(self)
         return self
 
@@ -284,8 +289,8 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def k_fits(self) -> Config:
-        """A token cannot have more active features than there are; a warm start keeps the width."""
+    def shapes_fit(self) -> Config:
+        """At most all features are active; a warm start keeps the width; a loss has what its shape has."""
         shapes = {"architecture": self.architecture}
         shapes |= {f"dictionaries.{name}.architecture": self.shape(name) for name in self.trained()}
         for key, shape in shapes.items():
@@ -297,6 +302,7 @@ class Config(Section):
                     f"dictionaries.{name}.architecture.d_sae: found {self.shape(name).d_sae}, but it starts "
                     f"from '{stage.initial}' with {self.shape(stage.initial).d_sae}"
                 )
+            check_losses(f"dictionaries.{name}", stage, self.shape(name))
         return self
 
     @model_validator(mode="after")
@@ -337,13 +343,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def losses_fit(self) -> Config:
-        """A dictionary's loss has parts that only its architecture has."""
-        for name, stage in self.trained().items():
-            check_losses(f"dictionaries.{name}", stage, self.shape(name))
-        return self
-
-    @model_validator(mode="after")
     def main_is_taken(self) -> Config:
         """`main` is the comparison of the section `diff`, and `statistics` a folder beside it."""
         if taken := {MAIN, "statistics"} & set(self.comparisons):
@@ -359,9 +358,10 @@ class Config(Section):
         return found
 
     @model_validator(mode="after")
-    def report_is_held_out(self) -> Config:
-        """Reporting on what was used before would select on the test data."""
+    def uses_are_apart(self) -> Config:
+        """Reporting on what was used before would select on the test data; a null saw no images."""
         check_held_out(references(self), self.all_datasets())
+        check_nulls(self)
         return self
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.decoder import described, width_in
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
@@ -126,17 +126,15 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
         return entry.planned
     folder = shipped("resources/world") if config.world and config.world.models == "shipped" else None
     world = world_model(entry.path)
-    path = Path(entry.path) if world is None else Path(folder or "", world)
-    file = path / "config.json"
-    if (world is not None and folder is None) or not file.is_file():
+    if world is not None and folder is None:
         return None
+    values = described(entry.path if world is None else Path(folder, world))
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        vision = values.get("vision_config", {})
+        vision = (values or {}).get("vision_config", {})
         images = (vision["image_size"] // vision["patch_size"]) ** 2 if "patch_size" in vision else 0
-        width = values.get("text_config", values).get("hidden_size")
+        width = width_in(values or {})
         return None if width is None else PlannedSize(d_model=width, image_tokens=images)
-    except (ValueError, AttributeError, KeyError, TypeError, ArithmeticError, OSError):
+    except (ValueError, KeyError, TypeError, ArithmeticError):
         # Loading the model tells what is wrong with it; this only plans.
         return None
 

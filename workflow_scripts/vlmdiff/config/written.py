@@ -10,6 +10,20 @@ import yaml
 
 from vlmdiff.config.load import ConfigError
 
+# What to do about YAML that cannot be read, by words of the parser's message; the first that fit count.
+REMEDIES = (
+    ("'\\t'", "indent with blanks, not with tabs"),
+    ("scanning a quoted scalar", "close the quotes"),
+    ("parsing a flow ", "close the bracket, or put a comma between entries"),
+    (
+        "mapping values are not allowed",
+        "put a text that holds `: ` in quotes, or indent the line as its section",
+    ),
+    ("could not find expected ':'", "write `key: value`, with a blank after the colon"),
+    ("that cannot start any token", "put the text in quotes"),
+    ("undefined alias", "name an anchor of this file, or put the text in quotes"),
+    ("parsing a block ", "indent all keys of one section alike"),
+)
 # Puts another section's keys into one, where they may be said again.
 MERGE = "<<"
 
@@ -76,6 +90,17 @@ def written_in_yaml(text: str, name: str) -> Written:
     # Refuses keys that are no words, and puts what merge keys (`<<`) stand for into the nodes.
     loader.construct_document(node)
     return of_node(node, node.start_mark.line)
+
+
+def yaml_problem(error: yaml.YAMLError) -> str:
+    """Write in one line where YAML cannot be read, what is there, and what to do."""
+    problem, context = (getattr(error, key, None) for key in ("problem", "context"))
+    mark, start = (getattr(error, key, None) for key in ("problem_mark", "context_mark"))
+    if problem is None or mark is None:
+        return f"{' '.join(str(error).split())}; correct it"
+    begun = f" {context} that begins in line {start.line + 1}" if context and start is not None else ""
+    advice = next((what for words, what in REMEDIES if words in f"{problem} {context}"), "correct the line")
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{begun}; {advice}"
 
 
 def check_keys(node: yaml.Node, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.analysis import SampleSet
+from vlmdiff.config.corpora import LINES, check_different, documents_in
 from vlmdiff.config.datasets import (
     FolderDataset,
     PreparedDataset,
@@ -180,7 +181,7 @@ def check_tables(entry: TextDataset | VqaDataset) -> None:
     if isinstance(entry, VqaDataset) and path.is_dir() and any(path.glob("*_questions.json")):
         official_files(entry)
         return
-    files = [path] if path.is_file() else split_files(path, entry.split)
+    files = files_of(entry)
     kinds = {READERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         found = sorted(file.name for file in (files or path.iterdir()))
@@ -190,8 +191,34 @@ def check_tables(entry: TextDataset | VqaDataset) -> None:
         )
 
 
-def of_source(entry: PreparedDataset) -> Known | None:
+def files_of(entry: TextDataset | VqaDataset) -> list[Path]:
+    """Return the files of a source of tables."""
+    path = Path(entry.source)
+    return [path] if path.is_file() else split_files(path, entry.split)
+
+
+def check_corpus(entry: TextDataset, used: Collection[str]) -> None:
+    """Refuse a corpus of lines with too few different documents.
+
+    Args:
+        entry: the corpus.
+        used: its parts that something uses.
+
+    Raises:
+        DataError: a line is wrong, or see `check_different`.
+    """
+    files = files_of(entry)
+    if {file.suffix.lower() for file in files} <= set(LINES):
+        documents = (one for file in files for one in documents_in(file, entry.column, entry.words))
+        check_different(documents, entry.source, entry.parts.shares(), used)
+
+
+def of_source(entry: PreparedDataset, used: Collection[str]) -> Known | None:
     """Return what a public source tells; None if it is not at hand, or too long to read.
+
+    Args:
+        entry: the source.
+        used: its parts that something uses.
 
     Raises:
         DataError: it is wrong.
@@ -201,6 +228,8 @@ def of_source(entry: PreparedDataset) -> Known | None:
     if isinstance(entry, VsrDataset | WhatsUpDataset):
         return of_annotations(entry)
     check_tables(entry)
+    if isinstance(entry, TextDataset):
+        check_corpus(entry, used)
     return None
 
 
@@ -233,7 +262,8 @@ class Knowledge:
         if isinstance(entry, WorldDataset):
             return of_world(entry)
         if isinstance(entry, PreparedDataset):
-            return of_source(entry)
+            parts = {one.part for one in self.datasets.values() if getattr(one, "of", None) == name}
+            return of_source(entry, parts - {"all"})
         records = self.counting.records(name)
         if isinstance(entry, FolderDataset):
             return None if records is None else of_folder(entry, records)

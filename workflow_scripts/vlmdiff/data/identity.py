@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmdiff.runtime.files import file_sha256
-from vlmdiff.runtime.reading import DataError
 
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
 
-# `coco:139`: who gives the number, and the number.
-PUBLIC_ID = re.compile(r"[a-z][a-z0-9_]*:\S+")
 # COCO's file names, of 2014 (COCO_val2014_000000000139.jpg) and of 2017 (000000000139.jpg).
 COCO_FILE = re.compile(r"(?:COCO_[a-z]+[0-9]{4}_)?([0-9]{12})\.jpg")
 Digest = Callable[[Path], str]
@@ -34,19 +31,8 @@ def coco_id_of_file(name: str) -> str | None:
 
 
 def public_id(sample: Sample) -> str | None:
-    """Return the public id of a sample's picture (`image_id`); None if its line has none.
-
-    Raises:
-        DataError: the line has one of another form.
-    """
-    value = getattr(sample, "image_id", None)
-    if value is None or (isinstance(value, str) and PUBLIC_ID.fullmatch(value)):
-        return value
-    raise DataError(
-        f"{sample.folder / 'samples.jsonl'}: image_id of sample '{sample.sample_id}': found {value!r}, "
-        "expected SOURCE:ID such as 'coco:139', the same for the same picture in every data set; correct or "
-        "remove it"
-    )
+    """Return the public id of a sample's picture (`image_id`); None if its line has none."""
+    return getattr(sample, "image_id", None)
 
 
 def image_identity(sample: Sample) -> str | None:
@@ -57,9 +43,6 @@ def image_identity(sample: Sample) -> str | None:
 
     Args:
         sample: a sample whose file is there.
-
-    Raises:
-        DataError: see `public_id`.
     """
     if sample.image_file is None:
         return None

@@ -11,6 +11,7 @@ from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import readers
 from vlmdiff.data.at_hand import Knowledge, Known, Record, listed, side_groups, side_problems
+from vlmdiff.data.enough import few_problems, question_sets
 
 
 def data_problems(config: Config) -> list[str]:
@@ -20,8 +21,9 @@ def data_problems(config: Config) -> list[str]:
     """
     knowledge = Knowledge(config)
     known = {name: found for name in sorted(used(config, "dataset")) if (found := knowledge.of(name))}
-    finders = (group_problems, question_problems, image_problems, chat_problems)
-    return [*knowledge.lines, *(line for find in finders for line in find(config, known))]
+    finders = (group_problems, question_problems, image_problems, chat_problems, few_problems)
+    lines = [*knowledge.lines, *(line for find in finders for line in find(config, known))]
+    return [config.as_written(line) for line in lines]
 
 
 def group_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
@@ -44,16 +46,6 @@ def group_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
                 f"concepts.{name}: target and baseline share groups {listed(shared)} of data set "
                 f"'{one.dataset}', expected none; name them in `without` of the baseline"
             )
-
-
-def question_sets(config: Config) -> Iterator[tuple[str, str, int]]:
-    """Yield (key, data set, most samples) of questions whose answers are scored against other choices."""
-    sections = {"ablation": config.ablation, "heads": config.heads, "steering": config.steering}
-    for name, section in sections.items():
-        for use in ("rank_on", "report_on"):
-            if (data := getattr(section, use, None)) is not None:
-                yield f"{name}.{use}.target", data.target, data.samples
-                yield f"{name}.{use}.control", data.control, data.samples
 
 
 def is_open(record: Record) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.config.decoder import width_in
 from vlmdiff.config.sources import HubSource, is_hub
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.initial import inverse_power_of_two
@@ -239,14 +240,9 @@ def model_width(config: str | Path) -> int | None:
         DictionaryError: the file is damaged.
     """
     try:
-        values = json.loads(Path(config).read_text())
-        sections = [values.get("text_config"), values.get("llm_config"), values]
+        return width_in(json.loads(Path(config).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise not_read(config, error) or DictionaryError(
             f"{config}: not a model's configuration ({type(error).__name__}: {error}); fetch or copy the "
             "checkpoint again"
         ) from error
-    for section in sections:
-        if isinstance(section, dict) and isinstance(section.get("hidden_size"), int):
-            return section["hidden_size"]
-    return None

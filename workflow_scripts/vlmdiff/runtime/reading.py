@@ -40,6 +40,23 @@ def read_text(file: Path, remedy: str) -> str:
         raise not_read(file, error) or damaged from error
 
 
+def stream_lines(file: Path, remedy: str) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each line that is not blank, without reading more than is asked for.
+
+    Args:
+        file, remedy: as for `read_text`.
+
+    Raises:
+        DataError: see `read_text`.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="\n") as text:
+            yield from ((number, line) for number, line in enumerate(text, start=1) if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        damaged = DataError(f"{file}: cannot be read as UTF-8 text ({error}); {remedy}")
+        raise not_read(file, error) or damaged from error
+
+
 def parse_json(text: str) -> Any:
     """Parse JSON; a key given twice, numbers of thousands of digits and endless nesting are errors too.
 

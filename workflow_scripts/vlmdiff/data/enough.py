@@ -1,0 +1,221 @@
+"""Whether there is enough to test anything: different images on both sides, different texts to read."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from vlmdiff.config.analysis import SampleSet
+from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.datasets import FolderDataset
+from vlmdiff.config.families import LANGUAGE_MODEL
+from vlmdiff.config.held_out import used_before
+from vlmdiff.config.parts import units
+from vlmdiff.config.samples_file import data_folder
+from vlmdiff.config.schema import Config, references
+from vlmdiff.config.subsets import line_of
+from vlmdiff.data.at_hand import Known, Record, side_groups
+from vlmdiff.runtime.reading import shortened
+
+# Samples of one image depend on one another, and one image shows no spread.
+FEWEST = 2
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Found:
+    """How many different images, or texts without one, some samples have.
+
+    Attributes:
+        number: how many.
+        what: what was counted.
+        where: what of.
+    """
+
+    number: int
+    what: str
+    where: str
+
+    @property
+    def amount(self) -> str:
+        """The number in words."""
+        return f"{self.number} {self.what}{'' if self.number == 1 else 's'}"
+
+
+def pictures(config: Config, name: str, records: Sequence[Record]) -> list[list[str]]:
+    """Return by what the picture of each sample is known, or its text if it has none; nothing if unknown."""
+    datasets = config.all_datasets()
+    root = datasets[line_of(name, datasets)[-1]]
+    folder = os.path.realpath(data_folder(root.path)) if isinstance(root, FolderDataset) else None
+    found = []
+    for record in records:
+        if record["image"] is None:
+            found.append([f"text {record['prompt']}"])
+            continue
+        keys = [] if folder is None else [os.path.normpath(f"{folder}/{record['image']}")]
+        found.append([*keys, *filter(None, [record.get("image_id")])])
+    return found
+
+
+def count(
+    config: Config,
+    known: Mapping[str, Known],
+    name: str,
+    fits: Callable[[Record], bool] = lambda record: True,
+    limit: int | None = None,
+    used: frozenset[str] = frozenset(),
+) -> Found | None:
+    """Count the different images of samples, at most as many as there are samples; None if nobody knows.
+
+    Args:
+        config: the configuration.
+        known: what is known of its data sets.
+        name: of the data set.
+        fits: which samples count.
+        limit: how many of them, from the first on.
+        used: images by which samples are left out; see `pictures`.
+    """
+    found = known.get(name)
+    if found is None or not found.counted:
+        most = [number for number in (config.dataset(name).samples, limit) if number is not None]
+        return Found(min(most), "sample", f"data set '{name}'") if most else None
+    records = [record for record in found.records if fits(record)]
+    keys = [own for own in pictures(config, name, records) if not used.intersection(own)][:limit]
+    where = f"data set '{name}' ({found.place})"
+    if not all(keys):
+        return Found(len(keys), "sample", where)
+    what = "image" if any(record["image"] is not None for record in records) else "different text"
+    return Found(len(set(units(keys))), what, where)
+
+
+def few_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield where there is too little to test anything."""
+    yield from concept_problems(config, known)
+    yield from mean_problems(config, known)
+    yield from text_problems(config, known)
+
+
+def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which concepts have too few images for any feature to be told apart.
+
+    Which samples are the target's is what chance decides in the contrast's test over samples, so that no p is
+    below one in the number of ways in which the images of both sides can be assigned to them.
+    """
+    for name, concept in config.concepts.items():
+        sides = {"target": concept.target, "baseline": concept.baseline}
+        counts = {side: count_side(config, known, samples) for side, samples in sides.items()}
+        few = {side: found for side, found in counts.items() if found is not None and found.number < FEWEST}
+        for side, found in few.items():
+            # That a group is not there is told of the group.
+            if found.number:
+                yield (
+                    f"concepts.{name}.{side}: found {found.amount} in {found.where}, expected images of at "
+                    f"least {FEWEST}: samples of one image depend on one another, and nothing can be tested "
+                    "by one; add images, or take more groups"
+                )
+        if not few and None not in counts.values() and concept.fdr > 0:
+            yield from assignment_problems(name, counts["target"], counts["baseline"], concept.fdr)
+
+
+def assignment_problems(concept: str, target: Found, baseline: Found, fdr: float) -> Iterator[str]:
+    """Yield that no p of a concept can be as small as asked for; see `concept_problems`."""
+    if log_ways(target.number, baseline.number) >= -math.log(fdr) - ROUNDING:
+        return
+    ways = math.comb(target.number + baseline.number, target.number)
+    each = next(n for n in itertools.count(FEWEST) if math.comb(2 * n, n) * fdr >= 1)
+    yield (
+        f"concepts.{concept}: found {target.amount} in `target` and {baseline.amount} in `baseline`, which "
+        f"can be assigned to the two in {ways} ways, so no p is below {1 / ways:.2g}, but `fdr` allows "
+        f"{fdr:g}; expected as many ways as of {each} and {each}; add images, or take more groups"
+    )
+
+
+def log_ways(one: int, other: int) -> float:
+    """Return the logarithm of the number of ways to assign things to two sides of given sizes."""
+    return math.lgamma(one + other + 1) - math.lgamma(one + 1) - math.lgamma(other + 1)
+
+
+def count_side(config: Config, known: Mapping[str, Known], samples: SampleSet) -> Found | None:
+    """Count the images of a side of a concept; see `count`."""
+    found = known.get(samples.dataset)
+    groups = None if found is None or found.groups is None else side_groups(samples, found)
+    return count(config, known, samples.dataset, lambda record: groups is None or record["group"] in groups)
+
+
+def question_sets(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Yield (key, data set, most samples) of questions whose answers are scored against other choices."""
+    sections = {"ablation": config.ablation, "heads": config.heads, "steering": config.steering}
+    for name, section in sections.items():
+        for use in ("rank_on", "report_on"):
+            if (data := getattr(section, use, None)) is not None:
+                yield f"{name}.{use}.target", data.target, data.samples
+                yield f"{name}.{use}.control", data.control, data.samples
+
+
+def averaged(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Yield (key, data set, most samples) of what means and intervals are taken over."""
+    yield from question_sets(config)
+    if (heads := config.heads) is not None:
+        yield "heads.dataset", heads.dataset, max(heads.samples, heads.image_samples)
+        yield "heads.head_means.dataset", heads.head_means.dataset, heads.head_means.samples
+
+
+def mean_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which questions show one image alone: a mean over them is that image's, an interval is none."""
+    used, told = images_used(config, known), set()
+    for key, name, limit in averaged(config):
+        before = used if ".report_on." in key else frozenset()
+        found = count(config, known, name, limit=limit, used=before)
+        if found is None or found.number >= FEWEST or name in told:
+            continue
+        told.add(name)
+        left = " that no key uses before" if before else ""
+        yield (
+            f"{key}: found {found.amount} in {found.where}{left}, expected images of at least {FEWEST}: a "
+            "mean over one image is that image's, and it has no interval; add images, or raise `samples`"
+        )
+
+
+def images_used(config: Config, known: Mapping[str, Known]) -> frozenset[str]:
+    """Return the images at hand that are used before anything is reported, if reporting leaves these out."""
+    if config.held_out.shared_images == "keep":
+        return frozenset()
+    names = [name for name in used_before(references(config)) if name in known and known[name].counted]
+    shown = {name: [one for one in known[name].records if one["image"] is not None] for name in names}
+    return frozenset(
+        key for name, records in shown.items() for own in pictures(config, name, records) for key in own
+    )
+
+
+def text_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which data sets have one text alone where no images are shown with it."""
+    told = set()
+    for key, name in read_as_text(config):
+        found = known.get(name)
+        if found is None or not found.counted or name in told:
+            continue
+        texts = {record["prompt"] for record in found.records}
+        if len(texts) < FEWEST:
+            told.add(name)
+            yield (
+                f"{key}: found data set '{name}' ({found.place}), whose samples have one text, "
+                f"{shortened(min(texts))}, expected different ones: here the model reads texts alone; name "
+                "other data, or add texts"
+            )
+
+
+def read_as_text(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield (key, data set) of what is read without images."""
+    blind = {name for name, one in config.models.items() if one.family == LANGUAGE_MODEL or one.text_only}
+    for name, stage in config.trained().items():
+        if stage.model in blind:
+            yield f"dictionaries.{name}.dataset", stage.dataset
+    for i, entry in enumerate(config.evaluation):
+        if entry.model in blind:
+            yield f"evaluation.{i}.dataset", entry.dataset
+    for label, diff in config.all_comparisons().items():
+        section = "diff" if label == MAIN else f"comparisons.{label}"
+        yield from ((f"{section}.text_datasets", name) for name in diff.text_datasets)
