@@ -33,7 +33,7 @@ def test_the_second_null_may_give_a_tenth_of_the_same_features():
     text, failed, claims = said(describe_second_null, thresholds({}))
     assert (failed, claims) == ([], 1)
     assert "5 of 160 calibrated features would be adapted (3.1 %, 95 % interval 1.3 % to 7.1 %)" in text
-    assert "beside 50 of them in the VLM (exact McNemar p = 1e-09): more than drift." in text
+    assert "against 50 of them in the VLM (exact McNemar p = 1e-09): more than drift." in text
     _, failed, _ = said(describe_second_null, thresholds({"check_adapted": 6.0}))
     assert failed == ["Second null, seed 0, calibrated rule: **not more than drift**."]
     # 61 adapted features are more than 50, but those that are not calibrated have no second null.
@@ -98,9 +98,7 @@ def test_features_of_a_model_that_was_never_tuned_are_false_finds():
     text, failed, claims = said(describe_untuned, thresholds({}), *funnels(20, 200))
     assert "20 of 61 adapted features also rotate when nothing is tuned (32.8 %)" in text
     assert "of all 200 visual features 46 do (23.0 %)" in text
-    assert (
-        "spatial, seed 0: 20 features pass every filter, false finds, beside 200 in the VLM: next to" in text
-    )
+    assert "spatial, seed 0: 20 features pass every filter, all false finds, against 200 in the VLM:" in text
     assert (failed, claims) == ([], 1)
     text, failed, _ = said(describe_untuned, thresholds({}), *funnels(21, 200))
     assert failed == [

@@ -365,7 +365,7 @@ def describe_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[st
             for scope, part in rows.groupby("scope")
         }
         section.say(
-            f"Single features, best first, {escape(concept)}, seed {seed} (p of the margin beside the first "
+            f"Single features, best first, {escape(concept)}, seed {seed} (p of the margin against the first "
             "feature of each random pool; no claim):", "", *single_table(scopes),
         )  # fmt: skip
     return section

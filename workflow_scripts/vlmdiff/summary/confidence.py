@@ -72,7 +72,7 @@ def describe_second_null(section: Section, thresholds: pd.DataFrame) -> None:
             f"**Second null**, seed {row.seed}, {row.rule} rule: {row.check_adapted:.0f} of "
             f"{row.check_visual:.0f} calibrated features would be adapted "
             f"({percent(row.check_false_positive_rate)}, 95 % interval {percent(row.check_low)} to "
-            f"{percent(row.check_high)}), beside {row.check_vlm_adapted:.0f} of them in the VLM (exact "
+            f"{percent(row.check_high)}), against {row.check_vlm_adapted:.0f} of them in the VLM (exact "
             f"McNemar {p_value(row.check_p)})"
         )
         verdict = "more than drift" if holds else "**not more than drift**"
@@ -119,7 +119,7 @@ def describe_untuned(
         holds = row.features <= NULL_SHARE * row.features_main
         text = (
             f"**Never tuned**, {escape(row.concept)}, seed {row.seed}: {row.features} features pass every "
-            f"filter, false finds, beside {row.features_main} in the VLM"
+            f"filter, all false finds, against {row.features_main} in the VLM"
         )
         verdict = "next to nothing, as it should be" if holds else "**not next to nothing**"
         failure = (

@@ -90,7 +90,7 @@ def write_provenance(experiment: str | Path, output: str | Path) -> None:
     lines = [
         f"# Where the results of `{experiment.name}` come from",
         "",
-        f"{len(records)} jobs, started from {times[0]} to {times[-1]}. `config.yaml` beside this page is the",
+        f"{len(records)} jobs, started from {times[0]} to {times[-1]}. `config.yaml` in this folder is the",
         f"whole configuration; `{FOLDER}/` holds a record of every output: checksum, inputs, code, software,",
         "machine.",
         "",
