@@ -49,12 +49,6 @@ rule all:
         results("figures/costs.svg"),
 
 
-rule sources:
-    """Target: checkpoints, dictionaries and data sets from elsewhere, for nodes without a network."""
-    input:
-        [results(file) for file in sources(CFG)],
-
-
 rule descriptions:
     """Target: descriptions of features by a language model; nothing if the configuration names no endpoint."""
     input:

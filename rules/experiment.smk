@@ -26,6 +26,12 @@ rule write_config:
         "../workflow_scripts/write_config.py"
 
 
+rule sources:
+    """Target: checkpoints, dictionaries and data sets from elsewhere, for nodes without a network."""
+    input:
+        [results(file) for file in sources(CFG)],
+
+
 # It makes nothing, so that it runs whenever it is asked for, and needs nothing, so that it makes nothing stale.
 rule verify:
     """Target: check all results against the records of the jobs that wrote them."""

@@ -235,7 +235,8 @@ def test_a_stage_that_does_not_start_from_it_is_refused(tmp_path, stage):
 def test_an_imported_dictionary_cannot_keep_the_indices_of_several_seeds(tmp_path):
     values = paligemma2(tmp_path)
     own = {key: value for key, value in values["dictionaries"]["null_text"].items() if key != "initial"}
-    values["dictionaries"]["base"] = own
+    values["datasets"]["text_train"] = {**values["datasets"]["text_null"], "offset": 180}
+    values["dictionaries"]["base"] = own | {"dataset": "text_train"}
     load_config(values)
     with pytest.raises(ConfigError, match="dictionaries.adapted.initial: 'base' is trained for 2 seeds"):
         load_config({**values, "seeds": 2})
