@@ -38,6 +38,11 @@ onstart:
     logger.info(plan(CFG))
 
 
+onsuccess:
+    if Path(results("summary.md")).exists():
+        logger.info(f"What was found: {results('summary.md')}")
+
+
 onerror:
     logger.error(failure_summary(results("logs"), STARTED, log))
 
@@ -49,28 +54,22 @@ rule all:
         results("figures/costs.svg"),
 
 
-rule descriptions:
-    """Target: descriptions of features by a language model; nothing if the configuration names no endpoint."""
-    input:
-        [results(file) for file in (label_tables(CFG, "descriptions") if CFG.labelling else [])],
-
-
 rule controls:
     """Target: the same comparison for models with one thing taken away."""
     input:
-        [results(file) for file in comparison_products(CFG, "controls")],
+        [results(file) for file in products.comparison_products(CFG, "controls")],
 
 
 rule stages:
     """Target: data or model, and when: comparisons of stages, the stage grid, and transfer."""
     input:
-        [results(file) for file in comparison_products(CFG, "stages") + stage_products(CFG)],
+        [results(file) for file in products.comparison_products(CFG, "stages") + products.stage_products(CFG)],
 
 
 rule sensitivity:
     """Target: the same comparison with other choices of the analyst."""
     input:
-        [results(file) for file in comparison_products(CFG, "sensitivity")],
+        [results(file) for file in products.comparison_products(CFG, "sensitivity")],
 
 
 include: f"{ROOT}/rules/checks.smk"

@@ -1,17 +1,11 @@
 """Residual streams of a model shown a data set: one HDF5 shard for each block of samples and group of layers."""
 
-from vlmdiff.config.storage import plan, planned_series, stored_tokens, training_only
+from vlmdiff.config.storage import planned_series, stored_tokens, training_only
 from vlmdiff.config.subsets import may_have_fewer
 
 STREAMED = CFG.extraction.store == "stream"
 TEMPORARY = CFG.extraction.store != "keep"
 ACTIVATIONS = results("activations/{model}/{dataset}/{layers}")
-
-# A dry run starts nothing, so that Snakefile's `onstart` is silent. Of a module that says so of single rules, too,
-# it is told once.
-whole = workflow.modifier.rule_whitelist is None
-if whole and workflow.is_main_process and workflow.output_settings.dryrun:
-    logger.info(plan(CFG))
 
 
 def finished_groups(wildcards):

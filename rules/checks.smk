@@ -7,6 +7,7 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted_rules
 from vlmdiff.config.resources import resource_problems
+from vlmdiff.config.storage import plan
 from vlmdiff.config.targets import STARVING, explain_starving, explain_target
 from vlmdiff.data.local_data import data_problems
 from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
@@ -50,7 +51,7 @@ def why_not(name, option):
     is_pattern = option == "targets" and any(one.name == name and one.has_wildcards() for one in makers)
     if is_pattern or not (makers or Path(name).exists()):
         outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
-        compared = [results(file) for target in TARGETS for file in comparison_products(CFG, target)]
+        compared = [results(file) for target in TARGETS for file in products.comparison_products(CFG, target)]
         return explain_target(name, outputs, [*EXPERIMENT, *compared], CFG.experiment)
     for values in (one.get_wildcards(name) for one in makers if one.name != name):
         if "block" in values and int(values["block"]) not in (known := FILES.blocks(values["dataset"])):
@@ -78,3 +79,8 @@ if workflow.is_main_process:
 # A module knows neither all rules nor what else is asked for.
 if workflow.modifier.is_main_snakefile():
     refuse(why_not(*named) for named in asked_for())
+# A dry run starts nothing, so that Snakefile's `onstart` is silent. Of a module that says so of single rules, too,
+# it is told once.
+whole = workflow.modifier.rule_whitelist is None
+if whole and workflow.is_main_process and workflow.output_settings.dryrun:
+    logger.info(plan(CFG))

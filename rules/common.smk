@@ -30,7 +30,8 @@ try:
     CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where, named)
 except (ConfigError, InterpreterError) as error:
     raise WorkflowError(str(error))
-# The report shows all of them.
+# The report names the experiment, and shows all files.
+config["experiment"] = CFG.experiment
 known = {Path(file).absolute() for file in workflow.configfiles}
 workflow.configfiles += [file for file in LAYERS_OF_CONFIG.files if file not in known]
 

@@ -62,7 +62,7 @@ def comparison_tables(name):
 
 def compared_selections(wildcards):
     """Return what ablating the features of a target's comparisons does."""
-    files = selection_tables(CFG, compared_cases(CFG, wildcards.target), [wildcards.concept])
+    files = products.selection_tables(CFG, compared_cases(CFG, wildcards.target), [wildcards.concept])
     return [results(file) for file in files]
 
 

@@ -56,11 +56,13 @@ def complete(one):
         one.benchmark = results(f"benchmarks/{job}.tsv")
     if not said.conda_env:
         one.conda_env = "../envs/vlmdiff.yaml"
-    if not said.resources:
-        # The command line has the last word.
-        given = workflow.resource_settings.overwrite_resources.get(one.name, {})
-        ours = {key: value for key, value in resources(CFG, name).items() if key not in given}
-        one.resources.update(Resources.from_mapping(ours))
+    # What it says itself counts, and the command line has the last word.
+    given = {
+        *(said.resources or ((), {}))[1],
+        *workflow.resource_settings.overwrite_resources.get(one.name, {}),
+    }
+    ours = {key: value for key, value in resources(CFG, name).items() if key not in given}
+    one.resources.update(Resources.from_mapping(ours))
     one.set_params(code=script_digest(SCRIPTS / f"{name}.py"))
     if one.output:
         one.set_params(places=places(one))

@@ -1,19 +1,11 @@
 """The experiment itself: what was asked for, what is made of it, and whether its results are whole."""
 
-from vlmdiff.config.products import (
-    comparison_products,
-    experiment,
-    label_tables,
-    selection_tables,
-    sources,
-    stage_products,
-    summary_tables,
-)
+from vlmdiff.config import products
 
 # Everything that the default target makes, the costs of making it aside.
-EXPERIMENT = [results(file) for file in experiment(CFG)]
+EXPERIMENT = [results(file) for file in products.experiment(CFG)]
 # What the summary tells of, by name; figures draw some of it, too.
-TABLES = {name: [results(file) for file in files] for name, files in summary_tables(CFG).items()}
+TABLES = {name: [results(file) for file in files] for name, files in products.summary_tables(CFG).items()}
 
 
 rule write_config:
@@ -29,7 +21,7 @@ rule write_config:
 rule sources:
     """Target: checkpoints, dictionaries and data sets from elsewhere, for nodes without a network."""
     input:
-        [results(file) for file in sources(CFG)],
+        [results(file) for file in products.sources(CFG)],
 
 
 # It makes nothing, so that it runs whenever it is asked for, and needs nothing, so that it makes nothing stale.

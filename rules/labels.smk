@@ -49,3 +49,9 @@ rule describe_features:
         cache=results("checkpoints/descriptions/seed_{seed}/{concept}.jsonl"),
     script:
         "../workflow_scripts/describe_features.py"
+
+
+rule descriptions:
+    """Target: descriptions of features by a language model; nothing if the configuration names no endpoint."""
+    input:
+        [results(file) for file in (products.label_tables(CFG, "descriptions") if CFG.labelling else [])],

@@ -1,7 +1,6 @@
 """The summary of the experiment in words and numbers, where it comes from, and what it cost."""
 
 from vlmdiff.config.cases import headline_facts
-from vlmdiff.config.products import summary_facts
 
 
 rule write_summary:
@@ -11,7 +10,7 @@ rule write_summary:
     output:
         shown("summary.md", "Summary", "Summary"),
     params:
-        names=summary_facts(CFG),
+        names=products.summary_facts(CFG),
         headline=headline_facts(CFG),
     script:
         "../workflow_scripts/write_summary.py"

@@ -16,7 +16,7 @@ import pytest
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import job
 from vlmdiff.runtime.records import DamagedFileError, check_inputs, read_record, record_path, write_records
-from vlmdiff.runtime.verification import verify
+from vlmdiff.runtime.verification import NoRecordsError, verify
 from vlmdiff.summary.provenance import write_provenance
 
 ROOT = Path(__file__).parents[2]
@@ -159,9 +159,17 @@ def test_verify_names_every_damaged_file_and_counts_missing_ones(results, capsys
     with pytest.raises(DamagedFileError) as caught:
         verify(results)
     assert "2 of the results" in str(caught.value)
+    assert f"(rm -r {files[0]} {files[1]}) and run the experiment again" in str(caught.value)
     assert all(str(file) in str(caught.value) for file in files[:2])
     assert str(files[3]) not in str(caught.value)
     assert "4 records compared: 2 files damaged, 1 not there" in capsys.readouterr().err
+
+
+def test_where_nothing_was_made_nothing_is_verified(results):
+    with pytest.raises(
+        NoRecordsError, match="found no records of results.*name its config with --configfile"
+    ):
+        verify(results)
 
 
 def test_a_failed_job_leaves_no_record(results):

@@ -251,7 +251,8 @@ def new_config(said: argparse.Namespace) -> str:
         f"layers {', '.join(map(str, config.layers))}, "
         f"dictionaries of {config.architecture.d_sae} features.\n"
         f"{told}"
-        f"Look at it, then: snakemake --cores all --configfile {shlex.quote(str(out))}"
+        f"Look at it, then: .venv/bin/snakemake --cores all --configfile {shlex.quote(str(out))} "
+        "(with -n for the plan alone)"
     )
 
 

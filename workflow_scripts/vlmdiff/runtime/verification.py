@@ -10,6 +10,10 @@ from vlmdiff.runtime.records import DamagedFileError, all_problems
 log = logging.getLogger(__name__)
 
 
+class NoRecordsError(ValueError):
+    """An experiment has no results that were recorded."""
+
+
 def verify(experiment: str | Path) -> None:
     """Read every recorded result and compare its checksum.
 
@@ -21,8 +25,14 @@ def verify(experiment: str | Path) -> None:
 
     Raises:
         DamagedFileError: naming every file that is not what its job left behind, and the remedy.
+        NoRecordsError: there is nothing to verify.
     """
     records, problems = all_problems(experiment)
+    if not records:
+        raise NoRecordsError(
+            f"{experiment}: found no records of results, expected those of a run; run the experiment first, "
+            "or name its config with --configfile"
+        )
     missing = [problem for problem in problems if problem.missing]
     damaged = [problem for problem in problems if not problem.missing]
     for problem in problems:
@@ -32,6 +42,6 @@ def verify(experiment: str | Path) -> None:
         files = ", ".join(str(problem.path) for problem in damaged)
         outputs = " ".join(sorted({str(problem.output) for problem in damaged}))
         raise DamagedFileError(
-            f"{len(damaged)} of the results of {experiment} are damaged or were edited: {files}. Make them "
-            f"anew: rm -r {outputs}; snakemake --cores all -- {outputs}"
+            f"{len(damaged)} of the results of {experiment} are damaged or were edited: {files}. Delete them "
+            f"(rm -r {outputs}) and run the experiment again, with the options that made them"
         )
