@@ -166,9 +166,7 @@ def test_verify_names_every_damaged_file_and_counts_missing_ones(results, capsys
 
 
 def test_where_nothing_was_made_nothing_is_verified(results):
-    with pytest.raises(
-        NoRecordsError, match="found no records of results.*name its config with --configfile"
-    ):
+    with pytest.raises(NoRecordsError, match="found no records of results.*name its config"):
         verify(results)
 
 
