@@ -64,6 +64,55 @@ def test_what_is_told_to_paste_is_enough():
     assert config.seeds == 3 and config.architecture.d_sae == 1024
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_what_is_told_to_paste_over_a_ready_config_loads(name):
+    text = f"extends: {name}\nexperiment: mine\ndata: photos\n" + CONCEPTS.replace("EXTENDS", INSTEAD)
+    pasted = "".join(f"{line.strip()}\n" for line in refused(text).split("\n")[1:])
+    layers = read(text + pasted)
+    config = load_config(layers.values)
+    assert set(config.dictionaries) == {"base", "adapted", "null_text"}
+    assert config.dictionaries["adapted"].dataset == "train" and config.diff.visual_datasets == ["validation"]
+    published = "source" in layers.values.get("dictionaries", {}).get("base", {})
+    assert published == (name != "config.yaml") == (config.trained().keys() == {"adapted", "null_text"})
+
+
+@pytest.mark.parametrize(
+    ("below", "above"),
+    [
+        ("comparisons: { a: { eps: 0.1 }, b: { adapted: x } }", "comparisons: { b: ~ }"),
+        (
+            "dictionaries: { adapted: { dataset: x }, base: { steps: 9 } }",
+            "dictionaries: { adapted: { dataset: train } }",
+        ),
+        ("heads: { report_on: { target: x, samples: 9 } }", "heads: { report_on: { target: test } }"),
+        ("heads: { report_on: { target: x, samples: 9 } }", "heads: { extends: false, features: 3 }"),
+    ],
+)
+def test_what_is_left_out_or_said_again_is_not_inherited(below, above):
+    Path("parent.yaml").write_text(below)
+    assert refused("extends: parent.yaml\ndata: photos\n")
+    assert read(f"extends: parent.yaml\ndata: photos\n{above}\n").values["data"] == "photos"
+
+
+def test_what_is_left_after_another_key_is_said_again_is_told():
+    Path("parent.yaml").write_text("comparisons: { a: { eps: 0.1 }, b: { adapted: x } }")
+    said = refused("extends: parent.yaml\ndata: photos\ncomparisons: { a: { eps: 0.2 } }\n")
+    assert said.endswith("write `extends: false` into `comparisons`")
+
+
+def test_of_written_dictionaries_the_published_ones_are_kept():
+    text = "extends: llava_more.yaml\nexperiment: mine\ndata: photos\n" + CONCEPTS.replace("EXTENDS", INSTEAD)
+    text += "datasets: ~\nevaluation: ~\ndiff: ~\ncomparisons: ~\nablation: ~\nheads: ~\n"
+    said = refused(text + "dictionaries: { adapted: { steps: 50 } }\n")
+    assert said.endswith(
+        "write `extends: false` into `dictionaries.adapted`; "
+        "write `null_text: ~` and `adapted_untuned: ~` into `dictionaries`"
+    )
+    told = "dictionaries: { adapted: { extends: false, steps: 50 }, null_text: ~, adapted_untuned: ~ }\n"
+    config = load_config(read(text + told).values)
+    assert config.dictionaries["adapted"].steps == 50 and config.trained().keys() == {"adapted", "null_text"}
+
+
 def test_published_dictionaries_are_kept():
     said = refused("extends: llava_more.yaml\nexperiment: mine\ndata: photos\n" + CONCEPTS)
     assert "\n    dictionaries: { adapted: ~, null_text: ~" in said and "base: ~" not in said

@@ -37,20 +37,24 @@ def inherited_problem(below: Written, above: Written, whole: Written) -> str | N
     """
     if DATA not in above.value or DATA in below.value:
         return None
-    names = list(clashing(below, above, whole))
+    kept = inherited(whole, above)
+    names = [] if kept is None else list(clashing(kept, above, whole))
     if not names:
         return None
     files = dict.fromkeys(
         below.value[name].where.partition(", line")[0].removeprefix("in ") for name in names
     )
-    cleared = [f"{name}: {clearing(name, below)}" for name in names if name not in above.value]
-    inner = [name for name in names if name in above.value]
     told = [
         f"{DATA}: found with {quoted(names)} of {', '.join(files)}, which name other data, expected none of "
         f"them ({whole.value[DATA].where})",
     ]
+    inner = [one for name in names if name in above.value for one in replaced(name, kept, above)]
     if inner:
         told.append(f"write `extends: false` into {quoted(inner)}")
+    left_out = [one for name in names if name in above.value for one in dropped(name, kept, above)]
+    if left_out:
+        told.append(f"write {quoted([f'{one}: ~' for one in left_out])} into `dictionaries`")
+    cleared = [f"{name}: {clearing(name, kept)}" for name in names if name not in above.value]
     if cleared:
         told.append("paste these lines next to `data`:")
     return "\n".join(["; ".join(told), *(f"    {line}" for line in cleared)])
@@ -62,8 +66,29 @@ def quoted(names: Collection[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def clashing(below: Written, above: Written, whole: Written) -> Iterator[str]:
-    """Yield the sections of which something is inherited that names other data; see `inherited_problem`."""
+def inherited(whole: Written, above: Written | None) -> Written | None:
+    """Return what of a value comes from below, as it is after all that was laid over it; None if nothing.
+
+    Args:
+        whole: the value.
+        above: the same of what was laid over it; None if that says nothing of it.
+    """
+    if above is None:
+        return whole
+    if not isinstance(whole.value, dict) or not isinstance(above.value, dict):
+        return None
+    found = {key: inherited(entry, above.value.get(key)) for key, entry in whole.value.items()}
+    found = {key: entry for key, entry in found.items() if entry is not None}
+    return Written(found, whole.where) if found else None
+
+
+def clashing(kept: Written, above: Written, whole: Written) -> Iterator[str]:
+    """Yield the sections of which something is inherited that names other data; see `inherited_problem`.
+
+    Args:
+        kept: what is inherited.
+        above, whole: see `inherited_problem`.
+    """
     paths = {
         name: str(section(entry).get("path")) for name, entry in section(whole.plain(), "models").items()
     }
@@ -74,14 +99,9 @@ def clashing(below: Written, above: Written, whole: Written) -> Iterator[str]:
         always.add("world")
     if own and of_world - own.keys():
         always.add("models")
-    for name in (one for one in below.value if is_inherited(one, above, whole)):
-        if name in always or named(below.value[name].plain(), FOLLOWING.get(name, ())):
+    for name, entry in kept.value.items():
+        if name in always or named(entry.plain(), FOLLOWING.get(name, ())):
             yield name
-
-
-def is_inherited(name: str, above: Written, whole: Written) -> bool:
-    """Tell whether something of a section comes from below."""
-    return name in whole.value and whole.value[name] != above.value.get(name)
 
 
 def named(value: Any, keys: Collection[str]) -> bool:
@@ -91,10 +111,40 @@ def named(value: Any, keys: Collection[str]) -> bool:
     return isinstance(value, list) and any(named(inner, keys) for inner in value)
 
 
-def clearing(name: str, below: Written) -> str:
+def stays(entry: Written) -> bool:
+    """Tell whether a dictionary goes with any data: it is published, and not tuned from another one."""
+    keys = section(entry.plain())
+    return "source" in keys and "initial" not in keys
+
+
+def some_stay(name: str, kept: Written) -> bool:
+    """Tell whether a section has dictionaries that stay."""
+    entries = kept.value[name].value
+    return name == "dictionaries" and isinstance(entries, dict) and any(map(stays, entries.values()))
+
+
+def clearing(name: str, kept: Written) -> str:
     """Return what to write to inherit nothing of a section; published dictionaries are kept."""
-    entries = section(below.plain(), name)
-    trained = [key for key, entry in entries.items() if "source" not in section(entry)]
-    if name != "dictionaries" or len(trained) == len(entries):
+    if not some_stay(name, kept):
         return "~"
-    return f"{{ {', '.join(f'{key}: ~' for key in trained)} }}"
+    return (
+        f"{{ {', '.join(f'{key}: ~' for key, entry in kept.value[name].value.items() if not stays(entry))} }}"
+    )
+
+
+def replaced(name: str, kept: Written, above: Written) -> list[str]:
+    """Return the keys at which to inherit nothing of a section that is written, too."""
+    if not some_stay(name, kept):
+        return [name]
+    own = above.value[name].value
+    return [
+        f"{name}.{key}" for key, entry in kept.value[name].value.items() if key in own and not stays(entry)
+    ]
+
+
+def dropped(name: str, kept: Written, above: Written) -> list[str]:
+    """Return the dictionaries to leave out of a section that is written, too."""
+    if not some_stay(name, kept):
+        return []
+    own = above.value[name].value
+    return [key for key, entry in kept.value[name].value.items() if key not in own and not stays(entry)]
