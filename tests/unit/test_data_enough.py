@@ -6,14 +6,16 @@ import json
 from math import comb, log
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from dry_runs import DryRunError, DryRuns
 from local_experiment import SAMPLES, document, experiment, put, question, write_samples
 
 from vlmdiff.config.load import load_config
-from vlmdiff.data.enough import log_ways
+from vlmdiff.data.enough import is_reached, log_ways, ways_to_assign
 from vlmdiff.data.local_data import data_problems
+from vlmdiff.features.clustered import ClusterSums, clustered_test
 
 ROOT = Path(__file__).parents[2]
 VSR = str(ROOT / "resources" / "vsr_random")
@@ -60,18 +62,20 @@ SIDES = {
     ),
     "two and two": (
         {"left of": names(0), "above": names(1), "colour": names(2, 3)},
-        "concepts.space: found 2 images in `target` and 2 images in `baseline`, which can be assigned to the "
-        "two in 6 ways, so no p is below 0.17, but `fdr` allows 0.05; expected as many ways as of 3 and 3",
+        "concepts.space: found 2 images in `target` and 2 images in `baseline`, and chance makes just this "
+        "choice of the images in the target one time in 6, but `fdr` allows 0.05; expected at least as many "
+        "choices as of 3 and 3; add images, or take more groups",
     ),
     "two and four": (
         {"left of": names(0), "above": names(1), "colour": names(2, 3, 4, 5)},
-        "concepts.space: found 2 images in `target` and 4 images in `baseline`, which can be assigned to the "
-        "two in 15 ways",
+        "concepts.space: found 2 images in `target` and 4 images in `baseline`, and chance makes just this "
+        "choice of the images in the target one time in 15,",
     ),
     "two and five": ({"left of": names(0), "above": names(1), "colour": names(2, 3, 4, 5, 6)}, None),
     "three and three, the same ones": (
         {"left of": names(0, 1), "above": names(2), "colour": names(0, 1, 2)}, None,
     ),
+    "two and two, the same ones": ({"left of": names(0), "above": names(1), "colour": names(0, 1)}, None),
 }  # fmt: skip
 
 
@@ -92,6 +96,46 @@ def test_what_can_be_reached_is_what_the_concept_asks_for(values, tmp_path, fdr,
     shown(tmp_path / "rank", {"left of": names(0), "above": names(1), "colour": names(2, 3)})
     put(values, "concepts.space.fdr", fdr)
     assert any(line.startswith("concepts.space: found 2") for line in problems(values)) is refused
+
+
+@pytest.mark.parametrize(
+    ("colours", "told"),
+    [
+        (names(0, 1), "12 samples in `target` and 6 samples in `baseline`, and chance makes just this choice "
+         "of the samples in the target one time in 18564, but `fdr` allows 1e-320; expected at least as many "
+         "choices as of 535 and 535;"),
+        (names(2, 3), "2 images in `target` and 2 images in `baseline`, and chance makes just this choice of "
+         "the images in the target one time in 6, but `fdr` allows 1e-320; expected at least as many choices "
+         "as of 535 and 535;"),
+    ],
+)  # fmt: skip
+def test_where_both_sides_show_the_same_images_samples_are_what_is_assigned(values, tmp_path, colours, told):
+    """6 + 6 samples against 6 can be assigned in 18,564 ways. No number of ways is too large to be told."""
+    shown(tmp_path / "rank", {"left of": names(0), "above": names(1), "colour": colours})
+    put(values, "concepts.space.fdr", 1.0e-320)
+    assert comb(1070, 535) >= 10**320 > comb(1068, 534)
+    (line,) = (one for one in problems(values) if one.startswith("concepts.space: found"))
+    assert told in line
+
+
+def test_the_test_over_samples_reaches_what_is_asked_for():
+    """What is told to be out of reach is no smaller than what the test can return, and what is not is one."""
+    for one, other in ((2, 2), (3, 3), (12, 6)):
+        sides = [
+            ClusterSums(
+                *(np.array([number]) for number in (fires, 2 * n, 2 * fires, 2 * fires, 4 * n, n, fires / 2))
+            )
+            for n, fires in ((one, 2 * one), (other, 0))
+        ]
+        log_p, _ = clustered_test(*sides)
+        assert is_reached(one, other, float(np.exp(log_p[0]))) and not is_reached(
+            one, other, 0.99 * float(np.exp(log_p[0]))
+        )
+
+
+def test_long_numbers_are_written_in_short():
+    assert [ways_to_assign(2, 2), ways_to_assign(600, 600)] == ["6", "10^359"]
+    assert len(str(comb(1200, 600))) == 360
 
 
 def test_pictures_of_one_public_id_are_one(values, tmp_path):

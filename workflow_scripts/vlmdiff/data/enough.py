@@ -23,6 +23,8 @@ from vlmdiff.runtime.reading import shortened
 # Samples of one image depend on one another, and one image shows no spread.
 FEWEST = 2
 ROUNDING = 1e-9
+# Longer numbers are written in short.
+MOST_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,10 @@ def few_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
 def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
     """Yield which concepts have too few images for any feature to be told apart.
 
-    Which samples are the target's is what chance decides in the contrast's test over samples, so that no p is
-    below one in the number of ways in which the images of both sides can be assigned to them.
+    Which samples are the target's is what chance decides in the contrast's test over samples: with n and m of
+    them no p is below one in (n + m over n) ways. Samples of one image depend on one another, so that images
+    are counted where each is shown on one side alone. Where both sides show the same images, chance decides
+    which texts about one are the target's, and samples are counted, as in the test.
     """
     for name, concept in config.concepts.items():
         sides = {"target": concept.target, "baseline": concept.baseline}
@@ -117,20 +121,34 @@ def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str
                     "by one; add images, or take more groups"
                 )
         if not few and None not in counts.values() and concept.fdr > 0:
+            keys = [keys_of_side(config, known, samples) for samples in sides.values()]
+            if keys[0] & keys[1]:
+                counts = {side: count_samples(known, samples) for side, samples in sides.items()}
             yield from assignment_problems(name, counts["target"], counts["baseline"], concept.fdr)
 
 
 def assignment_problems(concept: str, target: Found, baseline: Found, fdr: float) -> Iterator[str]:
     """Yield that no p of a concept can be as small as asked for; see `concept_problems`."""
-    if log_ways(target.number, baseline.number) >= -math.log(fdr) - ROUNDING:
+    if is_reached(target.number, baseline.number, fdr):
         return
-    ways = math.comb(target.number + baseline.number, target.number)
-    each = next(n for n in itertools.count(FEWEST) if math.comb(2 * n, n) * fdr >= 1)
+    each = next(n for n in itertools.count(FEWEST) if is_reached(n, n, fdr))
     yield (
-        f"concepts.{concept}: found {target.amount} in `target` and {baseline.amount} in `baseline`, which "
-        f"can be assigned to the two in {ways} ways, so no p is below {1 / ways:.2g}, but `fdr` allows "
-        f"{fdr:g}; expected as many ways as of {each} and {each}; add images, or take more groups"
+        f"concepts.{concept}: found {target.amount} in `target` and {baseline.amount} in `baseline`, and "
+        f"chance makes just this choice of the {target.what}s in the target one time in "
+        f"{ways_to_assign(target.number, baseline.number)}, but `fdr` allows {fdr}; expected at least as "
+        f"many choices as of {each} and {each}; add images, or take more groups"
     )
+
+
+def is_reached(one: int, other: int, fdr: float) -> bool:
+    """Tell whether things can be assigned to two sides in so many ways that a p can be small enough."""
+    return log_ways(one, other) >= -math.log(fdr) - ROUNDING
+
+
+def ways_to_assign(one: int, other: int) -> str:
+    """Write the number of ways to assign things to two sides, in short if there are many."""
+    digits = log_ways(one, other) / math.log(10)
+    return f"{math.comb(one + other, one)}" if digits < MOST_DIGITS else f"10^{math.floor(digits)}"
 
 
 def log_ways(one: int, other: int) -> float:
@@ -138,11 +156,36 @@ def log_ways(one: int, other: int) -> float:
     return math.lgamma(one + other + 1) - math.lgamma(one + 1) - math.lgamma(other + 1)
 
 
-def count_side(config: Config, known: Mapping[str, Known], samples: SampleSet) -> Found | None:
-    """Count the images of a side of a concept; see `count`."""
+def is_of_side(known: Mapping[str, Known], samples: SampleSet) -> Callable[[Record], bool]:
+    """Return what tells whether a sample is of a side of a concept."""
     found = known.get(samples.dataset)
     groups = None if found is None or found.groups is None else side_groups(samples, found)
-    return count(config, known, samples.dataset, lambda record: groups is None or record["group"] in groups)
+    return lambda record: groups is None or record["group"] in groups
+
+
+def count_side(config: Config, known: Mapping[str, Known], samples: SampleSet) -> Found | None:
+    """Count the images of a side of a concept; see `count`."""
+    return count(config, known, samples.dataset, is_of_side(known, samples))
+
+
+def records_of_side(known: Mapping[str, Known], samples: SampleSet) -> list[Record]:
+    """Return the samples of a side of a concept; nothing if they are not known."""
+    found = known.get(samples.dataset)
+    fits = is_of_side(known, samples)
+    return [] if found is None or not found.counted else [one for one in found.records if fits(one)]
+
+
+def keys_of_side(config: Config, known: Mapping[str, Known], samples: SampleSet) -> set[str]:
+    """Return by what the pictures of a side of a concept are known; see `pictures`."""
+    own = pictures(config, samples.dataset, records_of_side(known, samples))
+    return {key for keys in own for key in keys}
+
+
+def count_samples(known: Mapping[str, Known], samples: SampleSet) -> Found:
+    """Count the samples of a side of a concept, which are known."""
+    found = known[samples.dataset]
+    where = f"data set '{samples.dataset}' ({found.place})"
+    return Found(len(records_of_side(known, samples)), "sample", where)
 
 
 def question_sets(config: Config) -> Iterator[tuple[str, str, int]]:
