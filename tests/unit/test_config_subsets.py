@@ -155,6 +155,27 @@ def test_what_cannot_be_is_refused_before_anything_runs(photos, entry, expected)
     assert expected in refusal(lambda: load(photos, mine=SUBSET | entry))
 
 
+@pytest.mark.parametrize(
+    ("part", "refused"), [("validation", True), ("test", True), ("train", False), (None, False)]
+)
+def test_a_part_without_a_share_is_refused_where_nothing_can_be_counted(part, refused):
+    corpus = {
+        "kind": "text",
+        "source": "hub:a/corpus@main",
+        "samples": 90,
+        "parts": {"train": 0.5, "null": 0.5},
+    }
+    config = {"of": "corpus", "kind": "subset", "part": part, "samples": 9}
+    both = values({"path": "/nowhere", "samples": 9}, corpus=corpus, mine=config)
+    if not refused:
+        assert load_config(both).dataset("mine").samples == 9
+        return
+    assert (
+        f"datasets.mine.part: found '{part}', but datasets.corpus.parts gives it no share "
+        "(train 0.5, null 0.5); give it one, or name another part"
+    ) in refusal(lambda: load_config(both))
+
+
 def test_an_empty_part_is_refused(photos):
     shares = {"path": photos, "parts": {"train": 0.5, "test": 0.5}}
     message = refusal(lambda: load_config(values(shares, mine=SUBSET | {"part": "null"})))

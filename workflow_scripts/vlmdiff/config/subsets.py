@@ -190,10 +190,14 @@ class Counting:
     def problem(self, name: str) -> str | None:
         """Say why the number of a data set's samples is not known; None if it is."""
         try:
-            if self.records(name) is not None or self.datasets[name].samples is not None:
+            if self.records(name) is not None:
                 return None
         except DataError as error:
             return f"datasets.{name}: {error}"
+        if told := self.empty_part(name):
+            return told
+        if self.datasets[name].samples is not None:
+            return None
         root = line_of(name, self.datasets)[-1]
         entry = self.datasets[root]
         if not isinstance(entry, FolderDataset):
@@ -204,6 +208,20 @@ class Counting:
         return (
             f"datasets.{root}.path: found '{entry.path}', but there is no {find_samples(entry.path)} whose "
             f"samples could be counted; correct the path, or set datasets.{name}.samples"
+        )
+
+    def empty_part(self, name: str) -> str | None:
+        """Say that a data set is a part that gets no samples; None if it is another one."""
+        entry = self.datasets[name]
+        if not isinstance(entry, SubsetDataset) or entry.part == "all":
+            return None
+        shares = getattr(self.datasets[entry.of], "parts", Parts()).shares()
+        if shares[entry.part]:
+            return None
+        there = ", ".join(f"{part} {share:g}" for part, share in shares.items() if share)
+        return (
+            f"datasets.{name}.part: found '{entry.part}', but datasets.{entry.of}.parts gives it no share "
+            f"({there}); give it one, or name another part"
         )
 
 
