@@ -137,6 +137,36 @@ def test_what_is_scored_has_choices_and_an_answer(values, tmp_path, key, absent)
     assert problems(values) == []
 
 
+VQA = {"kind": "vqav2", "source": "hub:a/VQAv2@main", "samples": SAMPLES}
+
+
+@pytest.mark.parametrize("key", USES)
+@pytest.mark.parametrize("part", [False, True])
+def test_open_questions_of_vqa_are_not_scored(values, key, part):
+    """Their kind tells it, so that nothing has to be at hand."""
+    put(values, "datasets.open", dict(VQA))
+    put(values, "datasets.some", {"kind": "subset", "of": "open", "samples": SAMPLES})
+    name = "some" if part else "open"
+    put(values, key, name)
+    (told,) = problems(values)
+    assert told == (
+        f"{key}: found data set '{name}', whose questions have no choices (datasets.open.answers is any), "
+        "and here the answer is scored against the other choices; set datasets.open.answers to yes_no, or "
+        "name a data set of questions with choices"
+    )
+    put(values, "datasets.open.answers", "yes_no")
+    assert problems(values) == []
+
+
+def test_a_corpus_is_not_scored(values):
+    put(values, "datasets.corpus", {"kind": "text", "source": "hub:a/corpus@main", "samples": SAMPLES})
+    put(values, "ablation.rank_on.control", "corpus")
+    (told,) = problems(values)
+    assert told.startswith(
+        "ablation.rank_on.control: found data set 'corpus', a text corpus, which asks nothing"
+    )
+
+
 def test_steering_scores_too(values, tmp_path):
     sets = {"target": "rank", "control": "general"}
     put(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.datasets import TextDataset, VqaDataset
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.local_checkpoints import has_template
 from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import readers
+from vlmdiff.config.subsets import line_of
 from vlmdiff.data.at_hand import Knowledge, Known, Record, listed, side_groups, side_problems
 from vlmdiff.data.enough import few_problems, question_sets
 
@@ -57,15 +59,36 @@ def question_problems(config: Config, known: Mapping[str, Known]) -> Iterator[st
     """Yield which questions cannot be scored."""
     told = set()
     for key, name, limit in question_sets(config):
+        if name in told:
+            continue
         found = known.get(name)
         wrong = [] if found is None else [record for record in found.records[:limit] if is_open(record)]
-        if wrong and name not in told:
+        if open_source := without_choices(config, name):
+            told.add(name)
+            yield f"{key}: found data set '{name}', {open_source}"
+        elif wrong:
             told.add(name)
             yield (
                 f"{key}: found data set '{name}' ({found.place}), of which {found.told(wrong)} "
                 "lack `choices` or the `answer`, and here the answer is scored against the other choices; "
                 "add both to the samples, or name a data set of questions with choices"
             )
+
+
+def without_choices(config: Config, name: str) -> str | None:
+    """Say that a data set comes from a source of a kind that has no choices; None if it does not."""
+    datasets = config.all_datasets()
+    root = line_of(name, datasets)[-1]
+    entry = datasets[root]
+    scored = "and here the answer is scored against the other choices"
+    if isinstance(entry, TextDataset):
+        return f"a text corpus, which asks nothing, {scored}; name a data set of questions with choices"
+    if isinstance(entry, VqaDataset) and entry.answers == "any":
+        return (
+            f"whose questions have no choices (datasets.{root}.answers is any), {scored}; set "
+            f"datasets.{root}.answers to yes_no, or name a data set of questions with choices"
+        )
+    return None
 
 
 def image_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
