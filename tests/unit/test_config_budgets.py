@@ -56,6 +56,13 @@ def test_a_null_of_another_budget_is_refused(keys, words):
 def test_a_second_null_is_made_as_the_first():
     said = refused(changed(DEFAULT, null_check={"steps": 200}))
     assert "diff.null_check: dictionary 'null_check'" in said and "steps 200 against 300" in said
+    # A comparison has no such key: its own dictionaries, alike among themselves, must fit that of `diff`.
+    values = changed(DEFAULT, long_null={**DEFAULT["dictionaries"]["null_text"], "steps": 999})
+    values = changed(values, adapted_25={"steps": 999})
+    values["comparisons"]["tuned_25"]["null"] = "long_null"
+    said = refused(values)
+    assert "comparisons.tuned_25.null: dictionary 'long_null' is not trained as 'null_check' is" in said
+    assert "steps 999 against 300" in said
 
 
 def test_every_comparison_is_looked_at():

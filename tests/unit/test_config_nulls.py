@@ -73,6 +73,15 @@ WRONG = {
         [("comparisons.continued_text.null", "adapted_continued")],
         "comparisons.continued_text.null: found 'adapted_continued', which is `adapted` too",
     ),
+    "a second null that is the adapted dictionary of a comparison": (
+        [("diff.null_check", "adapted_continued")],
+        "diff.null_check: found 'adapted_continued', which is `adapted` too "
+        "(comparisons.continued_text.adapted), expected a dictionary that saw no images; name another one",
+    ),
+    "a null that is the adapted dictionary of a comparison": (
+        [("diff.null", "adapted_continued")],
+        "diff.null: found 'adapted_continued', which is `adapted` too (comparisons.continued_text.adapted)",
+    ),
     "the null of another comparison": (
         [("dictionaries.null_k4.dataset", "text_train")],
         "dictionaries.null_k4.dataset: found 'text_train', but 'base_k4' is trained on 'text_train', "

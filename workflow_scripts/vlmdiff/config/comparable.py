@@ -86,7 +86,9 @@ def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
         if diff.base in config.ancestors(diff.adapted):
             yield f"{section}.null", diff.null, diff.adapted, diff.base
         if diff.null_check is not None:
-            yield f"{section}.null_check", diff.null_check, diff.null, diff.base
+            # A comparison names no second null: it has that of `diff`, which its own null must fit.
+            pair = (diff.null_check, diff.null) if label == MAIN else (diff.null, diff.null_check)
+            yield f"{section}.{'null_check' if label == MAIN else 'null'}", *pair, diff.base
     if config.diff.untuned is not None:
         untuned = config.comparison(config.diff.untuned)
         yield "diff.untuned", untuned.adapted, config.diff.adapted, config.diff.base

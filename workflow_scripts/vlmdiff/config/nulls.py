@@ -28,28 +28,41 @@ def check_nulls(config: Config) -> None:
     """
     found: dict[str, str] = {}
     for label, diff in config.all_comparisons().items():
-        section = "diff" if label == MAIN else f"comparisons.{label}"
-        for key, line in null_problems(config, section, diff):
+        for key, line in null_problems(config, label, diff):
             found.setdefault(key, line)
     lines = [*found.values(), *second_null_problems(config)]
     if lines:
         raise ValueError("\n  ".join(lines))
 
 
-def null_problems(config: Config, section: str, diff: DiffConfig) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong there) of the nulls of a comparison."""
+def null_problems(config: Config, label: str, diff: DiffConfig) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong there) of the nulls of a comparison.
+
+    Args:
+        config: the configuration.
+        label: of the comparison.
+        diff: the comparison, with all that it has from `diff`.
+    """
     for role in ("null", "null_check"):
-        name = getattr(diff, role)
+        name, key = getattr(diff, role), key_of(config, label, role)
         if name == diff.adapted:
+            adapted = key_of(config, label, "adapted")
+            of = "" if adapted.partition(".")[0] == key.partition(".")[0] else f" ({adapted})"
             yield (
-                f"{section}.{role}",
-                f"{section}.{role}: found '{name}', which is `adapted` too, expected a dictionary that saw "
-                "no images; name another one",
+                key,
+                f"{key}: found '{name}', which is `adapted` too{of}, expected a dictionary that saw no "
+                "images; name another one",
             )
             return
         for stage in () if name is None else trainings_since(config, name, diff.base):
-            for key, told in stage_problems(config, stage, diff):
-                yield key, f"{key}: {told} ({section}.{role})"
+            for wrong, told in stage_problems(config, stage, diff):
+                yield wrong, f"{wrong}: {told} ({key})"
+
+
+def key_of(config: Config, label: str, role: str) -> str:
+    """Return the key at which a dictionary of a comparison is written: in `diff`, unless it names its own."""
+    own = label != MAIN and getattr(config.comparisons[label], role, None) is not None
+    return f"comparisons.{label}.{role}" if own else f"diff.{role}"
 
 
 def trainings_since(config: Config, name: str, base: str) -> list[str]:
