@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlmdiff.data.offers import shuffled_in_buffer
 from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import DataError, load_samples
 from vlmdiff.data.spatial_words import VOCABULARY, spatial_group
@@ -304,14 +305,18 @@ def test_whats_up_is_balanced(tmp_path):
         assert (sample.caption == rows[number]["caption_options"][0]) == (sample.answer == "Yes")
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "txt", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "txt", "parquet", "json", "array.jsonl", "returns.txt"])
 def test_text_documents_are_cut_and_short_ones_passed_over(kind, tmp_path):
     texts = [f"document {i} " + "word " * (i % 30) for i in range(60)]
     file = tmp_path / f"train.{kind}"
     if kind == "parquet":
         pd.DataFrame({"text": texts}).to_parquet(file)
-    elif kind == "jsonl":
+    elif kind in ("jsonl", "json"):
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    elif kind == "array.jsonl":
+        file.write_text(json.dumps([{"text": text} for text in texts]))
+    elif kind == "returns.txt":
+        file.write_bytes("\r".join(texts).encode())
     else:
         file.write_text("\n".join(texts))
     entry = {"kind": "text", "source": str(tmp_path), "split": "train", "words": 12}
@@ -321,6 +326,28 @@ def test_text_documents_are_cut_and_short_ones_passed_over(kind, tmp_path):
     assert all(s.image is None and not s.chat for s in samples)
     with pytest.raises(DataError, match="no column 'body', found"):
         prepare(tmp_path / "e", **entry, samples=4, column="body")
+
+
+def test_a_seed_orders_documents_and_all_of_them_come(tmp_path):
+    for part in range(3):
+        texts = [f"document {part} {i} of a corpus of ninety of them" for i in range(30)]
+        (tmp_path / f"train-{part}.txt").write_text("\n".join(texts))
+    entry = {"kind": "text", "source": str(tmp_path), "split": "train", "samples": 90}
+    orders = [
+        [one.prompt for one in prepare(tmp_path / f"d{i}", **entry, seed=seed)[0]]
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert orders[0] == orders[1] != orders[2] and set(orders[0]) == set(orders[2])
+    assert len(set(orders[0])) == 90 and orders[0] != sorted(orders[0])
+
+
+def test_rows_wait_in_a_buffer_of_which_the_next_one_is_drawn():
+    found = list(shuffled_in_buffer(range(200), seed=3, size=10))
+    assert sorted(found) == list(range(200)) and found != sorted(found)
+    assert all(row < place + 10 for place, row in enumerate(found))
+    # No more is read than is needed.
+    rows = iter(range(200))
+    assert next(shuffled_in_buffer(rows, seed=3, size=10)) < 10 and next(rows) == 11
 
 
 def test_a_users_folder_may_lack_images(tmp_path):

@@ -381,6 +381,10 @@ def lines(*texts: str) -> bytes:
     return "".join(json.dumps({"text": document(one)}) + "\n" for one in texts).encode()
 
 
+def array(*texts: str) -> bytes:
+    return json.dumps([{"text": document(one)} for one in texts]).encode()
+
+
 # A corpus: (its files, what of it is used, what is said).
 CORPORA = {
     "lines that are alike": (
@@ -421,6 +425,22 @@ CORPORA = {
     ),
     "another encoding": ({"train.txt": b"caf\xe9\n"}, (), "{place}/train.txt: cannot be read as UTF-8 text"),
     "what is wrong after enough is not read": ({"train.jsonl": lines("one", "two") + b"{\n"}, (), None),
+    "one array": ({"train.jsonl": array("one", "two")}, ("train", "validation"), None),
+    "an array of texts that are alike": (
+        {"train.jsonl": json.dumps([document("one"), document("one")], indent=1).encode()}, (),
+        "found 2 documents of at least 8 words in {place}, 1 of them different",
+    ),
+    "an array of numbers": (
+        {"train.jsonl": b'[{"text": "a"}, 3]\n'}, (),
+        "{place}/train.jsonl: entry 2: expected a JSON object, found int",
+    ),
+    "lines that end at carriage returns": (
+        {"train.txt": lines("one", "two").replace(b"\n", b"\r")}, ("train", "validation"), None,
+    ),
+    "objects between carriage returns": (
+        {"train.jsonl": (lines("one") + b"{\n").replace(b"\n", b"\r")}, (),
+        "{place}/train.jsonl: line 2: not JSON",
+    ),
     "tables are left to the job": ({"train.csv": b"text\n"}, (), None),
 }  # fmt: skip
 
@@ -439,6 +459,14 @@ def test_a_corpus_has_different_documents_for_every_part_that_is_used(values, tm
     assert told == [] if said is None else told[0].startswith(f"datasets.text: {said.format(place=place)}"), (
         told
     )
+
+
+def test_a_line_of_plain_text_is_its_column_text(values, tmp_path):
+    (tmp_path / "lines.txt").write_text(f"{document('one')}\n{document('two')}\n")
+    entry = {"kind": "text", "source": str(tmp_path / "lines.txt"), "samples": 2, "column": "words"}
+    put(values, "datasets.text", entry)
+    (told, *_) = problems(values)
+    assert told.startswith(f"datasets.text: {tmp_path}/lines.txt: line 1: no column 'words', found ['text']")
 
 
 def test_a_long_corpus_costs_nothing(values, tmp_path):

@@ -6,32 +6,23 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from vlmdiff.config.documents import FEWEST_WORDS, document_of
+from vlmdiff.config.documents import FEWEST_WORDS, document_of, rows_in
 from vlmdiff.config.parts import allot
-from vlmdiff.runtime.reading import DataError, needed, parse_json, stream_lines
+from vlmdiff.runtime.reading import DataError
 
-# Corpora of which documents can be told before anything runs: a document a line.
-LINES = (".txt", ".jsonl")
 # Of a corpus without parts there are at least so many different documents.
 FEWEST = 2
 # Nobody waits for more lines to be read before anything runs.
 MOST_LINES = 1_000_000
-REMEDY = "correct the file"
 
 
 def documents_in(file: Path, column: str, words: int) -> Iterator[str]:
     """Yield the documents of a file that holds one a line; see `document_of`.
 
     Raises:
-        DataError: the file cannot be read, a line is no JSON object, or see `document_of`.
+        DataError: see `rows_in` and `document_of`.
     """
-    is_json = file.suffix.lower() == ".jsonl"
-    for number, line in stream_lines(file, REMEDY):
-        place = f"{file}: line {number}"
-        try:
-            row = needed(parse_json(line), (), place, REMEDY) if is_json else {column: line}
-        except DataError as error:
-            raise error if place in str(error) else DataError(f"{place}: {error}; {REMEDY}") from None
+    for place, row in rows_in(file):
         if (document := document_of(row, column, words, place)) is not None:
             yield document
 

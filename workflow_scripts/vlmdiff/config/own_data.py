@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from vlmdiff.config.base import Section
-from vlmdiff.config.corpora import LINES, check_different, documents_in
+from vlmdiff.config.corpora import check_different, documents_in
 from vlmdiff.config.datasets import TextDataset
+from vlmdiff.config.documents import LINES
 from vlmdiff.config.record import Record
 from vlmdiff.config.samples_file import find_samples, read_records
 from vlmdiff.runtime.reading import DataError

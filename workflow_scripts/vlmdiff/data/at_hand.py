@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.analysis import SampleSet
-from vlmdiff.config.corpora import LINES, check_different, documents_in
+from vlmdiff.config.corpora import check_different, documents_in
 from vlmdiff.config.datasets import (
     FolderDataset,
     PreparedDataset,
@@ -21,13 +21,14 @@ from vlmdiff.config.datasets import (
     VsrDataset,
     WhatsUpDataset,
 )
+from vlmdiff.config.documents import LINES
 from vlmdiff.config.local_files import is_there
 from vlmdiff.config.samples_file import find_samples, read_records
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_hub
 from vlmdiff.config.subsets import Counting
 from vlmdiff.config.world import CLOSED, WorldDataset, groups_of
-from vlmdiff.data.tabular import READERS, split_files
+from vlmdiff.data.tabular import READERS, files_of
 from vlmdiff.data.vqa import official_files
 from vlmdiff.data.vsr import offer_vsr
 from vlmdiff.data.whats_up import offer_whats_up
@@ -181,7 +182,7 @@ def check_tables(entry: TextDataset | VqaDataset) -> None:
     if isinstance(entry, VqaDataset) and path.is_dir() and any(path.glob("*_questions.json")):
         official_files(entry)
         return
-    files = files_of(entry)
+    files = files_of(Path(entry.source), entry.split)
     kinds = {READERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         found = sorted(file.name for file in (files or path.iterdir()))
@@ -189,12 +190,6 @@ def check_tables(entry: TextDataset | VqaDataset) -> None:
             f"split: found '{entry.split}', but {path} has {', '.join(found[:SHOWN]) or 'no files'}; "
             f"expected files of one kind of {', '.join(sorted(READERS))} named {entry.split}*, also in data/"
         )
-
-
-def files_of(entry: TextDataset | VqaDataset) -> list[Path]:
-    """Return the files of a source of tables."""
-    path = Path(entry.source)
-    return [path] if path.is_file() else split_files(path, entry.split)
 
 
 def check_corpus(entry: TextDataset, used: Collection[str]) -> None:
@@ -207,7 +202,7 @@ def check_corpus(entry: TextDataset, used: Collection[str]) -> None:
     Raises:
         DataError: a line is wrong, or see `check_different`.
     """
-    files = files_of(entry)
+    files = files_of(Path(entry.source), entry.split)
     if {file.suffix.lower() for file in files} <= set(LINES):
         documents = (one for file in files for one in documents_in(file, entry.column, entry.words))
         check_different(documents, entry.source, entry.parts.shares(), used)

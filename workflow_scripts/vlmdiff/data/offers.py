@@ -54,6 +54,26 @@ class Offer:
         return found
 
 
+def shuffled_in_buffer(rows: Iterable[Row], seed: int, size: int) -> Iterator[Row]:
+    """Yield rows in an order that belongs to a seed, with no more than some of them in memory.
+
+    Args:
+        rows: the rows.
+        seed: of the order.
+        size: how many rows wait; each next one is drawn of these.
+    """
+    rng, waiting = random.Random(seed), []
+    for row in rows:
+        if len(waiting) < size:
+            waiting.append(row)
+            continue
+        drawn = rng.randrange(size)
+        yield waiting[drawn]
+        waiting[drawn] = row
+    rng.shuffle(waiting)
+    yield from waiting
+
+
 def shuffled(rows: Sequence[Row], seed: int) -> Iterator[Row]:
     """Yield rows in the order that belongs to a seed."""
     order = list(range(len(rows)))

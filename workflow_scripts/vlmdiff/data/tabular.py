@@ -72,7 +72,7 @@ def hub_table(source: str, split: str, config: str | None) -> tuple[IterableData
 
 def local_table(path: Path, split: str) -> tuple[IterableDataset, str]:
     """Open local files in the layout in which the hub has them."""
-    files = [path] if path.is_file() else split_files(path, split)
+    files = files_of(path, split)
     kinds = {READERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         raise DataError(
@@ -153,10 +153,12 @@ def unreadable(source: str, error: Exception) -> DataError:
     )
 
 
-def split_files(folder: Path, split: str) -> list[Path]:
-    """Return the files of a split, in order."""
+def files_of(path: Path, split: str) -> list[Path]:
+    """Return the files of a split, in order; a single file is all of them."""
+    if path.is_file():
+        return [path]
     name = glob.escape(split)
-    found = [*folder.glob(f"{name}*"), *folder.glob(f"data/{name}*")]
+    found = [*path.glob(f"{name}*"), *path.glob(f"data/{name}*")]
     return sorted(file for file in found if file.is_file())
 
 
