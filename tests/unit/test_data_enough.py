@@ -62,13 +62,15 @@ SIDES = {
     ),
     "two and two": (
         {"left of": names(0), "above": names(1), "colour": names(2, 3)},
-        "concepts.space: found 2 images in `target` and 2 images in `baseline`, and chance makes just this "
+        "concepts.space: found 2 images in `target` and 2 images in `baseline` (samples of one "
+        "image depend on one another), and chance makes just this "
         "choice of the images in the target one time in 6, but `fdr` allows 0.05; expected at least as many "
         "choices as of 3 and 3; add images, or take more groups",
     ),
     "two and four": (
         {"left of": names(0), "above": names(1), "colour": names(2, 3, 4, 5)},
-        "concepts.space: found 2 images in `target` and 4 images in `baseline`, and chance makes just this "
+        "concepts.space: found 2 images in `target` and 4 images in `baseline` (samples of one "
+        "image depend on one another), and chance makes just this "
         "choice of the images in the target one time in 15,",
     ),
     "two and five": ({"left of": names(0), "above": names(1), "colour": names(2, 3, 4, 5, 6)}, None),
@@ -104,7 +106,8 @@ def test_what_can_be_reached_is_what_the_concept_asks_for(values, tmp_path, fdr,
         (names(0, 1), "12 samples in `target` and 6 samples in `baseline`, and chance makes just this choice "
          "of the samples in the target one time in 18564, but `fdr` allows 1e-320; expected at least as many "
          "choices as of 535 and 535;"),
-        (names(2, 3), "2 images in `target` and 2 images in `baseline`, and chance makes just this choice of "
+        (names(2, 3), "2 images in `target` and 2 images in `baseline` (samples of one "
+        "image depend on one another), and chance makes just this choice of "
          "the images in the target one time in 6, but `fdr` allows 1e-320; expected at least as many choices "
          "as of 535 and 535;"),
     ],

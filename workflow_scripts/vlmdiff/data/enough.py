@@ -131,10 +131,11 @@ def assignment_problems(concept: str, target: Found, baseline: Found, fdr: float
     """Yield that no p of a concept can be as small as asked for; see `concept_problems`."""
     if is_reached(target.number, baseline.number, fdr):
         return
+    independent = " (samples of one image depend on one another)" if target.what == "image" else ""
     each = next(n for n in itertools.count(FEWEST) if is_reached(n, n, fdr))
     yield (
-        f"concepts.{concept}: found {target.amount} in `target` and {baseline.amount} in `baseline`, and "
-        f"chance makes just this choice of the {target.what}s in the target one time in "
+        f"concepts.{concept}: found {target.amount} in `target` and {baseline.amount} in `baseline`"
+        f"{independent}, and chance makes just this choice of the {target.what}s in the target one time in "
         f"{ways_to_assign(target.number, baseline.number)}, but `fdr` allows {fdr}; expected at least as "
         f"many choices as of {each} and {each}; add images, or take more groups"
     )
