@@ -21,7 +21,7 @@ OUTPUTS = {
     "all": [],
     "controls": [],
     "train": [
-        "results/tiny/{dictionary,base|adapted}/seed_{seed,\\d+}/layer_{layer,0|1}/weights.safetensors"
+        "results/tiny/{dictionary,base|adapted}/seed_{seed,0|[1-9]\\d*}/layer_{layer,0|1}/weights.safetensors"
     ],
     "data": ["results/tiny/data/{dataset,(?!)}/samples.jsonl"],
     "twice": ["results/tiny/{concept,a{1}|b}/{concept}.csv"],
