@@ -50,9 +50,7 @@ def draw_fvu_panel(axis: Axes, frame: pd.DataFrame, looks: dict[str, tuple[str, 
             draw_seeds(axis, rows, "layer", "fvu", name, look)
     layer_axis(axis, frame["layer"])
     if frame["fvu"].max() > LOG_RATIO * frame["fvu"].clip(lower=1e-6).min():
-        log_scale(axis, "y")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
+        log_scale(axis, "y", plain="{x:g}")
     else:
         axis.set_ylim(bottom=0)
 
