@@ -265,9 +265,3 @@ def layer_axis(axis: Axes, layers: Iterable[int]) -> None:
     step = max(1, round(len(values) / 8))
     axis.set_xticks(values[::step])
     axis.set_xlabel("Layer")
-
-
-def empty_panel(axis: Axes, text: str) -> None:
-    """Turn a panel without data into a short grey remark."""
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=GREY)
