@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import Field
 
+from vlmdiff.config.absent import is_there, not_there
 from vlmdiff.config.base import Section
 from vlmdiff.config.corpora import LINES, check_different, documents_in
-from vlmdiff.config.datasets import TextDataset
+from vlmdiff.config.datasets import FROM_THE_HUB, TextDataset
 from vlmdiff.config.record import Record
 from vlmdiff.config.samples_file import find_samples, read_records
+from vlmdiff.config.sources import check_source
 from vlmdiff.runtime.reading import DataError
 
 # Shares of the photos, with a corpus beside them and without one, and of the corpus.
@@ -41,13 +43,9 @@ class OwnData(Section):
         Raises:
             ValueError: a file is wrong or not there; the message names the key.
         """
-        if self.photos.startswith("~"):
-            raise ValueError(
-                f"data.photos: found '{self.photos}', but `~` is not replaced here; write the whole path"
-            )
         try:
-            records = read_records(self.photos)
-        except DataError as error:
+            records = read_records(check_source(self.photos, advice=FROM_THE_HUB))
+        except ValueError as error:
             raise ValueError(f"data.photos: {error}") from None
         if all(record["image"] is None for record in records):
             others = sorted(set(records[0]) - set(Record.model_fields))
@@ -111,8 +109,10 @@ def document_lengths(source: str) -> list[int]:
             documents.
     """
     file = Path(source)
+    if not is_there(file):
+        raise ValueError(f"data.text: {not_there(source, source)}")
     if file.suffix.lower() not in LINES or not file.is_file():
-        found = "a file of another kind" if file.is_file() else "no such file"
+        found = "a file of another kind" if file.is_file() else "a folder"
         raise ValueError(
             f"data.text: found '{source}' ({found}), expected a file with a document a line, .txt or .jsonl; "
             "correct it, or declare the corpus in `datasets` as `text`"
