@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from vlmdiff.config.derive import derive
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_checkpoints import with_family
 from vlmdiff.config.storage import plan
@@ -214,11 +215,26 @@ def test_stages_are_derived_without_data_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": "elsewhere"}, ["data.photos", "elsewhere"]),
-        ({"data": {"photo": "photos"}}, ["data.photos", "Field required"]),
+        (
+            {"data": "photo"},
+            ["data.photos: found 'photo', but there is no folder photo in /", "; did you mean photos?"],
+        ),
+        (
+            {"data": "."},
+            [
+                "data.photos: found '.', but there is no samples.jsonl or samples.csv in it; the folder ",
+                "holds alike.txt, few.jsonl, other.jsonl: write few.jsonl, or rename it to samples.jsonl",
+            ],
+        ),
+        (
+            {"data": "checkpoints"},
+            ["no samples.jsonl or samples.csv in it; write one (docs/understand/formats.md)"],
+        ),
+        ({"data": "hub:a/photos"}, ["data.photos: found 'hub:a/photos', expected a folder on this machine"]),
+        ({"data": {"photo": "photos"}}, ["data.photo: unknown key; did you mean `photos`?"]),
         (
             {"data": {"photos": "photos", "text": "corpus.pdf"}},
-            ["data.text", "corpus.pdf", "no such file", ".jsonl"],
+            ["data.text: found 'corpus.pdf', but there is no corpus.pdf in ", "correct the path"],
         ),
         (
             {"data": {"photos": "photos", "text": "alike.txt"}},
@@ -247,7 +263,15 @@ def test_stages_are_derived_without_data_too():
             ["models.base_lm: found a model of family 'llava'", "text alone"],
         ),
         ({"data": "~/photos"}, ["data.photos", "write the whole path"]),
-        ({"data": {"photos": "photos", "on_missing": "skip"}}, ["data.on_missing", "`datasets.photos`"]),
+        (
+            {"data": {"photos": "photos", "on_missing": "skip"}},
+            ["data.on_missing: it is a key of a data set: write `datasets: { photos: { on_missing: … } }`"],
+        ),
+        (
+            {"concepts": {"c": {"groups": "colour"}}},
+            ["found 'colour', expected a list of groups; write [colour]"],
+        ),
+        ({"concepts": {"c": {"groups": [7]}}}, ["concepts.c.groups: found 7, expected text"]),
         (
             {"concepts": {"c": {"groups": ["colour"], "target": {"dataset": "test"}}}},
             ["concepts.c.groups", "`target`"],
@@ -264,8 +288,60 @@ def test_what_cannot_be_derived_is_told_by_key(here, changes, words):
     (here / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 2))
     (here / "other.jsonl").write_text(json.dumps({"document": texts[0]}) + "\n")
     message = refused(**changes)
+    assert len(message.splitlines()) == 2
     for word in words:
         assert word in message
+
+
+# What is written wrong in one place, and the one line that is said of it.
+WRITTEN_WRONG = {
+    "a section": (
+        {"concept": {"space": {"groups": ["colour"]}}},
+        "concept: unknown key; did you mean `concepts`?",
+    ),
+    "the models": ({"Model": {}}, "Model: unknown key; did you mean `models`?"),
+    "a key that is needed": (
+        {"models": minimal()["models"] | {"vlm": {"pth": "checkpoints/vlm"}}},
+        "models.vlm.pth: unknown key; did you mean `path`? (found: 'checkpoints/vlm')",
+    ),
+    "a key of one kind": (
+        {"datasets": {"more": {"kind": "text", "source": "a", "samples": 9, "word": 5}}},
+        "datasets.more.word: unknown key; did you mean `words`? (found: 5)",
+    ),
+    "a concept": (
+        {"concepts": {"my space": {"groups": ["colour"]}}},
+        "concepts: found the name 'my space', ",
+    ),
+    "a dictionary": ({"dictionaries": {None: {}}}, "dictionaries: found the key null, which YAML reads as "),
+    "a data set": (
+        {"datasets": {True: {}}},
+        "datasets: found the key true, yes or on, which YAML reads as a ",
+    ),
+    "a control": ({"world": {"controls": {"7": "continued_text"}}}, "world.controls: found the name '7', "),
+    "what others are derived from": (
+        {"dictionaries": {"adapted": {"steps": 0}}},
+        "dictionaries.adapted.steps: Input should be greater than or equal to 1 (found: 0)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN_WRONG)
+def test_what_is_written_wrong_is_told_in_one_line(here, what):
+    changes, said = WRITTEN_WRONG[what]
+    values = minimal(**changes)
+    if what in ("a section", "the models"):
+        values.pop("concepts" if what == "a section" else "models")
+    with pytest.raises(ConfigError) as error:
+        load_config(values, name="mine")
+    _, line = str(error.value).splitlines()
+    assert line.startswith(f"  {said}")
+
+
+def test_a_name_is_told_with_the_line_in_which_it_stands_and_what_to_call_it(here):
+    (here / "mine.yaml").write_text(MINIMAL.replace("space", "my space"))
+    layers = read_layers({}, [here / "mine.yaml"])
+    with pytest.raises(ConfigError, match=r"call it my_space \(in mine.yaml, line 7\)$"):
+        load_config(layers.values, layers.where, "mine")
 
 
 def test_a_concept_of_too_few_photos_is_told_by_its_groups(here):
