@@ -15,6 +15,7 @@ from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_checkpoints import with_family
 from vlmdiff.config.storage import plan
+from vlmdiff.data.local_data import data_problems
 
 MINIMAL = """
 models:
@@ -351,6 +352,56 @@ def test_a_concept_of_too_few_photos_is_told_by_its_groups(here):
     message = refused(concepts={"side": {"groups": ["left of"]}})
     assert "concepts.side.groups: found no sample of 'photos' in part " in message
     assert "datasets.side" not in message
+
+
+BOTH = "'left of', 'above'"
+# How many photos, of how many the questions about `left of` are kept (None: of all), concept, what is said.
+TOO_FEW = {
+    "six": (
+        6, None, ["left of", "above"],
+        f"found 6 photos, of which part 'validation' (20% of them) has 1 with {BOTH} and 1 without {BOTH}; "
+        f"part 'test' (20% of them) has 1 with {BOTH} and 1 without {BOTH}; expected at least 2 of each: "
+        "nothing can be tested with fewer; add photos (10 in all, or more), or change",
+    ),
+    # Two and two can be assigned in 6 ways, three and three in 20, which is what an fdr of 0.05 takes.
+    "ten": (
+        10, None, ["left of", "above"],
+        f"found 10 photos, of which part 'validation' (20% of them) has 2 with {BOTH} and 2 without {BOTH}; "
+        "expected at least 3 of each: nothing can be tested with fewer; add photos (15 in all, or more), or",
+    ),
+    "a rare group": (
+        30, 4, ["left of"],
+        "found 30 photos, of which part 'validation' (20% of them) has 1 with 'left of'; part 'test' (20% of "
+        "them) has 1 with 'left of'; expected at least 2 of each: nothing can be tested with fewer; add such "
+        "photos, or change",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_FEW)
+def test_too_few_photos_are_told_in_one_line_of_the_photos(here, name):
+    photos, kept, groups, said = TOO_FEW[name]
+    file = own_photos.write_photos(here / "some", photos=photos) / "samples.csv"
+    rows = file.read_text().splitlines()
+    if kept is not None:
+        rows = [row for i, row in enumerate(rows) if i <= 4 * kept or not row.endswith("left of")]
+    file.write_text("\n".join(rows))
+    config = load(data="some", concepts={"space": {"groups": groups}})
+    told = [line for line in data_problems(config) if "chat template" not in line]
+    assert len(told) == 1 and told[0].startswith(f"data.photos: {said}"), told
+
+
+def test_too_few_samples_of_the_users_own_choice_are_told_by_their_key(here):
+    told = [line for line in data_problems(load(ablation={"rank_on": {"samples": 1}})) if "chat" not in line]
+    assert told[0].startswith("ablation.rank_on.target: found 1 image") and "raise `samples`" in told[0]
+    assert not any(line.startswith("data.") for line in told)
+
+
+def test_fewer_photos_than_parts_are_refused(here):
+    own_photos.write_photos(here / "some", photos=3)
+    assert "data.photos: found 3 photos in some/samples.csv, which leave none for the part null;" in refused(
+        data="some"
+    )
 
 
 def test_two_models_that_see_need_a_name(here):

@@ -20,7 +20,7 @@ from vlmdiff.config.datasets import FolderDataset, TextDataset
 from vlmdiff.config.derived_budgets import MOST_TOKENS, derive_budgets, is_share
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.keys import first_problem
-from vlmdiff.config.own_data import OwnData
+from vlmdiff.config.own_data import PHOTOS, OwnData
 from vlmdiff.config.plain import Values, put_under, section
 
 # Blocks of the decoder that are studied: so many, evenly spaced.
@@ -126,7 +126,10 @@ def derive_from_data(values: Values) -> None:
         values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)"
     )
     vlm = model_of(values, "vlm", sees, "sees")
-    put_under(values, "datasets", data.entries())
+    entries = data.entries()
+    put_under(values, "datasets", entries)
+    if section(values, "datasets", PHOTOS).items() >= entries[PHOTOS].items():
+        data.check_parts(entries[PHOTOS]["parts"])
     put_under(values, "datasets", parts_of(section(values, "datasets")))
     values.setdefault("layers", {"evenly": EVENLY})
     trained = {

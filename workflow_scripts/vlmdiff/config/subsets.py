@@ -120,8 +120,8 @@ def subset_indices(
     if not kept:
         raise DataError(
             f"found no sample of '{entry.of}'{where} that `groups` and `without` leave"
-            f"{', with `choices` and `answer`' if entry.scored else ''}; change them, `part` or "
-            f"`datasets.{entry.of}.parts`"
+            f"{', with `choices` and `answer`' if entry.scored else ''}; add samples, or change them, `part` "
+            f"or `datasets.{entry.of}.parts`"
         )
     return kept[: entry.samples]
 
