@@ -106,7 +106,7 @@ def not_there(said: str, file: str) -> str:
     absent = first_absent(file)
     what = file if absent == Path(file) else f"folder {absent}"
     if absent.name in SAMPLES_FILES and absent.parent == Path(said):
-        what = f"{' or '.join(SAMPLES_FILES)} in it"
+        what = "samples.jsonl or samples.csv in it"
     elif not absent.is_absolute():
         what += f" in {Path.cwd()}"
     return f"found '{said}', but there is no {what}; {advice(said, file)}"

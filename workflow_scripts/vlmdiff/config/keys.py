@@ -10,7 +10,6 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, Tag, ValidationError
 
 Place = tuple[str | int, ...]
-SEE = "see config/config.yaml and docs/configure/configuration.md for the known ones"
 
 
 def meant(key: Any, known: Iterable[str]) -> str | None:
@@ -23,7 +22,9 @@ def meant(key: Any, known: Iterable[str]) -> str | None:
 def unknown(key: Any, known: Iterable[str]) -> str:
     """Say that a section has no such key, and which one may be meant."""
     near = meant(key, known)
-    return f"unknown key; did you mean `{near}`?" if near else f"unknown key; {SEE}"
+    if near:
+        return f"unknown key; did you mean `{near}`?"
+    return "unknown key; see config/config.yaml and docs/configure/configuration.md for the known ones"
 
 
 def arms(annotation: Any, tag: str | None = None) -> Iterator[tuple[str | None, Any]]:
