@@ -318,6 +318,7 @@ WRITTEN_WRONG = {
         {"datasets": {True: {}}},
         "datasets: found the key true, yes or on, which YAML reads as a ",
     ),
+    "no text": ({None: 3}, "found the key null, which YAML reads as nothing, expected keys that are text"),
     "a control": ({"world": {"controls": {"7": "continued_text"}}}, "world.controls: found the name '7', "),
     "what others are derived from": (
         {"dictionaries": {"adapted": {"steps": 0}}},
@@ -329,7 +330,7 @@ WRITTEN_WRONG = {
 @pytest.mark.parametrize("what", WRITTEN_WRONG)
 def test_what_is_written_wrong_is_told_in_one_line(here, what):
     changes, said = WRITTEN_WRONG[what]
-    values = minimal(**changes)
+    values = minimal() | copy.deepcopy(changes)
     if what in ("a section", "the models"):
         values.pop("concepts" if what == "a section" else "models")
     with pytest.raises(ConfigError) as error:
@@ -359,14 +360,14 @@ BOTH = "'left of', 'above'"
 TOO_FEW = {
     "six": (
         6, None, ["left of", "above"],
-        f"found 6 photos, of which part 'validation' (20% of them) has 1 with {BOTH} and 1 without {BOTH}; "
-        f"part 'test' (20% of them) has 1 with {BOTH} and 1 without {BOTH}; expected at least 2 of each: "
+        f"found 6 photos, of which part 'validation' (20% of them) has 1 with {BOTH}, 1 without {BOTH}; "
+        f"part 'test' (20% of them) has 1 with {BOTH}, 1 without {BOTH}; expected at least 2 of each: "
         "nothing can be tested with fewer; add photos (10 in all, or more), or change",
     ),
     # Two and two can be assigned in 6 ways, three and three in 20, which is what an fdr of 0.05 takes.
     "ten": (
         10, None, ["left of", "above"],
-        f"found 10 photos, of which part 'validation' (20% of them) has 2 with {BOTH} and 2 without {BOTH}; "
+        f"found 10 photos, of which part 'validation' (20% of them) has 2 with {BOTH}, 2 without {BOTH}; "
         "expected at least 3 of each: nothing can be tested with fewer; add photos (15 in all, or more), or",
     ),
     "a rare group": (

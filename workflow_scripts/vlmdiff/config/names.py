@@ -35,7 +35,9 @@ def misnamed(values: Any) -> Iterator[tuple[str, str]]:
         values: plain values of the configuration, as the user wrote them.
     """
     for key in values if isinstance(values, dict) else ():
-        if key not in Config.model_fields:
+        if not isinstance(key, str):
+            yield str(key), f"{read_otherwise(key)}, expected keys that are text; remove it"
+        elif key not in Config.model_fields:
             yield str(key), f"{key}: {unknown(key, Config.model_fields)}"
     for keys in SECTIONS:
         path = ".".join(keys)

@@ -140,7 +140,7 @@ def too_few_photos(config: Config, found: Sequence[Few]) -> str:
     shares, expected = entry.parts.shares(), max(one.expected for one in found)
     told = "; ".join(
         f"part '{part}' ({shares.get(part, 1):.0%} of them) has "
-        + " and ".join(f"{number} {groups}".strip() for groups, number in counts.items())
+        + ", ".join(f"{number} {groups}".strip() for groups, number in counts.items())
         for part, counts in parts.items()
     )
     needed = max(math.ceil(expected / shares[part] - ROUNDING) if shares.get(part) else 0 for part in parts)

@@ -230,7 +230,7 @@ def report_missing(name: str, missing: Sequence[MissingImageError], wanted: int,
             advice.append("correct the folder: `on_missing: skip` would leave no sample")
         elif policy is not None:
             advice.append(skipping(name))
-        raise DataError("\n".join([f"datasets.{name}: " + "\n".join(told), ", or ".join(advice)]))
+        raise DataError(f"datasets.{name}: " + "\n".join(told) + ";\n" + ", or ".join(advice))
     log.warning("left out: %s", "\n".join(told))
 
 
