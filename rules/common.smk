@@ -12,6 +12,7 @@ from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.paths import Paths
 from vlmdiff.config.places import shipped
+from vlmdiff.config.targets import NUMBER
 from vlmdiff.runtime.environment import InterpreterError, prepare_jobs
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
@@ -86,8 +87,8 @@ wildcard_constraints:
     concept=one_of(CFG.concepts),
     target=one_of(TARGETS),
     scope="own_layer|all_layers",
-    block=r"\d+",
-    seed=r"\d+",
+    block=NUMBER,
+    seed=NUMBER,
     layer=one_of(LAYERS),
 
 

@@ -17,8 +17,8 @@ from vlmdiff.runtime.digest import script_digest
 
 def case(one):
     """Return what names a job of a rule: the parts of its first output's path that differ from job to job."""
-    parts = plain(one.output[0]).removeprefix(f"{FILES.folder}/").split("/") if one.output else []
-    return [part.partition(".")[0] for part in parts if "{" in part]
+    path = plain(one.output[0]).removeprefix(f"{FILES.folder}/") if one.output else one.name
+    return [part for part in Path(path).with_suffix("").parts if "{" in part]
 
 
 def is_compared(item):

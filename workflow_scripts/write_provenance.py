@@ -8,4 +8,5 @@ with job(snakemake):
     from vlmdiff.summary.provenance import write_provenance
 
     page = Path(snakemake.output[0])
-    write_provenance(page.parent, page)
+    scripts = {script.stem for script in Path(snakemake.scriptdir).glob("*.py")}
+    write_provenance(page.parent, page, scripts, snakemake.rule)

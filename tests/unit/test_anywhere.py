@@ -133,7 +133,11 @@ REFUSED = {
         "`experiment` in the mod",
     ),
     "no_config": (elsewhere.MODULE.replace(CONFIG, ""), {}, "module: found no `config`"),
-    "resources": (elsewhere.MODULE, {"resources": {"train_dict": {"gpu": 1}}}, "['train_dictionary']"),
+    "resources": (
+        elsewhere.MODULE,
+        {"resources": {"train_dict": {"gpu": 1}}},
+        "did you mean train_dictionary?",
+    ),
     "key": (elsewhere.MODULE, {"sed": 1}, "sed: unknown key"),
 }
 

@@ -40,7 +40,7 @@ def changed(path: str, value: object) -> dict:
 def test_keys_that_yaml_reads_as_something_else_are_told():
     values = copy.deepcopy(DEFAULT)
     values["diff"][None] = "null_text"
-    with pytest.raises(ConfigError, match=r'diff.None: keys are text.*write it as "null"'):
+    with pytest.raises(ConfigError, match=r"diff.None: found the key null, which .* put it in quotes"):
         load_config(values)
 
 

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from vlmdiff.config.derive import derive
+from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_checkpoints import with_family
 from vlmdiff.config.storage import plan
+from vlmdiff.data.local_data import data_problems
 
 MINIMAL = """
 models:
@@ -214,11 +216,26 @@ def test_stages_are_derived_without_data_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"data": "elsewhere"}, ["data.photos", "elsewhere"]),
-        ({"data": {"photo": "photos"}}, ["data.photos", "Field required"]),
+        (
+            {"data": "photo"},
+            ["data.photos: found 'photo', but there is no folder photo in /", "; did you mean photos?"],
+        ),
+        (
+            {"data": "."},
+            [
+                "data.photos: found '.', but there is no samples.jsonl or samples.csv in it; the folder ",
+                "holds alike.txt, few.jsonl, other.jsonl: write few.jsonl, or rename it to samples.jsonl",
+            ],
+        ),
+        (
+            {"data": "checkpoints"},
+            ["no samples.jsonl or samples.csv in it; write one (docs/understand/formats.md)"],
+        ),
+        ({"data": "hub:a/photos"}, ["data.photos: found 'hub:a/photos', expected a folder on this machine"]),
+        ({"data": {"photo": "photos"}}, ["data.photo: unknown key; did you mean `photos`?"]),
         (
             {"data": {"photos": "photos", "text": "corpus.pdf"}},
-            ["data.text", "corpus.pdf", "no such file", ".jsonl"],
+            ["data.text: found 'corpus.pdf', but there is no corpus.pdf in ", "correct the path"],
         ),
         (
             {"data": {"photos": "photos", "text": "alike.txt"}},
@@ -247,7 +264,15 @@ def test_stages_are_derived_without_data_too():
             ["models.base_lm: found a model of family 'llava'", "text alone"],
         ),
         ({"data": "~/photos"}, ["data.photos", "write the whole path"]),
-        ({"data": {"photos": "photos", "on_missing": "skip"}}, ["data.on_missing", "`datasets.photos`"]),
+        (
+            {"data": {"photos": "photos", "on_missing": "skip"}},
+            ["data.on_missing: it is a key of a data set: write `datasets: { photos: { on_missing: … } }`"],
+        ),
+        (
+            {"concepts": {"c": {"groups": "colour"}}},
+            ["found 'colour', expected a list of groups; write [colour]"],
+        ),
+        ({"concepts": {"c": {"groups": [7]}}}, ["concepts.c.groups: found 7, expected text"]),
         (
             {"concepts": {"c": {"groups": ["colour"], "target": {"dataset": "test"}}}},
             ["concepts.c.groups", "`target`"],
@@ -264,8 +289,61 @@ def test_what_cannot_be_derived_is_told_by_key(here, changes, words):
     (here / "few.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 2))
     (here / "other.jsonl").write_text(json.dumps({"document": texts[0]}) + "\n")
     message = refused(**changes)
+    assert len(message.splitlines()) == 2
     for word in words:
         assert word in message
+
+
+# What is written wrong in one place, and the one line that is said of it.
+WRITTEN_WRONG = {
+    "a section": (
+        {"concept": {"space": {"groups": ["colour"]}}},
+        "concept: unknown key; did you mean `concepts`?",
+    ),
+    "the models": ({"Model": {}}, "Model: unknown key; did you mean `models`?"),
+    "a key that is needed": (
+        {"models": minimal()["models"] | {"vlm": {"pth": "checkpoints/vlm"}}},
+        "models.vlm.pth: unknown key; did you mean `path`? (found: 'checkpoints/vlm')",
+    ),
+    "a key of one kind": (
+        {"datasets": {"more": {"kind": "text", "source": "a", "samples": 9, "word": 5}}},
+        "datasets.more.word: unknown key; did you mean `words`? (found: 5)",
+    ),
+    "a concept": (
+        {"concepts": {"my space": {"groups": ["colour"]}}},
+        "concepts: found the name 'my space', ",
+    ),
+    "a dictionary": ({"dictionaries": {None: {}}}, "dictionaries: found the key null, which YAML reads as "),
+    "a data set": (
+        {"datasets": {True: {}}},
+        "datasets: found the key true, yes or on, which YAML reads as a ",
+    ),
+    "no text": ({None: 3}, "found the key null, which YAML reads as nothing, expected keys that are text"),
+    "a control": ({"world": {"controls": {"7": "continued_text"}}}, "world.controls: found the name '7', "),
+    "what others are derived from": (
+        {"dictionaries": {"adapted": {"steps": 0}}},
+        "dictionaries.adapted.steps: Input should be greater than or equal to 1 (found: 0)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN_WRONG)
+def test_what_is_written_wrong_is_told_in_one_line(here, what):
+    changes, said = WRITTEN_WRONG[what]
+    values = minimal() | copy.deepcopy(changes)
+    if what in ("a section", "the models"):
+        values.pop("concepts" if what == "a section" else "models")
+    with pytest.raises(ConfigError) as error:
+        load_config(values, name="mine")
+    _, line = str(error.value).splitlines()
+    assert line.startswith(f"  {said}")
+
+
+def test_a_name_is_told_with_the_line_in_which_it_stands_and_what_to_call_it(here):
+    (here / "mine.yaml").write_text(MINIMAL.replace("space", "my space"))
+    layers = read_layers({}, [here / "mine.yaml"])
+    with pytest.raises(ConfigError, match=r"call it my_space \(in mine.yaml, line 7\)$"):
+        load_config(layers.values, layers.where, "mine")
 
 
 def test_a_concept_of_too_few_photos_is_told_by_its_groups(here):
@@ -275,6 +353,76 @@ def test_a_concept_of_too_few_photos_is_told_by_its_groups(here):
     message = refused(concepts={"side": {"groups": ["left of"]}})
     assert "concepts.side.groups: found no sample of 'photos' in part " in message
     assert "datasets.side" not in message
+
+
+BOTH = "'left of', 'above'"
+# How many photos, of how many the questions about `left of` are kept (None: of all), concept, what is said.
+TOO_FEW = {
+    "six": (
+        6, None, ["left of", "above"],
+        f"found 6 photos, of which part 'validation' (20% of them) has 1 with {BOTH}, 1 without {BOTH}; "
+        f"part 'test' (20% of them) has 1 with {BOTH}, 1 without {BOTH}; expected at least 2 of each: "
+        "nothing can be tested with fewer; add photos (10 in all, or more), or change",
+    ),
+    "a rare group": (
+        30, 4, ["left of"],
+        "found 30 photos, of which part 'validation' (20% of them) has 1 with 'left of'; part 'test' (20% of "
+        "them) has 1 with 'left of'; expected at least 2 of each: nothing can be tested with fewer; add such "
+        "photos, or change",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_FEW)
+def test_too_few_photos_are_told_in_one_line_of_the_photos(here, name):
+    photos, kept, groups, said = TOO_FEW[name]
+    file = own_photos.write_photos(here / "some", photos=photos) / "samples.csv"
+    rows = file.read_text().splitlines()
+    if kept is not None:
+        rows = [row for i, row in enumerate(rows) if i <= 4 * kept or not row.endswith("left of")]
+    file.write_text("\n".join(rows))
+    config = load(data="some", concepts={"space": {"groups": groups}})
+    told = [line for line in data_problems(config) if "chat template" not in line]
+    assert len(told) == 1 and told[0].startswith(f"data.photos: {said}"), told
+
+
+def told_of(here: Path, rows: list[str]) -> list[str]:
+    """Return what is told of some questions about the photos in `some`."""
+    (here / "some" / "samples.csv").write_text("\n".join(rows))
+    config = load(data="some", concepts={"space": {"groups": ["left of", "above"]}})
+    return [line for line in data_problems(config) if "chat template" not in line]
+
+
+def test_photos_that_show_a_concept_or_do_not_are_what_is_assigned(here):
+    """Two and two can be assigned in 6 ways, three and three in 20, which is what an fdr of 0.05 takes.
+
+    Where both sides ask about two photos, two questions each, the questions are: four and four in 70 ways.
+    """
+    header, *rows = (
+        (own_photos.write_photos(here / "some", photos=20) / "samples.csv").read_text().splitlines()
+    )
+    photos = [rows[i : i + 4] for i in range(0, len(rows), 4)]
+    apart = [row for i, four in enumerate(photos) for row in (four[:2] if i % 2 else four[2:])]
+    (told,) = told_of(here, [header, *apart])
+    assert told.startswith(
+        f"data.photos: found 20 photos, of which part 'validation' (20% of them) has 2 with {BOTH}, 2 "
+        f"without {BOTH}; expected at least 3 of each: nothing can be tested with fewer; add such photos, or "
+        "change"
+    )
+    assert told_of(here, [header, *sum(photos[:10], [])]) == []
+
+
+def test_too_few_samples_of_the_users_own_choice_are_told_by_their_key(here):
+    told = [line for line in data_problems(load(ablation={"rank_on": {"samples": 1}})) if "chat" not in line]
+    assert told[0].startswith("ablation.rank_on.target: found 1 image") and "raise `samples`" in told[0]
+    assert not any(line.startswith("data.") for line in told)
+
+
+def test_fewer_photos_than_parts_are_refused(here):
+    own_photos.write_photos(here / "some", photos=3)
+    assert "data.photos: found 3 photos in some/samples.csv, which leave none for the part null;" in refused(
+        data="some"
+    )
 
 
 def test_two_models_that_see_need_a_name(here):

@@ -78,9 +78,17 @@ def test_the_summary_reads_nothing_of_what_is_left_out():
 
 def test_without_ablation_the_experiment_asks_itself_for_what_comparisons_find():
     funnels = [f"features/scratch/seed_0/{one}/funnel.csv" for one in ("spatial", "truth", "counting")]
-    assert [file for file in products.experiment(LEAST) if file.endswith(".csv")] == funnels
-    assert not [file for file in products.experiment(TINY) if file.endswith(".csv")]
+    assert [file for file in products.experiment(LEAST) if file.endswith("funnel.csv")] == funnels
+    assert not [file for file in products.experiment(TINY) if file.endswith("funnel.csv")]
     assert {"config.yaml", "summary.md", "figures/fvu_by_layer.svg"} <= set(products.experiment(TINY))
+
+
+def test_tables_that_people_read_are_named_themselves():
+    tables = products.summary_tables(TINY)
+    named = set(products.experiment(TINY))
+    assert all(
+        set(tables[name]) <= named for name in ("selection", "recurrence", "labels", "quality", "steering")
+    )
 
 
 def test_a_target_makes_a_table_and_a_figure_for_each_concept_and_a_page():

@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import stages_left_out as tiny
 
-from vlmdiff.config.load import load_config
+from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.resources import resource_problems, resources
 
 
@@ -59,11 +59,46 @@ def test_each_process_of_a_training_has_its_gpu_and_on_several_nodes_its_task():
     assert asked("train_dictionary").keys() == {"mem_mb", "runtime"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"mem_mb": "8GB"}, "mem_mb: found '8GB', expected megabytes, at least 1"),
+        ({"mem_mb": 0}, "mem_mb: found 0, expected megabytes, at least 1"),
+        ({"mem_mb": True}, "mem_mb: found true, expected a number"),
+        ({"mem": "8GB"}, "mem: found '8GB', expected `mem_mb`"),
+        ({"runtime": "soon"}, "runtime: found 'soon', expected minutes, or a duration such as 12h"),
+        ({"gpu": "a100"}, "gpu: found 'a100', expected a number of GPUs; `gpu_model` names their kind"),
+        ({"gpu": -1}, "gpu: found -1, expected a number of GPUs"),
+        ({"tasks": 7}, "tasks: found '7', expected `devices` and `nodes` of the dictionary"),
+        ({"threads": 3}, "threads: found '3', expected `threads`, a key of the whole configuration"),
+        ({"_cores": 3}, "_cores: unknown resource"),
+    ],
+)
+def test_amounts_that_cannot_be_are_refused_with_their_key(asked, words):
+    with pytest.raises(ConfigError, match="resources") as refused:
+        load_config(tiny.tiny(resources={"train_dictionary": asked}))
+    assert f"train_dictionary.{words}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"runtime": "1d 12h"},
+        {"runtime": "90 min"},
+        {"gpu": 0},
+        {"slurm_partition": "long", "gpu_model": "a100", "checkpoint_every_s": 60},
+    ],
+)
+def test_amounts_that_schedulers_know_are_taken(asked):
+    config = load_config(tiny.tiny(resources={"train_dictionary": asked}))
+    assert config.resources["train_dictionary"] == asked
+
+
 def test_resources_of_unknown_rules_are_told():
     config = load_config(tiny.tiny(resources={"train_dict": {"gpu": 1}}))
     (line,) = resource_problems(config, ["train_dictionary", "verify"])
     assert line == (
-        "resources: found ['train_dict'], which are no rules of this workflow; did you mean "
-        "['train_dictionary']?"
+        "resources.train_dict: found 'train_dict', which has no jobs in this workflow; did you mean "
+        "train_dictionary?"
     )
     assert resource_problems(load_config(tiny.tiny()), ["verify"]) == []

@@ -169,7 +169,7 @@ def test_which_file_is_meant(tmp_path):
     assert read_records(other) == [WHOLE] and not is_canonical(other)
     (tmp_path / "notes.txt").write_text("a")
     assert "found a file, expected a folder or a file named .jsonl or .csv" in refused(tmp_path / "notes.txt")
-    assert "no such file" in refused(tmp_path / "absent")
+    assert "but there is no folder " in refused(tmp_path / "absent")
 
 
 def test_columns_in_capitals_blanks_around_groups_and_plain_ids_are_taken(tmp_path):

@@ -199,10 +199,8 @@ def test_more_samples_than_there_are_are_refused(photos):
 def test_a_folder_that_is_not_there_needs_a_number(tmp_path):
     entry = {"path": str(tmp_path / "fotos")}
     message = refusal(lambda: load_config(values(entry)))
-    assert (
-        f"datasets.photos.path: found '{tmp_path}/fotos', but there is no {tmp_path}/fotos/samples.jsonl"
-        in message
-    )
+    said = f"datasets.photos.path: found '{tmp_path}/fotos', but there is no folder {tmp_path}/fotos; "
+    assert said in message and "if a rule makes it, set datasets.photos.samples" in message
     # A rule may make it.
     changed = values(entry | {"samples": 9}, mine=SUBSET | {"part": "train", "samples": 4})
     config = load_config(put(changed, "diff.visual_datasets", ["mine"]))
@@ -278,7 +276,7 @@ def test_names_of_any_groups_are_names(photos, groups):
         ),
         (
             {"dataset": "test", "group": "kitchen"},
-            "ablation.report_on.target.group: Extra inputs are not permitted",
+            "ablation.report_on.target.group: unknown key; did you mean `groups`?",
         ),
         (
             {"dataset": "tset", "groups": ["kitchen"]},

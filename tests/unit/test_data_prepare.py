@@ -155,7 +155,8 @@ def test_a_missing_image_is_an_error_or_left_out_and_counted(server, tmp_path):
     entry = linked_vsr(tmp_path / "source", server[0], [1, 2, 7, 17, 8])
     entry["image_cache"] = str(tmp_path / "cache")
     with pytest.raises(
-        DataError, match=r"(?s)3 of 5 images are missing.*7\.jpg \(status 404\).*on_missing: skip"
+        DataError,
+        match=r"(?s)datasets\.d: 2 images are missing, of 2 of 5 .*7\.jpg \(status 404\).* on_missing: skip",
     ):
         prepare(tmp_path / "d", **entry)
     assert not (tmp_path / "d" / "samples.jsonl").exists()
@@ -360,8 +361,36 @@ def test_a_users_folder_may_lack_images(tmp_path):
     assert [s.sample_id for s in samples] == ["a"]
     assert counts["missing_images"] == 1
     (root / "a.jpg").unlink()
-    with pytest.raises(DataError, match=r"(?s)2 of 2 images are missing.*`on_missing: skip` would leave no"):
+    with pytest.raises(
+        DataError, match=r"(?s)2 images are missing, of 2 of 2 .*`on_missing: skip` would leave"
+    ):
         prepare(tmp_path / "e", kind="folder", path=str(root), samples=2, on_missing="skip")
+
+
+def test_each_image_that_cannot_be_shown_is_told_once_with_what_to_do(tmp_path):
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / "whole.jpg").write_bytes(picture())
+    (root / "cut.jpg").write_bytes(picture()[:40])
+    shown = ["whole.jpg", "cut.jpg", "cut.jpg", "gone.jpg", "cut.jpg"]
+    lines = [
+        {"sample_id": f"s{i}", "image": name, "prompt": "?", "group": "g"} for i, name in enumerate(shown)
+    ]
+    (root / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(DataError) as error:
+        prepare(tmp_path / "d", kind="folder", path=str(root))
+    said = str(error.value).splitlines()
+    assert said[0].endswith(": 1 image is missing, of 1 of 5 samples:") and said[1] == f"  {root}/gone.jpg"
+    assert said[2] == "1 image is damaged, of 3 of 5 samples:"
+    assert said[3].startswith(f"  {root}/cut.jpg is not a whole image (")
+    remedies = (
+        "bring the missing images, or put whole copies in the place of damaged images, or write `datasets:"
+    )
+    assert len(said) == 5 and said[4].startswith(remedies)
+    (root / "gone.jpg").write_bytes(picture())
+    with pytest.raises(DataError) as error:
+        prepare(tmp_path / "d", kind="folder", path=str(root))
+    assert "missing" not in str(error.value).replace("on_missing", "") and "bring" not in str(error.value)
 
 
 def test_an_id_that_a_source_gives_twice_is_named(official, tmp_path):

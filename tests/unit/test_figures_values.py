@@ -17,7 +17,7 @@ import synthetic_tables as tables
 
 from vlmdiff.figures.adapted import adapted_by_layer
 from vlmdiff.figures.concepts import volcano_coordinates
-from vlmdiff.figures.dictionaries import kinds, model_snapshots
+from vlmdiff.figures.dictionaries import kinds, model_snapshots, training_dynamics
 from vlmdiff.figures.effects import feature_categories
 from vlmdiff.figures.gallery import Grid, attention_grid, percent
 from vlmdiff.figures.gallery_table import best_features, load_tokenizer, locate_tokens, strongest
@@ -179,3 +179,24 @@ def test_a_missing_tokenizer_is_explained(tmp_path: Path):
 
 def test_no_files_are_an_empty_table():
     assert read_some([], FUNNEL).empty and list(read_some([], FUNNEL).columns) == FUNNEL.names
+
+
+def test_what_has_no_snapshots_takes_no_room():
+    metrics, accuracy = tables.dictionary_metrics(tables.STRONG), tables.accuracy(tables.STRONG)
+    trained, steps = metrics[metrics["snapshot"] == 100], {"vlm_25": 25, "vlm_50": 50, "vlm": 100}
+    both = training_dynamics(metrics, accuracy, steps)
+    dictionaries = training_dynamics(metrics, accuracy, {})
+    model = training_dynamics(trained, accuracy, steps)
+    labels = [[axis.get_xlabel().split()[0] for axis in one.axes] for one in (both, dictionaries, model)]
+    of_dictionaries, of_model = ["Training"] * 2, ["Fine-tuning"] * accuracy["dataset"].nunique()
+    assert labels == [of_dictionaries + of_model, of_dictionaries, of_model]
+    heights = [one.get_size_inches()[1] for one in (both, dictionaries, model)]
+    assert heights[0] == pytest.approx(heights[1] + heights[2])
+    from_nothing = training_dynamics(metrics.assign(cos_initial=np.nan), accuracy, {})
+    assert [axis.get_ylabel() for axis in from_nothing.axes] == ["Held-out FVU, text tokens"]
+
+
+def test_without_any_snapshots_one_remark_says_so():
+    metrics, accuracy = tables.dictionary_metrics(tables.STRONG), tables.accuracy(tables.STRONG)
+    figure = training_dynamics(metrics[metrics["snapshot"] == 100], accuracy, {})
+    assert not figure.axes and len(figure.texts) == 1

@@ -158,7 +158,8 @@ UNTOLD = [
     ({"path": HUB}, None, f"missing; it is read from config.json of a folder, and '{HUB}' is not here"),
     (
         {"path": "{root}/vlmm"}, None,
-        "missing, and there is no {root}/vlmm/config.json that would tell it; did you mean {root}/vlm?",
+        "missing, and so is the checkpoint that would tell it: found '{root}/vlmm', but there is no folder "
+        "{root}/vlmm; did you mean {root}/vlm?",
     ),
     (
         {"path": "{root}/vlm"}, VLM | {"model_type": "mllama"},

@@ -17,7 +17,7 @@ from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import job
 from vlmdiff.runtime.records import DamagedFileError, check_inputs, read_record, record_path, write_records
 from vlmdiff.runtime.verification import NoRecordsError, verify
-from vlmdiff.summary.provenance import write_provenance
+from vlmdiff.summary.provenance import is_of_a_former_rule, write_provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -236,8 +236,43 @@ def test_the_page_counts_jobs_by_version_and_rule(results):
     content = json.loads(record.read_text())
     content["project"] = {"commit": "0123abc", "changed": True}
     record.write_text(json.dumps(content))
-    write_provenance(results, results / "provenance.md")
+    write_provenance(
+        results, results / "provenance.md", {"one", "two", "write_provenance"}, "write_provenance"
+    )
     page = (results / "provenance.md").read_text()
     assert "2 jobs" in page
     assert "- commit `0123abc` with local changes: 1 jobs" in page
     assert "| `one` | 1 | `c1` | 1 | 1 |" in page
+    assert "earlier runs" not in page
+
+
+def test_the_page_lists_apart_what_no_rule_makes_any_more(results):
+    scripts = {"plot_new", "write_provenance"}
+    made(results / "new.csv", rule="vd_plot_new", code="c1")
+    for name in ("figures/old.svg", "figures/old.png", "figures/deleted.pdf"):
+        made(results / name, rule="vd_plot_old", code="c2")
+    (results / "figures/deleted.pdf").unlink()
+    made(results / "theirs.csv", rule="other_rule", code="c3")
+    write_provenance(results, results / "provenance.md", scripts, "vd_write_provenance")
+    page, _, apart = (results / "provenance.md").read_text().partition("## Left by earlier runs\n")
+    assert "`vd_plot_new`" in page and "`other_rule`" in page and "plot_old" not in page
+    assert apart.splitlines()[-1] == "- `vd_plot_old`: `figures/old.png`, `figures/old.svg`"
+    assert "delete" in apart.lower() and "deleted.pdf" not in apart
+
+
+@pytest.mark.parametrize(
+    ("rule", "own", "former"),
+    [
+        ("plot_old", "write_provenance", True),
+        ("plot_new", "write_provenance", False),
+        # The same results, made by a workflow that uses this one as a module.
+        ("vd_plot_new", "write_provenance", False),
+        ("vd_plot_old", "vd_write_provenance", True),
+        ("plot_old", "vd_write_provenance", False),
+        ("plot_old", "again", False),
+    ],
+)
+def test_a_rule_is_former_only_if_it_was_ours(rule, own, former):
+    assert is_of_a_former_rule(rule, {"plot_new", "write_provenance"}, own) == former
+    # Scripts that are not on this machine tell nothing.
+    assert not is_of_a_former_rule(rule, set(), own)

@@ -32,8 +32,21 @@ def test_jobs_are_summed_by_rule(folder, tmp_path):
     train = table.iloc[0]
     assert (train["jobs"], train["wall_s"], train["cpu_s"], train["memory_max_mb"]) == (2, 40.0, 28.0, 500.0)
     assert (train["wall_median_s"], train["wall_max_s"]) == (20.0, 30.0)
-    assert train["share"] == pytest.approx(40 / 40.5) and table["share"].sum() == pytest.approx(1)
+    assert train["share"] == pytest.approx(40 / 40.5, abs=1e-6)
+    assert table["share"].sum() == pytest.approx(1, abs=1e-5)
     assert table.iloc[1]["cpu_s"] == 0 and table["memory_max_mb"].isna().tolist() == [False, True]
+
+
+def test_sums_have_the_decimals_that_were_measured(tmp_path):
+    # In binary, 1.1 + 2.2 + 208.1 is 211.39999999999998 and 0.1 + 0.2 is 0.30000000000000004.
+    for i, (wall, cpu) in enumerate([(1.1, 0.1), (2.2, 0.2), (208.1, 0.0)]):
+        benchmark(tmp_path / f"b/train/{i}.tsv", (wall, cpu, 300.13))
+    benchmark(tmp_path / "b/other.tsv", (0.35, 0.1, 1.0))
+    summarise_costs(tmp_path / "b", tmp_path / "costs.csv")
+    assert (tmp_path / "costs.csv").read_text().splitlines()[1:] == [
+        "train,3,211.4,2.2,208.1,0.3,300.13,0.998347",
+        "other,1,0.35,0.35,0.35,0.1,1.0,0.001653",
+    ]
 
 
 def test_no_files_are_explained(tmp_path):

@@ -17,6 +17,17 @@ YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or '
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
 PARTS = "How it is split where a `subset` names a part of it. The part `null` needs no quotes."
+
+
+def skipping(name: str) -> str:
+    """Say where `on_missing: skip` is written, also for what follows from `data`.
+
+    Args:
+        name: of the data set.
+    """
+    return f"write `datasets: {{ {name}: {{ on_missing: skip }} }}` to go on without them"
+
+
 find_folder = partial(find_source, advice=FROM_THE_HUB)
 
 

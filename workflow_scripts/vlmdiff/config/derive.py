@@ -16,9 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.base import LONGEST_NAME
+from vlmdiff.config.datasets import FolderDataset, TextDataset
 from vlmdiff.config.derived_budgets import MOST_TOKENS, derive_budgets, is_share
 from vlmdiff.config.families import LANGUAGE_MODEL
-from vlmdiff.config.own_data import OwnData
+from vlmdiff.config.keys import first_problem
+from vlmdiff.config.own_data import PHOTOS, OwnData
 from vlmdiff.config.plain import Values, put_under, section
 
 # Blocks of the decoder that are studied: so many, evenly spaced.
@@ -26,7 +28,6 @@ EVENLY = 8
 # Neutral prompts of the lexical filter, the paper's.
 PROMPTS = ["Describe this image.", "What do you see?", "Tell me about this picture."]
 NONE = "none"
-UNKNOWN = "unknown key; what is known of a data set stands in `datasets.photos`"
 
 
 def derive(values: Mapping[str, Any], name: str | None = None) -> Values:
@@ -102,13 +103,19 @@ def own_data(values: Values) -> OwnData:
     try:
         return OwnData.model_validate({"photos": said} if isinstance(said, str) else said)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(["data", *map(str, problem["loc"])])
-        cause = UNKNOWN if problem["type"] == "extra_forbidden" else problem["msg"]
+        place, cause, found = first_problem(error, OwnData, place_of_data_set_key)
         raise ValueError(
-            f"{key}: {cause} (found: {problem['input']!r:.120}); expected a folder of photos, or "
+            f"{'.'.join(['data', *place])}: {cause} (found: {found!r:.120}); expected a folder of photos, or "
             "{photos: FOLDER, text: FILE}"
         ) from None
+
+
+def place_of_data_set_key(key: Any) -> str | None:
+    """Say where a key of the data sets goes that follow from `data`; None if they have no such key."""
+    for name, kind in (("photos", FolderDataset), ("text", TextDataset)):
+        if key in kind.model_fields:
+            return f"it is a key of a data set: write `datasets: {{ {name}: {{ {key}: … }} }}`"
+    return None
 
 
 def derive_from_data(values: Values) -> None:
@@ -119,7 +126,10 @@ def derive_from_data(values: Values) -> None:
         values, "base_lm", reads_text_alone, "reads text alone (family causal_lm, or text_only: true)"
     )
     vlm = model_of(values, "vlm", sees, "sees")
-    put_under(values, "datasets", data.entries())
+    entries = data.entries()
+    put_under(values, "datasets", entries)
+    if section(values, "datasets", PHOTOS).items() >= entries[PHOTOS].items():
+        data.check_parts(entries[PHOTOS]["parts"])
     put_under(values, "datasets", parts_of(section(values, "datasets")))
     values.setdefault("layers", {"evenly": EVENLY})
     trained = {
@@ -159,13 +169,23 @@ def derive_concept(name: str, concept: Any, known: list[str]) -> None:
     """Hold groups of the validation part that a concept names against all others of it.
 
     Raises:
-        ValueError: it names a target too, or a group that no sample has.
+        ValueError: it names a target too, something that is no group, or a group that no sample has.
     """
     if not isinstance(concept, dict) or concept.get("groups") is None:
         return
     groups = concept["groups"]
-    for group in groups if isinstance(groups, list) else ():
-        if isinstance(group, str) and group not in known:
+    if not isinstance(groups, list):
+        remedy = "write [GROUP, GROUP]" if isinstance(groups, dict) else f"write [{groups}]"
+        raise ValueError(
+            f"concepts.{name}.groups: found {groups!r:.120}, expected a list of groups; {remedy}"
+        )
+    for group in groups:
+        if not isinstance(group, str):
+            raise ValueError(
+                f"concepts.{name}.groups: found {group!r:.120}, expected text; YAML reads on, off, yes, no, "
+                "null and numbers otherwise: put it in quotes"
+            )
+        if group not in known:
             near = get_close_matches(group, known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else ""
             raise ValueError(

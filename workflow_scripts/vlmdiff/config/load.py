@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from vlmdiff.config.base import NAME_PATTERN
 from vlmdiff.config.derive import derive, of_concepts
+from vlmdiff.config.keys import known_keys, mistyped, unknown
 from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.lowered import as_written, lowered
+from vlmdiff.config.names import NAME_RULE, misnamed, read_otherwise
 from vlmdiff.config.schema import Config
 from vlmdiff.config.subsets import counted
 
@@ -29,7 +31,7 @@ PLAIN = {
     "dict_type": "expected a section (`key: value` lines)",
     "list_type": "expected a list",
     "string_type": "expected text; YAML reads on, off, yes, no and numbers otherwise: put it in quotes",
-    "string_pattern_mismatch": "expected letters, digits and underscores; a letter first, no underscore last",
+    "string_pattern_mismatch": NAME_RULE,
 }
 
 
@@ -61,26 +63,58 @@ def place(line: str, where: Callable[[str], str]) -> str:
     return where(key) if key else ""
 
 
-def explain(error: ValidationError, values: Any, where: Callable[[str], str] = lambda key: "") -> str:
+def is_said(key: str, said: Any) -> bool:
+    """Tell whether a dotted key is the user's own, and not one that was derived."""
+    for part in key.split("."):
+        inner = dict(enumerate(said)) if isinstance(said, list) else said
+        inner = {str(name): value for name, value in inner.items()} if isinstance(inner, dict) else {}
+        if part not in inner:
+            return key == WHOLE
+        said = inner[part]
+    return True
+
+
+def causes(problems: Sequence[Any], values: Any, said: Any) -> list[Any]:
+    """Return problems without those that follow from others.
+
+    A key that is written wrong is missing, too; a model's family is not known without its path; and what is
+    wrong with derived keys comes from the keys that they were derived from.
+
+    Args:
+        problems: what pydantic found.
+        values: what was checked.
+        said: what the user wrote of it.
+    """
+    absent = {place for key in mistyped(problems, Config) for place in (key, family_of_path(key))}
+    found = [one for one in problems if one["type"] != "missing" or one["loc"] not in absent]
+    own = [one for one in found if one["type"] == "missing" or is_said(written_key(one["loc"], values), said)]
+    return own or found
+
+
+def family_of_path(place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Return the place of the family that a model's path tells; other places as they are."""
+    return (*place[:-1], "family") if place[0] == "models" and place[-1] == "path" else place
+
+
+def explain(error: ValidationError, values: Any, said: Any, where: Callable[[str], str]) -> str:
     """Write a validation error as one line a problem: key, cause, what was found, and where.
 
     Args:
         error: the error.
         values: what was checked.
+        said: what the user wrote of it.
         where: tells in words where a dotted key was written.
     """
     lines = []
-    for problem in error.errors():
+    for problem in causes(error.errors(), values, said):
         key = written_key(problem["loc"], values)
         cause = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "missing" and key.startswith("models.") and key.endswith(".family"):
             cause = missing_family(problem["input"])
         if problem["type"] == "extra_forbidden":
-            cause = (
-                "unknown key; see config/config.yaml and docs/configure/configuration.md for the known ones"
-            )
+            cause = unknown(problem["loc"][-1], known_keys(Config, problem["loc"]))
         if problem["type"] == "invalid_key":
-            cause = 'keys are text, and YAML reads null, yes, no or a number otherwise; write it as "null"'
+            cause = f"{read_otherwise(problem['input'])}; put it in quotes"
         if problem["type"] != "string_pattern_mismatch" or problem["ctx"]["pattern"] == NAME_PATTERN:
             cause = PLAIN.get(problem["type"], cause)
         if key == WHOLE and KEY.match(cause):
@@ -109,12 +143,15 @@ def load_config(
     Raises:
         ConfigError: naming every key that is wrong, what was found and what is allowed.
     """
+    if wrong := {line: where(key) for key, line in misnamed(values)}:
+        raise ConfigError(at_places(wrong))
+    said = values
     try:
         derived = derive(with_family(values), name)
         of_concept = of_concepts(values, derived)
         values, written = lowered(derived)
     except ValueError as error:
-        raise ConfigError("\n".join([NOT_VALID, *told([str(error)], where)])) from None
+        raise ConfigError(at_places(told([str(error)], where))) from None
 
     written |= of_concept
 
@@ -124,15 +161,20 @@ def load_config(
     try:
         return with_counts(Config.model_validate(values), place_of).lowered_from(written)
     except ValidationError as error:
-        raise ConfigError(as_written(explain(error, values, place_of), written)) from None
+        raise ConfigError(as_written(explain(error, values, said, place_of), written)) from None
     except ConfigError as error:
         raise ConfigError(as_written(str(error), written)) from None
 
 
-def told(problems: Iterable[str], where: Callable[[str], str]) -> list[str]:
+def told(problems: Iterable[str], where: Callable[[str], str]) -> dict[str, str]:
     """Return problems that begin with a key, each with the place where that was written."""
-    places = {problem: place(problem, where) for problem in problems}
-    return [f"  {problem}" + (f" ({found})" if found else "") for problem, found in places.items()]
+    return {problem: place(problem, where) for problem in problems}
+
+
+def at_places(problems: Mapping[str, str]) -> str:
+    """Write a message of problems, each with the place where it was written, if that is known."""
+    lines = [f"  {problem}" + (f" ({found})" if found else "") for problem, found in problems.items()]
+    return "\n".join([NOT_VALID, *lines])
 
 
 def with_counts(config: Config, where: Callable[[str], str]) -> Config:
@@ -148,7 +190,7 @@ def with_counts(config: Config, where: Callable[[str], str]) -> Config:
     try:
         changes = counted(config.datasets | config.world_datasets())
     except ValueError as error:
-        raise ConfigError("\n".join([NOT_VALID, *told(error.args, where)])) from None
+        raise ConfigError(at_places(told(error.args, where))) from None
     entries = {
         name: entry.model_copy(update=changes.get(name, {})) for name, entry in config.datasets.items()
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.config.absent import is_there, not_there
 from vlmdiff.config.checkpoint_files import (
     PROCESSORS,
     TOKENIZERS,
@@ -18,7 +19,7 @@ from vlmdiff.config.checkpoint_files import (
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.decoder import decoder_of, described, width_in
 from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, all_kinds, family_of, family_problem
-from vlmdiff.config.local_files import advice, is_there, used
+from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_hub, is_local, world_model
 from vlmdiff.config.storage import planned_size
@@ -89,7 +90,7 @@ def missing_family(entry: Any) -> str:
         )
     file = f"{path}/config.json"
     if not is_there(file):
-        return f"missing, and there is no {file} that would tell it; {advice(path, file)}"
+        return f"missing, and so is the checkpoint that would tell it: {not_there(path, file)}"
     try:
         kind = read_object(Path(file)).get("model_type")
     except ValueError as error:

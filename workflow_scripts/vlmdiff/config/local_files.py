@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import glob
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
-from vlmdiff.config.checkpoint_files import something_else
+from vlmdiff.config.absent import is_there, not_there
 from vlmdiff.config.samples_file import find_samples
 from vlmdiff.config.schema import Config, references
-from vlmdiff.config.sources import ELSEWHERE, is_literal, is_local
+from vlmdiff.config.sources import is_literal, is_local
 from vlmdiff.config.subsets import line_of
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # What a checkpoint is known by beside its weights and config.json.
 BESIDE_WEIGHTS = ("*.json", "*.model", "*.txt", "*.jinja", "*/*.jinja")
-# How people write a repository of the hub, by its name or by its page.
-REPOSITORY = re.compile(
-    r"(?P<page>(?:hf|huggingface):(?://)?|(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/)?"
-    r"(?(page)(?:datasets/|models/)?)(?P<name>[\w.-]+/[\w.-]+)"
-    r"(?:(?:@|/(?:tree|blob|resolve)/)(?P<revision>[\w.-]+).*)?/?",
-    re.IGNORECASE,
-)
-
-
-def is_there(path: str | Path) -> bool:
-    """Tell whether a path leads somewhere; one that the system cannot even look up does not."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
 
 
 def used(config: Config, kind: str) -> set[str]:
@@ -123,54 +105,6 @@ def unnameable_files(config: Config) -> list[str]:
     ]
 
 
-def first_absent(file: str) -> Path:
-    """Return the first part of a path that is not there, with what leads to it."""
-    path = Path(file)
-    while not is_there(path.parent):
-        path = path.parent
-    return path
-
-
-def found_instead(said: str, absent: Path) -> str | None:
-    """Say what is where the first absent part of a path should be; None if nothing of the kind."""
-    here, name = absent.parent, absent.name
-    if name == "config.json" and (other := something_else(here)):
-        return other
-    if here.is_file():
-        return f"{here} is a file: name its folder, {here.parent}"
-    if here == Path(said):
-        inner = sorted(one.parent for one in here.glob(f"*/{name}"))
-        meant = f"did you mean {inner[0]}?" if inner else "name the folder that holds it, or put it there"
-        return f"the folder is there, {name} is not: {meant}"
-    siblings = [one.name for one in here.iterdir()] if os.access(here, os.R_OK) else []
-    if name in siblings:
-        return f"{absent} is a link that leads nowhere: correct it"
-    near = get_close_matches(name, siblings, n=1)
-    return f"did you mean {here / near[0]}?" if near else None
-
-
-def advice(said: str, file: str) -> str:
-    """Say what may be meant by a path that is not there.
-
-    Args:
-        said: what the configuration says.
-        file: the file that has to be there because of it.
-    """
-    if said.startswith(("~", "$")):
-        return "`~` and variables are not replaced here: write the whole path"
-    for prefix in ELSEWHERE:
-        if said.lower().startswith(prefix):
-            return f"did you mean {prefix}{said[len(prefix) :].strip()}?"
-    repository, absent = REPOSITORY.fullmatch(said), first_absent(file)
-    is_page = repository is not None and repository["page"] is not None
-    if not is_page and (instead := found_instead(said, absent)):
-        return instead
-    if is_page or (repository and len(absent.parts) == 1):
-        name, revision = repository["name"], repository["revision"] or "REVISION"
-        return f"a repository of the hub is written hub:{name}@{revision}"
-    return f"correct the path, which counts from {Path.cwd()} on, or put the files there"
-
-
 def missing_files(config: Config, is_made: Callable[[str], bool] = lambda _: False) -> list[str]:
     """Return a line for each local path that is not there: its key, what was found, and what to do.
 
@@ -182,6 +116,5 @@ def missing_files(config: Config, is_made: Callable[[str], bool] = lambda _: Fal
     for key, said, file in (*model_files(config), *dictionary_files(config), *data_files(config)):
         if key in lines or is_there(file) or is_made(file):
             continue
-        what = "but nothing is there" if file == said else f"but there is no {file}"
-        lines[key] = f"{key}: found '{said}', {what}; {advice(said, file)}"
+        lines[key] = f"{key}: {not_there(said, file)}"
     return list(lines.values())

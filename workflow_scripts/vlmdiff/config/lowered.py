@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.base import LONGEST_NAME, GroupsOf
+from vlmdiff.config.keys import first_problem
 from vlmdiff.config.world import WorldConfig
 
 # Where data sets are named; `*` stands for every entry. Concepts take groups themselves.
@@ -95,10 +96,9 @@ def read(values: dict[str, Any], path: str) -> GroupsOf:
     try:
         return GroupsOf.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join([path, *map(str, problem["loc"])])
+        place, cause, found = first_problem(error, GroupsOf)
         raise ValueError(
-            f"{key}: {problem['msg']} (found: {problem['input']!r:.120}); expected the name of a data set, "
+            f"{'.'.join([path, *place])}: {cause} (found: {found!r:.120}); expected the name of a data set, "
             "or {dataset: NAME, groups: […], without: […], samples: …}"
         ) from None
 

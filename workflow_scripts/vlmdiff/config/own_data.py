@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from vlmdiff.config.absent import is_there, not_there
 from vlmdiff.config.base import Section
 from vlmdiff.config.corpora import check_different, documents_in
-from vlmdiff.config.datasets import TextDataset
+from vlmdiff.config.datasets import FROM_THE_HUB, TextDataset
 from vlmdiff.config.documents import LINES
+from vlmdiff.config.parts import Parts, split, units
 from vlmdiff.config.record import Record
 from vlmdiff.config.samples_file import find_samples, read_records
+from vlmdiff.config.sources import check_source
+from vlmdiff.config.subsets import keys_of
 from vlmdiff.runtime.reading import DataError
 
+# What the data set of the photos is called.
+PHOTOS = "photos"
 # Shares of the photos, with a corpus beside them and without one, and of the corpus.
-PHOTOS = {"train": 0.6, "null": 0.0, "validation": 0.2, "test": 0.2}
+WITH_TEXT = {"train": 0.6, "null": 0.0, "validation": 0.2, "test": 0.2}
 PHOTOS_ALONE = {"train": 0.4, "null": 0.2, "validation": 0.2, "test": 0.2}
 CORPUS = {"train": 0.6, "null": 0.2, "validation": 0.2, "test": 0.0}
 # A word is so many tokens, more or less.
@@ -42,13 +48,9 @@ class OwnData(Section):
         Raises:
             ValueError: a file is wrong or not there; the message names the key.
         """
-        if self.photos.startswith("~"):
-            raise ValueError(
-                f"data.photos: found '{self.photos}', but `~` is not replaced here; write the whole path"
-            )
         try:
-            records = read_records(self.photos)
-        except DataError as error:
+            records = read_records(check_source(self.photos, advice=FROM_THE_HUB))
+        except ValueError as error:
             raise ValueError(f"data.photos: {error}") from None
         if all(record["image"] is None for record in records):
             others = sorted(set(records[0]) - set(Record.model_fields))
@@ -56,9 +58,9 @@ class OwnData(Section):
                 f"data.photos: no sample in {find_samples(self.photos)} has `image`, the path of its photo; "
                 f"found {', '.join(others) or 'no other keys'}; rename what you call it"
             )
-        shares = PHOTOS_ALONE if self.text is None else PHOTOS
+        shares = PHOTOS_ALONE if self.text is None else WITH_TEXT
         found = {
-            "photos": {
+            PHOTOS: {
                 "path": self.photos,
                 "parts": shares,
                 "samples": len(records),
@@ -75,6 +77,24 @@ class OwnData(Section):
                 "text_tokens": tokens_of(lengths),
             }
         return found
+
+    def check_parts(self, shares: Mapping[str, float]) -> None:
+        """Refuse fewer photos than every part needs to have one.
+
+        Args:
+            shares: of the photos, by part.
+
+        Raises:
+            ValueError: naming the parts that have none.
+        """
+        records = read_records(self.photos)
+        keys, groups = list(map(keys_of, records)), [record["group"] for record in records]
+        found = set(split(keys, groups, Parts(**shares)))
+        if empty := [part for part, share in shares.items() if share and part not in found]:
+            raise ValueError(
+                f"data.photos: found {len(set(units(keys)))} photos in {find_samples(self.photos)}, which "
+                f"leave none for the part {' and '.join(empty)}; add photos (sixty give a first look)"
+            )
 
     def open_answers(self) -> tuple[int, int]:
         """Return how many samples have open answers, which nothing can score, and how many there are."""
@@ -112,8 +132,10 @@ def document_lengths(source: str) -> list[int]:
             documents.
     """
     file = Path(source)
+    if not is_there(file):
+        raise ValueError(f"data.text: {not_there(source, source)}")
     if file.suffix.lower() not in LINES or not file.is_file():
-        found = "a file of another kind" if file.is_file() else "no such file"
+        found = "a file of another kind" if file.is_file() else "a folder"
         raise ValueError(
             f"data.text: found '{source}' ({found}), expected a file with a document a line, .txt or .jsonl; "
             "correct it, or declare the corpus in `datasets` as `text`"

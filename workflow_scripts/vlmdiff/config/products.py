@@ -28,10 +28,21 @@ from vlmdiff.config.storage import ground_truth_datasets
 
 
 def experiment(config: Config) -> list[str]:
-    """Return what the default target makes, what it cost and where it comes from aside."""
+    """Return what the default target makes, what it cost and where it comes from aside.
+
+    Snakemake makes again what was deleted only if a target names it: so tables that people read are named
+    here, though the summary would ask for them.
+    """
     # Ablation, if any, asks for the funnels of its comparisons.
     funnels = [] if config.ablation else funnel_tables(default_cases(config), config.studied_concepts())
-    return ["config.yaml", "summary.md", *(f"figures/{name}.svg" for name in figures(config)), *funnels]
+    tables = summary_tables(config)
+    read = ("selection", "recurrence", "labels", "quality", "steering")
+    return [
+        *("config.yaml", "summary.md"),
+        *(f"figures/{name}.svg" for name in figures(config)),
+        *(file for name in read for file in tables[name]),
+        *funnels,
+    ]
 
 
 def sources(config: Config) -> list[str]:

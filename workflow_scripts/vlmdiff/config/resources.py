@@ -95,13 +95,15 @@ def training_processes(config: Config, chosen: dict[str, Any]) -> dict[str, Any]
 
 
 def resource_problems(config: Config, rules: Iterable[str]) -> list[str]:
-    """Return a line if the configuration gives resources to rules that do not exist.
+    """Return a line for each rule without jobs to which the configuration gives resources.
 
     Args:
         config: the configuration.
-        rules: names of all rules.
+        rules: names of all rules with jobs.
     """
-    unknown = sorted(config.resources.keys() - set(rules))
-    near = [close for name in unknown for close in get_close_matches(name, rules, n=1)]
-    hint = f"did you mean {near}?" if near else "`snakemake --list-rules` lists all rules"
-    return [f"resources: found {unknown}, which are no rules of this workflow; {hint}"] if unknown else []
+    lines = []
+    for name in sorted(config.resources.keys() - set(rules)):
+        near = get_close_matches(name, rules, n=1)
+        hint = f"did you mean {near[0]}?" if near else "`snakemake --list-rules` lists all rules"
+        lines.append(f"resources.{name}: found '{name}', which has no jobs in this workflow; {hint}")
+    return lines

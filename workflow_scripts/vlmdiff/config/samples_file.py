@@ -11,10 +11,11 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.config.absent import SAMPLES_FILES, not_there
 from vlmdiff.config.record import Record, checked
 from vlmdiff.runtime.reading import DataError, lines_of, parse_json, read_text, shortened
 
-SAMPLES, TABLE = "samples.jsonl", "samples.csv"
+SAMPLES, TABLE = SAMPLES_FILES
 NEEDED = ("prompt", "group")
 # Keys whose values become names, around which blanks mean nothing.
 NAMES = ("group", "answer")
@@ -111,9 +112,7 @@ def contents(path: str | Path) -> Contents:
     """Read a samples file; see `read_records`."""
     file = find_samples(path)
     if not is_file(file):
-        raise DataError(
-            f"{file}: no such file; expected one JSON object a line, or CSV (docs/understand/formats.md)"
-        )
+        raise DataError(not_there(str(path), str(file)))
     known = file.stat()
     return _contents(str(file), str(file.absolute()), known.st_mtime_ns, known.st_size)
 

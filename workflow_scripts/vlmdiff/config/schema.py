@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
+from vlmdiff.config.amounts import check_amounts
 from vlmdiff.config.analysis import (
     AblationConfig,
     ConceptConfig,
@@ -93,7 +94,7 @@ class Config(Section):
     labelling: Annotated[LabellingConfig | None, OrNone()] = Field(
         None, description="Endpoint that describes features (target `descriptions`); left out: `none`."
     )
-    resources: dict[str, dict[str, int | str]] = Field(
+    resources: Annotated[dict[str, dict[str, int | str]], BeforeValidator(check_amounts)] = Field(
         {},
         description="Resources of rules, by rule, in place of the built-in world's: mem_mb, runtime, gpu …",
     )

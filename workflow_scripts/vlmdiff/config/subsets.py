@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from vlmdiff.config.absent import not_there
 from vlmdiff.config.datasets import FolderDataset, SubsetDataset, is_prepared
 from vlmdiff.config.parts import Parts, split
 from vlmdiff.config.samples_file import find_samples, is_file, read_records
@@ -119,8 +120,8 @@ def subset_indices(
     if not kept:
         raise DataError(
             f"found no sample of '{entry.of}'{where} that `groups` and `without` leave"
-            f"{', with `choices` and `answer`' if entry.scored else ''}; change them, `part` or "
-            f"`datasets.{entry.of}.parts`"
+            f"{', with `choices` and `answer`' if entry.scored else ''}; add samples, or change them, `part` "
+            f"or `datasets.{entry.of}.parts`"
         )
     return kept[: entry.samples]
 
@@ -206,8 +207,8 @@ class Counting:
                 "it is made; write the most that may be used"
             )
         return (
-            f"datasets.{root}.path: found '{entry.path}', but there is no {find_samples(entry.path)} whose "
-            f"samples could be counted; correct the path, or set datasets.{name}.samples"
+            f"datasets.{root}.path: {not_there(entry.path, str(find_samples(entry.path)))}; if a rule makes "
+            f"it, set datasets.{name}.samples"
         )
 
     def empty_part(self, name: str) -> str | None:

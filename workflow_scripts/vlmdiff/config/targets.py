@@ -11,6 +11,8 @@ from types import MappingProxyType
 # A wildcard of a rule's output, `{name,constraint}`; of a constraint only braces of one level are read.
 WILDCARD = re.compile(r"\{(\w+)(?:,((?:[^{}]|\{[^{}]*\})*))?\}")
 CHOICES = re.compile(r"[\w|]+")
+# A whole number as jobs write it: another way to write it would be another file of the same job.
+NUMBER = r"0|[1-9]\d*"
 SHOWN = 12
 # Rules whose jobs may wait for each other, and what to ask for in the place of `--until`: Snakemake takes all
 # jobs of such a rule for its last ones, never starts those that wait, and calls that a bug of its own.
@@ -64,7 +66,7 @@ def wrong_values(target: str, pattern: str) -> dict[str, str] | None:
 def expected(name: str, value: str, constraint: str) -> str:
     """Say what a wildcard was found to be, and what it may be."""
     if not CHOICES.fullmatch(constraint):
-        known = "a whole number" if constraint == r"\d+" else "something else"
+        known = "a whole number" if constraint == NUMBER else "something else"
         return (
             f"{name}: found '{value}', expected {known if constraint != '(?!)' else 'nothing of this kind'}"
         )

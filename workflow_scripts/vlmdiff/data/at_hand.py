@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vlmdiff.config.absent import is_there
 from vlmdiff.config.analysis import SampleSet
 from vlmdiff.config.corpora import check_different, documents_in
 from vlmdiff.config.datasets import (
@@ -20,9 +21,9 @@ from vlmdiff.config.datasets import (
     VqaDataset,
     VsrDataset,
     WhatsUpDataset,
+    skipping,
 )
 from vlmdiff.config.documents import LINES
-from vlmdiff.config.local_files import is_there
 from vlmdiff.config.samples_file import find_samples, read_records
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_hub
@@ -76,18 +77,19 @@ def of_world(entry: WorldDataset) -> Known:
     return Known(place, [record], None if groups is None else frozenset(groups), counted=False)
 
 
-def of_folder(entry: FolderDataset, used: Sequence[Record]) -> Known:
+def of_folder(name: str, entry: FolderDataset, used: Sequence[Record]) -> Known:
     """Return what the user's own samples tell.
 
     Args:
-        entry: the data set.
+        name: of the data set.
+        entry: its entry.
         used: its samples, as many as are used.
 
     Raises:
         DataError: images are missing.
     """
     file = find_samples(entry.path)
-    check_images(file.parent, read_records(entry.path), entry.on_missing)
+    check_images(name, file.parent, read_records(entry.path), entry.on_missing)
     return Known.of(str(file), used)
 
 
@@ -134,7 +136,7 @@ def check_count(wanted: int, found: int, place: str) -> None:
         )
 
 
-def check_images(folder: Path, records: Sequence[Record], on_missing: str) -> None:
+def check_images(name: str, folder: Path, records: Sequence[Record], on_missing: str) -> None:
     """Refuse samples whose images are not in the folder; with `skip`, only if all are missing.
 
     Raises:
@@ -150,13 +152,21 @@ def check_images(folder: Path, records: Sequence[Record], on_missing: str) -> No
         return is_link is None or (is_link and not within(folder, name, real).is_file())
 
     missing = [record for record in shown if is_missing(record["image"])]
+    images: dict[str, list[str]] = {}
+    for record in missing:
+        images.setdefault(os.path.normpath(record["image"]), []).append(record["sample_id"])
     if not missing or (on_missing == "skip" and len(missing) < len(records)):
         return
-    first = ", ".join(f"'{one['image']}' of sample '{one['sample_id']}'" for one in missing[:SHOWN])
-    first += ", …" if len(missing) > SHOWN else ""
-    skip = "" if on_missing == "skip" else ", set `on_missing: skip` to go on without them"
+    first = ", ".join(
+        f"'{image}' of sample '{samples[0]}'" + (f" and {len(samples) - 1} more" if samples[1:] else "")
+        for image, samples in list(images.items())[:SHOWN]
+    )
+    first += ", …" if len(images) > SHOWN else ""
+    # Where all are missing, nothing would be left.
+    skip = f", {skipping(name)}" if len(missing) < len(records) else ""
+    verb = "image is" if len(images) == 1 else "images are"
     raise DataError(
-        f"{len(missing)} of {len(shown)} images are not in {folder}: {first}; bring "
+        f"{len(images)} {verb} not in {folder}, of {len(missing)} of {len(shown)} samples: {first}; bring "
         f"them, correct `image`{skip}, or write null where nothing is asked about an image"
     )
 
@@ -261,7 +271,7 @@ class Knowledge:
             return of_source(entry, parts - {"all"})
         records = self.counting.records(name)
         if isinstance(entry, FolderDataset):
-            return None if records is None else of_folder(entry, records)
+            return None if records is None else of_folder(name, entry, records)
         source = self.of(entry.of)
         told = records is None and source is not None and source.groups is not None
         if told and (problems := list(side_problems(f"datasets.{name}", entry, entry.of, source))):

@@ -13,11 +13,12 @@ from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import FolderDataset
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.held_out import used_before
+from vlmdiff.config.own_data import PHOTOS
 from vlmdiff.config.parts import units
-from vlmdiff.config.samples_file import data_folder
+from vlmdiff.config.samples_file import data_folder, read_records
 from vlmdiff.config.schema import Config, references
 from vlmdiff.config.subsets import line_of
-from vlmdiff.data.at_hand import Known, Record, side_groups
+from vlmdiff.data.at_hand import Known, Record, listed, side_groups
 from vlmdiff.runtime.reading import shortened
 
 # Samples of one image depend on one another, and one image shows no spread.
@@ -45,6 +46,22 @@ class Found:
     def amount(self) -> str:
         """The number in words."""
         return f"{self.number} {self.what}{'' if self.number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class Few:
+    """Where there are too few images.
+
+    Attributes:
+        line: what is said of it.
+        expected: how many images at least.
+        sides: how many there are, each with the data set and, of a side of a concept, its groups; nothing if
+            more images would not help.
+    """
+
+    line: str
+    expected: int
+    sides: Sequence[tuple[Found, str, SampleSet | None]]
 
 
 def pictures(config: Config, name: str, records: Sequence[Record]) -> list[list[str]]:
@@ -95,12 +112,67 @@ def count(
 
 def few_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
     """Yield where there is too little to test anything."""
-    yield from concept_problems(config, known)
-    yield from mean_problems(config, known)
+    found = [*concept_problems(config, known), *mean_problems(config, known)]
+    own = [one for one in found if one.sides and all(is_photos(config, name) for _, name, _ in one.sides)]
+    if own:
+        yield too_few_photos(config, own)
+    yield from (one.line for one in found if one not in own)
     yield from text_problems(config, known)
 
 
-def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+def is_photos(config: Config, name: str) -> bool:
+    """Tell whether a data set is a part of the photos in `data`."""
+    return config.data is not None and line_of(name, config.all_datasets())[-1] == PHOTOS
+
+
+def too_few_photos(config: Config, found: Sequence[Few]) -> str:
+    """Say in one line what is short of photos, all of which the user named with one key.
+
+    Args:
+        config: a configuration with `data`.
+        found: where there are too few of them.
+    """
+    entry = config.datasets[PHOTOS]
+    records = [one for one in read_records(entry.path)[: entry.samples] if one["image"] is not None]
+    photos = len(set(units(pictures(config, PHOTOS, records))))
+    parts: dict[str, dict[str, int]] = {}
+    for side, name, samples in (side for one in found for side in one.sides):
+        part, groups = part_and_groups(config, name, samples)
+        parts.setdefault(part, {}).setdefault(groups, side.number)
+    shares, expected = entry.parts.shares(), max(one.expected for one in found)
+    told = "; ".join(
+        f"part '{part}' ({shares.get(part, 1):.0%} of them) has "
+        + ", ".join(f"{number} {groups}".strip() for groups, number in counts.items())
+        for part, counts in parts.items()
+    )
+    needed = max(math.ceil(expected / shares[part] - ROUNDING) if shares.get(part) else 0 for part in parts)
+    remedy = f"add photos ({needed} in all, or more)" if needed > photos else "add such photos"
+    return (
+        f"data.photos: found {photos} photos, of which {told}; expected at least {expected} of each: nothing "
+        f"can be tested with fewer; {remedy}, or change the groups of the concepts"
+    )
+
+
+def part_and_groups(config: Config, name: str, samples: SampleSet | None) -> tuple[str, str]:
+    """Return the part of the photos that a data set belongs to, and in words the groups that it takes.
+
+    Args:
+        config: the configuration.
+        name: of the data set.
+        samples: the side of a concept that takes groups of it.
+    """
+    datasets = config.all_datasets()
+    subsets = [datasets[one] for one in line_of(name, datasets)[:-1]]
+    taken = subsets if samples is None else [samples, *subsets]
+    groups = [f"with {listed(one.groups)}" for one in taken if one.groups is not None]
+    groups += [f"without {listed(one.without)}" for one in taken if one.without]
+    # Where all questions have answers, this is no reason.
+    if any(one.scored for one in subsets) and config.data.open_answers()[0]:
+        groups.append("with `choices` and `answer`")
+    return next((one.part for one in subsets if one.part != "all"), "all"), ", ".join(groups)
+
+
+def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[Few]:
     """Yield which concepts have too few images for any feature to be told apart.
 
     Which samples are the target's is what chance decides in the contrast's test over samples: with n and m of
@@ -115,30 +187,43 @@ def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str
         for side, found in few.items():
             # That a group is not there is told of the group.
             if found.number:
-                yield (
+                line = (
                     f"concepts.{name}.{side}: found {found.amount} in {found.where}, expected images of at "
                     f"least {FEWEST}: samples of one image depend on one another, and nothing can be tested "
                     "by one; add images, or take more groups"
                 )
+                yield Few(line, FEWEST, [(found, sides[side].dataset, sides[side])])
         if not few and None not in counts.values() and concept.fdr > 0:
             keys = [keys_of_side(config, known, samples) for samples in sides.values()]
             if keys[0] & keys[1]:
                 counts = {side: count_samples(known, samples) for side, samples in sides.items()}
-            yield from assignment_problems(name, counts["target"], counts["baseline"], concept.fdr)
+            shown = [(counts[side], samples.dataset, samples) for side, samples in sides.items()]
+            yield from assignment_problems(name, shown, concept.fdr)
 
 
-def assignment_problems(concept: str, target: Found, baseline: Found, fdr: float) -> Iterator[str]:
-    """Yield that no p of a concept can be as small as asked for; see `concept_problems`."""
+def assignment_problems(
+    concept: str, sides: Sequence[tuple[Found, str, SampleSet]], fdr: float
+) -> Iterator[Few]:
+    """Yield that no p of a concept can be as small as asked for; see `concept_problems`.
+
+    Args:
+        concept: its name.
+        sides: target and baseline; see `Few`.
+        fdr: of the concept.
+    """
+    target, baseline = (found for found, *_ in sides)
     if is_reached(target.number, baseline.number, fdr):
         return
-    independent = " (samples of one image depend on one another)" if target.what == "image" else ""
+    of_images = target.what == "image"
+    independent = " (samples of one image depend on one another)" if of_images else ""
     each = next(n for n in itertools.count(FEWEST) if is_reached(n, n, fdr))
-    yield (
+    line = (
         f"concepts.{concept}: found {target.amount} in `target` and {baseline.amount} in `baseline`"
         f"{independent}, and chance makes just this choice of the {target.what}s in the target one time in "
         f"{ways_to_assign(target.number, baseline.number)}, but `fdr` allows {fdr}; expected at least as "
         f"many choices as of {each} and {each}; add images, or take more groups"
     )
+    yield Few(line, each, sides if of_images else [])
 
 
 def is_reached(one: int, other: int, fdr: float) -> bool:
@@ -207,7 +292,7 @@ def averaged(config: Config) -> Iterator[tuple[str, str, int]]:
         yield "heads.head_means.dataset", heads.head_means.dataset, heads.head_means.samples
 
 
-def mean_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+def mean_problems(config: Config, known: Mapping[str, Known]) -> Iterator[Few]:
     """Yield which questions show one image alone: a mean over them is that image's, an interval is none."""
     used, told = images_used(config, known), set()
     for key, name, limit in averaged(config):
@@ -217,10 +302,13 @@ def mean_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
             continue
         told.add(name)
         left = " that no key uses before" if before else ""
-        yield (
+        line = (
             f"{key}: found {found.amount} in {found.where}{left}, expected images of at least {FEWEST}: a "
             "mean over one image is that image's, and it has no interval; add images, or raise `samples`"
         )
+        # Where there are others that a key leaves out, it is that key which has to change.
+        whole = count(config, known, name)
+        yield Few(line, FEWEST, [(whole, name, None)] if whole.number < FEWEST else [])
 
 
 def images_used(config: Config, known: Mapping[str, Known]) -> frozenset[str]:

@@ -27,7 +27,11 @@ AGENT = "vlmdiff (research)"
 
 
 class MissingImageError(DataError):
-    """An image does not exist, or is none."""
+    """An image cannot be shown: it does not exist."""
+
+
+class DamagedImageError(MissingImageError):
+    """An image cannot be shown: what is there is no whole image."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class LocalImage:
             if file.is_file():
                 check_image(file, str(file))
                 return name
-        raise MissingImageError(f"{self.root / self.names[0]} (and {len(self.names) - 1} other names)")
+        others = f" (and {len(self.names) - 1} other names)" if len(self.names) > 1 else ""
+        raise MissingImageError(f"{self.root / self.names[0]}{others}")
 
 
 @dataclass(frozen=True)
@@ -145,12 +150,12 @@ def check_image(source: Path | io.BytesIO, name: str) -> None:
     """Refuse what is no whole image.
 
     Raises:
-        MissingImageError: naming the image.
+        DamagedImageError: naming the image.
     """
     try:
         load_picture(source)
     except DataError as error:
-        raise MissingImageError(f"{name} is not a whole image ({error})") from error
+        raise DamagedImageError(f"{name} is not a whole image ({error})") from error
 
 
 _sessions = threading.local()

@@ -23,10 +23,11 @@ from vlmdiff.config.datasets import (
     VqaDataset,
     VsrDataset,
     WhatsUpDataset,
+    skipping,
 )
 from vlmdiff.config.samples_file import REMEDY, data_folder, find_samples, read_records
 from vlmdiff.data.corpus import offer_text
-from vlmdiff.data.images import LocalImage, MissingImageError
+from vlmdiff.data.images import DamagedImageError, LocalImage, MissingImageError
 from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import DataError, Sample, make_sample
 from vlmdiff.data.subset import Source, offer_subset
@@ -42,6 +43,11 @@ from vlmdiff.tables.io import write_table
 log = logging.getLogger(__name__)
 THREADS = 16
 SHOWN = 5
+# What may be wrong with images, and what to do about it.
+REMEDIES = (
+    (MissingImageError, "missing", "bring the missing images"),
+    (DamagedImageError, "damaged", "put whole copies in the place of damaged images"),
+)
 # Keys that say where samples come from, of different kinds of data sets.
 SOURCES = ("source", "path", "of")
 
@@ -119,7 +125,7 @@ def prepare_dataset(
             missing.append(place)
         else:
             lines.append(sample)
-    report_missing(name, missing, len(wanted), getattr(entry, "on_missing", "error"))
+    report_missing(name, missing, len(wanted), getattr(entry, "on_missing", None))
     write_samples(lines, samples_file)
     write_counts(name, entry, offer, (len(wanted), len(lines), len(missing)), counts_file)
 
@@ -203,23 +209,50 @@ def start_images(images: Path, linked: Path | None) -> None:
         images.symlink_to(linked)
 
 
-def report_missing(name: str, missing: Sequence[DataError], wanted: int, policy: str) -> None:
-    """Log missing images, or refuse to go on without them.
+def report_missing(name: str, missing: Sequence[MissingImageError], wanted: int, policy: str | None) -> None:
+    """Log missing and damaged images, or refuse to go on without them.
+
+    Args:
+        name: of the data set.
+        missing: of each sample without an image why it has none.
+        wanted: how many samples were asked for.
+        policy: `on_missing` of the data set; None of a kind that has no such key.
 
     Raises:
-        DataError: images are missing and the policy is `error`, or nothing is left.
+        DataError: images are missing and the policy is not `skip`, or nothing is left.
     """
     if not missing:
         return
-    listed = "\n  ".join([*map(str, missing[:SHOWN]), *(["…"] if len(missing) > SHOWN else [])])
-    if policy == "error" or len(missing) == wanted:
-        skip = "set `on_missing: skip` to go on without them"
-        advice = skip if policy == "error" else "correct the folder: `on_missing: skip` would leave no sample"
-        raise DataError(
-            f"datasets.{name}: {len(missing)} of {wanted} images are missing:\n  {listed}\n"
-            f"bring them, or {advice}"
-        )
-    log.warning("%d of %d images are missing and left out:\n  %s", len(missing), wanted, listed)
+    told = [line for kind, word, _ in REMEDIES for line in images_told(kind, word, missing, wanted)]
+    if policy != "skip" or len(missing) == wanted:
+        advice = [remedy for kind, _, remedy in REMEDIES if any(type(one) is kind for one in missing)]
+        if len(missing) == wanted:
+            advice.append("correct the folder: `on_missing: skip` would leave no sample")
+        elif policy is not None:
+            advice.append(skipping(name))
+        raise DataError(f"datasets.{name}: " + "\n".join(told) + ";\n" + ", or ".join(advice))
+    log.warning("left out: %s", "\n".join(told))
+
+
+def images_told(
+    kind: type[MissingImageError], word: str, missing: Sequence[MissingImageError], wanted: int
+) -> Iterator[str]:
+    """Yield how many images something is wrong with, and which, each once; nothing if there are none.
+
+    Args:
+        kind: what is wrong with them.
+        word: the same in a word.
+        missing, wanted: see `report_missing`.
+    """
+    found = [str(one) for one in missing if type(one) is kind]
+    images = list(dict.fromkeys(found))
+    if not images:
+        return
+    verb = "image is" if len(images) == 1 else "images are"
+    yield f"{len(images)} {verb} {word}, of {len(found)} of {wanted} samples:"
+    yield from (f"  {image}" for image in images[:SHOWN])
+    if len(images) > SHOWN:
+        yield "  …"
 
 
 def write_samples(lines: Sequence[Sample], samples_file: str | Path) -> None:

@@ -116,8 +116,9 @@ def of_row(row: Any, folder: Path, real: Callable[[str], str] = os.path.realpath
         raise DataError(f"image: {error}") from None
     if not found:
         raise DataError(
-            f"image: no file {sample.image_file}; put it there, name `on_missing: skip` in the config, or "
-            "set image to null if nothing about an image is asked"
+            f"image: no file {sample.image_file}; put it there, write "
+            "`datasets: { NAME: { on_missing: skip } }` into the config, or set image to null if nothing "
+            "about an image is asked"
         )
     return sample
 

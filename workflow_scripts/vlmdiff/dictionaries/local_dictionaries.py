@@ -6,10 +6,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from vlmdiff.config.absent import is_there
 from vlmdiff.config.checkpoint_files import cut_off, read_header, read_object
 from vlmdiff.config.dictionaries import PublishedDictionary
 from vlmdiff.config.local_checkpoints import width_of
-from vlmdiff.config.local_files import is_there
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_local
 from vlmdiff.dictionaries.source import published_files

@@ -179,11 +179,10 @@ def funnel(table: pd.DataFrame) -> Figure:
             clip_on=False,
         )  # fmt: skip
     if (layers["features"] > 0).all():
-        log_scale(right, "y")
+        log_scale(right, "y", plain="{x:,.0f}")
     else:
-        log_scale(right, "y", "symlog", linthresh=1)
+        log_scale(right, "y", "symlog", plain="{x:,.0f}", linthresh=1)
         right.set_ylim(bottom=0)
-    right.yaxis.set_major_formatter("{x:,.0f}")
     right.set_ylabel("Features (colours as left)")
     layer_axis(right, layers["layer"])
     return figure

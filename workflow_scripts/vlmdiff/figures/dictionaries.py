@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from vlmdiff.figures.style import (
     DOUBLE_MM,
-    empty_panel,
     layer_axis,
     legend_above,
     log_scale,
@@ -26,6 +25,9 @@ COLUMNS = 4
 FINAL = 100
 # Beyond this ratio of largest to smallest FVU a linear axis hides the small ones.
 LOG_RATIO = 20.0
+# What is drawn of the snapshots of dictionaries: columns and their axes.
+DYNAMICS = (("fvu", "Held-out FVU, text tokens"), ("cos_initial", "Median cosine with start"))
+DICTIONARIES_MM, MODEL_MM = 54.0, 68.0
 
 
 def draw_seeds(axis: Axes, frame: pd.DataFrame, x: str, y: str, label: str, look: tuple[str, str]) -> None:
@@ -50,9 +52,7 @@ def draw_fvu_panel(axis: Axes, frame: pd.DataFrame, looks: dict[str, tuple[str, 
             draw_seeds(axis, rows, "layer", "fvu", name, look)
     layer_axis(axis, frame["layer"])
     if frame["fvu"].max() > LOG_RATIO * frame["fvu"].clip(lower=1e-6).min():
-        log_scale(axis, "y")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("")
+        log_scale(axis, "y", plain="{x:g}")
     else:
         axis.set_ylim(bottom=0)
 
@@ -103,9 +103,37 @@ def draw_accuracy_over_snapshots(axis: Axes, rows: pd.DataFrame) -> None:
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=2)
 
 
+def draw_dictionaries(part: SubFigure, rows: pd.DataFrame) -> None:
+    """Draw FVU and rotation over the snapshots of dictionaries; one panel where none started from another."""
+    panels = [one for one in DYNAMICS if rows[one[0]].notna().any()]
+    axes = part.subplots(1, len(panels), squeeze=False)[0]
+    looks = series(rows["dictionary"])
+    for axis, (column, label) in zip(axes, panels):
+        for name, look in looks.items():
+            found = rows[(rows["dictionary"] == name) & rows[column].notna()]
+            if len(found):
+                by_seed = found.groupby(["seed", "snapshot"], as_index=False)[column].mean()
+                draw_seeds(axis, by_seed, "snapshot", column, name, look)
+        axis.set(xlabel="Training of the dictionary (%)", ylabel=label)
+        axis.set_xticks(sorted(rows["snapshot"].unique()))
+    legend_above(part, axes, columns=6)
+
+
+def draw_model(part: SubFigure, rows: pd.DataFrame) -> None:
+    """Draw the accuracy over the snapshots of a model, a panel per data set."""
+    datasets = list(dict.fromkeys(rows["dataset"]))
+    panels = part.subplots(1, len(datasets), squeeze=False, sharey=True)[0]
+    for axis, dataset in zip(panels, datasets):
+        draw_accuracy_over_snapshots(axis, rows[rows["dataset"] == dataset])
+    low = np.floor(10 * rows["accuracy"].min()) / 10
+    panels[0].set(ylim=(low - 0.02, 1.02), ylabel="Held-out accuracy")
+
+
 @styled
 def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, snapshots: Mapping[str, int]) -> Figure:
     """Draw FVU and rotation over the snapshots of dictionaries, accuracy over those of the model.
+
+    What has no snapshots takes no room.
 
     Args:
         metrics: DICTIONARY_METRICS with all snapshots; averaged over layers and evaluation sets.
@@ -113,32 +141,18 @@ def training_dynamics(metrics: pd.DataFrame, accuracy: pd.DataFrame, snapshots: 
         snapshots: per cent of fine-tuning done, by the names of the fine-tuned model and its snapshots.
     """
     several = metrics.groupby("dictionary")["snapshot"].transform("nunique") > 1
-    rows = metrics[several & (metrics["tokens"] == "text")]
-    figure = new_figure(DOUBLE_MM, 122)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.25))
-    axes = top.subplots(1, 2)
-    looks = series(rows["dictionary"])
-    panels = (("fvu", "Held-out FVU, text tokens"), ("cos_initial", "Median cosine with start"))
-    for axis, (column, label) in zip(axes, panels):
-        if rows[column].notna().sum() == 0:
-            empty_panel(axis, "no snapshots of dictionaries")
-            continue
-        for name, look in looks.items():
-            part = rows[(rows["dictionary"] == name) & rows[column].notna()]
-            if len(part):
-                by_seed = part.groupby(["seed", "snapshot"], as_index=False)[column].mean()
-                draw_seeds(axis, by_seed, "snapshot", column, name, look)
-        axis.set(xlabel="Training of the dictionary (%)", ylabel=label)
-        axis.set_xticks(sorted(rows["snapshot"].unique()))
-    legend_above(top, axes, columns=6)
+    rows = metrics[several & (metrics["tokens"] == "text")].dropna(subset=["fvu", "cos_initial"], how="all")
     models = model_snapshots(accuracy, snapshots)
-    datasets = list(dict.fromkeys(models["dataset"])) if models["snapshot"].nunique() > 1 else []
-    panels = bottom.subplots(1, max(1, len(datasets)), squeeze=False, sharey=True)[0]
-    if not datasets:
-        empty_panel(panels[0], "no snapshots of the model")
-    for axis, dataset in zip(panels, datasets):
-        draw_accuracy_over_snapshots(axis, models[models["dataset"] == dataset])
-    if datasets:
-        low = np.floor(10 * models["accuracy"].min()) / 10
-        panels[0].set(ylim=(low - 0.02, 1.02), ylabel="Held-out accuracy")
+    drawn = []
+    if len(rows):
+        drawn.append((DICTIONARIES_MM, draw_dictionaries, rows))
+    if models["snapshot"].nunique() > 1:
+        drawn.append((MODEL_MM, draw_model, models))
+    if not drawn:
+        return message_figure("There are no snapshots of dictionaries and none of the model.")
+    heights = [height for height, _, _ in drawn]
+    figure = new_figure(DOUBLE_MM, sum(heights))
+    parts = figure.subfigures(len(drawn), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (_, draw, table) in zip(parts, drawn):
+        draw(part, table)
     return figure

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vlmdiff.data.pictures import load_picture
 from vlmdiff.figures.prompts import LINE_EM, MM_PER_POINT, SIZE_PT, characters, wrapped, write_prompt
-from vlmdiff.figures.style import DOUBLE_MM, GREY, VERMILION, message_figure, new_figure, styled
+from vlmdiff.figures.style import DOUBLE_MM, GREY, VERMILION, message_figure, new_figure, significant, styled
 from vlmdiff.runtime.reading import DataError
 
 COLUMNS = 5
@@ -103,7 +103,7 @@ def top_samples(gallery: pd.DataFrame) -> Figure:
         for column, sample in enumerate(samples.itertuples(index=False)):
             axis = grid.axes(figure, row, column)
             show_image(axis, sample.image)
-            axis.set_title(f"z = {sample.activation:.3g}", loc="right", fontsize=7, pad=2)
+            axis.set_title(f"z = {significant(sample.activation)}", loc="right", fontsize=7, pad=2)
             token = (sample.token_start, sample.token_end)
             write_prompt(axis, sample.text, token, grid.cell_mm, PROMPT_LINES)
             if column == 0:

@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import Any, Literal, ParamSpec
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import LogFormatterSciNotation
+from matplotlib.ticker import Formatter, LogFormatterSciNotation
 
 from vlmdiff.figures.fonts import DEFAULT, choose_fonts
 from vlmdiff.runtime.text import drawable
@@ -34,6 +35,12 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 TARGET_COLOUR, CONTROL_COLOUR = VERMILION, BLUE
 SEQUENTIAL = "cividis"
+
+POINTS_PER_INCH = 72.0
+# Of labels of logarithmic axes, in sizes of their type: a character's width, a line with room around it.
+CHARACTER_EM, LABEL_HEIGHT_EM = 0.64, 2.0
+# Multiples of a power of ten, in the order in which they get labels as long as there is room.
+LABELLED_FIRST = (1, 2, 5, 3, 7, 4, 6, 8, 9)
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 POWER = re.compile(r"\^\{([^}]*)\}")
@@ -173,15 +180,83 @@ class PowerFormatter(LogFormatterSciNotation):
         return power(super().__call__(x, pos))
 
 
+class BetweenPowersFormatter(Formatter):
+    """Labels as many ticks between powers of ten as there is room for; none where two powers are in view.
+
+    Args:
+        write: makes the label of a number.
+    """
+
+    def __init__(self, write: Callable[[float], str]) -> None:
+        self.write = write
+        self.shown: list[float] = []
+
+    def set_locs(self, locs: Sequence[float]) -> None:
+        """Choose the ticks that get a label: 2 and 5 first, those that are no multiple of a power last."""
+        low, high = sorted(self.axis.get_view_interval())
+        powers = [one for one in self.axis.get_majorticklocs() if low <= one <= high]
+        self.shown = []
+        if len(powers) > 1:
+            return
+        between = [float(one) for one in locs if low <= one <= high]
+        labels = [self.write(one) for one in [*powers, *between]]
+        room = self.room(max(map(len, labels), default=0)) * np.log10(high / low)
+        for one in sorted(between, key=by_first_digit):
+            if all(abs(np.log10(one / other)) >= room for other in [*powers, *self.shown]):
+                self.shown.append(one)
+
+    def room(self, characters: int) -> float:
+        """Return what a label needs, as a share of the axis."""
+        box = self.axis.axes.bbox
+        em = matplotlib.rcParams["xtick.labelsize"] * self.axis.figure.dpi / POINTS_PER_INCH
+        if self.axis.axis_name == "x":
+            return (characters * CHARACTER_EM + 1) * em / box.width
+        return LABEL_HEIGHT_EM * em / box.height
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Return the label of one tick."""
+        return self.write(x) if any(np.isclose(x, one, rtol=1e-9) for one in self.shown) else ""
+
+
+def by_first_digit(value: float) -> int:
+    """Return how late a tick of a logarithmic axis gets its label."""
+    digits = value / 10 ** np.floor(np.log10(value) + 1e-9)
+    return next((i for i, one in enumerate(LABELLED_FIRST) if np.isclose(digits, one)), len(LABELLED_FIRST))
+
+
+def scientific(value: float) -> str:
+    """Write a number as a multiple of a power of ten: 3×10⁻¹."""
+    digits, exponent = f"{value:e}".split("e")
+    return power(rf"{float(digits):g}\times10^{{{int(exponent)}}}")
+
+
 def log_scale(
-    axis: Axes, which: Literal["x", "y"], scale: Literal["log", "symlog"] = "log", **options: Any
+    axis: Axes,
+    which: Literal["x", "y"],
+    scale: Literal["log", "symlog"] = "log",
+    plain: str = "",
+    **options: Any,
 ) -> None:
-    """Make an axis logarithmic; `symlog` is linear around zero, as `options` say."""
+    """Make an axis logarithmic; `symlog` is linear around zero, as `options` say.
+
+    Args:
+        axis: the panel.
+        which: its axis.
+        scale: of matplotlib's.
+        plain: how to write a tick, such as `{x:g}`; powers of ten if empty.
+        options: of the scale.
+    """
     getattr(axis, f"set_{which}scale")(scale, **options)
     found = getattr(axis, f"{which}axis")
-    found.set_major_formatter(PowerFormatter())
+    found.set_major_formatter(plain or PowerFormatter())
     if scale == "log":
-        found.set_minor_formatter(PowerFormatter())
+        write = (lambda value: plain.format(x=value)) if plain else scientific
+        found.set_minor_formatter(BetweenPowersFormatter(write))
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with as many significant digits as all others of its kind: 3.00, 12.5, 134."""
+    return np.format_float_positional(value, digits, unique=False, fractional=False, trim="k").rstrip(".")
 
 
 def layer_axis(axis: Axes, layers: Iterable[int]) -> None:
@@ -190,9 +265,3 @@ def layer_axis(axis: Axes, layers: Iterable[int]) -> None:
     step = max(1, round(len(values) / 8))
     axis.set_xticks(values[::step])
     axis.set_xlabel("Layer")
-
-
-def empty_panel(axis: Axes, text: str) -> None:
-    """Turn a panel without data into a short grey remark."""
-    axis.set_axis_off()
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=GREY)

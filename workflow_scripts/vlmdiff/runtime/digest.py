@@ -21,7 +21,15 @@ from pathlib import Path
 LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
 # through its params alone; neither may make results stale. What jobs themselves look up in config/ does.
-READ_BY_JOBS = ("sources.py", "defaults.py", "documents.py", "parts.py", "samples_file.py", "subsets.py")
+READ_BY_JOBS = (
+    "sources.py",
+    "defaults.py",
+    "documents.py",
+    "parts.py",
+    "record.py",
+    "samples_file.py",
+    "subsets.py",
+)
 FRAME = (
     "__init__", "causes", "digest", "disk_errors", "environment", "failures", "files", "hdf5", "job", "locks",
     "origin", "progress", "records", "secrets", "verification",

@@ -14,6 +14,8 @@ from vlmdiff.tables.io import TableError, write_table
 log = logging.getLogger(__name__)
 # Columns of a benchmark file that are read; `-` stands for what could not be measured.
 MEASURED = ["s", "cpu_time", "max_rss"]
+# Snakemake writes two decimals; a sum of such numbers is no more exact.
+DECIMALS, SHARE_DECIMALS = 2, 6
 
 
 def read_benchmark(path: Path, folder: Path) -> pd.DataFrame:
@@ -47,14 +49,14 @@ def cost_table(folder: Path) -> pd.DataFrame:
     table = pd.DataFrame(
         {
             "jobs": by_rule.size(),
-            "wall_s": by_rule["s"].sum(),
-            "wall_median_s": by_rule["s"].median(),
+            "wall_s": by_rule["s"].sum().round(DECIMALS),
+            "wall_median_s": by_rule["s"].median().round(DECIMALS),
             "wall_max_s": by_rule["s"].max(),
-            "cpu_s": by_rule["cpu_time"].sum(),
+            "cpu_s": by_rule["cpu_time"].sum().round(DECIMALS),
             "memory_max_mb": by_rule["max_rss"].max(),
         }
     )
-    table["share"] = table["wall_s"] / table["wall_s"].sum()
+    table["share"] = (table["wall_s"] / table["wall_s"].sum()).round(SHARE_DECIMALS)
     return table.reset_index().sort_values(["wall_s", "rule"], ascending=[False, True], ignore_index=True)
 
 

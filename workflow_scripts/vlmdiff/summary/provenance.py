@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vlmdiff.runtime.files import replacing
-from vlmdiff.runtime.records import FOLDER, read_record
+from vlmdiff.runtime.records import FOLDER, described_path, read_record
 
 Record = dict[str, Any]
+# The script of the rule that writes the page.
+OWN_SCRIPT = "write_provenance"
 
 
-def job_records(experiment: Path) -> list[Record]:
-    """Return one record of each job: its outputs have the same origin.
+def output_records(experiment: Path) -> dict[Path, Record]:
+    """Return the record of each output, by its path below the experiment.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = {}
-    for path in sorted((experiment / FOLDER).rglob("*.json")):
-        record = read_record(path)
-        if record is not None:
-            found.setdefault(record["job"], record)
+    paths = sorted((experiment / FOLDER).rglob("*.json"))
+    records = {described_path(path, experiment): read_record(path) for path in paths}
+    found = {path.relative_to(experiment): record for path, record in records.items() if record is not None}
     if not found:
         raise FileNotFoundError(f"{experiment / FOLDER}: no records; run the experiment first")
-    return list(found.values())
+    return found
+
+
+def is_of_a_former_rule(rule: str, scripts: Collection[str], own: str) -> bool:
+    """Tell whether the workflow has a rule of this name no longer.
+
+    Args:
+        rule: the name in a record. A workflow that uses this one as a module puts a prefix before it.
+        scripts: names of the workflow's scripts, which are those of its rules.
+        own: what the rule that asks is called. A name of the user's own choice tells no prefix.
+    """
+    if OWN_SCRIPT not in scripts or not own.endswith(OWN_SCRIPT):
+        return False
+    ours = rule.startswith(own.removesuffix(OWN_SCRIPT))
+    return ours and not any(rule.endswith(name) for name in scripts)
 
 
 def counted(records: Sequence[Record], say: Callable[[Record], str]) -> list[str]:
@@ -71,21 +85,43 @@ def rule_rows(records: Sequence[Record]) -> list[str]:
     return rows
 
 
-def some(seeds: Sequence[int], most: int = 3) -> str:
-    """List a few seeds and count the others; all are in the records."""
-    shown = ", ".join(map(str, seeds[:most]))
-    return f"{shown} and {len(seeds) - most} more" if len(seeds) > most else shown
+def some(names: Sequence[Any], most: int = 3) -> str:
+    """List a few and count the others; all are in the records."""
+    shown = ", ".join(map(str, names[:most]))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def write_provenance(experiment: str | Path, output: str | Path) -> None:
+def former_section(records: Mapping[Path, Record]) -> list[str]:
+    """Return the lines on outputs of rules that the workflow has no longer; none if there are none."""
+    rules: dict[str, list[str]] = {}
+    for path, record in records.items():
+        rules.setdefault(record["rule"], []).append(f"`{path}`")
+    if not rules:
+        return []
+    return [
+        "",
+        "## Left by earlier runs",
+        f"Nothing makes these any more. Delete them, their records in `{FOLDER}/` and their times in",
+        "`benchmarks/`, if you do not need them.",
+        "",
+        *(f"- `{rule}`: {some(paths, most=12)}" for rule, paths in sorted(rules.items())),
+    ]
+
+
+def write_provenance(experiment: str | Path, output: str | Path, scripts: Collection[str], own: str) -> None:
     """Write the page.
 
     Args:
         experiment: folder `results/<experiment>`.
         output: Markdown file.
+        scripts: names of the workflow's scripts, which are those of its rules.
+        own: what the rule that writes the page is called.
     """
     experiment = Path(experiment)
-    records = job_records(experiment)
+    outputs = output_records(experiment)
+    former = {path: one for path, one in outputs.items() if is_of_a_former_rule(one["rule"], scripts, own)}
+    # All outputs of a job have the same origin.
+    records = list({one["job"]: one for path, one in outputs.items() if path not in former}.values())
     times = sorted(record["started"] for record in records)
     lines = [
         f"# Where the results of `{experiment.name}` come from",
@@ -105,6 +141,7 @@ def write_provenance(experiment: str | Path, output: str | Path) -> None:
         "",
         "## Rules",
         *rule_rows(records),
+        *former_section({path: one for path, one in former.items() if (experiment / path).exists()}),
     ]
     with replacing(output) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
