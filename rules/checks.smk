@@ -71,7 +71,9 @@ refuse(map(LAYERS_OF_CONFIG.located, resource_problems(CFG, [file.stem for file 
 if workflow.is_main_process:
     found = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
     found += [*dictionary_problems(CFG), *data_problems(CFG)]
-    refuse(map(LAYERS_OF_CONFIG.located, found), "The configuration does not fit the files that it names:\n  ")
+    refuse(
+        map(LAYERS_OF_CONFIG.located, found), "The configuration does not fit the files that it names:\n  "
+    )
 # A module knows neither all rules nor what else is asked for.
 if workflow.modifier.is_main_snakefile():
     refuse(why_not(*named) for named in asked_for())
