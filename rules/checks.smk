@@ -66,14 +66,12 @@ def refuse(lines, heading=""):
 
 
 # By their names here, whatever a workflow that uses this one as a module calls them.
-refuse(map(LAYERS_OF_CONFIG.located, resource_problems(CFG, [file.stem for file in SCRIPTS.glob("*.py")])))
+refuse(map(WRITTEN.located, resource_problems(CFG, [file.stem for file in SCRIPTS.glob("*.py")])))
 # Jobs do not check files: other nodes may see other folders.
 if workflow.is_main_process:
     found = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
     found += [*dictionary_problems(CFG), *data_problems(CFG)]
-    refuse(
-        map(LAYERS_OF_CONFIG.located, found), "The configuration does not fit the files that it names:\n  "
-    )
+    refuse(map(WRITTEN.located, found), "The configuration does not fit the files that it names:\n  ")
 # A module knows neither all rules nor what else is asked for.
 if workflow.modifier.is_main_snakefile():
     refuse(why_not(*named) for named in asked_for())

@@ -21,20 +21,20 @@ from vlmdiff.runtime.job import TOLD_AT_THE_END
 OWN = not workflow.modifier.skip_configfile
 try:
     prepare_jobs()
-    LAYERS_OF_CONFIG = read_layers(
+    WRITTEN = read_layers(
         config,
         workflow.configfiles if OWN else (),
         workflow.config_settings.config_args if OWN else (),
         home=ROOT / "config",
     )
     named = Path(workflow.configfiles[-1]).stem if OWN and workflow.configfiles else None
-    CFG = load_config(LAYERS_OF_CONFIG.values, LAYERS_OF_CONFIG.where, named)
+    CFG = load_config(WRITTEN.values, WRITTEN.where, named)
 except (ConfigError, InterpreterError) as error:
     raise WorkflowError(str(error))
 # The report names the experiment, and shows all files.
 config["experiment"] = CFG.experiment
 known = {Path(file).absolute() for file in workflow.configfiles}
-workflow.configfiles += [file for file in LAYERS_OF_CONFIG.files if file not in known]
+workflow.configfiles += [file for file in WRITTEN.files if file not in known]
 
 STARTED = time.time()
 # Of several workflows Snakemake calls the main one's `onerror` alone.
