@@ -82,7 +82,7 @@ def test_the_official_questions_of_a_split_are_those_of_its_name(tmp_path):
 
 def test_what_the_reader_of_tables_cannot_take_literally_is_refused(tmp_path):
     (tmp_path / "c::d").mkdir()
-    (tmp_path / "c::d" / "train.txt").write_text("x" + WORDS)
+    (tmp_path / "c::d" / "train.csv").write_text("text\nx" + WORDS)
     with pytest.raises(DataError, match=r"c::d.*rename the folder or the file"):
         offer_text(TextDataset(kind="text", source=str(tmp_path / "c::d"), samples=1))
 
