@@ -81,7 +81,8 @@ def test_a_damaged_result_is_told_by_verify_and_refused_by_the_jobs_that_read_it
     for failed in (damaged, reading):
         assert failed.returncode != 0
         assert str(table.relative_to(ROOT)) in failed.stderr
-    assert "snakemake --cores all -- results/tiny/features" in damaged.stderr
+    assert "(rm -r results/tiny/features" in damaged.stderr
+    assert "run the experiment again" in damaged.stderr
     assert "run snakemake again, which makes" in reading.stderr
     # Snakemake has removed the outputs of the job that it began; all else is as it was.
     assert run("--", figure).returncode == 0
