@@ -3,6 +3,7 @@
 from contextlib import redirect_stderr
 from io import StringIO
 
+from vlmdiff.config.absent import is_there
 from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted_rules
@@ -49,7 +50,7 @@ def why_not(name, option):
     if option == "until" and name in STARVING:
         return explain_starving(name)
     is_pattern = option == "targets" and any(one.name == name and one.has_wildcards() for one in makers)
-    if is_pattern or not (makers or Path(name).exists()):
+    if is_pattern or not (makers or is_there(name)):
         outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
         compared = [results(file) for target in TARGETS for file in products.comparison_products(CFG, target)]
         return explain_target(name, outputs, [*EXPERIMENT, *compared], CFG.experiment)

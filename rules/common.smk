@@ -110,7 +110,6 @@ def once(lists):
     return list(dict.fromkeys(file for files in lists for file in files))
 
 
-def settings(section, *keys):
-    """Return the layers with settings of a section, or of `extraction`; None if the section is left out."""
-    found = {key: getattr(section, key, getattr(CFG.extraction, key, None)) for key in keys}
-    return section and {"layers": LAYERS, **found}
+def facts(section, *keys):
+    """Return some settings of a section of the configuration."""
+    return {key: getattr(section, key) for key in keys}

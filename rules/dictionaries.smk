@@ -55,11 +55,6 @@ def input_scale_file(wildcards):
     return results(f"dictionaries/{root}/input_scale/layer_{wildcards.layer}.json")
 
 
-def facts(section, *keys):
-    """Return some settings of a section of the configuration."""
-    return {key: getattr(section, key) for key in keys}
-
-
 def stream_settings(wildcards):
     """Return how a training's model is shown its data, or None if it reads shards."""
     stage = training(wildcards)

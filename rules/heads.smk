@@ -25,7 +25,7 @@ rule attribute_heads:
     params:
         model=named_subject(CFG.diff.model),
         traced=TRACED_SAMPLES,
-        stage=settings(CFG.heads, "features"),
+        stage=lambda wildcards: {"layers": LAYERS, **facts(CFG.heads, "features")},
     script:
         "../workflow_scripts/attribute_heads.py"
 
@@ -53,7 +53,10 @@ rule patch_heads:
         model=named_subject(CFG.diff.model),
         traced=TRACED_SAMPLES,
         seed=CFG.seed,
-        stage=settings(CFG.heads, "features", "exact_heads", "bootstrap"),
+        stage=lambda wildcards: {
+            "layers": LAYERS,
+            **facts(CFG.heads, "features", "exact_heads", "bootstrap"),
+        },
     script:
         "../workflow_scripts/patch_heads.py"
 

@@ -71,10 +71,8 @@ rule rank_features:
         stage=lambda wildcards: {
             "layers": LAYERS,
             "scope": CFG.ablation.headline.scope,
-            "candidates": CFG.ablation.candidates,
-            "verified": CFG.ablation.verified,
-            "random_draws": CFG.ablation.random_draws,
-            "massive_ratio": CFG.extraction.massive_ratio,
+            **facts(CFG.ablation, "candidates", "verified", "random_draws"),
+            **facts(CFG.extraction, "massive_ratio"),
         },
     script:
         "../workflow_scripts/rank_features.py"
@@ -95,7 +93,11 @@ rule evaluate_ablation:
         model=named_subject(CFG.diff.model),
         questions=lambda wildcards: question_sets(CFG.ablation.report_on),
         seed=CFG.seed,
-        stage=settings(CFG.ablation, "single_features", "set_sizes", "bootstrap", "massive_ratio"),
+        stage=lambda wildcards: {
+            "layers": LAYERS,
+            **facts(CFG.ablation, "single_features", "set_sizes", "bootstrap"),
+            **facts(CFG.extraction, "massive_ratio"),
+        },
     script:
         "../workflow_scripts/evaluate_ablation.py"
 

@@ -14,10 +14,10 @@ from vlmdiff.config.world import WorldConfig
 
 NAME_RULE = "expected letters, digits and underscores; a letter first, no underscore last"
 # Sections whose entries the user names, each with what one of them is.
-ONE_OF = {"models": "model", "datasets": "dataset", "dictionaries": "dictionary", "controls": "control"} | {
-    "comparisons": "comparison",
-    "concepts": "concept",
-}
+ONE_OF = {
+    "models": "model", "datasets": "dataset", "dictionaries": "dictionary", "controls": "control",
+    "comparisons": "comparison", "concepts": "concept",
+}  # fmt: skip
 SECTIONS = [
     (*before, key)
     for before, whole in (((), Config), (("world",), WorldConfig))
