@@ -11,6 +11,8 @@ from vlmdiff.runtime import digest, files, seeds
 from vlmdiff.runtime.job import job
 from vlmdiff.runtime.progress import progress
 
+SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
+
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
@@ -68,8 +70,7 @@ def test_of_code_without_results_only_packages_lead_on(library, monkeypatch, way
 
 def test_a_member_of_a_package_that_bears_no_result_is_followed():
     """The world takes `derive_seed` from the package `runtime`, whose `__init__` changes no result."""
-    scripts = Path(__file__).parents[2] / "workflow_scripts"
-    assert digest.LIBRARY / "runtime" / "seeds.py" in digest.reachable_modules(scripts / "generate_world.py")
+    assert digest.LIBRARY / "runtime" / "seeds.py" in digest.reachable_modules(SCRIPTS / "generate_world.py")
 
 
 def test_kept_facts_change_no_digest(library):
@@ -96,9 +97,28 @@ def test_digest_does_not_depend_on_the_folder(library, tmp_path, monkeypatch):
 
 
 def test_every_script_of_the_workflow_reaches_only_known_files():
-    scripts = Path(__file__).parents[2] / "workflow_scripts"
-    for script in scripts.glob("*.py"):
+    for script in SCRIPTS.glob("*.py"):
         assert all(file.is_file() for file in digest.reachable_modules(script))
+
+
+def imported(file):
+    """Return all library files that a file imports, whatever they change."""
+    todo, seen = [file], set()
+    while todo:
+        current = todo.pop()
+        if current not in seen:
+            seen.add(current)
+            todo.extend(digest.direct_imports(current))
+    return seen
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda script: script.stem)
+def test_nothing_that_bears_results_hides_behind_a_file_that_bears_none(script):
+    """A file that changes no result is not followed: what it imports has to be reached in another way."""
+    # Every job imports what the package of its frame imports.
+    others = imported(script) - imported(digest.LIBRARY / "runtime" / "__init__.py") - {script}
+    bearing = {file for file in others if digest.bears_results(file) and file.name != "__init__.py"}
+    assert bearing <= set(digest.reachable_modules(script))
 
 
 def test_replacing_leaves_nothing_half_written(tmp_path):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from vlmdiff.config.checkpoint_files import something_else
-from vlmdiff.config.sources import ELSEWHERE
+from vlmdiff.config.places import ELSEWHERE
 
 # How people write a repository of the hub, by its name or by its page.
 REPOSITORY = re.compile(

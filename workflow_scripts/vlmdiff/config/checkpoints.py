@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from vlmdiff.config.places import WORLD
 from vlmdiff.config.schema import Config
-from vlmdiff.config.sources import WORLD
 from vlmdiff.config.subjects import ModelConfig
 from vlmdiff.config.world import SNAPSHOTS, family_of_checkpoint
 

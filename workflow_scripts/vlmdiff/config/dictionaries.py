@@ -10,7 +10,8 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Section, TokenType
 from vlmdiff.config.budgets import Budget
-from vlmdiff.config.sources import RELEASE, DictionarySource
+from vlmdiff.config.places import RELEASE
+from vlmdiff.config.sources import DictionarySource
 
 
 class DictionaryStage(Budget):

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from vlmdiff.config.places import WORLD
 from vlmdiff.config.plain import section
-from vlmdiff.config.sources import WORLD
 from vlmdiff.config.written import Written
 
 DATA = "data"

@@ -1,8 +1,11 @@
-"""Where relative paths lead: into the working directory, or to what is shipped with the workflow."""
+"""Where sources lead: elsewhere, by how they begin, or by a path to one's own files or to what is shipped."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+# How sources begin that are no paths: of the hub, of the built-in world, of SAELens' list of releases.
+HUB, WORLD, RELEASE = ELSEWHERE = ("hub:", "world:", "saelens:")
 
 
 def workflow_folder(module: Path) -> Path | None:

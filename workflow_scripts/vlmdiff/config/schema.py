@@ -30,7 +30,7 @@ from vlmdiff.config.lowered import as_written
 from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
-from vlmdiff.config.sources import WORLD
+from vlmdiff.config.places import WORLD
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.subsets import check_subsets, sources
 from vlmdiff.config.untuned import check_untuned

@@ -8,11 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from vlmdiff.config.places import located
-
-HUB, WORLD, RELEASE = "hub:", "world:", "saelens:"
-# How sources begin that are no paths.
-ELSEWHERE = (HUB, WORLD, RELEASE)
+from vlmdiff.config.places import ELSEWHERE, HUB, RELEASE, WORLD, located
 
 
 @dataclass(frozen=True)
