@@ -87,6 +87,11 @@ rule select_adapted:
         "../workflow_scripts/select_adapted.py"
 
 
+def compared_model(wildcards):
+    """Return the model of a comparison."""
+    return CFG.comparison(wildcards.comparison).model
+
+
 def concept_tables(name, side):
     """Return an input function: tables of the data set of a concept's `target` or `baseline`."""
 
@@ -98,9 +103,18 @@ def concept_tables(name, side):
 
 
 def concept_datasets(wildcards):
-    """Return the data sets of a concept's target and baseline."""
-    concept = CFG.concepts[wildcards.concept]
-    return [concept.target.dataset, concept.baseline.dataset]
+    """Return the data sets of a concept's target and, if it has one, its baseline."""
+    return [side.dataset for side in CFG.concepts[wildcards.concept].sides.values()]
+
+
+def concepts_by(contrast):
+    """Return a pattern of the names of the concepts of a contrast; nothing fits it where there is none."""
+    return "|".join(name for name, one in CFG.concepts.items() if one.contrast == contrast) or "(?!)"
+
+
+def concept_shards(wildcards):
+    """Return the shards of a comparison's model shown a concept's target, by layer."""
+    return FILES.shards_by_layer(compared_model(wildcards), concept_datasets(wildcards)[0])
 
 
 rule contrast_concept:
@@ -115,20 +129,39 @@ rule contrast_concept:
         dictionaries=compared("adapted", "cfg.json"),
     output:
         results(f"{CONCEPT}/contrast.parquet"),
+    wildcard_constraints:
+        concept=concepts_by("counts"),
     params:
         target=lambda wildcards: CFG.concepts[wildcards.concept].target.params(),
         baseline=lambda wildcards: CFG.concepts[wildcards.concept].baseline.params(),
         samples=lambda wildcards: [CFG.dataset(name).samples for name in concept_datasets(wildcards)],
         criteria=lambda wildcards: CFG.concept(wildcards.concept, wildcards.comparison).params(
-            "target", "baseline", "unit", "words", "lexical", "compared"
+            "target", "baseline", "unit", "words", "lexical", "compared", "contrast"
         ),
     script:
         "../workflow_scripts/contrast_concept.py"
 
 
-def compared_model(wildcards):
-    """Return the model of a comparison."""
-    return CFG.comparison(wildcards.comparison).model
+rule contrast_text_matched:
+    """Test which features tell the values of a label apart where the text is the same."""
+    input:
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
+        shards=lambda wildcards: once(concept_shards(wildcards).values()),
+        dictionaries=compared("adapted"),
+    output:
+        results(f"{CONCEPT}/contrast.parquet"),
+    wildcard_constraints:
+        concept=concepts_by("text_matched"),
+    threads: CFG.threads
+    params:
+        target=lambda wildcards: CFG.concepts[wildcards.concept].target.params(),
+        samples=lambda wildcards: CFG.dataset(concept_datasets(wildcards)[0]).samples,
+        layout=concept_shards,
+        criteria=lambda wildcards: CFG.concepts[wildcards.concept].params(
+            "target", "unit", "words", "lexical", "compared", "contrast"
+        ),
+    script:
+        "../workflow_scripts/contrast_text_matched.py"
 
 
 def lexical_criteria(wildcards):

@@ -97,7 +97,8 @@ rule plot_contrast_volcano:
     output:
         **figure("seed_{seed}/{concept}/contrast_volcano", "Concepts", "Contrast"),
     params:
-        min_odds_ratio=lambda wildcards: CFG.concepts[wildcards.concept].min_odds_ratio,
+        by=lambda wildcards: CFG.concepts[wildcards.concept].contrast,
+        smallest=lambda wildcards: CFG.concepts[wildcards.concept].smallest_effect,
     script:
         "../workflow_scripts/plot_contrast_volcano.py"
 

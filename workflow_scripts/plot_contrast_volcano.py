@@ -12,6 +12,7 @@ with job(snakemake):
         read_table(snakemake.input.contrast, CONTRAST),
         read_table(snakemake.input.adapted, ADAPTED),
         read_table(snakemake.input.final, FINAL_FEATURES),
-        snakemake.params.min_odds_ratio,
+        snakemake.params.by,
+        snakemake.params.smallest,
     )
     save_figure(figure, [snakemake.output.pdf, snakemake.output.svg, snakemake.output.png])

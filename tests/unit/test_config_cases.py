@@ -48,9 +48,12 @@ def test_the_default_run_compares_what_was_tuned():
     assert cases.default_cases(with_more_seeds()) == [("scratch", 0), ("scratch", 1)]
 
 
+COMPARED = ["spatial", "truth", "grounded"]
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
-    [("controls", ["spatial", "truth"]), ("stages", ["spatial"]), (None, ["spatial", "truth"])],
+    [("controls", COMPARED), ("stages", ["spatial"]), (None, COMPARED)],
 )
 def test_concepts_are_compared_that_are_studied_or_ask_for_it(target, expected):
     assert cases.compared_concepts(load_config(tiny.tiny()), target) == expected

@@ -34,7 +34,7 @@ def drawn(values: dict) -> set[str]:
     return set(names)
 
 
-SELECTED = of("spatial truth counting", "energy_vs_cosine", "contrast_volcano", "funnel")
+SELECTED = of("spatial truth grounded counting", "energy_vs_cosine", "contrast_volcano", "funnel")
 
 
 def test_each_stage_draws_its_concepts():
@@ -52,8 +52,9 @@ def test_each_stage_draws_its_concepts():
 
 
 def test_stages_that_are_left_out_draw_nothing():
-    recurring = {"spatial/recurrence", "truth/recurrence", "counting/recurrence"}
-    top = of("spatial truth counting", "top_samples")
+    concepts = "spatial truth grounded counting"
+    recurring = {f"{concept}/recurrence" for concept in concepts.split()}
+    top = of(concepts, "top_samples")
     assert drawn(tiny.everything_left_out()) == {*ALWAYS, *SELECTED, *recurring, *top}
 
 

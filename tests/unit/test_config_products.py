@@ -52,14 +52,17 @@ def test_the_summary_tells_of_every_stage():
     # Of concepts that are not studied the first seed alone.
     assert found["funnel"] == [
         f"features/main/{one}/funnel.csv"
-        for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth", "seed_0/counting")
+        for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth", "seed_0/grounded", "seed_0/counting")
     ]
-    assert found["untuned"] == [f"features/untuned/seed_0/{one}/funnel.csv" for one in ("spatial", "truth")]
+    assert found["untuned"] == [
+        f"features/untuned/seed_0/{one}/funnel.csv" for one in ("spatial", "truth", "grounded")
+    ]
     assert found["selection"] == [
         f"interventions/comparisons/{one}/seed_0/spatial/selection.csv" for one in ("main", "scratch")
     ]
     assert found["quality"] == [
-        f"ground_truth/{one}/rule_quality.csv" for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth")
+        f"ground_truth/{one}/rule_quality.csv"
+        for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth", "seed_0/grounded")
     ]
     assert found["scores"] == ["heads/seed_0/spatial/scores.csv", "heads/seed_1/spatial/scores.csv"]
     assert found["recurrence"] == ["features/main/recurrence/spatial.csv"]
@@ -77,7 +80,8 @@ def test_the_summary_reads_nothing_of_what_is_left_out():
 
 
 def test_without_ablation_the_experiment_asks_itself_for_what_comparisons_find():
-    funnels = [f"features/scratch/seed_0/{one}/funnel.csv" for one in ("spatial", "truth", "counting")]
+    concepts = ("spatial", "truth", "grounded", "counting")
+    funnels = [f"features/scratch/seed_0/{one}/funnel.csv" for one in concepts]
     assert [file for file in products.experiment(LEAST) if file.endswith("funnel.csv")] == funnels
     assert not [file for file in products.experiment(TINY) if file.endswith("funnel.csv")]
     assert {"config.yaml", "summary.md", "figures/fvu_by_layer.svg"} <= set(products.experiment(TINY))
@@ -95,8 +99,10 @@ def test_a_target_makes_a_table_and_a_figure_for_each_concept_and_a_page():
     assert products.comparison_products(TINY, "controls") == [
         "comparisons/controls/spatial.csv",
         "comparisons/controls/truth.csv",
+        "comparisons/controls/grounded.csv",
         "figures/controls/spatial/comparisons.svg",
         "figures/controls/truth/comparisons.svg",
+        "figures/controls/grounded/comparisons.svg",
         "comparisons/controls.md",
     ]
     alone = tiny.tiny(comparisons={}, diff=tiny.tiny()["diff"] | {"untuned": None})

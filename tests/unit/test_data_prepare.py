@@ -263,6 +263,43 @@ def test_one_seed_one_order_and_ranges_that_do_not_overlap(layout, official, tab
     assert ids("d", samples=25, seed=1) != first
 
 
+@pytest.fixture
+def paired(official, tmp_path):
+    """The official files with the list of pairs: the first with the fifth question, and so on."""
+    entry, questions, answers = official
+    for name, content in (("questions", questions), ("annotations", answers)):
+        (tmp_path / f"v2_mscoco_train2014_{name}.json").write_text(json.dumps({name: content}))
+    pairs = [[1000 + i, 1004 + i] for i in range(40) if i % 8 < 4] + [[1000, 1], [1000, 1008]]
+    (tmp_path / "v2_mscoco_train2014_complementary_pairs.json").write_text(json.dumps(pairs))
+    return entry | {"source": str(tmp_path), "pairs": True}
+
+
+def test_complementary_pairs_stay_whole(paired, tmp_path):
+    samples, _ = prepare(tmp_path / "d", **paired, samples=40)
+    by_pair = pd.DataFrame([s.model_dump() for s in samples]).groupby("pair")
+    assert (by_pair.size() == 2).all() and (by_pair["prompt"].nunique() == 1).all()
+    assert by_pair["image_id"].nunique().eq(2).all()
+    closed, _ = prepare(tmp_path / "c", **paired, samples=8, offset=2, answers="yes_no")
+    answers = pd.DataFrame([s.model_dump() for s in closed]).groupby("pair")["answer"].nunique()
+    assert (answers == 2).all() and len(answers) == 4
+
+
+def test_pairs_are_told_where_they_cannot_be_read(paired, table, tmp_path):
+    with pytest.raises(DataError, match="pairs: found true with .*, expected the official files"):
+        prepare(tmp_path / "d", **table, pairs=True, samples=2)
+    with pytest.raises(ValueError, match="samples: found 3 with `pairs: true`, expected an even number"):
+        prepare(tmp_path / "d", **paired, samples=3)
+    file = Path(paired["source"]) / "v2_mscoco_train2014_complementary_pairs.json"
+    file.write_text('[[1, 2], [3, "4"]]')
+    with pytest.raises(
+        DataError, match="complementary_pairs.json: entry 1: found .*3, '4'.*, expected a list of"
+    ):
+        prepare(tmp_path / "d", **paired, samples=2)
+    file.unlink()
+    with pytest.raises(DataError, match="expected one .*_complementary_pairs.json"):
+        prepare(tmp_path / "d", **paired, samples=2)
+
+
 def test_too_few_samples_are_named(official, tmp_path):
     with pytest.raises(DataError, match=r"datasets\.d: found 40 samples, but the config asks for 41"):
         prepare(tmp_path, **official[0], samples=41)

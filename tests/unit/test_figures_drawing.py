@@ -69,7 +69,16 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
     "contrast_volcano": (
         concepts.contrast_volcano,
         lambda s, _: [tables.contrast(s), tables.adapted(s), tables.final_features(s)],
-        (3.0,),
+        ("counts", 3.0),
+    ),
+    "contrast_volcano_matched": (
+        concepts.contrast_volcano,
+        lambda s, _: [
+            tables.contrast(s).query("unit == 'sample'"),
+            tables.adapted(s),
+            tables.final_features(s),
+        ],
+        ("text_matched", 0.8),
     ),
     "funnel": (concepts.funnel, lambda s, _: [tables.funnel(s)], ()),
     "ablation_effects": (effects.ablation_effects, lambda s, _: [tables.ablation(s)], DATA),

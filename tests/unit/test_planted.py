@@ -34,6 +34,7 @@ from vlmdiff.features.diff import StatisticsFiles, diff_features
 from vlmdiff.features.funnel import select_features
 from vlmdiff.features.lexical import LexicalCriteria, NeutralRuns, lexical_filter
 from vlmdiff.features.statistics import feature_statistics
+from vlmdiff.features.text_matched import write_text_matched
 from vlmdiff.heads.aggregate import aggregate_heads
 from vlmdiff.heads.head_arms import evaluate_head_ablation
 from vlmdiff.heads.tracing import TracedSamples, attribute_heads, patch_heads
@@ -95,6 +96,16 @@ def find_features(run: Run, dictionaries: dict[str, Path]) -> None:
     criteria = {"min_odds_ratio": 3.0, "min_frequency_difference": 0.005, "fdr": 0.05}
     contrast_concept(
         CONCEPT, target, {**target, "dataset": "general_val"}, *pair, 48, criteria, out / "contrast.parquet"
+    )
+    matched = {"label": "answer", "strata": "prompt", "within": None}
+    matched |= {"min_effect_size": 0.8, "min_frequency": 0.02, "fdr": 0.05}
+    write_text_matched(
+        CONCEPT,
+        load_samples(run.samples["spatial_val"]),
+        {LAYER: [out / "spatial_val.h5"]},
+        {LAYER: dictionaries["adapted"]},
+        matched,
+        out / "matched.parquet",
     )
     runs = NeutralRuns(
         "vlm", SPEC, run.model, {LAYER: dictionaries["adapted"]}, run.samples["spatial_val"],
@@ -220,6 +231,20 @@ def test_each_decoy_is_removed_by_its_own_filter(planted):
     # It rotated, but it tells nothing about places.
     assert adapted[ROTATED_FEATURE]
     assert not contrast[ROTATED_FEATURE]
+
+
+def test_within_equal_texts_what_sees_comes_first(planted, unplanted):
+    """The shade is all that differs between images of one text, and it scales every activation a little."""
+    found, without = (
+        run.table("matched.parquet", CONTRAST).set_index("feature") for run in (planted, unplanted)
+    )
+    first, others = found["effect_size"].nlargest(2), found["effect_size"].nlargest(3).iloc[2]
+    assert set(first.index) == {PLANTED_FEATURE, IDLE_FEATURE} and first.min() > 2 * others
+    assert found.loc[first.index, "selected"].all()
+    assert (found.loc[PLANTED_FEATURE, ["value", "level", "unit"]] == ["true", "", "sample"]).all()
+    # Its activations differ between texts.
+    assert not found.loc[WORD_FEATURE, "selected"]
+    assert not without["selected"].reindex([PLANTED_FEATURE, IDLE_FEATURE], fill_value=False).any()
 
 
 def test_the_planted_feature_ranks_first(planted):

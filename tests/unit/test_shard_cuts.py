@@ -17,9 +17,9 @@ from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.extraction.blocks import extract_block
 from vlmdiff.features.labels import collect_responses
+from vlmdiff.features.sample_maxima import sample_maxima
 from vlmdiff.features.statistics import feature_statistics
 from vlmdiff.models.registry import load_subject
-from vlmdiff.world.ground_truth import sample_activations
 
 SAMPLES, EACH, D_MODEL, D_SAE, VOCABULARY = 600, 20, 32, 128, 50
 CUTS = {"whole": [600], "thirds": [200, 200, 200], "uneven": [399, 1, 200], "many": [60] * 10}
@@ -93,8 +93,8 @@ def test_metrics_are_the_same(series, dictionary, tmp_path):
 def test_what_labels_and_ground_truth_read_is_the_same(series, dictionary):
     def read(name):
         names, found = collect_responses(series[name], dictionary, 0, list(range(10)), VOCABULARY)
-        strongest = sample_activations(series[name], dictionary, 0)
-        return names, [found.strongest, found.fires, found.tokens, strongest.to_numpy()]
+        strongest = sample_maxima(series[name], dictionary, 0).values
+        return names, [found.strongest, found.fires, found.tokens, strongest.toarray()]
 
     expected_names, expected = read("whole")
     for name in CUTS:

@@ -87,12 +87,12 @@ def test_a_stage_that_is_left_out_has_no_jobs_and_others_have_theirs(planned, wh
 def test_without_ablation_all_concepts_are_studied_as_far_as_they_can_be(planned, whole):
     found = planned(**WITHOUT_CAUSAL)
     assert whole.keys() - found.keys() == CAUSAL | HEADS | STEERING
-    # Three concepts, two seeds.
-    assert (whole["label_features"], found["label_features"]) == (2, 6)
-    assert found["plot_top_samples"] == found["plot_recurrence"] == found["match_seeds"] == 3
+    # Four concepts, two seeds.
+    assert (whole["label_features"], found["label_features"]) == (2, 8)
+    assert found["plot_top_samples"] == found["plot_recurrence"] == found["match_seeds"] == 4
     # Main, scratch, never tuned, and one comparison for each of three targets; main has two seeds.
-    assert found["select_features"] == 3 * (2 + 1 + 1 + 3)
-    assert found["summarise_comparisons"] == found["plot_comparisons"] == 3 * 3
+    assert found["select_features"] == 4 * (2 + 1 + 1 + 3)
+    assert found["summarise_comparisons"] == found["plot_comparisons"] == 4 * 3
     assert found["compare_stages"] == found["write_summary"] == found["plot_model_accuracy"] == 1
 
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from feature_tables import table, write
 from scipy.stats import mannwhitneyu
 from statsmodels.stats.proportion import proportion_confint
 
-from vlmdiff.activations.format import ShardContent, ShardHeader
-from vlmdiff.activations.tokens import IMAGE, TEXT
-from vlmdiff.activations.writer import write_shard
 from vlmdiff.config.world import WorldConfig, WorldDataset
 from vlmdiff.data.samples import load_samples
-from vlmdiff.dictionaries.files import save_dictionary
-from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.features.auroc import delong_interval
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import conform, read_table, write_table
@@ -27,7 +21,6 @@ from vlmdiff.world.ground_truth import (
     chance_level,
     evaluate_rules,
     long_scores,
-    sample_activations,
     score_ground_truth,
     score_layer,
     shuffled,
@@ -275,27 +268,6 @@ def test_samples_too_few_for_any_label_are_refused(tmp_path):
     write_dataset(config, "few", file, tmp_path / "images")
     with pytest.raises(ValueError, match="the 8 samples of few are too few: .* raise their `samples`"):
         score_ground_truth({"few": file}, {}, {}, (tmp_path / "a", tmp_path / "b"), 0, 0)
-
-
-def test_activations_are_the_largest_on_text(tmp_path):
-    """Two samples of two tokens: image then text; the larger value of the first stands on its image."""
-    content = ShardContent(
-        residual={1: np.array([[9, 0], [1, 0], [2, 3], [4, 1]], np.float16)},
-        token_id=np.zeros(4, np.int32),
-        position=np.array([1, 2, 1, 2], np.int32),
-        token_type=np.array([IMAGE, TEXT, TEXT, TEXT], np.uint8),
-        offsets=np.array([0, 2, 4], np.int64),
-        sample_id=["a", "b"],
-        group=["g", "g"],
-    )
-    write_shard(tmp_path / "s.h5", content, ShardHeader("m", "d", "f", "e", 0, 2, (1,), "float16"))
-    dictionary = TopKDictionary(2, 2, k=2, subtract_decoder_bias=False)
-    with torch.no_grad():
-        dictionary.W_enc.copy_(torch.eye(2))
-        dictionary.W_dec.copy_(torch.eye(2))
-    save_dictionary(dictionary, tmp_path / "layer_1", {})
-    found = sample_activations([tmp_path / "s.h5"], tmp_path / "layer_1", 1)
-    assert found.loc["a"].tolist() == [1, 0] and found.loc["b"].tolist() == [4, 3]
 
 
 def test_spatial_categories_are_the_ones_that_need_the_image():

@@ -1,4 +1,4 @@
-"""Feature diff, concepts, interventions and heads."""
+"""Feature diff, lexical filter, interventions and heads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
-
-
-def not_blank(text: str) -> str:
-    """Refuse a text of blanks alone."""
-    if not text.strip():
-        raise ValueError(f"found {text!r}, expected a text; leave it out")
-    return text
+from vlmdiff.config.concepts import Text
 
 
 def several(size: int) -> int:
@@ -25,7 +19,6 @@ def several(size: int) -> int:
     return size
 
 
-Text = Annotated[str, AfterValidator(not_blank)]
 SetSize = Annotated[Count, AfterValidator(several)]
 
 
@@ -65,71 +58,6 @@ class DiffConfig(Section):
     sweep_percentiles: Annotated[list[Percentage], Distinct] = Field(
         [5, 10, 15, 20, 25, 30, 40, 50], min_length=1, description="Percentiles in the robustness sweep."
     )
-
-
-class SampleSet(Section):
-    """Samples of a data set, all of them or those of some groups."""
-
-    dataset: Name = Field(description="The data set.")
-    groups: Annotated[list[str], Distinct] | None = Field(
-        None, description="Only these groups; all if left out."
-    )
-    without: Annotated[list[str], Distinct] = Field([], description="Not these groups.")
-
-    @model_validator(mode="after")
-    def some_are_left(self) -> SampleSet:
-        """Refuse groups of which none is left."""
-        if self.groups is not None and not set(self.groups) - set(self.without):
-            less = f" without {self.without}" if self.groups else ""
-            raise ValueError(
-                f"groups: found {self.groups}{less}, which leaves no sample; name a group, or "
-                "leave `groups` out for all"
-            )
-        return self
-
-
-class ConceptConfig(Section):
-    """A concept: what shows it, and what it is held against (docs/understand/method.md section 6)."""
-
-    groups: list[Text] | None = Field(
-        None,
-        # They stand in target and baseline then.
-        exclude=True,
-        description="With `data`: groups of its samples that show the concept, against all others; in the "
-        "place of target and baseline.",
-    )
-    target: SampleSet = Field(description="Samples that show the concept.")
-    baseline: SampleSet = Field(description="General samples that it is held against.")
-    unit: Literal["token", "sample"] = Field("token", description="What is counted for the selection.")
-    min_odds_ratio: float = Field(3.0, gt=0, description="Smallest odds ratio.")
-    min_frequency_difference: float = Field(
-        0.005, ge=0, lt=1, description="Smallest difference of the firing frequencies."
-    )
-    fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
-    words: Annotated[list[Text], Distinct] = Field(
-        [], description="Words that name the concept; in the lexical filter the model is stopped at them."
-    )
-    lexical: bool = Field(
-        True,
-        description="Whether the lexical filter decides; `false` where target and baseline hold the same "
-        "texts, so that no word can tell them apart.",
-    )
-    compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
-        [],
-        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
-        "and for every concept with `ablation: none`.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def groups_need_data(cls, values: Any) -> Any:
-        """Without `data` nothing tells which data set the groups are of."""
-        if isinstance(values, dict) and values.get("groups") is not None and "target" not in values:
-            raise ValueError(
-                "groups: found without `data`, which tells whose groups they are; write `baseline` and "
-                "`target: {dataset: …, groups: …}`"
-            )
-        return values
 
 
 class LexicalConfig(Section):

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vlmdiff.config.analysis import ConceptConfig, DiffConfig
+from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
+from vlmdiff.config.concepts import ConceptConfig
 
 MAIN = "main"
 # Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
@@ -58,8 +59,9 @@ class ComparisonConfig(Section):
         return main.model_copy(update=changes)
 
     def concept(self, main: ConceptConfig) -> ConceptConfig:
-        """Return a concept with this comparison's changes."""
-        changes = {name: getattr(self, name) for name in OF_CONCEPT if getattr(self, name) is not None}
+        """Return a concept with this comparison's changes, as far as its contrast knows them."""
+        known = set(OF_CONCEPT) & set(type(main).model_fields)
+        changes = {name: getattr(self, name) for name in known if getattr(self, name) is not None}
         return main.model_copy(update=changes)
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.kinds import check_kind
@@ -73,6 +81,14 @@ class PreparedDataset(Section):
     on_missing: Literal["error", "skip"] = Field("error", description=MISSING)
     text_tokens: Count = Field(20, description="Text tokens of a sample, to plan storage.")
 
+    @model_validator(mode="after")
+    def pairs_are_whole(self) -> PreparedDataset:
+        """An odd number of samples would part a pair."""
+        for key in ("samples", "offset") if getattr(self, "pairs", False) else ():
+            if (found := getattr(self, key)) % 2:
+                raise ValueError(f"{key}: found {found} with `pairs: true`, expected an even number")
+        return self
+
     @field_validator("images", check_fields=False)
     @classmethod
     def images_are_local(cls, value: str | None) -> str | None:
@@ -98,6 +114,11 @@ class VqaDataset(PreparedDataset):
     )
     answers: Literal["any", "yes_no"] = Field(
         "any", description="`yes_no`: questions that are answered so, with both as choices."
+    )
+    pairs: bool = Field(
+        False,
+        description="Only complementary pairs, two images and two answers for one question, with both "
+        "questions of each; needs the official files, one of which lists them. Each has a key `pair`.",
     )
     prompt: Annotated[str, AfterValidator(partial(with_place, place="{question}"))] = Field(
         "{question}", description="Prompt; `{question}` stands for the question."

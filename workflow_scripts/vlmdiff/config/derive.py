@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vlmdiff.config.base import LONGEST_NAME
+from vlmdiff.config.concepts import COUNTS, TEXT_MATCHED, contrast_of
 from vlmdiff.config.datasets import FolderDataset, TextDataset
 from vlmdiff.config.derived_budgets import MOST_TOKENS, derive_budgets, is_share
 from vlmdiff.config.families import LANGUAGE_MODEL
@@ -168,10 +169,16 @@ def parts_of(entries: Values) -> Values:
 def derive_concept(name: str, concept: Any, known: list[str]) -> None:
     """Hold groups of the validation part that a concept names against all others of it.
 
+    Where values of a label are held against each other, they are sought in all groups if none is named.
+
     Raises:
         ValueError: it names a target too, something that is no group, or a group that no sample has.
     """
-    if not isinstance(concept, dict) or concept.get("groups") is None:
+    if not isinstance(concept, dict):
+        return
+    if concept.get("groups") is None:
+        if contrast_of(concept) == TEXT_MATCHED:
+            concept.setdefault("target", {"dataset": "validation"})
         return
     groups = concept["groups"]
     if not isinstance(groups, list):
@@ -197,7 +204,8 @@ def derive_concept(name: str, concept: Any, known: list[str]) -> None:
             "or target and baseline; leave one out"
         )
     concept["target"] = {"dataset": "validation", "groups": concept["groups"]}
-    concept["baseline"] = {"dataset": "validation", "without": concept["groups"]}
+    if contrast_of(concept) == COUNTS:
+        concept["baseline"] = {"dataset": "validation", "without": concept["groups"]}
 
 
 def derive_ablation(values: Values, data: OwnData) -> None:
@@ -276,7 +284,7 @@ def derive_visual_datasets(values: Values) -> None:
     sides = [
         section(concept, side).get("dataset")
         for concept in section(values, "concepts").values()
-        for side in ("target", "baseline")
+        for side in (("target", "baseline") if contrast_of(concept) == COUNTS else ("target",))
     ]
     if diff and "visual_datasets" not in diff and all(isinstance(name, str) for name in sides):
         values["diff"] = diff | {"visual_datasets": list(dict.fromkeys(sides))}

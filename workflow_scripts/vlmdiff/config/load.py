@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from vlmdiff.config.base import NAME_PATTERN
 from vlmdiff.config.derive import derive, of_concepts
@@ -39,15 +40,15 @@ class ConfigError(ValueError):
     """The configuration is wrong; the message names each key, what was found and what is allowed."""
 
 
-def written_key(loc: tuple[str | int, ...], values: Any) -> str:
+def written_key(problem: ErrorDetails, values: Any) -> str:
     """Return the place of a problem as the user wrote it, without the names of the kinds of a section."""
     parts: list[str] = []
-    for position, part in enumerate(loc):
+    for position, part in enumerate(loc := problem["loc"]):
         known = isinstance(values, dict) and part in values
         listed = isinstance(values, list) and isinstance(part, int) and part < len(values)
         if known or listed:
             values = values[part]
-        elif position + 1 < len(loc) and isinstance(values, dict):
+        elif isinstance(values, dict) and (position + 1 < len(loc) or problem["type"] == "value_error"):
             continue
         parts.append(str(part))
     return ".".join(parts) or WHOLE
@@ -87,7 +88,7 @@ def causes(problems: Sequence[Any], values: Any, said: Any) -> list[Any]:
     """
     absent = {place for key in mistyped(problems, Config) for place in (key, family_of_path(key))}
     found = [one for one in problems if one["type"] != "missing" or one["loc"] not in absent]
-    own = [one for one in found if one["type"] == "missing" or is_said(written_key(one["loc"], values), said)]
+    own = [one for one in found if one["type"] == "missing" or is_said(written_key(one, values), said)]
     return own or found
 
 
@@ -107,7 +108,7 @@ def explain(error: ValidationError, values: Any, said: Any, where: Callable[[str
     """
     lines = []
     for problem in causes(error.errors(), values, said):
-        key = written_key(problem["loc"], values)
+        key = written_key(problem, values)
         cause = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "missing" and key.startswith("models.") and key.endswith(".family"):
             cause = missing_family(problem["input"])

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdiff.config.analysis import ConceptConfig
+from vlmdiff.config.concepts import COUNTS, ConceptConfig
 from vlmdiff.config.datasets import PreparedDataset
 from vlmdiff.config.sources import HubSource, is_hub
 
@@ -50,6 +50,8 @@ def check_concepts(concepts: Mapping[str, ConceptConfig], datasets: Mapping[str,
         ValueError: naming the concept, both data sets and what to change.
     """
     for name, concept in concepts.items():
+        if concept.contrast != COUNTS:
+            continue
         sides = concept.target, concept.baseline
         one, other = (datasets[side.dataset] for side in sides)
         by_groups = any(side.groups is not None or side.without for side in sides)

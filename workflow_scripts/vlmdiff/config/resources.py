@@ -31,6 +31,7 @@ NEEDS = MappingProxyType(
         "diff_features": (1000, 30),
         "select_adapted": (1000, 10),
         "contrast_concept": (1000, 30),
+        "contrast_text_matched": (2000, 60),
         "lexical_filter": (2000, 60),
         "select_features": (1000, 10),
         "label_features": (2000, 60),

@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 from vlmdiff.config.amounts import check_amounts
 from vlmdiff.config.analysis import (
     AblationConfig,
-    ConceptConfig,
     DiffConfig,
     HeadsConfig,
     LexicalConfig,
@@ -21,6 +20,7 @@ from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_needs
 from vlmdiff.config.comparable import check_budgets, check_grid, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
+from vlmdiff.config.concepts import ConceptConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
@@ -394,6 +394,6 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     if config.diff.null_check is not None:
         yield "dictionary", "diff.null_check", config.diff.null_check
     for name, concept in config.concepts.items():
-        yield "dataset", f"concepts.{name}.target.dataset", concept.target.dataset
-        yield "dataset", f"concepts.{name}.baseline.dataset", concept.baseline.dataset
+        for side, samples in concept.sides.items():
+            yield "dataset", f"concepts.{name}.{side}.dataset", samples.dataset
     yield from causal_references(config)

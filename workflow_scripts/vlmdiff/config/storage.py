@@ -77,7 +77,7 @@ def ground_truth_datasets(config: Config) -> list[str]:
 
 def statistics_datasets(config: Config, diff: DiffConfig) -> list[str]:
     """Return the data sets on which features of a comparison are counted."""
-    concepts = [side.dataset for one in config.concepts.values() for side in (one.target, one.baseline)]
+    concepts = [side.dataset for one in config.concepts.values() for side in one.sides.values()]
     return list(dict.fromkeys([*diff.visual_datasets, *diff.text_datasets, *concepts]))
 
 

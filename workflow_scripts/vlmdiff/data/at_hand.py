@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.absent import is_there
-from vlmdiff.config.analysis import SampleSet
+from vlmdiff.config.concepts import SampleSet
 from vlmdiff.config.corpora import check_different, documents_in
 from vlmdiff.config.datasets import (
     FolderDataset,

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from vlmdiff.config.analysis import SampleSet
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.concepts import COUNTS, SampleSet
 from vlmdiff.config.datasets import FolderDataset
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.held_out import used_before
@@ -181,7 +181,7 @@ def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[Few
     which texts about one are the target's, and samples are counted, as in the test.
     """
     for name, concept in config.concepts.items():
-        sides = {"target": concept.target, "baseline": concept.baseline}
+        sides = concept.sides
         counts = {side: count_side(config, known, samples) for side, samples in sides.items()}
         few = {side: found for side, found in counts.items() if found is not None and found.number < FEWEST}
         for side, found in few.items():
@@ -193,7 +193,7 @@ def concept_problems(config: Config, known: Mapping[str, Known]) -> Iterator[Few
                     "by one; add images, or take more groups"
                 )
                 yield Few(line, FEWEST, [(found, sides[side].dataset, sides[side])])
-        if not few and None not in counts.values() and concept.fdr > 0:
+        if concept.contrast == COUNTS and not few and None not in counts.values() and concept.fdr > 0:
             keys = [keys_of_side(config, known, samples) for samples in sides.values()]
             if keys[0] & keys[1]:
                 counts = {side: count_samples(known, samples) for side, samples in sides.items()}

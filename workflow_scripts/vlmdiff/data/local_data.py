@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.concepts import COUNTS
 from vlmdiff.config.datasets import TextDataset, VqaDataset
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.local_checkpoints import has_template
@@ -15,15 +16,28 @@ from vlmdiff.config.subsets import line_of
 from vlmdiff.data.at_hand import Knowledge, Known, Record, listed, side_groups, side_problems
 from vlmdiff.data.enough import few_problems, question_sets
 
+Finder = Callable[[Config, Mapping[str, Known]], Iterator[str]]
 
-def data_problems(config: Config) -> list[str]:
+
+def data_problems(config: Config, *more: Finder) -> list[str]:
     """Return a line for whatever the samples at hand tell against the configuration: key, found, allowed.
 
     What is not there is left to `missing_files`, what is on the hub or prepared later to the jobs.
+
+    Args:
+        config: the configuration.
+        more: what else looks at the samples, of rooms after this one.
     """
     knowledge = Knowledge(config)
     known = {name: found for name in sorted(used(config, "dataset")) if (found := knowledge.of(name))}
-    finders = (group_problems, question_problems, image_problems, chat_problems, few_problems)
+    finders = (
+        group_problems,
+        question_problems,
+        image_problems,
+        chat_problems,
+        few_problems,
+        *more,
+    )
     lines = [*knowledge.lines, *(line for find in finders for line in find(config, known))]
     return [config.as_written(line) for line in lines]
 
@@ -31,15 +45,16 @@ def data_problems(config: Config) -> list[str]:
 def group_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
     """Yield which groups of concepts are not there, and which concepts have an empty or a shared side."""
     for name, concept in config.concepts.items():
-        sides = {"target": concept.target, "baseline": concept.baseline}
         problems = [
             line
-            for side, samples in sides.items()
+            for side, samples in concept.sides.items()
             if (found := known.get(samples.dataset)) is not None and found.groups is not None
             for line in side_problems(f"concepts.{name}.{side}", samples, samples.dataset, found)
         ]
         yield from problems
-        one, other = sides.values()
+        if concept.contrast != COUNTS:
+            continue
+        one, other = concept.sides.values()
         found = known.get(one.dataset)
         if problems or one.dataset != other.dataset or found is None or found.groups is None:
             continue

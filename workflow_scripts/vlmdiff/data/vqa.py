@@ -15,6 +15,7 @@ from vlmdiff.data.offers import Candidate, Offer, shuffled
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.spatial_words import spatial_group
 from vlmdiff.data.tabular import open_table, with_columns
+from vlmdiff.data.vqa_pairs import read_pairs, whole_pairs
 from vlmdiff.runtime.reading import needed, read_json, whole_number
 
 REMEDY = "expected VQAv2: correct the files or download them again"
@@ -28,6 +29,11 @@ def offer_vqa(entry: VqaDataset) -> Offer:
     """
     if not is_hub(entry.source) and list(Path(entry.source).glob("*_questions.json")):
         return official(entry)
+    if entry.pairs:
+        raise DataError(
+            f"pairs: found true with {entry.source}, expected the official files, of which one lists the "
+            "pairs; without the list samples of equal questions are compared (`strata: prompt`)"
+        )
     table, origin = open_table(entry.source, entry.split, entry.seed)
     rows = with_columns(table, ("question_id", "question", "image"), entry.source)
     return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
@@ -48,9 +54,16 @@ def official(entry: VqaDataset) -> Offer:
                 f"about {one['image_id']}; {REMEDY}"
             )
     rows = [one | found[one["question_id"]] for one in asked]
-    root = Path(entry.images).resolve()
-    made = (candidate(row, coco_image(root, row["image_id"]), entry) for row in shuffled(rows, entry.seed))
-    return Offer(made, root, f"{questions.name}, {answers.name}")
+    root, origin = Path(entry.images).resolve(), f"{questions.name}, {answers.name}"
+
+    def made(row: dict[str, Any]) -> Candidate | None:
+        return candidate(row, coco_image(root, row["image_id"]), entry)
+
+    if not entry.pairs:
+        return Offer(map(made, shuffled(rows, entry.seed)), root, origin)
+    file = only_file(Path(entry.source), f"*_{glob.escape(entry.split)}*_complementary_pairs.json")
+    found = {row["question_id"]: made(row) for row in rows}
+    return Offer(whole_pairs(found, read_pairs(file), entry.seed), root, f"{origin}, {file.name}")
 
 
 def official_files(entry: VqaDataset) -> tuple[Path, Path]:

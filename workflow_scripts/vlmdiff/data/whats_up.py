@@ -81,5 +81,6 @@ def candidate(
         "choices": ["Yes", "No"],
         "group": preposition(caption) if entry.group_by == "relation" else answer,
         "caption": caption,
+        "relation": preposition(caption),
     }
     return Candidate(values, LocalImage(root, [name, Path(name).name]))

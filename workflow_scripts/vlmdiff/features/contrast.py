@@ -87,13 +87,20 @@ def contrast_unit(counts: pd.DataFrame, unit: str, tests: int, criteria: Criteri
     """
     cells = [counts[name].to_numpy() for name in ("fires_target", "n_target", "fires_baseline", "n_baseline")]
     target, n_target, baseline, n_baseline = cells
-    log_p = fisher_log_p(*cells)
+    log_p, odds_ratio = fisher_log_p(*cells), odds_ratios(*cells)
+    with np.errstate(divide="ignore"):
+        # A logistic variable's standard deviation is pi / sqrt(3) (Chinn, Stat. in Medicine 19, 2000).
+        effect_size = np.log(odds_ratio) * np.sqrt(3) / np.pi
     frame = counts.assign(
         unit=unit,
-        odds_ratio=odds_ratios(*cells),
+        level="",
+        value="",
+        effect_size=effect_size,
+        odds_ratio=odds_ratio,
         freq_target=target / n_target,
         freq_baseline=baseline / n_baseline,
         freq_difference=target / n_target - baseline / n_baseline,
+        log_p_firings=log_p,
         log_p=log_p,
         log_p_adjusted=adjust_log_p(log_p, tests),
     )

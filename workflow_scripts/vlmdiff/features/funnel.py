@@ -24,6 +24,9 @@ def merge_decisions(
     index = pd.MultiIndex.from_frame(adapted[FEATURE])
     frame = adapted.set_index(index)
     for name in (
+        "level",
+        "value",
+        "effect_size",
         "odds_ratio",
         "freq_target",
         "freq_difference",

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vlmdiff.config.concepts import TEXT_MATCHED
 from vlmdiff.figures.style import (
     BLACK,
     BLUE,
@@ -60,6 +61,11 @@ def volcano_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(x=np.clip(odds, low, high + EDGE), y=-rows["log_p"] / math.log(10))
 
 
+def matched_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
+    """Add effect size and -log10 p of a contrast within strata."""
+    return contrast.assign(x=contrast["effect_size"], y=-contrast["log_p"] / math.log(10))
+
+
 def ratio_axis(axis: Axes, rows: pd.DataFrame) -> None:
     """Label the odds ratios themselves, in powers of two, and the edge of the infinite ones."""
     finite = rows.loc[np.isfinite(rows["odds_ratio"]), "x"]
@@ -105,17 +111,19 @@ def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, pd.MultiIndex])
 
 @styled
 def contrast_volcano(
-    contrast: pd.DataFrame, adapted: pd.DataFrame, final: pd.DataFrame, min_odds_ratio: float
+    contrast: pd.DataFrame, adapted: pd.DataFrame, final: pd.DataFrame, by: str, smallest: float
 ) -> Figure:
-    """Draw effect against significance of every feature, counted per token and per sample.
+    """Draw effect against significance of every feature: counted per token and per sample, or within strata.
 
     Args:
         contrast: CONTRAST of one concept and seed.
         adapted: ADAPTED of that seed.
         final: FINAL_FEATURES of that concept and seed.
-        min_odds_ratio: the config's threshold.
+        by: the concept's contrast, counts or text_matched.
+        smallest: the config's smallest odds ratio, or effect size.
     """
-    rows = volcano_coordinates(contrast)
+    matched = by == TEXT_MATCHED
+    rows = matched_coordinates(contrast) if matched else volcano_coordinates(contrast)
     if rows.empty:
         return message_figure("No feature fired on the concept or its baseline.")
     passed = {"adapted": adapted[adapted["adapted"]], "final": final}
@@ -127,13 +135,18 @@ def contrast_volcano(
     figure = new_figure(DOUBLE_MM, 78)
     axes = figure.subplots(1, len(units), squeeze=False)[0]
     for axis, unit in zip(axes, units):
-        draw_volcano(axis, rows[rows["unit"] == unit], keys)
-        axis.axvline(math.log2(min_odds_ratio), color=GREY, ls="--", lw=0.8)
+        shown = rows[rows["unit"] == unit]
+        draw_volcano(axis, shown, keys)
+        axis.axvline(smallest if matched else math.log2(smallest), color=GREY, ls="--", lw=0.8)
         axis.set_yscale("function", functions=(signed_root, signed_square))
-        axis.set_ylim(bottom=-(AXIS_GAP**2) * max(float(rows.loc[rows["unit"] == unit, "y"].max()), 1.0))
-        axis.set_title(f"counted per {unit}")
-        ratio_axis(axis, rows)
-    axes[0].set_ylabel("−log10 p, one-sided Fisher")
+        axis.set_ylim(bottom=-(AXIS_GAP**2) * max(float(shown["y"].max()), 1.0))
+        if matched:
+            axis.set_xlim(left=0)
+            axis.set_xlabel("Difference of equal texts, Cohen's d")
+        else:
+            axis.set_title(f"counted per {unit}")
+            ratio_axis(axis, rows)
+    axes[0].set_ylabel(f"−log10 p, {'equal texts, by image' if matched else 'one-sided Fisher'}")
     legend_above(figure, axes, columns=4)
     return figure
 

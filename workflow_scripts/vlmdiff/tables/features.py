@@ -137,7 +137,7 @@ THRESHOLD_SWEEP = contract(
 )
 
 CONTRAST = contract(
-    "One-sided Fisher test: firing on a concept against the baseline (docs/understand/method.md section 6).",
+    "How well a feature tells a concept, by the contrast of the config (method.md section 6).",
     ("concept", "str", "concept of the config"),
     *FEATURE,
     ("unit", "str", "token or sample; tokens of one sample are not independent"),
@@ -145,21 +145,25 @@ CONTRAST = contract(
     ("n_target", "int", "units of the target set"),
     ("fires_baseline", "int", "units of the baseline set on which it fires"),
     ("n_baseline", "int", "units of the baseline set"),
-    ("odds_ratio", "float", "sample odds ratio; inf where its denominator is 0, NaN where both are"),
+    ("level", "str", "text_matched: the value of `within` where it tells most; empty for counts"),
+    ("value", "str", "text_matched: the value of `label` on which it is active most; empty for counts"),
+    ("effect_size", "float", "in units of Cohen's d: within strata, or of the odds ratio for counts"),
+    ("odds_ratio", "float", "of firing; inf where its denominator is 0, NaN where both are"),
     ("freq_target", "float", "fires_target / n_target"),
     ("freq_baseline", "float", "fires_baseline / n_baseline"),
     ("freq_difference", "float", "freq_target - freq_baseline"),
-    ("log_p", "float", "natural logarithm of the one-sided p"),
+    ("log_p_firings", "float", "natural logarithm of the p of firings alone, whatever their strength"),
+    ("log_p", "float", "natural logarithm of the p that selects: one-sided Fisher's, or that within strata"),
     ("log_p_adjusted", "float", "natural logarithm of the Benjamini-Hochberg adjusted p"),
-    ("selected", "bool", "keeps odds ratio, frequency difference and false discovery rate of the config"),
+    ("selected", "bool", "keeps the effect, the frequency and the false discovery rate of the config"),
     (
         "design_effect",
         "float",
         "variance of freq_difference with samples as clusters / with independent units; NaN without variance",
     ),
-    ("log_p_clustered", "float", "natural logarithm of the one-sided p with samples as clusters"),
+    ("log_p_clustered", "float", "the p with samples as clusters; `log_p` within strata, where images are"),
     ("log_p_clustered_adjusted", "float", "the same, Benjamini-Hochberg adjusted"),
-    ("selected_clustered", "bool", "selected with the clustered p in the place of Fisher's"),
+    ("selected_clustered", "bool", "selected with the clustered p in the place of the other"),
 )
 
 LEXICAL = contract(
@@ -213,6 +217,9 @@ FINAL_FEATURES = contract(
     ("calibrated", "bool", "its rotation has a reference: the null's text fired it"),
     ("visual_energy", "float", "mean of z squared over text tokens with images"),
     ("visual_rate", "float", "fraction of text tokens with images on which it fires"),
+    ("level", "str", "text_matched: the value of `within` where it tells most; empty for counts"),
+    ("value", "str", "text_matched: the value of `label` on which it is active most; empty for counts"),
+    ("effect_size", "float", "of the config's unit, in units of Cohen's d"),
     ("odds_ratio", "float", "of the config's unit"),
     ("freq_target", "float", "of the config's unit"),
     ("freq_difference", "float", "of the config's unit"),

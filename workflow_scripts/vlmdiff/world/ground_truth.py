@@ -15,11 +15,9 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from vlmdiff.activations.store import ActivationStore
 from vlmdiff.data.samples import Sample, load_samples
-from vlmdiff.dictionaries.partial_reads import load_encoder
 from vlmdiff.features.auroc import auroc, delong_interval
-from vlmdiff.features.firings import encode_chunk
+from vlmdiff.features.sample_maxima import join_samples, sample_maxima
 from vlmdiff.interventions.selection_rules import decisions
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.features import ADAPTED
@@ -27,22 +25,10 @@ from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.world import GROUND_TRUTH, LABEL_SCORES, RULE_QUALITY
 from vlmdiff.world.sample_labels import CATEGORIES, FEWEST, SPATIAL, Label, all_labels
 
-CHUNK_TOKENS = 8192
 PERMUTATIONS = 5
 QUANTILE = 0.95
 FEATURE = ["layer", "feature"]
 ALL_LAYERS = -1
-
-
-def sample_activations(shards: Sequence[str | Path], folder: str | Path, layer: int) -> pd.DataFrame:
-    """Return each sample's largest activation on a text token: index sample_id, a column a feature."""
-    store = ActivationStore(shards, layer)
-    dictionary = load_encoder(folder, "cpu", store.d_model)
-    found = np.zeros((len(store.sample_ids), dictionary.d_sae), np.float32)
-    for chunk in store.chunks(["text"], CHUNK_TOKENS):
-        firings = encode_chunk(dictionary, chunk)
-        np.maximum.at(found, (firings.sample, firings.feature), firings.activation.astype(np.float32))
-    return pd.DataFrame(found, index=store.sample_ids)
 
 
 def areas(activations: np.ndarray, labels: Sequence[Label]) -> np.ndarray:
@@ -150,9 +136,8 @@ def score_ground_truth(
             "`samples` in world.datasets"
         )
     for layer, folder in dictionaries.items():
-        parts = [sample_activations(shards[name][layer], folder, layer) for name in sample_files]
-        ids = [sample.sample_id for sample in samples]
-        activations = pd.concat(parts).loc[ids].to_numpy()
+        parts = [sample_maxima(shards[name][layer], folder, layer) for name in sample_files]
+        activations = join_samples(parts).rows([sample.sample_id for sample in samples]).toarray()
         frame, found = score_layer(activations, labels, datasets, derive_seed(job_seed, layer))
         frames.append(frame.assign(layer=layer))
         scores.append(long_scores(found, labels, frame["live"].to_numpy(), layer))

@@ -1,0 +1,98 @@
+"""Which samples are compared with which: keys, strata, levels and values; what cannot be compared is told."""
+
+import numpy as np
+import pytest
+
+from vlmdiff.features.matched_tests import Keys, MatchedError, look_up, matched_tests
+
+FDR = 0.05
+
+
+def records(count=10, **more):
+    """Return texts that are true of one image and false of another."""
+    return [
+        {"sample_id": f"s{i}", "prompt": f"text {i // 2}", "answer": ("true", "false")[i % 2], **more}
+        for i in range(2 * count)
+    ]
+
+
+def comparisons(samples, images=None, **keys):
+    keys = Keys(**{"label": "answer", **keys})
+    return matched_tests(samples, range(len(samples)) if images is None else images, keys, FDR)
+
+
+def test_two_values_are_one_test():
+    (test,) = comparisons(records())
+    assert (test.level, test.value, test.other) == ("", "false", "true")
+    assert test.rows.tolist() == list(range(20))
+    assert test.strata.kind.tolist() == [False, True] * 10
+
+
+def test_each_of_several_values_is_held_against_the_others():
+    samples = [{"sample_id": f"s{i}", "prompt": "where?", "answer": "abc"[i % 3]} for i in range(60)]
+    found = comparisons(samples)
+    assert [(test.value, test.other) for test in found] == [("a", "not a"), ("b", "not b"), ("c", "not c")]
+    assert [int(test.strata.kind.sum()) for test in found] == [20, 20, 20]
+
+
+def test_values_within_are_tested_apart():
+    samples = records(20)
+    for i, sample in enumerate(samples):
+        sample["relation"] = ("left", "above")[i // 2 % 2]
+    found = comparisons(samples, within="relation")
+    assert [test.level for test in found] == ["above", "left"]
+    assert all(len(test.rows) == 20 for test in found)
+
+
+def test_a_key_can_lead_into_what_another_holds():
+    assert look_up({"scene": {"objects": {"size": 3}}}, "scene.objects.size") == "3"
+    assert look_up({"scene": {"objects": 1}}, "scene.objects.size") is None
+    with pytest.raises(
+        MatchedError, match="'scene' of sample 's' is a mapping with the keys objects, expected a"
+    ):
+        look_up({"sample_id": "s", "scene": {"objects": 1}}, "scene")
+    with pytest.raises(MatchedError, match="'choices' of sample 's' is a list, expected a text or a number"):
+        look_up({"sample_id": "s", "choices": ["a"]}, "choices")
+
+
+def test_numbers_and_truth_values_are_labels():
+    samples = [{**sample, "label": int(sample["answer"] == "true")} for sample in records()]
+    (test,) = comparisons(samples, label="label")
+    assert (test.value, test.other) == ("0", "1")
+
+
+def test_samples_without_a_label_are_left_out():
+    samples = [*records(), {"sample_id": "x", "prompt": "text 0", "answer": None}]
+    (test,) = comparisons(samples)
+    assert 20 not in test.rows
+
+
+def test_texts_of_one_value_say_nothing():
+    samples = [*records(), {"sample_id": "x", "prompt": "alone", "answer": "true"}]
+    (test,) = comparisons(samples)
+    assert 20 not in test.rows and len(np.unique(test.strata.stratum)) == 10
+
+
+def test_an_unknown_key_is_told_with_the_known_ones():
+    told = (
+        "label: found 'truth', which none of 20 samples has, expected a key of the samples; they have answer,"
+    )
+    with pytest.raises(MatchedError, match=told):
+        comparisons(records(), label="truth")
+    with pytest.raises(MatchedError, match="within: found 'relation'"):
+        comparisons(records(), within="relation")
+
+
+def test_texts_that_never_repeat_are_told():
+    samples = [{**sample, "prompt": sample["sample_id"]} for sample in records()]
+    told = r"strata: found 0 of 20 values of 'prompt' with different values of 'answer' \('true', 'false'\),"
+    with pytest.raises(MatchedError, match=told):
+        comparisons(samples)
+
+
+def test_too_few_images_cannot_reach_the_false_discovery_rate():
+    with pytest.raises(MatchedError, match="found 5 of 5 values of 'prompt'"):
+        comparisons(records(5))
+    # Ten texts of both values, but only four photos.
+    with pytest.raises(MatchedError, match="expected enough of them"):
+        comparisons(records(), images=[i % 4 for i in range(20)])

@@ -1,0 +1,126 @@
+"""Concepts by equal texts: what their configuration takes, refuses and derives, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from local_experiment import experiment, question, write_samples
+
+from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.data.local_data import data_problems
+from vlmdiff.features.matched_problems import matched_problems
+
+DEFAULT = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
+GROUNDED = {"contrast": "text_matched", "target": {"dataset": "spatial_val"}}
+
+
+def refusal(concept: dict[str, Any]) -> str | None:
+    """Return why the default configuration with one more concept is refused; None if it is not."""
+    values = copy.deepcopy(DEFAULT)
+    values["concepts"]["mine"] = concept
+    try:
+        load_config(values)
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+CONCEPTS = {
+    "a target alone": (GROUNDED, None),
+    "all keys": (
+        GROUNDED
+        | {"label": "answer", "strata": "prompt", "within": "relation", "min_effect_size": 0.2, "fdr": 0.01}
+        | {"min_frequency": 0.1, "unit": "sample", "lexical": False},
+        None,
+    ),
+    "an unknown contrast": (
+        GROUNDED | {"contrast": "text-matched"},
+        "concepts.mine: contrast: found 'text-matched', expected one of counts, text_matched",
+    ),
+    "a baseline": (
+        GROUNDED | {"baseline": {"dataset": "general_val"}},
+        "concepts.mine: baseline: found with `contrast: text_matched`, which holds values of `label` against",
+    ),
+    "a key of counts": (GROUNDED | {"min_odds_ratio": 2.0}, "concepts.mine.min_odds_ratio: unknown key"),
+    "a key of equal texts": (
+        {"target": {"dataset": "spatial_val"}, "baseline": {"dataset": "general_val"}, "label": "answer"},
+        "concepts.mine.label: unknown key",
+    ),
+    "tokens": (GROUNDED | {"unit": "token"}, "concepts.mine.unit: Input should be 'sample' (found: 'token')"),
+    "a filter of words": (GROUNDED | {"lexical": True}, "concepts.mine.lexical: Input should be False"),
+    "a label that is alike in a stratum": (
+        GROUNDED | {"strata": "answer"},
+        "concepts.mine: strata: found 'answer', which is `label` too: samples that agree in it",
+    ),
+    "groups without data": (
+        {"contrast": "text_matched", "groups": ["above"]},
+        "groups: found without `data`, which tells whose groups they are; write `target: {dataset: …",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONCEPTS)
+def test_a_concept_is_taken_or_told(name):
+    concept, said = CONCEPTS[name]
+    found = refusal(concept)
+    assert found is None if said is None else found is not None and said in found, found
+
+
+def test_a_comparison_changes_what_the_contrast_knows():
+    config = load_config(copy.deepcopy(DEFAULT))
+    assert config.concept("spatial", "odds_5").min_odds_ratio == 5
+    assert config.concept("spatial_grounded", "odds_5") == config.concepts["spatial_grounded"]
+
+
+@pytest.fixture
+def values(tmp_path) -> dict:
+    values = experiment(tmp_path)
+    values["concepts"]["grounded"] = {"contrast": "text_matched", "target": {"dataset": "rank"}}
+    return values
+
+
+def problems(values: dict) -> list[str]:
+    return [line for line in data_problems(load_config(values), matched_problems) if "grounded" in line]
+
+
+def repeated(folder: Path) -> None:
+    """Write six texts, each true of three photos and false of three others."""
+    samples = [
+        question(6 * text + place)
+        | {
+            "sample_id": f"q{6 * text + place}",
+            "prompt": f"text {text}",
+            "answer": ("yes", "no")[place % 2],
+            "choices": ["yes", "no"],
+            "image": f"images/{(6 * text + place) % 12}.png",
+        }
+        for text in range(6)
+        for place in range(6)
+    ]
+    write_samples(folder, samples)
+
+
+def test_repeated_texts_are_enough(values, tmp_path):
+    repeated(tmp_path / "rank")
+    assert problems(values) == []
+
+
+def test_an_unknown_key_is_told_before_anything_runs(values, tmp_path):
+    repeated(tmp_path / "rank")
+    values["concepts"]["grounded"]["within"] = "relation"
+    (line,) = problems(values)
+    assert line.startswith(
+        "concepts.grounded.within: found 'relation', which none of 18 samples has, expected"
+    )
+
+
+def test_texts_that_never_repeat_are_told_before_anything_runs(values, tmp_path):
+    write_samples(tmp_path / "rank", [question(index) | {"prompt": f"text {index}"} for index in range(18)])
+    (line,) = problems(values)
+    assert line.startswith(
+        "concepts.grounded.strata: found 0 of 18 values of 'prompt' with different values of"
+    )

@@ -1,0 +1,189 @@
+"""Concepts: what shows them, and by which contrast the features that encode them are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from vlmdiff.config.base import Distinct, Name, Probability, Section
+
+COUNTS, TEXT_MATCHED = "counts", "text_matched"
+CONTRASTS = (COUNTS, TEXT_MATCHED)
+
+
+def not_blank(text: str) -> str:
+    """Refuse a text of blanks alone."""
+    if not text.strip():
+        raise ValueError(f"found {text!r}, expected a text; leave it out")
+    return text
+
+
+Text = Annotated[str, AfterValidator(not_blank)]
+
+
+class SampleSet(Section):
+    """Samples of a data set, all of them or those of some groups."""
+
+    dataset: Name = Field(description="The data set.")
+    groups: Annotated[list[str], Distinct] | None = Field(
+        None, description="Only these groups; all if left out."
+    )
+    without: Annotated[list[str], Distinct] = Field([], description="Not these groups.")
+
+    @model_validator(mode="after")
+    def some_are_left(self) -> SampleSet:
+        """Refuse groups of which none is left."""
+        if self.groups is not None and not set(self.groups) - set(self.without):
+            less = f" without {self.without}" if self.groups else ""
+            raise ValueError(
+                f"groups: found {self.groups}{less}, which leaves no sample; name a group, or "
+                "leave `groups` out for all"
+            )
+        return self
+
+
+class Concept(Section):
+    """What concepts of all contrasts say."""
+
+    groups: list[Text] | None = Field(
+        None,
+        # They stand in target and baseline then.
+        exclude=True,
+        description="With `data`: groups of its samples that show the concept; in the place of `target`, and "
+        "of `baseline`, which is all others.",
+    )
+    target: SampleSet = Field(description="Samples that show the concept.")
+    fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
+    words: Annotated[list[Text], Distinct] = Field(
+        [], description="Words that name the concept; in the lexical filter the model is stopped at them."
+    )
+    compared: list[Literal["controls", "stages", "sensitivity"]] = Field(
+        [],
+        description="Targets whose comparisons are made for it too; for ablated concepts all of them are, "
+        "and for every concept with `ablation: none`.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def groups_need_data(cls, values: Any) -> Any:
+        """Without `data` nothing tells which data set the groups are of."""
+        if isinstance(values, dict) and values.get("groups") is not None and "target" not in values:
+            baseline = "`baseline` and " if values.get("contrast", COUNTS) == COUNTS else ""
+            raise ValueError(
+                f"groups: found without `data`, which tells whose groups they are; write {baseline}"
+                "`target: {dataset: …, groups: …}`"
+            )
+        return values
+
+
+class CountsConcept(Concept):
+    """A concept by the paper's contrast: firings counted on samples that show it and on general ones."""
+
+    contrast: Literal["counts"] = Field(COUNTS, description="How its features are found.")
+    baseline: SampleSet = Field(description="General samples that it is held against.")
+    unit: Literal["token", "sample"] = Field("token", description="What is counted for the selection.")
+    min_odds_ratio: float = Field(3.0, gt=0, description="Smallest odds ratio.")
+    min_frequency_difference: float = Field(
+        0.005, ge=0, lt=1, description="Smallest difference of the firing frequencies."
+    )
+    lexical: bool = Field(
+        True,
+        description="Whether the lexical filter decides; `false` where target and baseline hold the same "
+        "texts, so that no word can tell them apart.",
+    )
+
+    @property
+    def sides(self) -> dict[str, SampleSet]:
+        """The sets of samples that are held against each other, by their keys."""
+        return {"target": self.target, "baseline": self.baseline}
+
+    @property
+    def smallest_effect(self) -> float:
+        """The smallest effect of a selected feature: an odds ratio."""
+        return self.min_odds_ratio
+
+
+class TextMatchedConcept(Concept):
+    """A concept by what tells samples of the same text apart (docs/understand/contrast_text_matched.md)."""
+
+    contrast: Literal["text_matched"] = Field(description="How its features are found.")
+    label: Text = Field(
+        "answer",
+        description="Key of the samples whose values are held against each other; dots lead into what a key "
+        "holds.",
+    )
+    strata: Text = Field(
+        "prompt",
+        description="Key of the samples: those that agree in it are compared with each other only; `prompt` "
+        "is the text.",
+    )
+    within: Text | None = Field(
+        None,
+        description="Key of the samples whose values are tested apart, such as the relation that a text "
+        "states: a feature may fire on true statements of one and on false ones of the other.",
+    )
+    min_effect_size: float = Field(
+        0.8, ge=0, description="Smallest difference within strata in units of Cohen's d; 0.8 is a large one."
+    )
+    min_frequency: float = Field(
+        0.02, ge=0, le=1, description="Smallest share of the compared samples on which a feature fires."
+    )
+    unit: Literal["sample"] = Field("sample", description="Samples are what is compared.")
+    lexical: Literal[False] = Field(
+        False, description="The lexical filter has nothing to decide: texts are the same."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def labels_take_the_place_of_a_baseline(cls, values: Any) -> Any:
+        """Values of the label are held against each other, not two sets of samples."""
+        if isinstance(values, Mapping) and values.get("baseline") is not None:
+            raise ValueError(
+                "baseline: found with `contrast: text_matched`, which holds values of `label` against each "
+                "other within `target`; leave it out"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def keys_differ(self) -> TextMatchedConcept:
+        """What is alike in a stratum cannot be told apart in it."""
+        for option in ("strata", "within"):
+            if getattr(self, option) == self.label:
+                raise ValueError(
+                    f"{option}: found '{self.label}', which is `label` too: samples that agree in it cannot "
+                    "be told apart by it; name another key"
+                )
+        return self
+
+    @property
+    def sides(self) -> dict[str, SampleSet]:
+        """The set of samples within which it is sought, by its key."""
+        return {"target": self.target}
+
+    @property
+    def smallest_effect(self) -> float:
+        """The smallest effect of a selected feature, in units of Cohen's d."""
+        return self.min_effect_size
+
+
+def contrast_of(value: Any) -> str:
+    """Return the contrast of a concept; the paper's if it names none."""
+    if not isinstance(value, Mapping):
+        return getattr(value, "contrast", COUNTS)
+    return str(value.get("contrast", COUNTS))
+
+
+def check_contrast(value: Any) -> Any:
+    """Refuse a contrast that does not exist."""
+    if (found := contrast_of(value)) not in CONTRASTS:
+        raise ValueError(f"contrast: found '{found}', expected one of {', '.join(CONTRASTS)}")
+    return value
+
+
+ConceptConfig = Annotated[
+    Annotated[CountsConcept, Tag(COUNTS)] | Annotated[TextMatchedConcept, Tag(TEXT_MATCHED)],
+    Discriminator(contrast_of),
+    BeforeValidator(check_contrast),
+]

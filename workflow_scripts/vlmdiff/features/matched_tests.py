@@ -1,0 +1,194 @@
+"""Which samples are compared with which where texts are alike: strata, labels, and what is tested apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlmdiff.features.within_strata import Strata, least_log_p
+
+Array = np.ndarray
+Read = Callable[[str], Any]
+SHOWN = 5
+
+
+class MatchedError(ValueError):
+    """Samples cannot be compared within strata: what was found, what was expected, what to do."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What tells samples apart, each the name of a key of the samples, with dots into what a key holds.
+
+    Attributes:
+        label: its values are held against each other.
+        strata: samples that agree in it are compared with each other only.
+        within: its values are tested apart, each with its own strata; None for one test of all.
+    """
+
+    label: str
+    strata: str = "prompt"
+    within: str | None = None
+
+
+@dataclass(frozen=True)
+class MatchedTest:
+    """One comparison: a value of the label against the others, where `within` has one value.
+
+    Attributes:
+        level: value of `within`; empty without one.
+        value: value of the label.
+        other: the other value if there is one other, else `not VALUE`.
+        rows: numbers of the samples that are compared.
+        strata: these samples.
+    """
+
+    level: str
+    value: str
+    other: str
+    rows: Array
+    strata: Strata
+
+
+def look_up(record: Mapping[str, Any], key: str) -> str | None:
+    """Return what a sample says under a key, as text; None if it says nothing there.
+
+    Args:
+        record: keys and values of the sample.
+        key: `answer`, or `annotation.relation` for a key of what `annotation` holds.
+
+    Raises:
+        MatchedError: the key holds a list or a mapping.
+    """
+    found: Any = record
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if isinstance(found, list | Mapping):
+        raise MatchedError(
+            f"'{key}' of sample '{record.get('sample_id')}' is {shown(found)}, expected a text or a number; "
+            "name a key of the samples that holds one"
+        )
+    return found if found is None else str(found)
+
+
+def shown(found: Any) -> str:
+    """Name a value of the wrong kind, with the keys of a mapping."""
+    if isinstance(found, Mapping):
+        return f"a mapping with the keys {', '.join(map(str, list(found)[:SHOWN]))}"
+    return "a list"
+
+
+def column(records: Sequence[Mapping[str, Any]], key: str, option: str) -> list[str | None]:
+    """Return what every sample says under a key.
+
+    Args:
+        records: the samples.
+        key: the key.
+        option: of the configuration, that names it.
+
+    Raises:
+        MatchedError: no sample has the key.
+    """
+    found = [look_up(record, key) for record in records]
+    if all(one is None for one in found):
+        known = sorted({name for record in records for name in record})
+        raise MatchedError(
+            f"{option}: found '{key}', which none of {len(records)} samples has, expected a key of the "
+            f"samples; they have {', '.join(known)}"
+        )
+    return found
+
+
+def numbered(values: Sequence[Hashable]) -> Array:
+    """Number the different values from 0."""
+    place: dict[Hashable, int] = {}
+    return np.array([place.setdefault(value, len(place)) for value in values], np.int64)
+
+
+def levels(values: Sequence[str | None] | None, count: int) -> Iterator[tuple[str, Array]]:
+    """Yield each value of `within` and the samples that have it; all samples under no name without one."""
+    if values is None:
+        yield "", np.arange(count)
+        return
+    column = np.array(values, dtype=object)
+    for level in sorted({value for value in values if value is not None}):
+        yield level, np.flatnonzero(column == level)
+
+
+def matched_tests(
+    records: Sequence[Mapping[str, Any]], images: Sequence[Hashable], keys: Keys, fdr: float
+) -> list[MatchedTest]:
+    """Return the comparisons that samples allow.
+
+    A value of the label is compared with all others in the same stratum. Of two values one is tested, for
+    the other is its mirror. Values of which too few images lie in strata with others are left out: no
+    feature could reach the false discovery rate by them.
+
+    Args:
+        records: the samples, as mappings.
+        images: what each shows; those of one image depend on one another.
+        keys: what tells samples apart.
+        fdr: largest adjusted p.
+
+    Raises:
+        MatchedError: a key is not there, or no stratum holds different values in enough images.
+    """
+    labels = column(records, keys.label, "label")
+    texts = column(records, keys.strata, "strata")
+    within = None if keys.within is None else column(records, keys.within, "within")
+    known = np.array([label is not None and text is not None for label, text in zip(labels, texts)])
+    tests = []
+    for level, rows in levels(within, len(records)):
+        rows = rows[known[rows]]
+        tests += tests_of_level(level, rows, [labels[row] for row in rows], texts, images, fdr)
+    if not tests:
+        raise MatchedError(no_strata(labels, texts, keys))
+    return tests
+
+
+def tests_of_level(
+    level: str,
+    rows: Array,
+    labels: Sequence[str],
+    texts: Sequence[str | None],
+    images: Sequence[Hashable],
+    fdr: float,
+) -> list[MatchedTest]:
+    """Return the comparisons where `within` has one value; see `matched_tests`."""
+    stratum, image = (numbered([values[row] for row in rows]) for values in (texts, images))
+    values = sorted(set(labels))
+    tests = []
+    for value in values[:1] if len(values) == 2 else values:
+        strata = Strata(stratum, np.array([label == value for label in labels], bool), image)
+        kept = strata.informative
+        if least_log_p(pieces(taken := strata.take(kept))) <= np.log(max(fdr, np.finfo(float).tiny)):
+            other = values[1] if len(values) == 2 else f"not {value}"
+            tests.append(MatchedTest(level, value, other, rows[kept], taken))
+    return tests
+
+
+def pieces(strata: Strata) -> int:
+    """Return how many independent pieces of knowledge samples hold: images, and no more than deviate."""
+    if not len(strata.kind):
+        return 0
+    return min(len(np.unique(strata.image)), len(strata.kind) - len(np.unique(strata.stratum)))
+
+
+def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: Keys) -> str:
+    """Say why samples cannot be compared, and what to do."""
+    values = Counter(label for label in labels if label is not None)
+    pairs = {(text, label) for text, label in zip(texts, labels) if text is not None and label is not None}
+    several = sum(count > 1 for count in Counter(text for text, _ in pairs).values())
+    told = ", ".join(f"'{value}'" for value, _ in values.most_common(SHOWN))
+    more = ", …" if len(values) > SHOWN else ""
+    apart = f", each value of '{keys.within}' apart" if keys.within else ""
+    return (
+        f"strata: found {several} of {len(set(texts) - {None})} values of '{keys.strata}' with different "
+        f"values of '{keys.label}' ({told}{more}), expected enough of them{apart} for a p within `fdr`: "
+        "samples of one text over different images; name in `strata` a key in which such samples agree, "
+        "or take more samples"
+    )
