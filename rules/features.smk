@@ -164,6 +164,39 @@ rule contrast_text_matched:
         "../workflow_scripts/contrast_text_matched.py"
 
 
+def shown_datasets(wildcards):
+    """Return the data sets of a counterfactual concept: its target, then those whose activations are compared."""
+    return [*concept_datasets(wildcards), *CFG.concepts[wildcards.concept].shown]
+
+
+def compared_shards(wildcards):
+    """Return the shards of the two data sets that a counterfactual concept compares, each by layer."""
+    model, datasets = compared_model(wildcards), CFG.concepts[wildcards.concept].shown
+    return [FILES.shards_by_layer(model, name) for name in datasets]
+
+
+rule contrast_counterfactual:
+    """Test which features a change of the image turns as it turns a label."""
+    input:
+        samples=lambda wildcards: [FILES.samples(name) for name in shown_datasets(wildcards)],
+        shards=lambda wildcards: once(files for one in compared_shards(wildcards) for files in one.values()),
+        dictionaries=compared("adapted"),
+    output:
+        results(f"{CONCEPT}/contrast.parquet"),
+    wildcard_constraints:
+        concept=concepts_by("counterfactual"),
+    threads: CFG.threads
+    params:
+        target=lambda wildcards: CFG.concepts[wildcards.concept].target.params(),
+        samples=lambda wildcards: [CFG.dataset(name).samples for name in shown_datasets(wildcards)],
+        layout=compared_shards,
+        criteria=lambda wildcards: CFG.concepts[wildcards.concept].params(
+            "target", "unit", "words", "lexical", "compared", "contrast", "transformed", "against"
+        ),
+    script:
+        "../workflow_scripts/contrast_counterfactual.py"
+
+
 def lexical_criteria(wildcards):
     """Return when a candidate counts as invariant; any does where a concept does without the lexical filter."""
     criteria = CFG.lexical.params("prompts", "samples", "describe_tokens")

@@ -34,7 +34,7 @@ def drawn(values: dict) -> set[str]:
     return set(names)
 
 
-SELECTED = of("spatial truth grounded counting", "energy_vs_cosine", "contrast_volcano", "funnel")
+SELECTED = of("spatial truth grounded mirrored counting", "energy_vs_cosine", "contrast_volcano", "funnel")
 
 
 def test_each_stage_draws_its_concepts():
@@ -52,7 +52,7 @@ def test_each_stage_draws_its_concepts():
 
 
 def test_stages_that_are_left_out_draw_nothing():
-    concepts = "spatial truth grounded counting"
+    concepts = "spatial truth grounded mirrored counting"
     recurring = {f"{concept}/recurrence" for concept in concepts.split()}
     top = of(concepts, "top_samples")
     assert drawn(tiny.everything_left_out()) == {*ALWAYS, *SELECTED, *recurring, *top}

@@ -24,7 +24,7 @@ def test_sources_are_what_comes_from_elsewhere_and_is_used():
         "file": "layer_{layer}",
     }
     part = {"kind": "vsr", "source": "resources/vsr_random", "split": "test", "samples": 40}
-    values["datasets"] = {"general_test": part, "unused": part}
+    values["datasets"] |= {"general_test": part, "unused": part}
     assert products.sources(load_config(values)) == [
         "models/further/config.json",
         "dictionaries/published/sources.json",
@@ -52,7 +52,14 @@ def test_the_summary_tells_of_every_stage():
     # Of concepts that are not studied the first seed alone.
     assert found["funnel"] == [
         f"features/main/{one}/funnel.csv"
-        for one in ("seed_0/spatial", "seed_1/spatial", "seed_0/truth", "seed_0/grounded", "seed_0/counting")
+        for one in (
+            "seed_0/spatial",
+            "seed_1/spatial",
+            "seed_0/truth",
+            "seed_0/grounded",
+            "seed_0/mirrored",
+            "seed_0/counting",
+        )
     ]
     assert found["untuned"] == [
         f"features/untuned/seed_0/{one}/funnel.csv" for one in ("spatial", "truth", "grounded")
@@ -80,7 +87,7 @@ def test_the_summary_reads_nothing_of_what_is_left_out():
 
 
 def test_without_ablation_the_experiment_asks_itself_for_what_comparisons_find():
-    concepts = ("spatial", "truth", "grounded", "counting")
+    concepts = ("spatial", "truth", "grounded", "mirrored", "counting")
     funnels = [f"features/scratch/seed_0/{one}/funnel.csv" for one in concepts]
     assert [file for file in products.experiment(LEAST) if file.endswith("funnel.csv")] == funnels
     assert not [file for file in products.experiment(TINY) if file.endswith("funnel.csv")]

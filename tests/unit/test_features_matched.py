@@ -17,7 +17,7 @@ def records(count=10, **more):
 
 
 def comparisons(samples, images=None, **keys):
-    keys = Keys(**{"label": "answer", **keys})
+    keys = Keys(**{"label": "answer", "strata": "prompt", **keys})
     return matched_tests(samples, range(len(samples)) if images is None else images, keys, FDR)
 
 

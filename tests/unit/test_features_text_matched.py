@@ -5,10 +5,10 @@ import pytest
 from scipy.sparse import csc_matrix
 
 from vlmdiff.features.contrast import adjust_log_p
+from vlmdiff.features.label_contrast import LabelCriteria, Measured, decide, strongest_test
 from vlmdiff.features.matched_tests import Keys, matched_tests
-from vlmdiff.features.text_matched import MatchedCriteria, decide, strongest_test
 
-CRITERIA = MatchedCriteria(min_effect_size=0.8, min_frequency=0.02, fdr=0.05)
+CRITERIA = LabelCriteria(min_effect_size=0.8, min_frequency=0.02, fdr=0.05)
 TEXTS, COPIES = 40, 4
 COUNT = TEXTS * COPIES
 TRUE = np.arange(COUNT) % 2 == 0
@@ -30,8 +30,8 @@ def records():
 
 def contrasted(columns, criteria=CRITERIA, features=None, **keys):
     """Return the contrast of features that are given as columns of activations."""
-    tests = matched_tests(records(), range(COUNT), Keys("answer", **keys), criteria.fdr)
-    table = strongest_test(csc_matrix(np.stack(columns, axis=1)), tests)
+    tests = matched_tests(records(), range(COUNT), Keys("answer", "prompt", **keys), criteria.fdr)
+    table = strongest_test(Measured(csc_matrix(np.stack(columns, axis=1))), tests)
     return decide(table.assign(layer=0), features or len(columns), criteria).set_index("feature")
 
 
@@ -64,8 +64,8 @@ def test_opposite_signs_are_found_apart_and_not_together():
 def test_the_number_of_tests_of_a_feature_is_corrected_for():
     one_sided = np.where(LEFT, TRUE * 1.0 + NOISE, NOISE)
     apart = contrasted([one_sided], within="relation").loc[0]
-    tests = matched_tests(records(), range(COUNT), Keys("answer", within="relation"), 0.05)
-    values = csc_matrix(one_sided[:, None])
+    tests = matched_tests(records(), range(COUNT), Keys("answer", "prompt", "relation"), 0.05)
+    values = Measured(csc_matrix(one_sided[:, None]))
     alone = [strongest_test(values, [test])["log_p"][0] for test in tests]
     assert apart["level"] == "left"
     assert apart["log_p"] == pytest.approx(min(alone) + np.log(2))
@@ -86,9 +86,9 @@ def test_each_limit_is_one():
     assert not contrasted([3 * (0.05 * TRUE + NOISE)])["selected"].any()
     effect = contrasted([weak]).loc[0, "effect_size"]
     for limit, passes in ((effect - 0.01, True), (effect + 0.01, False)):
-        assert contrasted([weak], MatchedCriteria(limit, 0.02, 0.05)).loc[0, "selected"] == passes
+        assert contrasted([weak], LabelCriteria(limit, 0.02, 0.05)).loc[0, "selected"] == passes
     rare = np.where(np.arange(COUNT) < 48, TRUE * 1.0, 0.0)
     for least, passes in ((0.15, True), (0.16, False)):
-        assert contrasted([rare], MatchedCriteria(0.1, least, 0.05)).loc[0, "selected"] == passes
+        assert contrasted([rare], LabelCriteria(0.1, least, 0.05)).loc[0, "selected"] == passes
     p = np.exp(contrasted([weak]).loc[0, "log_p_adjusted"])
-    assert not contrasted([weak], MatchedCriteria(0.0, 0.0, p / 2)).loc[0, "selected"]
+    assert not contrasted([weak], LabelCriteria(0.0, 0.0, p / 2)).loc[0, "selected"]

@@ -22,6 +22,8 @@ from vlmdiff.config.storage import plan, planned_series
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+# The others never need the lexical filter.
+COUNTED = {name: one for name, one in DEFAULT["concepts"].items() if "contrast" not in one}
 TARGETS = ("all", "controls", "stages", "sensitivity")
 # Rules whose jobs disappear, by hand; all others stay as they are.
 HEADS = {
@@ -87,12 +89,12 @@ def test_a_stage_that_is_left_out_has_no_jobs_and_others_have_theirs(planned, wh
 def test_without_ablation_all_concepts_are_studied_as_far_as_they_can_be(planned, whole):
     found = planned(**WITHOUT_CAUSAL)
     assert whole.keys() - found.keys() == CAUSAL | HEADS | STEERING
-    # Four concepts, two seeds.
-    assert (whole["label_features"], found["label_features"]) == (2, 8)
-    assert found["plot_top_samples"] == found["plot_recurrence"] == found["match_seeds"] == 4
+    # Five concepts, two seeds.
+    assert (whole["label_features"], found["label_features"]) == (2, 10)
+    assert found["plot_top_samples"] == found["plot_recurrence"] == found["match_seeds"] == 5
     # Main, scratch, never tuned, and one comparison for each of three targets; main has two seeds.
-    assert found["select_features"] == 4 * (2 + 1 + 1 + 3)
-    assert found["summarise_comparisons"] == found["plot_comparisons"] == 4 * 3
+    assert found["select_features"] == 5 * (2 + 1 + 1 + 3)
+    assert found["summarise_comparisons"] == found["plot_comparisons"] == 5 * 3
     assert found["compare_stages"] == found["write_summary"] == found["plot_model_accuracy"] == 1
 
 
@@ -151,9 +153,9 @@ def test_what_reads_the_ranking_of_ablation_needs_it():
 @pytest.mark.parametrize("lexical", ["none", None, {"samples": 3}])
 def test_prompts_are_needed_where_the_filter_runs(lexical):
     said = refused(changed(lexical=lexical))
-    # Of the default configuration's concepts two do without the filter.
+    # Of the default configuration's concepts some do without the filter.
     found = {line.split(".")[1] for line in said.splitlines() if "needs `lexical.prompts`" in line}
-    wanted = {name for name, one in DEFAULT["concepts"].items() if one.get("lexical", True)}
+    wanted = {name for name, one in COUNTED.items() if one.get("lexical", True)}
     assert found == wanted and 0 < len(found) < len(DEFAULT["concepts"])
     assert "or `lexical: false` for concept 'spatial'" in said
     concepts = {name: {**one, "lexical": False} for name, one in DEFAULT["concepts"].items()}

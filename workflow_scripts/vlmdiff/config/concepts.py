@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from vlmdiff.config.base import Distinct, Name, Probability, Section
 
-COUNTS, TEXT_MATCHED = "counts", "text_matched"
-CONTRASTS = (COUNTS, TEXT_MATCHED)
+COUNTS, TEXT_MATCHED, COUNTERFACTUAL = "counts", "text_matched", "counterfactual"
+CONTRASTS = (COUNTS, TEXT_MATCHED, COUNTERFACTUAL)
 
 
 def not_blank(text: str) -> str:
@@ -65,6 +65,11 @@ class Concept(Section):
         "and for every concept with `ablation: none`.",
     )
 
+    def datasets(self) -> Iterator[tuple[str, str]]:
+        """Yield the data sets that it names, each after its key."""
+        for side, samples in self.sides.items():
+            yield f"{side}.dataset", samples.dataset
+
     @model_validator(mode="before")
     @classmethod
     def groups_need_data(cls, values: Any) -> Any:
@@ -105,19 +110,13 @@ class CountsConcept(Concept):
         return self.min_odds_ratio
 
 
-class TextMatchedConcept(Concept):
-    """A concept by what tells samples of the same text apart (docs/understand/contrast_text_matched.md)."""
+class LabelledConcept(Concept):
+    """What concepts say that hold values of a label against each other."""
 
-    contrast: Literal["text_matched"] = Field(description="How its features are found.")
     label: Text = Field(
         "answer",
         description="Key of the samples whose values are held against each other; dots lead into what a key "
         "holds.",
-    )
-    strata: Text = Field(
-        "prompt",
-        description="Key of the samples: those that agree in it are compared with each other only; `prompt` "
-        "is the text.",
     )
     within: Text | None = Field(
         None,
@@ -141,16 +140,16 @@ class TextMatchedConcept(Concept):
         """Values of the label are held against each other, not two sets of samples."""
         if isinstance(values, Mapping) and values.get("baseline") is not None:
             raise ValueError(
-                "baseline: found with `contrast: text_matched`, which holds values of `label` against each "
-                "other within `target`; leave it out"
+                f"baseline: found with `contrast: {values.get('contrast')}`, which holds values of `label` "
+                "against each other within `target`; leave it out"
             )
         return values
 
     @model_validator(mode="after")
-    def keys_differ(self) -> TextMatchedConcept:
+    def keys_differ(self) -> LabelledConcept:
         """What is alike in a stratum cannot be told apart in it."""
         for option in ("strata", "within"):
-            if getattr(self, option) == self.label:
+            if getattr(self, option, None) == self.label:
                 raise ValueError(
                     f"{option}: found '{self.label}', which is `label` too: samples that agree in it cannot "
                     "be told apart by it; name another key"
@@ -168,6 +167,44 @@ class TextMatchedConcept(Concept):
         return self.min_effect_size
 
 
+class TextMatchedConcept(LabelledConcept):
+    """A concept by what tells samples of the same text apart (docs/understand/contrast_text_matched.md)."""
+
+    contrast: Literal["text_matched"] = Field(description="How its features are found.")
+    strata: Text = Field(
+        "prompt",
+        description="Key of the samples: those that agree in it are compared with each other only; `prompt` "
+        "is the text.",
+    )
+
+
+class CounterfactualConcept(LabelledConcept):
+    """A concept by what a change of the image turns (docs/understand/contrast_counterfactual.md)."""
+
+    contrast: Literal["counterfactual"] = Field(description="How its features are found.")
+    transformed: Name = Field(
+        description="Data set of the target's samples with images that a change has turned: a subset with "
+        "`transform`."
+    )
+    against: Name | None = Field(
+        None,
+        description="The same with a change that leaves the concept alone: what both do to a feature is not "
+        "counted. Left out: the target's own images.",
+    )
+
+    def datasets(self) -> Iterator[tuple[str, str]]:
+        """See `Concept.datasets`."""
+        yield from super().datasets()
+        yield "transformed", self.transformed
+        if self.against is not None:
+            yield "against", self.against
+
+    @property
+    def shown(self) -> list[str]:
+        """The two data sets whose activations are compared, the one that leaves the concept alone first."""
+        return [self.against or self.target.dataset, self.transformed]
+
+
 def contrast_of(value: Any) -> str:
     """Return the contrast of a concept; the paper's if it names none."""
     if not isinstance(value, Mapping):
@@ -183,7 +220,9 @@ def check_contrast(value: Any) -> Any:
 
 
 ConceptConfig = Annotated[
-    Annotated[CountsConcept, Tag(COUNTS)] | Annotated[TextMatchedConcept, Tag(TEXT_MATCHED)],
+    Annotated[CountsConcept, Tag(COUNTS)]
+    | Annotated[TextMatchedConcept, Tag(TEXT_MATCHED)]
+    | Annotated[CounterfactualConcept, Tag(COUNTERFACTUAL)],
     Discriminator(contrast_of),
     BeforeValidator(check_contrast),
 ]

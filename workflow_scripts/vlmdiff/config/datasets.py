@@ -20,6 +20,7 @@ from vlmdiff.config.kinds import check_kind
 from vlmdiff.config.parts import Parts
 from vlmdiff.config.samples_file import is_canonical
 from vlmdiff.config.sources import DataSource, LocalPath, check_source, find_source
+from vlmdiff.config.transforms import Transform
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
@@ -163,7 +164,7 @@ class TextDataset(PreparedDataset):
 
 
 class SubsetDataset(Section):
-    """Part of another data set: some of its images, some of its groups, or its texts alone."""
+    """Part of another data set: some of its images, some of its groups, its texts alone, or other images."""
 
     kind: Literal["subset"] = Field(description="Part of another data set.")
     of: Name = Field(description="The other data set, also one of the built-in world, or a subset.")
@@ -176,12 +177,28 @@ class SubsetDataset(Section):
         False, description="Only samples with `choices` and `answer`, without which no answer can be scored."
     )
     images: bool = Field(True, description="`false`: the texts alone, for what a language model reads.")
+    transform: Transform | None = Field(
+        None,
+        description="What is done to every image. Answers and choices are left out: they may no longer be "
+        "right.",
+    )
     samples: Count | None = Field(
         None,
         description="At most this many samples, from the first on. Left out: all, where they can be counted "
         "before anything runs, in a folder of your own; of other data sets it is needed.",
     )
     text_tokens: Count | None = Field(None, description="As in the other data set if left out.")
+
+    @model_validator(mode="after")
+    def transform_has_images(self) -> SubsetDataset:
+        """Texts alone have nothing to transform, and no answer to be scored."""
+        for key, wrong in (("images", not self.images), ("scored", self.scored)):
+            if self.transform is not None and wrong:
+                raise ValueError(
+                    f"{key}: found {getattr(self, key)} with `transform`, expected {not getattr(self, key)}: "
+                    "transformed samples are images without answers; leave it out"
+                )
+        return self
 
     @field_validator("part", mode="before")
     @classmethod

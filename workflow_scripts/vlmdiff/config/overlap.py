@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vlmdiff.config.concepts import COUNTS, ConceptConfig
-from vlmdiff.config.datasets import PreparedDataset
+from vlmdiff.config.concepts import COUNTERFACTUAL, COUNTS, ConceptConfig, CounterfactualConcept
+from vlmdiff.config.datasets import PreparedDataset, SubsetDataset
 from vlmdiff.config.sources import HubSource, is_hub
 
 # Entries of one source that agree in these take its rows in one order.
@@ -50,6 +50,8 @@ def check_concepts(concepts: Mapping[str, ConceptConfig], datasets: Mapping[str,
         ValueError: naming the concept, both data sets and what to change.
     """
     for name, concept in concepts.items():
+        if concept.contrast == COUNTERFACTUAL:
+            check_transformed(name, concept, datasets)
         if concept.contrast != COUNTS:
             continue
         sides = concept.target, concept.baseline
@@ -61,3 +63,26 @@ def check_concepts(concepts: Mapping[str, ConceptConfig], datasets: Mapping[str,
                 f"same rows of one source: {one.samples} from {one.offset} on and {other.samples} from "
                 f"{other.offset} on; set `offset` so that one begins after the other"
             )
+
+
+def check_transformed(name: str, concept: CounterfactualConcept, datasets: Mapping[str, Any]) -> None:
+    """Refuse a concept whose transformed samples are not those of its target.
+
+    Raises:
+        ValueError: naming the key, what was found and what to write.
+    """
+    for key in ("transformed", "against"):
+        if (dataset := getattr(concept, key)) is None:
+            continue
+        entry = datasets[dataset]
+        if not isinstance(entry, SubsetDataset) or entry.of != concept.target.dataset or not entry.transform:
+            raise ValueError(
+                f"concepts.{name}.{key}: found '{dataset}', expected images of the target's data set with a "
+                f"change; name an entry `{{ kind: subset, of: {concept.target.dataset}, transform: "
+                "{ mirror: left_right } }` of `datasets`"
+            )
+    if concept.against == concept.transformed:
+        raise ValueError(
+            f"concepts.{name}.against: found '{concept.against}', which is `transformed` too; name a data "
+            "set with a change that leaves the concept alone, or leave it out"
+        )

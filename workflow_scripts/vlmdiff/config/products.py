@@ -25,6 +25,7 @@ from vlmdiff.config.local_files import used
 from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
 from vlmdiff.config.storage import ground_truth_datasets
+from vlmdiff.config.subsets import line_of
 
 
 def experiment(config: Config) -> list[str]:
@@ -46,8 +47,16 @@ def experiment(config: Config) -> list[str]:
 
 
 def sources(config: Config) -> list[str]:
-    """Return what is fetched or prepared: checkpoints, dictionaries, and data sets that some stage uses."""
-    prepared = {name for name, entry in config.datasets.items() if is_prepared(entry)}
+    """Return what is fetched or prepared: checkpoints, dictionaries, and data sets that some stage uses.
+
+    Subsets of the built-in world come from no other place.
+    """
+    datasets, world = config.all_datasets(), config.world_datasets()
+    prepared = {
+        name
+        for name, entry in config.datasets.items()
+        if is_prepared(entry) and line_of(name, datasets)[-1] not in world
+    }
     return [
         *(f"models/{name}/config.json" for name in hub_sources(config)),
         *(f"dictionaries/{name}/sources.json" for name in config.published()),

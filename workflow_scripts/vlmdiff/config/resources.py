@@ -32,6 +32,7 @@ NEEDS = MappingProxyType(
         "select_adapted": (1000, 10),
         "contrast_concept": (1000, 30),
         "contrast_text_matched": (2000, 60),
+        "contrast_counterfactual": (2000, 60),
         "lexical_filter": (2000, 60),
         "select_features": (1000, 10),
         "label_features": (2000, 60),

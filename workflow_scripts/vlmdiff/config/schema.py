@@ -394,6 +394,5 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     if config.diff.null_check is not None:
         yield "dictionary", "diff.null_check", config.diff.null_check
     for name, concept in config.concepts.items():
-        for side, samples in concept.sides.items():
-            yield "dataset", f"concepts.{name}.{side}.dataset", samples.dataset
+        yield from (("dataset", f"concepts.{name}.{key}", dataset) for key, dataset in concept.datasets())
     yield from causal_references(config)

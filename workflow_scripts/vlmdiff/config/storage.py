@@ -59,6 +59,9 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
             continue
         for dataset in statistics_datasets(config, diff):
             yield "statistics", diff.model, dataset, ("text",)
+        for concept in config.concepts.values():
+            for dataset in getattr(concept, "shown", ()):
+                yield "contrast", diff.model, dataset, ("text",)
     for dataset in ground_truth_datasets(config):
         yield "ground truth", config.diff.model, dataset, ("text",)
 

@@ -152,6 +152,13 @@ def as_text_alone(record: Record) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key != "image_id"} | {"image": None}
 
 
+def as_taken(entry: SubsetDataset, record: Record) -> dict[str, Any]:
+    """Return a sample as a subset takes it: whole, without its image, or with another one and no answer."""
+    if not entry.images:
+        return as_text_alone(record)
+    return dict(record) if entry.transform is None else dict(record) | {"answer": None, "choices": None}
+
+
 class Counting:
     """Samples of data sets that come from folders of the user's own, read before anything runs."""
 
@@ -185,8 +192,7 @@ class Counting:
         )
         if entry.samples is not None and entry.samples > len(found):
             raise DataError(f"samples: found {entry.samples}, expected at most {len(found)}, which there are")
-        kept = [source[index] for index in found[: entry.samples]]
-        return kept if entry.images else [as_text_alone(record) for record in kept]
+        return [as_taken(entry, source[index]) for index in found[: entry.samples]]
 
     def problem(self, name: str) -> str | None:
         """Say why the number of a data set's samples is not known; None if it is."""

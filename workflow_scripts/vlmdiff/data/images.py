@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from vlmdiff.data.pictures import load_picture
 from vlmdiff.runtime.files import replacing
@@ -136,7 +136,12 @@ class LinkedImage:
         return name
 
 
-Picture = LocalImage | KnownImage | StoredImage | LinkedImage
+@runtime_checkable
+class Picture(Protocol):
+    """Where an image comes from."""
+
+    def place(self, images: Path) -> str:
+        """See `LocalImage.place`."""
 
 
 def cached_name(url: str) -> str:

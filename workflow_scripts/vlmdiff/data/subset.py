@@ -10,10 +10,11 @@ from typing import Any
 
 from vlmdiff.config.datasets import SubsetDataset
 from vlmdiff.config.parts import Parts
-from vlmdiff.config.subsets import as_text_alone, keys_of, subset_indices
+from vlmdiff.config.subsets import as_taken, keys_of, subset_indices
 from vlmdiff.data.images import KnownImage
 from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.data.transforms import TransformedImage
 from vlmdiff.runtime.files import file_sha256
 from vlmdiff.runtime.reading import IMAGES
 
@@ -50,25 +51,28 @@ def offer_subset(entry: SubsetDataset, source: Source) -> Offer:
     below = f"{IMAGES}/" if all(name.startswith(f"{IMAGES}/") for name in names) else ""
     wanted = set(subset_indices(entry, records, source.parts, keys))
     rows = (
-        candidate(record, folder, below, entry.images) if i in wanted else None
-        for i, record in enumerate(records)
+        candidate(entry, record, folder, below) if i in wanted else None for i, record in enumerate(records)
     )
-    return Offer(rows, (folder / below).resolve() if entry.images and names else None, str(source.file))
+    linked = entry.images and names and entry.transform is None
+    return Offer(rows, (folder / below).resolve() if linked else None, str(source.file))
 
 
-def candidate(record: Mapping[str, Any], folder: Path, below: str, images: bool) -> Candidate:
+def candidate(entry: SubsetDataset, record: Mapping[str, Any], folder: Path, below: str) -> Candidate:
     """Make a candidate of a sample of the other data set.
 
     Args:
+        entry: the subset.
         record: the sample.
         folder: the other data set's.
         below: what all paths of images there begin with, and the link to them stands for.
-        images: whether the subset has images.
     """
-    values = dict(record) if images else as_text_alone(record)
-    image = values.pop("image")
-    picture = None if image is None else KnownImage(folder / image, image.removeprefix(below))
-    return Candidate(values, picture)
+    values = as_taken(entry, record)
+    if (image := values.pop("image")) is None:
+        return Candidate(values)
+    file, name = folder / image, image.removeprefix(below)
+    if entry.transform is None:
+        return Candidate(values, KnownImage(file, name))
+    return Candidate(values, TransformedImage(file, name, entry.transform))
 
 
 def same_bytes(samples: Sequence[Sample]) -> list[list[str]]:

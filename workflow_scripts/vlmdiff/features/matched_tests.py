@@ -26,12 +26,12 @@ class Keys:
 
     Attributes:
         label: its values are held against each other.
-        strata: samples that agree in it are compared with each other only.
+        strata: samples that agree in it are compared with each other only; None: all with all.
         within: its values are tested apart, each with its own strata; None for one test of all.
     """
 
     label: str
-    strata: str = "prompt"
+    strata: str | None = None
     within: str | None = None
 
 
@@ -138,7 +138,7 @@ def matched_tests(
         MatchedError: a key is not there, or no stratum holds different values in enough images.
     """
     labels = column(records, keys.label, "label")
-    texts = column(records, keys.strata, "strata")
+    texts = [""] * len(records) if keys.strata is None else column(records, keys.strata, "strata")
     within = None if keys.within is None else column(records, keys.within, "within")
     known = np.array([label is not None and text is not None for label, text in zip(labels, texts)])
     tests = []
@@ -186,6 +186,11 @@ def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: K
     told = ", ".join(f"'{value}'" for value, _ in values.most_common(SHOWN))
     more = ", …" if len(values) > SHOWN else ""
     apart = f", each value of '{keys.within}' apart" if keys.within else ""
+    if keys.strata is None:
+        return (
+            f"label: found the values {told}{more} of '{keys.label}', expected at least two of them in "
+            f"enough images{apart} for a p within `fdr`; take more samples, or name another key"
+        )
     return (
         f"strata: found {several} of {len(set(texts) - {None})} values of '{keys.strata}' with different "
         f"values of '{keys.label}' ({told}{more}), expected enough of them{apart} for a p within `fdr`: "

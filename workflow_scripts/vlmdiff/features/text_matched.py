@@ -1,157 +1,15 @@
-"""Which features tell a label where the text is the same (docs/understand/method.md section 12)."""
+"""Which features tell a label apart where the text is the same (docs/understand/contrast_text_matched.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from scipy.sparse import csc_matrix
-
-from vlmdiff.data.identity import image_identity
 from vlmdiff.data.samples import Sample
-from vlmdiff.features.contrast import adjust_log_p
-from vlmdiff.features.matched_tests import Keys, MatchedTest, matched_tests
+from vlmdiff.features.label_contrast import Measured, label_contrast, of_config
 from vlmdiff.features.sample_maxima import sample_maxima
-from vlmdiff.features.within_strata import compare
-from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.features import CONTRAST
 from vlmdiff.tables.io import write_table
-
-FEATURE = ["layer", "feature"]
-
-
-@dataclass(frozen=True)
-class MatchedCriteria:
-    """What a feature must reach to be selected.
-
-    Attributes:
-        min_effect_size: smallest Cohen's d within strata.
-        min_frequency: smallest share of the compared samples on which it fires.
-        fdr: largest Benjamini-Hochberg adjusted p.
-    """
-
-    min_effect_size: float
-    min_frequency: float
-    fdr: float
-
-
-def tested(values: csc_matrix, test: MatchedTest) -> pd.DataFrame:
-    """Return what one comparison finds, a row a feature, turned to the value on which it fires more.
-
-    Args:
-        values: activations of all samples, (samples, features).
-        test: the comparison.
-    """
-    found = compare(values[test.rows], test.strata)
-    more = found.effect >= 0
-    n_value = int(test.strata.kind.sum())
-    sides = (found.fires, n_value), (found.fires_other, len(test.rows) - n_value)
-    (fires, n), (fires_other, n_other) = sides
-    with np.errstate(divide="ignore"):
-        turned = 1 / found.odds_ratio
-    return pd.DataFrame(
-        {
-            "feature": np.arange(values.shape[1]),
-            "level": test.level,
-            "value": np.where(more, test.value, test.other),
-            "fires_target": np.where(more, fires, fires_other),
-            "n_target": np.where(more, n, n_other),
-            "fires_baseline": np.where(more, fires_other, fires),
-            "n_baseline": np.where(more, n_other, n),
-            "odds_ratio": np.where(more, found.odds_ratio, turned),
-            "effect_size": np.abs(found.effect),
-            "log_p": found.log_p,
-            "log_p_firings": found.log_p_firings,
-        }
-    )
-
-
-def strongest_test(values: csc_matrix, tests: Sequence[MatchedTest]) -> pd.DataFrame:
-    """Return for each feature the comparison of the least p, corrected for their number (Bonferroni)."""
-    table = pd.concat([tested(values, test) for test in tests], ignore_index=True)
-    order, rising = ["feature", "log_p", "effect_size"], [True, True, False]
-    table = table.sort_values(order, ascending=rising, kind="stable")
-    best = table.groupby("feature", sort=False).head(1).reset_index(drop=True)
-    for name in ("log_p", "log_p_firings"):
-        best[name] = np.minimum(best[name] + np.log(len(tests)), 0.0)
-    return best
-
-
-def decide(table: pd.DataFrame, features: int, criteria: MatchedCriteria) -> pd.DataFrame:
-    """Add frequencies, adjusted p and the selection (contract CONTRAST, without `concept`).
-
-    Args:
-        table: one row a feature that fires on a compared sample.
-        features: number of features of all layers, silent ones included; each is one test.
-        criteria: what a selected feature must reach.
-    """
-    fires, count = (table[f"{name}_target"] + table[f"{name}_baseline"] for name in ("fires", "n"))
-    adjusted = adjust_log_p(table["log_p"].to_numpy(), features)
-    with np.errstate(divide="ignore"):
-        selected = (
-            (adjusted <= np.log(criteria.fdr))
-            & (table["effect_size"] >= criteria.min_effect_size)
-            & (fires / count >= criteria.min_frequency)
-        )
-    frequencies = [table[f"fires_{side}"] / table[f"n_{side}"] for side in ("target", "baseline")]
-    return table.assign(
-        unit="sample",
-        freq_target=frequencies[0],
-        freq_baseline=frequencies[1],
-        freq_difference=frequencies[0] - frequencies[1],
-        log_p_adjusted=adjusted,
-        selected=selected,
-        # Images are clusters in the test itself.
-        design_effect=np.nan,
-        log_p_clustered=table["log_p"],
-        log_p_clustered_adjusted=adjusted,
-        selected_clustered=selected,
-    )
-
-
-def images_of(samples: Sequence[Sample]) -> Iterator[str]:
-    """Yield what tells the image of each sample; a sample without one stands alone."""
-    for sample in samples:
-        yield image_identity(sample) or f"none:{sample.sample_id}"
-
-
-def text_matched(
-    samples: Sequence[Sample],
-    shards: Mapping[int, Sequence[str | Path]],
-    dictionaries: Mapping[int, str | Path],
-    keys: Keys,
-    criteria: MatchedCriteria,
-    device: str = "cpu",
-) -> pd.DataFrame:
-    """Test which features tell the values of a label apart within samples of the same text.
-
-    Args:
-        samples: what is compared.
-        shards: activations of their data set by layer.
-        dictionaries: folder of the dictionary of each layer.
-        keys: label, strata, and what is tested apart.
-        criteria: what a selected feature must reach.
-        device: where dictionaries encode.
-
-    Returns:
-        Rows of contract CONTRAST without `concept`, of the features that fire on a compared sample.
-
-    Raises:
-        MatchedError: a key is not there, or no stratum holds different values in enough images.
-    """
-    records = [sample.model_dump() for sample in samples]
-    tests = matched_tests(records, list(images_of(samples)), keys, criteria.fdr)
-    ids, features, frames = [sample.sample_id for sample in samples], 0, []
-    for layer, folder in progress(list(dictionaries.items()), "layers"):
-        values = sample_maxima(shards[layer], folder, layer, device).rows(ids)
-        features += values.shape[1]
-        best = strongest_test(values, tests)
-        frames.append(best[best["fires_target"] + best["fires_baseline"] > 0].assign(layer=layer))
-    table = pd.concat(frames, ignore_index=True).sort_values(FEATURE, ignore_index=True)
-    return decide(table, features, criteria)
 
 
 def write_text_matched(
@@ -162,7 +20,7 @@ def write_text_matched(
     criteria: Mapping[str, object],
     output: str | Path,
 ) -> None:
-    """Write the contrast of one concept (contract CONTRAST); see `text_matched`.
+    """Write the contrast of one concept (contract CONTRAST).
 
     Args:
         concept: its name.
@@ -171,10 +29,14 @@ def write_text_matched(
         dictionaries: folder of the dictionary of each layer.
         criteria: `label`, `strata`, `within`; `min_effect_size`, `min_frequency`, `fdr`.
         output: path of the table.
+
+    Raises:
+        MatchedError: a key is not there, or no stratum holds different values in enough images.
     """
-    keys, limits = (
-        kind(**{field.name: criteria[field.name] for field in fields(kind)})
-        for kind in (Keys, MatchedCriteria)
+    ids = [sample.sample_id for sample in samples]
+    layers = (
+        (layer, Measured(sample_maxima(shards[layer], folder, layer).rows(ids)))
+        for layer, folder in dictionaries.items()
     )
-    table = text_matched(samples, shards, dictionaries, keys, limits)
+    table = label_contrast(samples, layers, len(dictionaries), *of_config(criteria))
     write_table(table.assign(concept=concept), CONTRAST, output)

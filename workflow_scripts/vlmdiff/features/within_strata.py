@@ -123,7 +123,7 @@ def standardised(total: Array, values: Array, strata: Strata) -> Array:
     for kind in (strata.kind, ~strata.kind):
         squares += ((values[kind] - values[kind].mean(0)) ** 2).sum(0)
     deviation = np.sqrt(squares / len(values))
-    least = np.maximum(np.abs(difference) / LARGEST_EFFECT, ROUNDING * values.max(0))
+    least = np.maximum(np.abs(difference) / LARGEST_EFFECT, ROUNDING * np.abs(values).max(0))
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(difference / np.maximum(deviation, least))
 
@@ -152,14 +152,15 @@ def score_test(deviation: Array, strata: Strata) -> tuple[Array, Array]:
     return total, np.minimum(log_p, 0.0)
 
 
-def compare_block(values: Array, strata: Strata) -> Found:
+def compare_block(values: Array, fires: Array, strata: Strata) -> Found:
     """Compare two kinds of samples by a block of features.
 
     Args:
-        values: activations, (samples, features), 0 where a feature is silent.
+        values: activations or differences of activations, (samples, features).
+        fires: where the feature fires, of the same shape.
         strata: the samples; each stratum has both kinds.
     """
-    fires = (values > 0).astype(np.float64)
+    fires = fires.astype(np.float64)
     deviation = values - strata.mean(values)
     total, log_p = score_test(deviation, strata)
     _, log_p_firings = score_test(fires - strata.mean(fires), strata)
@@ -180,18 +181,19 @@ def compare_block(values: Array, strata: Strata) -> Found:
     )
 
 
-def compare(values: csc_matrix, strata: Strata) -> Found:
+def compare(values: csc_matrix, strata: Strata, active: csc_matrix | None = None) -> Found:
     """Compare two kinds of samples by every feature.
 
     Args:
-        values: activations, (samples, features).
+        values: activations or differences of activations, (samples, features).
         strata: the samples; each stratum has both kinds.
+        active: above 0 where a feature fires, of the same shape; `values` themselves if left out.
     """
+    active = values if active is None else active
     width = max(1, BLOCK_VALUES // max(1, values.shape[0]))
-    blocks = [
-        compare_block(values[:, start : start + width].toarray(), strata)
-        for start in range(0, values.shape[1], width)
-    ]
+    starts = range(0, values.shape[1], width)
+    parts = ([part[:, start : start + width].toarray() for part in (values, active)] for start in starts)
+    blocks = [compare_block(block, fires > 0, strata) for block, fires in parts]
     columns = ([getattr(block, field.name) for block in blocks] for field in fields(Found))
     return Found(*map(np.concatenate, columns))
 
