@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ DATA = confidence.DATA
 HEADLINE = Headline("spatial", "own_layer", 5, "margin", ("spatial",), ("own_layer",), (5,), 1)
 NAMES = Names(
     "world", "vlm", "adapted", "calibrated", HEADLINE, DATA, DATA, DATA,
-    contrasts={"spatial": {"unit": "token", "fdr": 0.05}},
+    contrasts={"spatial": {"by": "counts", "unit": "token", "fdr": 0.05}},
     selection={"sizes": confidence.SIZES, "rules": confidence.RULES_BY_COMPARISON},
 )  # fmt: skip
 
@@ -47,6 +48,15 @@ def test_strong_findings_are_called_sure():
         "Selection rules",
     ):
         assert words in text
+
+
+def test_within_strata_nothing_is_claimed_of_independent_samples():
+    """Images are clusters in the test that selects: a claim that it agrees with itself could not fail."""
+    within = replace(NAMES, contrasts={"spatial": NAMES.contrasts["spatial"] | {"by": "text_matched"}})
+    found = {"thresholds": tables.thresholds(tables.STRONG), "funnel": tables.funnel(tables.STRONG)}
+    found |= {"untuned": tables.funnel(tables.STRONG).iloc[:0], **confidence.all_tables(tables.STRONG)}
+    counted, matched = ("\n".join(describe_confidence(found, names).lines) for names in (NAMES, within))
+    assert "samples as clusters" in counted and "samples as clusters" not in matched
 
 
 def test_weak_findings_are_called_weak():

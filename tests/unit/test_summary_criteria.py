@@ -138,7 +138,7 @@ def test_final_features_need_no_independent_units_of_their_own_kind(unit, kept, 
     check = table(CONTRAST_CHECK, [token | {"unit": "sample", "final_clustered": 10}, token])
 
     def judged(**contrast):
-        return claimed(confidence.describe_dependence, check, {"c": contrast})
+        return claimed(confidence.describe_dependence, check, {"c": {"by": "counts", **contrast}})
 
     text, failed = judged(unit=unit, fdr=1 - kept / 100)
     assert failed == [] and f"{kept} of 100 final" in text and f"{other} of 100" not in text

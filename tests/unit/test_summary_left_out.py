@@ -29,8 +29,8 @@ TABLES = {
     "heads": (("scores", "agreement", "head_ablation"), "Heads"),
 }
 CONTRASTS = {
-    "spatial": {"unit": "token", "fdr": 0.05, "lexical": True},
-    "truth": {"unit": "token", "fdr": 0.05, "lexical": False},
+    "spatial": {"by": "counts", "unit": "token", "fdr": 0.05, "lexical": True},
+    "truth": {"by": "counts", "unit": "token", "fdr": 0.05, "lexical": False},
 }
 WHOLE = replace(NAMES, contrasts=CONTRASTS)
 CLAIMS = re.compile(r"(\d+) of (\d+) claims below met criteria")

@@ -107,7 +107,7 @@ def summary_facts(config: Config) -> dict[str, Any]:
         "steering_data": reported_data(config.steering),
         "checkpoints": checkpoints(config),
         "contrasts": {
-            name: {"unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
+            name: {"by": one.contrast, "unit": one.unit, "fdr": one.fdr, "lexical": one.lexical}
             for name, one in config.concepts.items()
         },
         "selection": selection_facts(config),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from vlmdiff.config.concepts import COUNTS
 from vlmdiff.features.recurrence import RecurrenceTest, exchange_test
 from vlmdiff.figures.values import sets_of_size
 from vlmdiff.summary.criteria import LEVEL, NULL_SHARE, POWER, monte_carlo_p, smallest_detectable
@@ -136,9 +137,12 @@ def describe_dependence(
     Args:
         section: the chapter.
         check: CONTRAST_CHECK.
-        contrasts: unit and fdr of each concept's contrast.
+        contrasts: by what each concept is contrasted, its unit and its fdr.
     """
     for (concept, seed), part in check.groupby(["concept", "seed"], sort=False):
+        # Within strata images are clusters in the test that selects.
+        if contrasts[concept]["by"] != COUNTS:
+            continue
         unit, fdr = (contrasts[concept][key] for key in ("unit", "fdr"))
         row = part[part["unit"] == unit].iloc[0]
         if not row["final"]:

@@ -66,7 +66,7 @@ class Names:
         headline: the one result that is claimed, and all that is ablated; None if nothing is.
         ablation_data, heads_data, steering_data: test data, target and control; none of a stage left out.
         checkpoints: the built-in world's checkpoints behind models of the config, by the model's name.
-        contrasts: unit and fdr of each concept's contrast.
+        contrasts: by what each concept is contrasted, its unit and fdr, and whether the lexical filter runs.
         selection: sizes by which selection rules are compared, and the rules of each comparison.
         omitted: keys of the stages that the configuration leaves out.
     """
