@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from scipy.sparse import csc_matrix
 
 from vlmdiff.data.samples import Sample
@@ -34,10 +35,7 @@ def differences(kept: csc_matrix, turned: csc_matrix) -> csc_matrix:
     """
     found = (kept - turned).tocsc()
     least = ROUNDING * kept.maximum(turned).max(axis=0).toarray().ravel()
-    column = found.indices * 0
-    for feature, (start, stop) in enumerate(zip(found.indptr[:-1], found.indptr[1:])):
-        column[start:stop] = feature
-    found.data[abs(found.data) < least[column]] = 0
+    found.data[abs(found.data) < np.repeat(least, np.diff(found.indptr))] = 0
     found.eliminate_zeros()
     return found
 

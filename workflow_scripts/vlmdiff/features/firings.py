@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 KINDS = ("image", "text")
+CHUNK_VALUES = 2**25  # activations of one chunk: 128 MB of float32
+SMALLEST_CHUNK, LARGEST_CHUNK = 64, 8192  # tokens
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class Firings:
     def take(self, index: Array) -> Firings:
         """Return the pairs at `index` (numbers or a mask)."""
         return Firings(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+def tokens_at_once(d_sae: int) -> int:
+    """Return how many tokens a dictionary encodes at once in bounded memory."""
+    return int(np.clip(CHUNK_VALUES // d_sae, SMALLEST_CHUNK, LARGEST_CHUNK))
+
+
+def best_device() -> str:
+    """Return where dictionaries encode: a GPU if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def join(parts: list[Firings]) -> Firings:

@@ -10,9 +10,14 @@ from scipy.sparse import csc_matrix, vstack
 
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.partial_reads import load_encoder
-from vlmdiff.features.firings import encode_chunk, join, no_firings, strongest_per_sample
-
-CHUNK_TOKENS = 8192
+from vlmdiff.features.firings import (
+    best_device,
+    encode_chunk,
+    join,
+    no_firings,
+    strongest_per_sample,
+    tokens_at_once,
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def join_samples(parts: Sequence[SampleMaxima]) -> SampleMaxima:
 
 
 def sample_maxima(
-    shards: Sequence[str | Path], folder: str | Path, layer: int, device: str = "cpu"
+    shards: Sequence[str | Path], folder: str | Path, layer: int, device: str | None = None
 ) -> SampleMaxima:
     """Encode the stored text tokens of a data set by a dictionary, and keep each sample's largest.
 
@@ -52,16 +57,16 @@ def sample_maxima(
         shards: activation shards of the data set.
         folder: the dictionary's.
         layer: decoder block.
-        device: where the dictionary encodes.
+        device: where the dictionary encodes; None takes a GPU if there is one.
 
     Raises:
         DictionaryError: an activation is not finite.
     """
     store = ActivationStore(shards, layer)
-    dictionary = load_encoder(folder, device, store.d_model)
+    dictionary = load_encoder(folder, device or best_device(), store.d_model)
     parts = [
         strongest_per_sample(encode_chunk(dictionary, chunk), dictionary.d_sae)
-        for chunk in store.chunks(["text"], CHUNK_TOKENS)
+        for chunk in store.chunks(["text"], tokens_at_once(dictionary.d_sae))
     ]
     # A sample's tokens may lie in two chunks.
     found = strongest_per_sample(join([no_firings(), *parts]), dictionary.d_sae)

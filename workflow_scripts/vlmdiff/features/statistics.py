@@ -12,11 +12,13 @@ import pandas as pd
 from vlmdiff.features.firings import (
     KINDS,
     Firings,
+    best_device,
     encode_chunk,
     join,
     no_firings,
     strongest_per_sample,
     token_kinds,
+    tokens_at_once,
 )
 from vlmdiff.features.top_samples import TopSamples
 from vlmdiff.kernels.strongest import add_firings, add_records
@@ -27,9 +29,6 @@ from vlmdiff.tables.io import write_table
 if TYPE_CHECKING:
     from vlmdiff.activations.store import ActivationStore, Chunk
     from vlmdiff.dictionaries.modules import Dictionary
-
-CHUNK_VALUES = 2**25  # activations of one chunk: 128 MB of float32
-LARGEST_CHUNK = 8192  # tokens
 
 
 class StatisticsError(ValueError):
@@ -176,16 +175,12 @@ def feature_statistics(
         outputs: paths of the tables STATISTICS, TOTALS and TOP_SAMPLES.
         top: strongest samples kept of each feature in each group.
     """
-    import torch
-
     from vlmdiff.activations.store import ActivationStore
     from vlmdiff.dictionaries.partial_reads import load_encoder
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     store = ActivationStore(shards, layer)
-    dictionary = load_encoder(dictionary_folder, device, store.d_model)
-    max_tokens = int(np.clip(CHUNK_VALUES // dictionary.d_sae, 64, LARGEST_CHUNK))
-    running = collect_statistics(store, dictionary, top, max_tokens)
+    dictionary = load_encoder(dictionary_folder, best_device(), store.d_model)
+    running = collect_statistics(store, dictionary, top, tokens_at_once(dictionary.d_sae))
     statistics_file, totals_file, top_file = outputs
     write_table(running.statistics(layer), STATISTICS, statistics_file)
     write_table(running.totals(layer), TOTALS, totals_file)
