@@ -120,6 +120,7 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
     further = {
         "models.unread": {"family": "llava", "path": "world:vlm_25"},
         "dictionaries.unread": values["dictionaries"]["adapted"],
+        "datasets.unread": {"path": "resources/unread", "samples": 8},
         "world.datasets.unread": {"kind": "text", "scenes": "train", "samples": 8},
         "comparisons.further": {"target": "sensitivity", "about": "eps = 0.01", "eps": 0.01},
         "concepts.further": values["concepts"]["counting"],

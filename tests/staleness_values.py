@@ -69,6 +69,25 @@ NO_OTHER = {
     **dict.fromkeys(
         ("concepts.counting.*.dataset", "concepts.counting.target.groups"), "only `general_val` counts"
     ),
+    "concepts.*.contrast": "another contrast has other keys",
+    **dict.fromkeys(
+        (f"concepts.{name}.{key}" for name in ("grounded", "mirrored") for key in ("unit", "lexical")),
+        "samples are what is compared, and texts are the same",
+    ),
+    "concepts.mirrored.target.dataset": "the changed images are those of `spatial_val`",
+    "concepts.mirrored.transformed": "of two changed data sets the other is `against`, which stands for both",
+    "datasets.*.kind": "another kind has other keys",
+    "datasets.*.of": "the changed images are those of the concept `mirrored`",
+    **dict.fromkeys(
+        ("datasets.*.scored", "datasets.*.images"), "changed images have no answers, and are images"
+    ),
+    **dict.fromkeys(
+        (
+            *(f"datasets.spatial_mirrored.transform.{key}" for key in ("hue", "brightness", "mask")),
+            *(f"datasets.spatial_turned.transform.{key}" for key in ("mirror", "brightness", "mask")),
+        ),
+        "an image is changed in one way",
+    ),
     **dict.fromkeys(
         ("comparisons.untuned.target", "comparisons.untuned.model"),
         "`diff.untuned` is a comparison of the default target and of a model that was never tuned",
@@ -78,7 +97,13 @@ NO_OTHER = {
 OTHER: dict[str, Any] = {
     "experiment": "tiny_other",
     "layers": [0],
-    "datasets": {"unread": {"path": "resources/unread", "samples": 8}},
+    "datasets.*.part": "train",
+    "datasets.*.groups": ["left of", "right of"],
+    "datasets.*.without": ["above"],
+    "datasets.*.samples": 100,
+    "datasets.*.text_tokens": 30,
+    "datasets.*.transform.mirror": "top_bottom",
+    "datasets.*.transform.hue": 0.25,
     "resources": {"train_dictionary": {"mem_mb": 3000, "runtime": 90}},
     "models.base_lm.path": "world:lm_continued",
     "models.*.path": "world:vlm_25",
@@ -146,6 +171,15 @@ OTHER: dict[str, Any] = {
     "concepts.spatial.baseline.dataset": "text_val",
     "concepts.spatial.target.groups": ["left of"],
     "concepts.spatial.target.without": ["left of"],
+    "concepts.grounded.target.dataset": "truth_val",
+    "concepts.grounded.target.groups": ["left of"],
+    "concepts.grounded.target.without": ["left of"],
+    "concepts.mirrored.target.groups": ["left of"],
+    "concepts.mirrored.target.without": ["right of"],
+    "concepts.mirrored.against": None,
+    "concepts.*.label": "label",
+    "concepts.*.strata": "relation",
+    "concepts.*.within": None,
     "concepts.truth.target.without": ["false"],
     "concepts.truth.baseline.without": ["true"],
     "concepts.counting.baseline.without": ["count", "colour"],

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vlmdiff.config.concepts import TEXT_MATCHED
+from vlmdiff.config.concepts import COUNTS
 from vlmdiff.figures.style import (
     BLACK,
     BLUE,
@@ -61,8 +61,8 @@ def volcano_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(x=np.clip(odds, low, high + EDGE), y=-rows["log_p"] / math.log(10))
 
 
-def matched_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
-    """Add effect size and -log10 p of a contrast within strata."""
+def effect_coordinates(contrast: pd.DataFrame) -> pd.DataFrame:
+    """Add effect size and -log10 p of a contrast between values of a label."""
     return contrast.assign(x=contrast["effect_size"], y=-contrast["log_p"] / math.log(10))
 
 
@@ -113,17 +113,17 @@ def draw_volcano(axis: Axes, rows: pd.DataFrame, keys: dict[str, pd.MultiIndex])
 def contrast_volcano(
     contrast: pd.DataFrame, adapted: pd.DataFrame, final: pd.DataFrame, by: str, smallest: float
 ) -> Figure:
-    """Draw effect against significance of every feature: counted per token and per sample, or within strata.
+    """Draw effect against significance of every feature: counted per token and per sample, or by image.
 
     Args:
         contrast: CONTRAST of one concept and seed.
         adapted: ADAPTED of that seed.
         final: FINAL_FEATURES of that concept and seed.
-        by: the concept's contrast, counts or text_matched.
+        by: the concept's contrast.
         smallest: the config's smallest odds ratio, or effect size.
     """
-    matched = by == TEXT_MATCHED
-    rows = matched_coordinates(contrast) if matched else volcano_coordinates(contrast)
+    counted = by == COUNTS
+    rows = volcano_coordinates(contrast) if counted else effect_coordinates(contrast)
     if rows.empty:
         return message_figure("No feature fired on the concept or its baseline.")
     passed = {"adapted": adapted[adapted["adapted"]], "final": final}
@@ -137,16 +137,16 @@ def contrast_volcano(
     for axis, unit in zip(axes, units):
         shown = rows[rows["unit"] == unit]
         draw_volcano(axis, shown, keys)
-        axis.axvline(smallest if matched else math.log2(smallest), color=GREY, ls="--", lw=0.8)
+        axis.axvline(math.log2(smallest) if counted else smallest, color=GREY, ls="--", lw=0.8)
         axis.set_yscale("function", functions=(signed_root, signed_square))
         axis.set_ylim(bottom=-(AXIS_GAP**2) * max(float(shown["y"].max()), 1.0))
-        if matched:
-            axis.set_xlim(left=0)
-            axis.set_xlabel("Difference of equal texts, Cohen's d")
-        else:
+        if counted:
             axis.set_title(f"counted per {unit}")
             ratio_axis(axis, rows)
-    axes[0].set_ylabel(f"−log10 p, {'equal texts, by image' if matched else 'one-sided Fisher'}")
+        else:
+            axis.set_xlim(left=0)
+            axis.set_xlabel("Difference between values of the label, Cohen's d")
+    axes[0].set_ylabel(f"−log10 p, {'one-sided Fisher' if counted else 'images as clusters'}")
     legend_above(figure, axes, columns=4)
     return figure
 
