@@ -175,7 +175,7 @@ OTHER: dict[str, Any] = {
     "concepts.grounded.target.groups": ["left of"],
     "concepts.grounded.target.without": ["left of"],
     "concepts.mirrored.target.groups": ["left of"],
-    "concepts.mirrored.target.without": ["right of"],
+    "concepts.mirrored.target.without": ["left of"],
     "concepts.mirrored.against": None,
     "concepts.*.label": "label",
     "concepts.*.strata": "relation",

@@ -295,7 +295,7 @@ def test_files_of_local_sources_are_inputs(copies, endpoint, tmp_path):
         (tmp_path / name).symlink_to(tmp_path / target)
     values = {**settings(endpoint.server_port), "experiment": "tiny_local"}
     values["models"]["vlm"]["path"] = str(tmp_path / "model")
-    values["datasets"] = {"own_text": {"kind": "text", "source": str(tmp_path / "text"), "samples": 8}}
+    values["datasets"] |= {"own_text": {"kind": "text", "source": str(tmp_path / "text"), "samples": 8}}
     published = {"source": str(tmp_path / "dictionary"), "format": "llama_scope", "file": "L{layer}R"}
     values["dictionaries"] |= {"base": published}
     values["dictionaries"]["null_text"]["dataset"] = "own_text"
