@@ -29,7 +29,8 @@ def with_models(**models) -> Paths:
 
 def test_samples_lie_where_they_are_drawn_or_prepared_or_kept():
     files = paths(
-        datasets={
+        datasets=tiny.tiny()["datasets"]
+        | {
             "vsr": {"kind": "vsr", "source": "resources/vsr_random", "split": "test", "samples": 8},
             # A rule of another workflow may make it.
             "own": {"kind": "folder", "path": "/data/own", "samples": 8},

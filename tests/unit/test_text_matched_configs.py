@@ -41,6 +41,10 @@ CONCEPTS = {
         GROUNDED | {"contrast": "text-matched"},
         "concepts.mine: contrast: found 'text-matched', expected one of counts, text_matched",
     ),
+    "a contrast that no file can hold": (
+        GROUNDED | {"contrast": "\ud800"},
+        "concepts.mine: contrast: found '<U+D800>', expected one of",
+    ),
     "a baseline": (
         GROUNDED | {"baseline": {"dataset": "general_val"}},
         "concepts.mine: baseline: found with `contrast: text_matched`, which holds values of `label` against",

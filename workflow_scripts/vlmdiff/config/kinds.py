@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from vlmdiff.runtime.text import visible
+
 PUBLIC = ("vqav2", "vsr", "whatsup", "text")
 KINDS = ("folder", *PUBLIC, "subset")
 OF_WORLD = ("general", "spatial", "spatial_open", "mixed")
@@ -28,7 +30,7 @@ def check_kind(values: Any) -> Any:
         return values
     kind = values.get("kind", "folder")
     if kind not in KINDS:
-        shown = str(kind)[:LONGEST_SHOWN]
+        shown = visible(str(kind)[:LONGEST_SHOWN])
         near = get_close_matches(shown.lower().replace("_", "").replace("'", ""), KINDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         hint = "; it is one of the built-in world: write it in `world.datasets`" if kind in OF_WORLD else hint
@@ -43,7 +45,7 @@ def missing_place(kind: str, values: Mapping[str, Any]) -> str:
     wanted, others = PLACES[kind], [one for one in ("path", "source", "of") if one in values]
     if not others:
         return f"{wanted}: missing; write where the samples come from{SHIPPED if kind == 'vsr' else ''}"
-    found = f"found `{others[0]}: {str(values[others[0]])[:LONGEST_SHOWN]}`"
+    found = f"found `{others[0]}: {visible(str(values[others[0]])[:LONGEST_SHOWN])}`"
     if "kind" in values:
         return f"{wanted}: {found} with kind '{kind}', which is read from `{wanted}`; rename it"
     if others[0] == "source":
