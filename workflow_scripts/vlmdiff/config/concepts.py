@@ -66,6 +66,11 @@ class Concept(Section):
         "and for every concept with `ablation: none`.",
     )
 
+    @property
+    def shown(self) -> list[str]:
+        """The data sets whose activations are compared sample by sample; none where firings are counted."""
+        return []
+
     def datasets(self) -> Iterator[tuple[str, str]]:
         """Yield the data sets that it names, each after its key."""
         for side, samples in self.sides.items():

@@ -60,7 +60,7 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
         for dataset in statistics_datasets(config, diff):
             yield "statistics", diff.model, dataset, ("text",)
         for concept in config.concepts.values():
-            for dataset in getattr(concept, "shown", ()):
+            for dataset in concept.shown:
                 yield "contrast", diff.model, dataset, ("text",)
     for dataset in ground_truth_datasets(config):
         yield "ground truth", config.diff.model, dataset, ("text",)

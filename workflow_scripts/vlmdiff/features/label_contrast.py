@@ -61,9 +61,8 @@ def tested(measured: Measured, test: MatchedTest) -> pd.DataFrame:
     values, active = measured.take(test.rows)
     found = compare(values, test.strata, active)
     more = found.effect >= 0
-    n_value = int(test.strata.kind.sum())
-    sides = (found.fires, n_value), (found.fires_other, len(test.rows) - n_value)
-    (fires, n), (fires_other, n_other) = sides
+    n = int(test.strata.kind.sum())
+    n_other = len(test.rows) - n
     with np.errstate(divide="ignore"):
         turned = 1 / found.odds_ratio
     return pd.DataFrame(
@@ -71,9 +70,9 @@ def tested(measured: Measured, test: MatchedTest) -> pd.DataFrame:
             "feature": np.arange(values.shape[1]),
             "level": test.level,
             "value": np.where(more, test.value, test.other),
-            "fires_target": np.where(more, fires, fires_other),
+            "fires_target": np.where(more, found.fires, found.fires_other),
             "n_target": np.where(more, n, n_other),
-            "fires_baseline": np.where(more, fires_other, fires),
+            "fires_baseline": np.where(more, found.fires_other, found.fires),
             "n_baseline": np.where(more, n_other, n),
             "odds_ratio": np.where(more, found.odds_ratio, turned),
             "effect_size": np.abs(found.effect),

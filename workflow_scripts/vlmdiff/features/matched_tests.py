@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from vlmdiff.features.within_strata import Strata, least_log_p
 
 Array = np.ndarray
-Read = Callable[[str], Any]
 SHOWN = 5
 
 
