@@ -43,7 +43,7 @@ CONCEPTS = {
     ),
     "a contrast that no file can hold": (
         GROUNDED | {"contrast": "\ud800"},
-        "concepts.mine: contrast: found '<U+D800>', expected one of",
+        "concepts.mine: contrast: found '\\ud800', expected one of",
     ),
     "a baseline": (
         GROUNDED | {"baseline": {"dataset": "general_val"}},

@@ -24,6 +24,11 @@ Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=LONGEST
 TokenType = Literal["text", "image"]
 
 
+def writable(text: str) -> str:
+    """Name halves of characters by their numbers: no message can hold them."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def each_once(values: list[Any]) -> list[Any]:
     """Refuse a list that names something twice, which would be made, told or counted twice.
 

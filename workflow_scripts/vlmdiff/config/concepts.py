@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from vlmdiff.config.base import Distinct, Name, Probability, Section
-from vlmdiff.runtime.text import visible
+from vlmdiff.config.base import Distinct, Name, Probability, Section, writable
 
 COUNTS, TEXT_MATCHED, COUNTERFACTUAL = "counts", "text_matched", "counterfactual"
 CONTRASTS = (COUNTS, TEXT_MATCHED, COUNTERFACTUAL)
@@ -221,7 +220,7 @@ def contrast_of(value: Any) -> str:
 def check_contrast(value: Any) -> Any:
     """Refuse a contrast that does not exist."""
     if (found := contrast_of(value)) not in CONTRASTS:
-        raise ValueError(f"contrast: found '{visible(found)}', expected one of {', '.join(CONTRASTS)}")
+        raise ValueError(f"contrast: found '{writable(found)}', expected one of {', '.join(CONTRASTS)}")
     return value
 
 

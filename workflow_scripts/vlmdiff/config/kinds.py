@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from vlmdiff.runtime.text import visible
+from vlmdiff.config.base import writable
 
 PUBLIC = ("vqav2", "vsr", "whatsup", "text")
 KINDS = ("folder", *PUBLIC, "subset")
@@ -30,7 +30,7 @@ def check_kind(values: Any) -> Any:
         return values
     kind = values.get("kind", "folder")
     if kind not in KINDS:
-        shown = visible(str(kind)[:LONGEST_SHOWN])
+        shown = writable(str(kind)[:LONGEST_SHOWN])
         near = get_close_matches(shown.lower().replace("_", "").replace("'", ""), KINDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         hint = "; it is one of the built-in world: write it in `world.datasets`" if kind in OF_WORLD else hint
@@ -45,7 +45,7 @@ def missing_place(kind: str, values: Mapping[str, Any]) -> str:
     wanted, others = PLACES[kind], [one for one in ("path", "source", "of") if one in values]
     if not others:
         return f"{wanted}: missing; write where the samples come from{SHIPPED if kind == 'vsr' else ''}"
-    found = f"found `{others[0]}: {visible(str(values[others[0]])[:LONGEST_SHOWN])}`"
+    found = f"found `{others[0]}: {writable(str(values[others[0]])[:LONGEST_SHOWN])}`"
     if "kind" in values:
         return f"{wanted}: {found} with kind '{kind}', which is read from `{wanted}`; rename it"
     if others[0] == "source":
