@@ -1,6 +1,7 @@
 """From dictionaries and activations to the features that changed, see, and encode a concept."""
 
-from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.storage import drifting_models
 
 # Of a comparison, and in it of a concept.
 FEATURES = "features/{comparison}/seed_{seed}"
@@ -32,11 +33,28 @@ def diff_tables(name, kind):
     return tables
 
 
+def drift_tables(name, place):
+    """Return an input function: tables of a drift's first model, before tuning, or of its second, the null."""
+
+    def tables(wildcards):
+        diff = CFG.comparison(wildcards.comparison)
+        models = drifting_models(CFG, diff)[place : place + 1]
+        return [
+            file
+            for model in models
+            for file in FILES.statistics(name, wildcards.comparison, wildcards.seed, diff.visual_datasets, model)
+        ]
+
+    return tables
+
+
 def compared(key, name="sae_weights.safetensors"):
     """Return an input function: a file for every layer of a comparison's `base`, `adapted` or `null`."""
 
     def files(wildcards):
-        dictionary = getattr(CFG.comparison(wildcards.comparison), key)
+        diff = CFG.comparison(wildcards.comparison)
+        # Nothing is trained for a drift.
+        dictionary = None if diff.method == DRIFT and key == "null" else getattr(diff, key)
         return [] if dictionary is None else FILES.dictionaries(dictionary, wildcards.seed, name)
 
     return files
@@ -63,6 +81,10 @@ rule diff_features:
         visual_totals=diff_tables("totals", "visual_datasets"),
         text_statistics=diff_tables("statistics", "text_datasets"),
         text_totals=diff_tables("totals", "text_datasets"),
+        before_statistics=drift_tables("statistics", 0),
+        before_totals=drift_tables("totals", 0),
+        null_statistics=drift_tables("statistics", 1),
+        null_totals=drift_tables("totals", 1),
     output:
         results(f"{FEATURES}/diff.parquet"),
     params:
@@ -81,7 +103,8 @@ rule select_adapted:
         sweep=shown(f"{FEATURES}/threshold_sweep.csv", "Adapted features", "Threshold sweep"),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
-            "base", "adapted", "null", "null_check", "untuned", "model", "visual_datasets", "text_datasets"
+            *("base", "adapted", "null", "null_check", "untuned", "model", "visual_datasets", "text_datasets"),
+            *("method", "base_model", "null_model"),
         ),
     script:
         "../workflow_scripts/select_adapted.py"

@@ -1,6 +1,6 @@
 """Scores against the built-in world's scene graphs: which features really tell what is where."""
 
-from vlmdiff.config.storage import ground_truth_datasets
+from vlmdiff.config.causal import ground_truth_datasets
 
 TRUTH_DATA = ground_truth_datasets(CFG)
 TRUTH_SHARDS = {name: FILES.shards_by_layer(CFG.diff.model, name) for name in TRUTH_DATA}

@@ -21,6 +21,9 @@ with job(snakemake):
         **folders,
         visual=StatisticsFiles(given.visual_statistics, given.visual_totals),
         text=StatisticsFiles(given.text_statistics, given.text_totals),
+        # Of a drift.
+        before=StatisticsFiles(given.before_statistics, given.before_totals),
+        tuned_on_text=StatisticsFiles(given.null_statistics, given.null_totals),
         seed=int(snakemake.wildcards.seed),
         output=snakemake.output[0],
     )

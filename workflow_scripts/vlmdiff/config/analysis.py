@@ -25,8 +25,13 @@ SetSize = Annotated[Count, AfterValidator(several)]
 class DiffConfig(Section):
     """What is compared, and when a feature counts as adapted (docs/understand/method.md section 5)."""
 
+    method: Literal["rotation", "drift"] = Field(
+        "rotation",
+        description="How features are compared: `rotation` of a dictionary trained on, or `drift` of what the "
+        "base dictionary does, without training, in a further comparison (docs/understand/diff_features.md).",
+    )
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
-    adapted: Name = Field("adapted", description="Dictionary after it.")
+    adapted: Name = Field("adapted", description="Dictionary after it; `drift` has the base one there.")
     null: Name = Field("null_text", description="Dictionary fine-tuned on more of the same text.")
     null_check: Name | None = Field(
         None,
@@ -39,6 +44,13 @@ class DiffConfig(Section):
         "what it finds are false finds, and how many features rotate in it is counted next to the nulls.",
     )
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
+    base_model: Name | None = Field(
+        None,
+        description="Drift: the model before tuning; left out: the one on which the base dictionary is trained.",
+    )
+    null_model: Name | None = Field(
+        None, description="Drift: a model tuned on text alone; what changes in it is the null."
+    )
     visual_datasets: Annotated[list[DatasetName], Distinct] = Field(
         min_length=1, description="Data sets with images: visual energy."
     )

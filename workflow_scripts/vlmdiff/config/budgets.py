@@ -48,6 +48,10 @@ class Budget(Section):
     gradient_clip_norm: PositiveFloat | None = Field(
         None, description="A gradient of a larger norm, over all parameters, is scaled down to it."
     )
+    decoder: Literal["trained", "frozen"] = Field(
+        "trained",
+        description="`frozen`: the decoder stays as it starts, for a control (docs/understand/scoreboard.md).",
+    )
     auxk_coefficient: NonNegativeFloat | None = Field(
         None,
         description="TopK: weight of the auxiliary loss that brings dead features back, 0 for none; left "

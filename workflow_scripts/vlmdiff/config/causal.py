@@ -58,3 +58,15 @@ def check_needs(config: Config) -> None:
     ]
     if lines:
         raise ValueError("\n  ".join(lines))
+
+
+def ground_truth_datasets(config: Config) -> list[str]:
+    """Return the held-out data sets whose scene graphs are known: those of the built-in world.
+
+    Those that ablation reports on; none without it.
+    """
+    if config.ablation is None:
+        return []
+    report_on = config.ablation.report_on
+    known = config.world_datasets()
+    return [name for name in (report_on.target, report_on.control) if name in known]

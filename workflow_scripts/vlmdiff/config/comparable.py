@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.config.budgets import differences
-from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.comparisons import DRIFT, MAIN
 
 if TYPE_CHECKING:
     from vlmdiff.config.schema import Config
@@ -68,7 +68,7 @@ def check_models(config: Config) -> None:
     """
     for label, diff in config.all_comparisons().items():
         stage = config.trained().get(diff.adapted)
-        if stage is None or diff.rule == "energy" or same_model(config, stage.model, diff.model):
+        if stage is None or diff.method == DRIFT or diff.rule == "energy" or same_model(config, stage.model, diff.model):
             continue
         section = "diff" if label == MAIN else f"comparisons.{label}"
         raise ValueError(

@@ -10,10 +10,10 @@ from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
 from vlmdiff.config.concepts import ConceptConfig
 
-MAIN = "main"
+MAIN, DRIFT = "main", "drift"
 # Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
 OF_DIFF = ("base", "adapted", "null", "model", "visual_datasets", "text_datasets", "eps", "percentile")
-OF_DIFF += ("null_quantile", "rule")
+OF_DIFF += ("null_quantile", "rule", "method", "base_model", "null_model")
 OF_CONCEPT = ("min_odds_ratio", "min_frequency_difference")
 
 
@@ -23,14 +23,17 @@ class ComparisonConfig(Section):
     What is left out is as in `diff` and in the concept.
     """
 
-    target: Literal["all", "controls", "stages", "sensitivity"] = Field(
+    target: Literal["all", "controls", "stages", "sensitivity", "scoreboard"] = Field(
         description="Target that makes it: `all` is the default run, the others are asked for by name."
     )
     about: str = Field(description="What is different, in a few words, for tables and figures.")
+    method: Literal["rotation", "drift"] | None = Field(None, description="How features are compared.")
     base: Name | None = Field(None, description="Dictionary before multimodal fine-tuning.")
     adapted: Name | None = Field(None, description="Dictionary after it.")
     null: Name | None = Field(None, description="Dictionary fine-tuned on more of the same text.")
     model: Name | None = Field(None, description="Model whose activations give energies and contrast.")
+    base_model: Name | None = Field(None, description="Drift: the model before tuning.")
+    null_model: Name | None = Field(None, description="Drift: a model tuned on text alone.")
     visual_datasets: Annotated[list[DatasetName], Distinct] | None = Field(
         None, min_length=1, description="Data sets with images."
     )
@@ -54,6 +57,9 @@ class ComparisonConfig(Section):
         changes = {name: getattr(self, name) for name in OF_DIFF if getattr(self, name) is not None}
         # What was never tuned is held against the main comparison alone.
         changes |= {"untuned": None}
+        # Nothing is trained for a drift: the base dictionary reads all models.
+        if self.method == DRIFT:
+            changes |= {"adapted": changes.get("base", main.base), "null_check": None}
         # A second null belongs to the base that it started from.
         changes |= {"null_check": None} if self.base not in (None, main.base) else {}
         return main.model_copy(update=changes)

@@ -135,17 +135,25 @@ class Paths:
         """Return one file of a dictionary for every layer."""
         return [self.dictionary(name, seed, layer, file) for layer in self.config.layers]
 
-    def statistics(self, table: str, comparison: str, seed: int | str, datasets: Iterable[str]) -> list[str]:
+    def statistics(
+        self,
+        table: str,
+        comparison: str,
+        seed: int | str,
+        datasets: Iterable[str],
+        model: str | None = None,
+    ) -> list[str]:
         """Return one table of a comparison's adapted dictionary for every data set and layer.
 
         Args:
             table: `statistics`, `totals` or `top_samples`.
             comparison: name of the comparison.
             seed: seed of the dictionary.
-            datasets: what the comparison's model was shown.
+            datasets: what the model was shown.
+            model: which; left out: the comparison's.
         """
         diff = self.config.comparison(comparison)
-        folder = f"{self.folder}/features/statistics/{diff.adapted}/seed_{seed}/{diff.model}"
+        folder = f"{self.folder}/features/statistics/{diff.adapted}/seed_{seed}/{model or diff.model}"
         return [
             f"{folder}/{dataset}/layer_{layer}/{table}.parquet"
             for dataset in datasets

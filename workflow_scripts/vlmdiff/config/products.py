@@ -24,7 +24,7 @@ from vlmdiff.config.held_out import reported
 from vlmdiff.config.local_files import used
 from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
-from vlmdiff.config.storage import ground_truth_datasets
+from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.subsets import line_of
 
 
@@ -201,6 +201,14 @@ def comparison_products(config: Config, target: str) -> list[str]:
         *(f"figures/{target}/{concept}/comparisons.svg" for concept in concepts),
         f"comparisons/{target}.md",
     ]
+
+
+def scoreboard_products(config: Config) -> list[str]:
+    """Return the tables, the page and the figure of the scoreboard; none if the config has none."""
+    if config.scoreboard is None:
+        return []
+    names = ("scoreboard.csv", "control_finds.csv", "scoreboard.md")
+    return [*(f"scoreboard/{name}" for name in names), "figures/scoreboard/scoreboard.svg"]
 
 
 def stage_products(config: Config) -> list[str]:

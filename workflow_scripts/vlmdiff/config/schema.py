@@ -19,11 +19,12 @@ from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_needs
 from vlmdiff.config.comparable import check_budgets, check_grid, check_models
-from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
+from vlmdiff.config.comparisons import DRIFT, MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.concepts import ConceptConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
+from vlmdiff.config.drifts import check_drifts, dictionaries_of, drift_models
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.lowered import as_written
@@ -31,6 +32,7 @@ from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import WORLD
+from vlmdiff.config.scoreboard import ScoreboardConfig, check_scoreboard, scoreboard_references
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.subsets import check_subsets, sources
 from vlmdiff.config.untuned import check_untuned
@@ -90,6 +92,9 @@ class Config(Section):
     steering: Annotated[SteeringConfig | None, OrNone()] = Field(
         None, description="Steering by directions (needs `ablation`); left out: `none`."
     )
+    scoreboard: Annotated[ScoreboardConfig | None, OrNone()] = Field(
+        None, description="Methods side by side (target `scoreboard`); left out: `none`."
+    )
     labels: LabelsConfig = Field(LabelsConfig(), description="Labels of final features.")
     labelling: Annotated[LabellingConfig | None, OrNone()] = Field(
         None, description="Endpoint that describes features (target `descriptions`); left out: `none`."
@@ -114,6 +119,11 @@ class Config(Section):
     def comparison(self, name: str) -> DiffConfig:
         """Return what a comparison compares; `main` is the section `diff`."""
         return self.diff if name == MAIN else self.comparisons[name].diff(self.diff)
+
+    def base_model(self, diff: DiffConfig) -> str | None:
+        """Return the model that a drift starts from; None if nothing tells it."""
+        trained = self.trained().get(diff.base)
+        return diff.base_model or (trained and trained.model)
 
     def concept(self, name: str, comparison: str) -> ConceptConfig:
         """Return a concept as a comparison sees it."""
@@ -157,7 +167,7 @@ class Config(Section):
         for comparison in self.comparisons.values():
             if comparison.target == "all":
                 diff = comparison.diff(self.diff)
-                for name in (diff.base, diff.adapted, diff.null):
+                for name in dictionaries_of(diff).values():
                     found.setdefault(name, min(comparison.seeds, self.seeds))
         for entry in self.evaluation:
             for name in entry.dictionaries:
@@ -323,6 +333,8 @@ class Config(Section):
         """Only a dictionary that started from `base` keeps its index, without which there is no diff."""
         for label, diff in self.all_comparisons().items():
             section = "diff" if label == MAIN else f"comparisons.{label}"
+            if diff.method == DRIFT:
+                continue
             for key in ("adapted", "null", "null_check"):
                 name = getattr(diff, key)
                 aligned = name is None or diff.base in self.ancestors(name)
@@ -339,6 +351,8 @@ class Config(Section):
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_grid(self)
         check_untuned(self)
+        check_drifts(self)
+        check_scoreboard(self)
         check_models(self)
         check_budgets(self)
         return self
@@ -384,8 +398,8 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     for label, diff in config.all_comparisons().items():
         section = "diff" if label == MAIN else f"comparisons.{label}"
         yield "model", f"{section}.model", diff.model
-        for key in ("base", "adapted", "null"):
-            yield "dictionary", f"{section}.{key}", getattr(diff, key)
+        yield from (("dictionary", f"{section}.{key}", name) for key, name in dictionaries_of(diff).items())
+        yield from (("model", f"{section}.{key}", name) for key, name in drift_models(diff).items())
         for key in ("visual_datasets", "text_datasets"):
             yield from (("dataset", f"{section}.{key}", name) for name in getattr(diff, key))
     grid = config.stages.grid.corners() if config.stages.grid else {}
@@ -396,3 +410,4 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
     for name, concept in config.concepts.items():
         yield from (("dataset", f"concepts.{name}.{key}", dataset) for key, dataset in concept.datasets())
     yield from causal_references(config)
+    yield from scoreboard_references(config)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
-from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.causal import ground_truth_datasets
+from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.decoder import described, width_in
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import shipped
@@ -59,6 +60,8 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
             continue
         for dataset in statistics_datasets(config, diff):
             yield "statistics", diff.model, dataset, ("text",)
+        for model in drifting_models(config, diff):
+            yield from (("statistics", model, dataset, ("text",)) for dataset in diff.visual_datasets)
         for concept in config.concepts.values():
             for dataset in concept.shown:
                 yield "contrast", diff.model, dataset, ("text",)
@@ -66,16 +69,9 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
         yield "ground truth", config.diff.model, dataset, ("text",)
 
 
-def ground_truth_datasets(config: Config) -> list[str]:
-    """Return the held-out data sets whose scene graphs are known: those of the built-in world.
-
-    Those that ablation reports on; none without it.
-    """
-    if config.ablation is None:
-        return []
-    report_on = config.ablation.report_on
-    known = config.world_datasets()
-    return [name for name in (report_on.target, report_on.control) if name in known]
+def drifting_models(config: Config, diff: DiffConfig) -> list[str]:
+    """Return the models beside its own in which a drift looks at the visual data sets: before tuning, the null."""
+    return [config.base_model(diff), diff.null_model] if diff.method == DRIFT else []
 
 
 def statistics_datasets(config: Config, diff: DiffConfig) -> list[str]:

@@ -36,6 +36,7 @@ class DictionaryAdam(torch.optim.Adam):
         alone: no other process has a share in the gradients, so that they need not be written out.
         clip_norm: largest norm of the gradient of all parameters together, after the projection; a longer
             one is shortened to it. None: any.
+        frozen_decoder: leave the decoder as it is; its gradient still counts for `clip_norm`.
     """
 
     def __init__(
@@ -45,9 +46,11 @@ class DictionaryAdam(torch.optim.Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         alone: bool = True,
         clip_norm: float | None = None,
+        frozen_decoder: bool = False,
     ) -> None:
         super().__init__(dictionary.parameters(), lr=lr, betas=betas, fused=True)
         self.dictionary, self.clip_norm = dictionary, clip_norm
+        self.kept_decoder = dictionary.W_dec.detach().clone() if frozen_decoder else None
         four = {dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec}
         self.has_others = any(one not in four for one in dictionary.parameters())
         # Values that the compiled loops left without a number in the last step; None if torch took the step.
@@ -75,6 +78,8 @@ class DictionaryAdam(torch.optim.Adam):
             self._step_features(found)
             if self.has_others:
                 super().step()
+        if self.kept_decoder is not None:
+            self.dictionary.W_dec.copy_(self.kept_decoder)
         return loss
 
     def is_finite(self) -> Bool[Tensor, ""]:

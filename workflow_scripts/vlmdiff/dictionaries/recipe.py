@@ -43,6 +43,7 @@ class Recipe:
     schedule: str = "cosine"
     gradient_clip_norm: float | None = None
     sparsity_warmup: float = 0.0
+    decoder: str = "trained"
     reconstruction: str = "fvu"
     auxk_coefficient: float = 0.0
     dead_after_tokens: int = LONGEST_SILENCE

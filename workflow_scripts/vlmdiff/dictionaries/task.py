@@ -87,7 +87,12 @@ class DictionaryTask(pl.LightningModule):
         betas = (0.0, 0.999) if self.dictionary.kind == "jumprelu" else (0.9, 0.999)
         recipe = self.recipe
         optimizer = DictionaryAdam(
-            self.dictionary, recipe.learning_rate, betas, recipe.processes == 1, recipe.gradient_clip_norm
+            self.dictionary,
+            recipe.learning_rate,
+            betas,
+            recipe.processes == 1,
+            recipe.gradient_clip_norm,
+            recipe.decoder == "frozen",
         )
         # A bound method would go into checkpoints, with the recipe; a function does not.
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: recipe.rate_factor(step))

@@ -27,7 +27,7 @@ def percentile_threshold(cosines: Array, percentile: float) -> float:
 
 
 def calibrated_threshold(diff: pd.DataFrame, eps: float, quantile: float) -> float:
-    """Return the quantile of the null's cosines over live, calibrated features, pooled over layers.
+    """Return the quantile of the null's similarities over live, calibrated features, pooled over layers.
 
     Live features are those with visual energy above `eps`: the only ones that the rule can select,
     hence the ones whose false-positive rate must be bounded. Features that the null's text never fired
@@ -39,11 +39,11 @@ def calibrated_threshold(diff: pd.DataFrame, eps: float, quantile: float) -> flo
         quantile: a fraction.
     """
     known = diff[(diff["visual_energy"] > eps) & diff["calibrated"]]
-    return percentile_threshold(known["null_cos_decoder"].to_numpy(), 100 * quantile)
+    return percentile_threshold(known["null_similarity"].to_numpy(), 100 * quantile)
 
 
 def rotated(cosines: Array, visual_energy: Array, tau: float, eps: float) -> Array:
-    """Apply a rule: energy above `eps` and cosine at or below `tau`; False where either is NaN."""
+    """Apply a rule: energy above `eps` and similarity at or below `tau`; False where either is NaN."""
     return (visual_energy > eps) & (cosines <= tau)
 
 
@@ -111,8 +111,8 @@ def threshold_row(rows: pd.DataFrame, rule: str, tau: float, eps: float, layer: 
         layer: the decoder block of the rows.
     """
     energy, known = rows["visual_energy"].to_numpy(), rows["calibrated"].to_numpy()
-    visual, selected = energy > eps, rotated(rows["cos_decoder"].to_numpy(), energy, tau, eps)
-    null_adapted = int((known & rotated(rows["null_cos_decoder"].to_numpy(), energy, tau, eps)).sum())
+    visual, selected = energy > eps, rotated(rows["similarity"].to_numpy(), energy, tau, eps)
+    null_adapted = int((known & rotated(rows["null_similarity"].to_numpy(), energy, tau, eps)).sum())
     return {
         "seed": int(rows["seed"].iloc[0]),
         "rule": rule,
@@ -161,7 +161,7 @@ def sweep_thresholds(
     sweep_percentiles: Sequence[float],
 ) -> pd.DataFrame:
     """Apply the percentile rule on a grid, against its choice at (eps, percentile)."""
-    cosines, energy = diff["cos_decoder"].to_numpy(), diff["visual_energy"].to_numpy()
+    cosines, energy = diff["similarity"].to_numpy(), diff["visual_energy"].to_numpy()
     layer, seed = diff["layer"].to_numpy(), int(diff["seed"].iloc[0])
     chosen = rotated(cosines, energy, percentile_threshold(cosines, percentile), eps)
     rows = []
@@ -198,7 +198,7 @@ def select_adapted(
         sweep_percentiles: percentiles of the sweep.
     """
     diff = read_table(diff_file, FEATURE_DIFF)
-    cosines, energy = diff["cos_decoder"].to_numpy(), diff["visual_energy"].to_numpy()
+    cosines, energy = diff["similarity"].to_numpy(), diff["visual_energy"].to_numpy()
     taus = {
         "percentile": percentile_threshold(cosines, percentile),
         "calibrated": calibrated_threshold(diff, eps, null_quantile),

@@ -1,4 +1,4 @@
-"""What fine-tuning did to each feature: rotation and energies (docs/understand/method.md section 5)."""
+"""What fine-tuning did to each feature: rotation or drift, and energies (docs/understand/method.md section 5)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def layer_rotation(layer: int, folders: dict[str, str | Path]) -> pd.DataFrame:
     count = len(columns["cos_decoder"])
     for name in ("check", "untuned"):
         columns.setdefault(f"{name}_cos_decoder", np.full(count, np.nan))
-    columns.setdefault("check_calibrated", np.zeros(count, bool))
+    for name in ("calibrated", "check_calibrated"):
+        columns.setdefault(name, np.zeros(count, bool))
     return pd.DataFrame({"layer": layer, "feature": np.arange(count), **columns})
 
 
@@ -96,7 +97,8 @@ def block_cosines(files: dict[str, FeatureRows], start: int, stop: int) -> dict[
     for part in ("decoder", "encoder"):
         before = getattr(files["base"], part)(start, stop)
         for prefix, other in (("", "adapted"), ("null_", "null")):
-            columns[f"{prefix}cos_{part}"] = row_cosines(before, getattr(files[other], part)(start, stop))
+            found = getattr(files[other], part)(start, stop) if other in files else np.full_like(before, np.nan)
+            columns[f"{prefix}cos_{part}"] = row_cosines(before, found)
     base = files["base"].decoder(start, stop)
     for name in ("check", "untuned"):
         if name in files:
@@ -124,6 +126,15 @@ def mean_over_tokens(features: pd.DataFrame, files: StatisticsFiles, sums: Seque
     return table.reset_index(drop=True).div(tokens, axis=0)
 
 
+def energy_overlap(before: pd.Series, after: pd.Series) -> pd.Series:
+    """Return how much of a feature's energy two models have in common, from 0 to 1; NaN where it has none.
+
+    Twice the smaller energy by the sum of both: 1 if nothing changed, 0 if only one of the two fires it.
+    """
+    both = before + after
+    return 2 * np.minimum(before, after) / both.where(both > 0)
+
+
 def diff_features(
     layers: Sequence[int],
     base: Sequence[str | Path],
@@ -135,6 +146,8 @@ def diff_features(
     output: str | Path,
     check: Sequence[str | Path] = (),
     untuned: Sequence[str | Path] = (),
+    before: StatisticsFiles | None = None,
+    tuned_on_text: StatisticsFiles | None = None,
 ) -> None:
     """Write the diff of all layers.
 
@@ -142,16 +155,19 @@ def diff_features(
         layers: decoder blocks.
         base: folders of the dictionaries before fine-tuning, one a layer.
         adapted: folders of those after it, with the same index.
-        null: folders of those fine-tuned on more of the same text, with the same index.
+        null: folders of those fine-tuned on more of the same text, with the same index; none for a drift.
         visual: the adapted dictionary's statistics on data sets with images.
         text: its statistics on data sets without images.
         seed: index of the seed.
         output: path of the table FEATURE_DIFF.
         check: folders of a second null, if there is one.
         untuned: folders of the dictionaries of a model that was never tuned, if there are.
+        before: drift: the base dictionary's statistics on `visual`, in the model before tuning.
+        tuned_on_text: drift: the same in a model that was tuned on text alone.
     """
-    stages = {"base": base, "adapted": adapted, "null": null}
-    stages |= {name: found for name, found in (("check", check), ("untuned", untuned)) if found}
+    stages = {"base": base, "adapted": adapted}
+    further = (("null", null), ("check", check), ("untuned", untuned))
+    stages |= {name: found for name, found in further if found}
     rotations = [
         layer_rotation(layer, dict(zip(stages, folders)))
         for layer, *folders in zip(layers, *stages.values(), strict=True)
@@ -160,5 +176,12 @@ def diff_features(
     on_images = mean_over_tokens(frame, visual, ["sum_squares", "fires"])
     frame["seed"] = seed
     frame["visual_energy"], frame["visual_rate"] = on_images["sum_squares"], on_images["fires"]
+    if null:
+        frame["similarity"], frame["null_similarity"] = frame["cos_decoder"], frame["null_cos_decoder"]
+    else:
+        energies = [mean_over_tokens(frame, one, ["sum_squares"])["sum_squares"] for one in (before, tuned_on_text)]
+        frame["similarity"] = energy_overlap(energies[0], frame["visual_energy"])
+        frame["null_similarity"] = energy_overlap(*energies)
+        frame["calibrated"] = frame["null_similarity"].notna()
     frame["text_energy"] = mean_over_tokens(frame, text, ["sum_squares"])["sum_squares"]
     write_table(frame, FEATURE_DIFF, output)

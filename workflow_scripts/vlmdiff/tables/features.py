@@ -59,6 +59,13 @@ FEATURE_DIFF = contract(
         "text, and its rotation has nothing to be held against",
     ),
     ("check_calibrated", "bool", "the same of the second null's row; false without one"),
+    (
+        "similarity",
+        "float",
+        "what the method goes by, 1 for no change: cos_decoder, or of a drift the overlap of the energies "
+        "before and after; NaN without energy",
+    ),
+    ("null_similarity", "float", "the same of the null"),
     ("visual_energy", "float", "mean of z squared over text tokens of samples with images"),
     ("text_energy", "float", "mean of z squared over tokens of text-only samples"),
     ("visual_rate", "float", "fraction of text tokens with images on which the feature fires"),
@@ -84,7 +91,7 @@ THRESHOLDS = contract(
     ("seed", "int", "index of the seed"),
     ("rule", "str", "percentile, calibrated, or energy (no rotation asked for)"),
     ("layer", "int", "decoder block, -1 for all"),
-    ("tau", "float", "largest cosine that counts as rotated"),
+    ("tau", "float", "largest similarity (cosine, for a rotation) that counts as changed"),
     ("eps", "float", "visual energy above which a feature counts as active"),
     ("features", "int", "features"),
     ("visual", "int", "features with visual energy above eps"),

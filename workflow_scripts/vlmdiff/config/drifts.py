@@ -1,0 +1,87 @@
+"""Comparisons without a training: what the base dictionary does in one model and in the other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vlmdiff.config.comparable import same_model
+from vlmdiff.config.comparisons import DRIFT
+from vlmdiff.config.nulls import saw_images
+
+if TYPE_CHECKING:
+    from vlmdiff.config.analysis import DiffConfig
+    from vlmdiff.config.schema import Config
+
+
+def dictionaries_of(diff: DiffConfig) -> dict[str, str]:
+    """Return the dictionaries that a comparison reads, by key."""
+    keys = ("base",) if diff.method == DRIFT else ("base", "adapted", "null")
+    return {key: getattr(diff, key) for key in keys}
+
+
+def drift_models(diff: DiffConfig) -> dict[str, str]:
+    """Return the models that a comparison names for a drift, by key."""
+    keys = ("base_model", "null_model")
+    return {key: name for key in keys if (name := getattr(diff, key)) is not None}
+
+
+def check_drifts(config: Config) -> None:
+    """Check that a drift has all that it reads, and that nothing else names what it alone reads.
+
+    Raises:
+        ValueError: naming the key, what was found and what to do.
+    """
+    if config.diff.method == DRIFT:
+        raise ValueError(
+            "diff.method: found 'drift', expected 'rotation': a drift stands beside the main comparison; "
+            "write `comparisons: { drift: { target: scoreboard, method: drift, … } }`"
+        )
+    for name, entry in config.comparisons.items():
+        key, diff = f"comparisons.{name}", config.comparison(name)
+        if diff.method == DRIFT:
+            if entry.adapted is not None or entry.null is not None:
+                said = "adapted" if entry.adapted is not None else "null"
+                raise ValueError(
+                    f"{key}.{said}: found '{getattr(entry, said)}' with `method: drift`, which reads all models "
+                    "by the base dictionary and trains none; leave it out"
+                )
+            check_drift_models(config, key, diff)
+        elif found := drift_models(diff):
+            raise ValueError(
+                f"{key}.{next(iter(found))}: found '{next(iter(found.values()))}' with `method: rotation`, "
+                "expected `method: drift`, which alone reads it; leave it out, or name that method"
+            )
+
+
+def check_drift_models(config: Config, key: str, diff: DiffConfig) -> None:
+    """Check the models of a drift: before and after differ, and the null differs from both and saw no images.
+
+    Raises:
+        ValueError: see `check_drifts`.
+    """
+    base, null = config.base_model(diff), diff.null_model
+    if base is None:
+        raise ValueError(
+            f"{key}.base_model: missing, and dictionary '{diff.base}' is published: name the model that it reads"
+        )
+    if null is None:
+        raise ValueError(
+            f"{key}.null_model: missing; expected a model that was tuned on text alone: how far features drift "
+            "in it is the null"
+        )
+    for said, name, other in (("model", diff.model, base), ("null_model", null, base)):
+        if same_model(config, name, other):
+            raise ValueError(
+                f"{key}.{said}: found '{name}', which is the model before tuning ('{base}'): nothing drifts in "
+                "it; name another one"
+            )
+    if same_model(config, null, diff.model):
+        raise ValueError(
+            f"{key}.null_model: found '{null}', which is the model that is compared ('{diff.model}'); "
+            "expected one that was tuned on text alone"
+        )
+    if saw_images(config, null, diff.model):
+        raise ValueError(
+            f"{key}.null_model: found '{null}', a model that was tuned with images, expected one that was not: "
+            "a null says how far features drift when nothing multimodal happens"
+        )

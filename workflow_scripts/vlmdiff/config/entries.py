@@ -1,0 +1,111 @@
+"""What the scoreboard holds against one another: plain values with the paths of their tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.products import selection_tables
+from vlmdiff.config.schema import Config
+from vlmdiff.config.scoreboard import scored_concepts
+from vlmdiff.config.storage import drifting_models, statistics_datasets
+
+OWN = "own"
+
+
+def method_entries(config: Config, folder: str) -> list[dict[str, Any]]:
+    """Return every method, concept and seed.
+
+    Args:
+        config: the configuration.
+        folder: of the experiment's results.
+    """
+    if config.scoreboard is None:
+        return []
+    return [
+        method_entry(config, folder, name, method.comparison, concept, seed)
+        for name, method in config.scoreboard.methods.items()
+        for concept in scored_concepts(config)
+        for seed in range(config.seeds)
+    ]
+
+
+def method_entry(
+    config: Config, folder: str, method: str, comparison: str, concept: str, seed: int
+) -> dict[str, Any]:
+    """Return one method, concept and seed: its names, and where its tables and measurements lie."""
+    return {
+        "method": method,
+        "concept": concept,
+        "contrast": config.concepts[concept].contrast,
+        "seed": seed,
+        "scores": f"{folder}/scoreboard/scores/{comparison}/seed_{seed}/{concept}.csv",
+        "selection": f"{folder}/{selection_tables(config, [(comparison, seed)], [concept])[0]}",
+        "recurrence": recurrence_table(config, folder, comparison, concept),
+        "benchmarks": benchmarks(config, comparison, concept, seed),
+    }
+
+
+def recurrence_table(config: Config, folder: str, comparison: str, concept: str) -> str | None:
+    """Return where it stands which findings recur over seeds; None for a single seed."""
+    if config.seeds == 1:
+        return None
+    if comparison == MAIN and concept in config.studied_concepts():
+        return f"{folder}/features/main/recurrence/{concept}.csv"
+    return f"{folder}/scoreboard/recurrence/{comparison}/{concept}.csv"
+
+
+def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list[str]:
+    """Return which measurements are a method's own: trainings after the base, statistics, diff, contrast, filter."""
+    diff = config.comparison(comparison)
+    trained = [] if diff.method == DRIFT else [diff.adapted, diff.null]
+    statistics = f"feature_statistics/{diff.adapted}/seed_{seed}"
+    read = [f"{diff.model}/{dataset}" for dataset in statistics_datasets(config, diff)]
+    read += [f"{model}/{dataset}" for model in drifting_models(config, diff) for dataset in diff.visual_datasets]
+    return [
+        *(f"train_dictionary/{name}/seed_{seed}/*.tsv" for name in trained),
+        *(f"{statistics}/{place}/*.tsv" for place in read),
+        *(f"{rule}/{comparison}/seed_{seed}.tsv" for rule in ("diff_features", "select_adapted")),
+        *(f"{rule}/{comparison}/seed_{seed}/{concept}.tsv" for rule in ("contrast_*", "lexical_filter")),
+    ]
+
+
+def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
+    """Return every method, control and concept, and the controls of submissions; arguments as of `method_entries`."""
+    if config.scoreboard is None:
+        return []
+    of_methods = [
+        {
+            "method": name,
+            "concept": concept,
+            "control": control,
+            "seed": seed,
+            "ranking": f"{folder}/scoreboard/rankings/{control}/seed_{seed}/{concept}.parquet",
+        }
+        for name, method in config.scoreboard.methods.items()
+        for control in method.controls
+        for seed in range(1 if control == MAIN else config.comparisons[control].seeds)
+        for concept in scored_concepts(config)
+    ]
+    return of_methods + [
+        {"method": name, "concept": OWN, "control": control, "seed": 0, "file": file}
+        for name, one in config.scoreboard.submissions.items()
+        for control, file in one.controls.items()
+    ]
+
+
+def submission_entries(config: Config, folder: str) -> list[dict[str, Any]]:
+    """Return every submission; arguments as of `method_entries`."""
+    if config.scoreboard is None:
+        return []
+    return [
+        {
+            "method": name,
+            "scores": f"{folder}/scoreboard/submissions/{name}.csv",
+            "seconds": one.seconds,
+            # They have neither sets to ablate nor other seeds to recur in.
+            "selection": None,
+            "recurrence": None,
+        }
+        for name, one in config.scoreboard.submissions.items()
+    ]

@@ -1,0 +1,97 @@
+"""The scoreboard: which ways of finding features are held against one another (docs/understand/scoreboard.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from vlmdiff.config.base import Distinct, Name, Section
+from vlmdiff.config.comparisons import MAIN
+from vlmdiff.config.sources import LocalPath
+from vlmdiff.config.causal import ground_truth_datasets
+
+if TYPE_CHECKING:
+    from vlmdiff.config.schema import Config
+
+
+class MethodConfig(Section):
+    """A method of diffing: a comparison of the studied model, and the same of models that cannot know a concept."""
+
+    comparison: Name = Field(MAIN, description="The comparison; `main` is that of the section `diff`.")
+    controls: Annotated[list[Name], Distinct] = Field(
+        [], description="Comparisons in which the same method should find nothing."
+    )
+
+
+class SubmissionConfig(Section):
+    """What another method found, from a file (docs/understand/score_your_method.md)."""
+
+    file: LocalPath = Field(
+        description="CSV: `layer`, `feature` of the adapted dictionary or `direction`, `score`, and if there "
+        "are `selected` (0 or 1) and `seed`."
+    )
+    controls: dict[Name, LocalPath] = Field(
+        {}, description="What the same method found in control models: a CSV each."
+    )
+    seconds: float | None = Field(None, gt=0, description="What it took, for the table.")
+
+
+class ScoreboardConfig(Section):
+    """The target `scoreboard`: methods and submissions, for some concepts."""
+
+    methods: dict[Name, MethodConfig] = Field(
+        {"main": MethodConfig()}, min_length=1, description="Methods of diffing, by name."
+    )
+    concepts: Annotated[list[Name], Distinct] = Field(
+        [], description="Concepts whose contrasts are scored; left out: those that are studied in all seeds."
+    )
+    submissions: dict[Name, SubmissionConfig] = Field({}, description="Scores of other methods, by name.")
+
+
+def scored_concepts(config: Config) -> list[str]:
+    """Return the concepts of the scoreboard."""
+    return config.scoreboard.concepts or config.studied_concepts()
+
+
+def scoreboard_references(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Yield (kind, key, name) for what the scoreboard refers to."""
+    if config.scoreboard is not None:
+        yield from (("concept", "scoreboard.concepts", name) for name in config.scoreboard.concepts)
+
+
+def check_scoreboard(config: Config) -> None:
+    """Check that there are scene graphs to be held against, and that methods and their controls are comparisons.
+
+    Raises:
+        ValueError: naming the key, what was found and what to do.
+    """
+    board = config.scoreboard
+    if board is None:
+        return
+    if not ground_truth_datasets(config):
+        raise ValueError(
+            "scoreboard: needs the scene graphs of the built-in world: `ablation.report_on` has to name data sets "
+            "of the section `world`; name some, or write `scoreboard: none`"
+        )
+    if taken := sorted(board.methods.keys() & board.submissions.keys()):
+        raise ValueError(f"scoreboard.submissions: {taken} are names of methods too; rename them")
+    known = [MAIN, *config.comparisons]
+    for name, method in board.methods.items():
+        key = f"scoreboard.methods.{name}"
+        for said, one in (("comparison", method.comparison), *(("controls", one) for one in method.controls)):
+            if one not in known:
+                raise ValueError(f"{key}.{said}: unknown comparison '{one}'; declared are {known}")
+        model = config.comparison(method.comparison).model
+        if model != config.diff.model:
+            raise ValueError(
+                f"{key}.comparison: found '{method.comparison}' of model '{model}', expected a comparison of "
+                f"'{config.diff.model}', whose activations the scene graphs are held against"
+            )
+        for one in method.controls:
+            if config.comparison(one).model == config.diff.model:
+                raise ValueError(
+                    f"{key}.controls: found '{one}' of model '{config.diff.model}', which is the one that is "
+                    "studied; expected comparisons of models that cannot know the concept"
+                )

@@ -1,0 +1,57 @@
+"""Rankings of features: by a comparison's contrast under each selection rule, or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.config.concepts import COUNTS
+from vlmdiff.interventions.selection_rules import RULES
+from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
+from vlmdiff.tables.io import read_table, write_table
+from vlmdiff.tables.scoreboard import RANKING
+
+FEATURE = ["layer", "feature"]
+
+
+def filters(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return what each selection rule asks of a feature beside the contrast, as masks over the rows."""
+    every = pd.Series(True, index=frame.index)
+    return {
+        "contrast": every,
+        "contrast_visual": frame["visual"],
+        "contrast_lexical": frame["visual"] & frame["invariant"],
+        "contrast_adapted": frame["adapted"],
+        "full": frame["adapted"] & frame["invariant"],
+    }
+
+
+def rank_findings(
+    tables: Mapping[str, str | Path], output: str | Path, contrast: str, unit: str, eps: float
+) -> None:
+    """Write the features that each selection rule's filters leave, with their scores (contract RANKING).
+
+    The score is what the contrast itself goes by: the p of counts, the effect size of the other contrasts.
+
+    Args:
+        tables: paths of `adapted`, `contrast` and `lexical`.
+        output: path of the table.
+        contrast: kind of the contrast.
+        unit: unit of the contrast that selects.
+        eps: visual energy above which a feature counts as visual.
+    """
+    columns = [*FEATURE, "unit", "selected", "log_p", "effect_size"]
+    found = read_table(tables["contrast"], CONTRAST, columns)
+    found = found[found["unit"] == unit]
+    adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"])
+    lexical = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
+    frame = found.merge(adapted, on=FEATURE).merge(lexical, on=FEATURE, how="left")
+    frame["score"] = -frame["log_p"] if contrast == COUNTS else frame["effect_size"]
+    frame["visual"], frame["invariant"] = frame["visual_energy"] > eps, frame["invariant"].eq(True)
+    masks = filters(frame)
+    ranked = pd.concat([frame[masks[rule]].assign(rule=rule) for rule in RULES], ignore_index=True)
+    order = np.lexsort([ranked["feature"], ranked["layer"], -ranked["score"], ranked["rule"].map(RULES.index)])
+    write_table(ranked.iloc[order][RANKING.names], RANKING, output)

@@ -1,0 +1,80 @@
+"""How good a ranking is, held against which features are really spatial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.interventions.selection_rules import RULES
+from vlmdiff.tables.io import read_table, write_table
+from vlmdiff.tables.scoreboard import RANKING, SCORES
+from vlmdiff.tables.world import GROUND_TRUTH
+
+FEATURE = ["layer", "feature"]
+# By their best label, or by any label beyond chance: column of GROUND_TRUTH, ending of the columns of SCORES.
+DEFINITIONS = (("spatial", ""), ("spatial_match", "_any"))
+NOT_TOLD = -1
+
+
+def average_precision(real: np.ndarray, score: np.ndarray) -> float:
+    """Return the area under precision and recall, equal scores taken together; NaN if nothing is real.
+
+    The sum of precision times the step of recall, over all thresholds, largest first.
+
+    Args:
+        real: (n,) truth.
+        score: (n,) scores; -inf for what is not ranked.
+    """
+    if not real.any():
+        return float("nan")
+    order = np.argsort(-score, kind="stable")
+    last = np.append(score[order][1:] != score[order][:-1], True)
+    hits, given = np.cumsum(real[order])[last], np.arange(1, len(real) + 1)[last]
+    return float((np.diff(hits / real.sum(), prepend=0.0) * hits / given).sum())
+
+
+def ratio(part: int, whole: int) -> float:
+    """Divide; NaN when there is nothing to divide by."""
+    return part / whole if whole else float("nan")
+
+
+def quality(truth: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, float]:
+    """Return how good a ranking is (the columns of SCORES, rule and seed aside).
+
+    Args:
+        truth: GROUND_TRUTH of all features, or of all directions that were submitted.
+        ranked: layer, feature, score and, if that is told, selected.
+    """
+    chosen = ranked.set_index(FEATURE)
+    frame = truth.set_index(FEATURE).join(chosen)
+    score = frame["score"].fillna(-np.inf).to_numpy()
+    told = "selected" in ranked
+    selected = frame["selected"].eq(True).to_numpy() if told else np.zeros(len(frame), bool)
+    row = {"ranked": len(ranked), "selected": int(selected.sum()) if told else NOT_TOLD}
+    for column, ending in DEFINITIONS:
+        real = frame[column].to_numpy(bool)
+        hits, given = int((selected & real).sum()), int(selected.sum())
+        found = {
+            "precision": ratio(hits, given) if told else np.nan,
+            "recall": ratio(hits, int(real.sum())) if told else np.nan,
+            "f1": ratio(2 * hits, given + int(real.sum())) if told else np.nan,
+            "average_precision": average_precision(real, score),
+        }
+        row |= {f"{name}{ending}": value for name, value in found.items()}
+    return row
+
+
+def score_ranking(ranking: str | Path, truth: str | Path, output: str | Path, seed: int) -> None:
+    """Write how good a ranking is under each rule (contract SCORES).
+
+    Args:
+        ranking: RANKING.
+        truth: GROUND_TRUTH of the same dictionary.
+        output: path of the table.
+        seed: index of the seed.
+    """
+    ranked, real = read_table(ranking, RANKING), read_table(truth, GROUND_TRUTH)
+    rows = [{"rule": rule} | quality(real, ranked[ranked["rule"] == rule]) for rule in RULES]
+    write_table(pd.DataFrame(rows).assign(seed=seed), SCORES, output)
