@@ -13,6 +13,7 @@ from vlmdiff.config.targets import STARVING, explain_starving, explain_target
 from vlmdiff.data.local_data import data_problems
 from vlmdiff.features.matched_problems import matched_problems
 from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
+from vlmdiff.scoreboard.submission_problems import submission_problems
 
 
 def asked_for():
@@ -72,7 +73,11 @@ refuse(map(WRITTEN.located, resource_problems(CFG, [file.stem for file in SCRIPT
 # Jobs do not check files: other nodes may see other folders.
 if workflow.is_main_process:
     found = [*missing_files(CFG, is_made), *unnameable_files(CFG), *checkpoint_problems(CFG)]
-    found += [*dictionary_problems(CFG), *data_problems(CFG, matched_problems)]
+    found += [
+        *dictionary_problems(CFG),
+        *data_problems(CFG, matched_problems),
+        *submission_problems(CFG, is_made),
+    ]
     refuse(map(WRITTEN.located, found), "The configuration does not fit the files that it names:\n  ")
 # A module knows neither all rules nor what else is asked for.
 if workflow.modifier.is_main_snakefile():

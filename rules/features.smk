@@ -42,7 +42,9 @@ def drift_tables(name, place):
         return [
             file
             for model in models
-            for file in FILES.statistics(name, wildcards.comparison, wildcards.seed, diff.visual_datasets, model)
+            for file in FILES.statistics(
+                name, wildcards.comparison, wildcards.seed, diff.visual_datasets, model
+            )
         ]
 
     return tables
@@ -103,7 +105,16 @@ rule select_adapted:
         sweep=shown(f"{FEATURES}/threshold_sweep.csv", "Adapted features", "Threshold sweep"),
     params:
         diff=lambda wildcards: CFG.comparison(wildcards.comparison).params(
-            *("base", "adapted", "null", "null_check", "untuned", "model", "visual_datasets", "text_datasets"),
+            *(
+                "base",
+                "adapted",
+                "null",
+                "null_check",
+                "untuned",
+                "model",
+                "visual_datasets",
+                "text_datasets",
+            ),
             *("method", "base_model", "null_model"),
         ),
     script:

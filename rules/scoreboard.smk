@@ -79,7 +79,9 @@ use rule match_seeds as match_seeds_of_comparison with:
             for file in FILES.dictionaries(CFG.comparison(wildcards.comparison).adapted, seed)
         ],
         adapted=[results(f"features/{{comparison}}/seed_{seed}/adapted.parquet") for seed in SEEDS],
-        final=[results(f"features/{{comparison}}/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS],
+        final=[
+            results(f"features/{{comparison}}/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS
+        ],
     output:
         results("scoreboard/recurrence/{comparison}/{concept}.csv"),
 

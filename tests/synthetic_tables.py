@@ -141,6 +141,7 @@ def adapted(story: Story, seed: int = 0) -> pd.DataFrame:
     frame["check_cos_decoder"] = frame["null_cos_decoder"].to_numpy()[::-1]
     frame["untuned_cos_decoder"] = 1 - rng.beta(1.2, 20, n)
     frame["cos_encoder"], frame["null_cos_encoder"] = frame["cos_decoder"], frame["null_cos_decoder"]
+    frame["similarity"], frame["null_similarity"] = frame["cos_decoder"], frame["null_cos_decoder"]
     frame["visual_energy"] = np.where(rng.random(n) < 0.1, 0.0, 10 ** rng.normal(-1.5, 1.2, n))
     frame["text_energy"], frame["visual_rate"] = 0.1, 0.02
     chosen = [layer * FEATURES + feature for layer, feature in story.final]

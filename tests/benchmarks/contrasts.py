@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from vlmdiff.data.prepare import prepare_dataset
@@ -21,21 +20,13 @@ from vlmdiff.extraction.blocks import extract_block
 from vlmdiff.features.counterfactual import write_counterfactual
 from vlmdiff.features.text_matched import write_text_matched
 from vlmdiff.models.registry import load_subject
+from vlmdiff.scoreboard.scores import average_precision
 
 VLM = Path(__file__).parents[2] / "resources" / "world" / "vlm"
 LAYERS, PLACE = range(4), ["layer", "feature"]
 LIMITS = {"label": "answer", "within": "relation", "min_effect_size": 0.8, "min_frequency": 0.02, "fdr": 0.05}
 MIRRORS = {"sides": "left_right", "heights": "top_bottom"}
 AXES = ((("left of", "right of"), "sides", "heights"), (("above", "below"), "heights", "sides"))
-
-
-def average_precision(real: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under precision and recall, equal scores taken together."""
-    order = np.argsort(-score, kind="stable")
-    hits, given = np.cumsum(real[order]), np.arange(1, len(real) + 1)
-    last = np.append(np.diff(score[order]) != 0, True)
-    recall, precision = (hits / real.sum())[last], (hits / given)[last]
-    return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
 def mirrored_shards(samples_file: Path, count: int, folder: Path) -> dict[str, dict[int, list[Path]]]:

@@ -27,6 +27,7 @@ ROOMS = (
     "figures",
     "summary",
     "world",
+    "scoreboard",
 )
 MODULES = sorted(path for path in LIBRARY.rglob("*.py") if path.parent != LIBRARY)
 LONGEST_FILE, LONGEST_FUNCTION, LONGEST_SNAKEFILE = 400, 60, 80

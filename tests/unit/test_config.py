@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmdiff.config import defaults
+from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.checkpoints import checkpoints, snapshots
 from vlmdiff.config.datasets import FolderDataset, VsrDataset, is_prepared
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.sources import HubSource
-from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.models.chat import ChatFormat
 from vlmdiff.models.loading import Loading

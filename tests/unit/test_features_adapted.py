@@ -29,6 +29,11 @@ SETTINGS = {
 }
 
 
+def by_rotation(diff: pd.DataFrame) -> pd.DataFrame:
+    """Go by the cosines of decoder rows."""
+    return diff.assign(similarity=diff["cos_decoder"], null_similarity=diff["null_cos_decoder"])
+
+
 def make_diff(seed=0, n=400) -> pd.DataFrame:
     """Two layers; a quarter of the features rotated beyond the null; energies all around eps, two on it."""
     rng = np.random.default_rng(seed)
@@ -57,7 +62,7 @@ def make_diff(seed=0, n=400) -> pd.DataFrame:
 
 def run(tmp_path, diff, **changes):
     outputs = [tmp_path / name for name in ("adapted.parquet", "thresholds.csv", "sweep.csv")]
-    write_table(diff, FEATURE_DIFF, tmp_path / "diff.parquet")
+    write_table(by_rotation(diff), FEATURE_DIFF, tmp_path / "diff.parquet")
     select_adapted(tmp_path / "diff.parquet", outputs, **{**SETTINGS, **changes})
     schemas = (ADAPTED, THRESHOLDS, THRESHOLD_SWEEP)
     return [read_table(path, schema) for path, schema in zip(outputs, schemas)]
@@ -122,14 +127,14 @@ def test_without_adaptation_the_calibrated_rule_stays_empty_and_the_percentile_r
 
 
 def test_dead_features_do_not_move_the_calibrated_threshold():
-    diff = pd.DataFrame({"null_cos_decoder": [0.9, 0.8, 0.7, 1.0, 1.0, 1.0]})
+    diff = pd.DataFrame({"null_similarity": [0.9, 0.8, 0.7, 1.0, 1.0, 1.0]})
     diff = diff.assign(visual_energy=[1, 1, 1, 0, 0, 0.0], calibrated=True)
     assert calibrated_threshold(diff, 0.1, 0.5) == pytest.approx(0.8)
 
 
 def test_features_that_the_null_never_fired_do_not_move_it_either():
-    diff = pd.DataFrame({"null_cos_decoder": [0.9, 0.8, 0.7, 1.0, 1.0, 1.0], "visual_energy": 1.0})
-    diff["calibrated"] = diff["null_cos_decoder"] < 1
+    diff = pd.DataFrame({"null_similarity": [0.9, 0.8, 0.7, 1.0, 1.0, 1.0], "visual_energy": 1.0})
+    diff["calibrated"] = diff["null_similarity"] < 1
     assert calibrated_threshold(diff, 0.1, 0.5) == pytest.approx(0.8)
 
 
@@ -164,10 +169,10 @@ def test_sweep_is_one_at_the_chosen_point(tmp_path):
         selected = (diff["visual_energy"] > eps) & (diff["cos_decoder"] <= tau)
         assert row["adapted"] == selected.sum()
         assert row["uncalibrated"] == (selected & ~diff["calibrated"]).sum() > 0
-    wide = sweep_thresholds(diff, 0.1, 25.0, [0.1], [50.0]).iloc[0]
+    wide = sweep_thresholds(by_rotation(diff), 0.1, 25.0, [0.1], [50.0]).iloc[0]
     assert wide["retention"] == 1
     assert wide["precision"] == wide["jaccard"] < 1
-    narrow = sweep_thresholds(diff, 0.1, 25.0, [0.1], [10.0]).iloc[0]
+    narrow = sweep_thresholds(by_rotation(diff), 0.1, 25.0, [0.1], [10.0]).iloc[0]
     assert narrow["precision"] == 1
     assert narrow["retention"] == narrow["jaccard"] < 1
 
@@ -186,7 +191,7 @@ def test_comparison_by_hand():
 
 def test_threshold_row_applies_the_rule_to_the_null():
     diff = make_diff().assign(visual_energy=1.0, null_cos_decoder=np.linspace(0, 1, 400), calibrated=True)
-    row = threshold_row(diff, "percentile", 0.5, 0.1)
+    row = threshold_row(by_rotation(diff), "percentile", 0.5, 0.1)
     assert row["null_adapted"] == 200
     assert row["null_false_positive_rate"] == 0.5
 
@@ -234,7 +239,7 @@ def test_the_second_null_is_tested_feature_by_feature(tmp_path):
     # What either null left alone does not count, whatever it does.
     diff.loc[40:49, ["calibrated", "cos_decoder"]] = False, 0.1
     diff.loc[50:59, ["check_calibrated", "cos_decoder"]] = False, 0.1
-    row = threshold_row(diff, "percentile", 0.5, 0.1)
+    row = threshold_row(by_rotation(diff), "percentile", 0.5, 0.1)
     assert (row["check_visual"], row["check_vlm_adapted"], row["check_adapted"]) == (40, 17, 8)
     # Of 15 that differ at least 12: (455 + 105 + 15 + 1) / 32768.
     assert row["check_p"] == pytest.approx(576 / 32768)

@@ -187,3 +187,36 @@ def test_a_row_that_the_null_left_alone_is_not_calibrated(inputs):
     diff_features([0, 1], seed=3, **inputs)
     found = read_table(inputs["output"], FEATURE_DIFF)
     assert found.loc[~found["calibrated"], ["layer", "feature"]].to_numpy().tolist() == [[1, 2]]
+
+
+def test_a_drift_goes_by_the_energy_that_two_models_have_in_common(inputs, tmp_path):
+    """Feature 0 has energy 12 / 80 and 12 / 40 after tuning; before it three times as much at one layer."""
+    del inputs["null"]
+    inputs["adapted"] = inputs["base"]
+    files = {}
+    for name, energies in (("before", (36.0, 0.0)), ("tuned_on_text", (18.0, 5.0))):
+        found = [
+            statistics(tmp_path / name, layer, [(0, "text", 4, energies[layer]), (5, "text", 1, 2.0)], tokens)
+            for layer, tokens in ((0, 80), (1, 40))
+        ]
+        files[name] = StatisticsFiles(*zip(*found))
+    diff_features([0, 1], seed=3, null=(), **inputs, **files)
+    table = read_table(inputs["output"], FEATURE_DIFF).set_index(["layer", "feature"])
+    similarity, null = table["similarity"], table["null_similarity"]
+    assert similarity[0, 0] == pytest.approx(2 * 12 / (12 + 36))
+    assert null[0, 0] == pytest.approx(2 * 18 / (18 + 36))
+    # Nothing before, and something after.
+    assert similarity[1, 0] == null[1, 0] == 0
+    assert similarity[1, 5] == pytest.approx(1) and null[1, 5] == pytest.approx(1)
+    # Never fired: there is nothing to compare, nor a null that says anything.
+    assert np.isnan([similarity[0, 3], null[0, 3]]).all()
+    assert table["calibrated"].equals(null.notna())
+    np.testing.assert_allclose(table["cos_decoder"], 1)
+    assert table["null_cos_decoder"].isna().all()
+
+
+def test_a_rotation_goes_by_the_cosine_of_decoder_rows(inputs):
+    diff_features([0, 1], seed=3, **inputs)
+    table = read_table(inputs["output"], FEATURE_DIFF)
+    assert table["similarity"].equals(table["cos_decoder"])
+    assert table["null_similarity"].equals(table["null_cos_decoder"])

@@ -104,7 +104,7 @@ def test_every_script_of_the_workflow_reaches_only_known_files():
 def imported(script):
     """Return the library files that a script imports, whatever they change, and what those import.
 
-    What a job's frame imports is left out: it does so for failures, and `test_staleness.py` looks at real jobs.
+    A job's frame imports for failures alone: `test_staleness.py` looks at what real jobs import.
     """
     todo, seen = [script], set()
     while todo:

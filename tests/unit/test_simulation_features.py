@@ -127,6 +127,7 @@ def more_than_drift(rng: np.random.Generator, rotated: float) -> tuple[bool, boo
     place = {"layer": np.arange(features) % 3, "feature": np.arange(features), "seed": 0}
     diff = pd.DataFrame({
         **place, "cos_decoder": adapted, "null_cos_decoder": np.where(fired, null, 1.0),
+        "similarity": adapted, "null_similarity": np.where(fired, null, 1.0),
         "check_cos_decoder": np.where(fired, check, 1.0), "untuned_cos_decoder": np.nan,
         "cos_encoder": adapted, "null_cos_encoder": null, "calibrated": fired, "check_calibrated": fired,
         "visual_energy": energy, "text_energy": energy, "visual_rate": 0.1,

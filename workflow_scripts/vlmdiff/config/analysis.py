@@ -27,8 +27,8 @@ class DiffConfig(Section):
 
     method: Literal["rotation", "drift"] = Field(
         "rotation",
-        description="How features are compared: `rotation` of a dictionary trained on, or `drift` of what the "
-        "base dictionary does, without training, in a further comparison (docs/understand/diff_features.md).",
+        description="How features are compared: `rotation` of a dictionary trained on, or `drift` of what "
+        "the base dictionary does, in a further comparison (docs/understand/diff_features.md).",
     )
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
     adapted: Name = Field("adapted", description="Dictionary after it; `drift` has the base one there.")
@@ -46,7 +46,7 @@ class DiffConfig(Section):
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     base_model: Name | None = Field(
         None,
-        description="Drift: the model before tuning; left out: the one on which the base dictionary is trained.",
+        description="Drift: the model before tuning; left out: that of the base dictionary's training.",
     )
     null_model: Name | None = Field(
         None, description="Drift: a model tuned on text alone; what changes in it is the null."

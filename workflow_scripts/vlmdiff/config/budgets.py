@@ -50,7 +50,7 @@ class Budget(Section):
     )
     decoder: Literal["trained", "frozen"] = Field(
         "trained",
-        description="`frozen`: the decoder stays as it starts, for a control (docs/understand/scoreboard.md).",
+        description="`frozen`: the decoder stays as it starts (docs/understand/scoreboard.md).",
     )
     auxk_coefficient: NonNegativeFloat | None = Field(
         None,

@@ -30,6 +30,25 @@ def check_budgets(config: Config) -> None:
             )
 
 
+def check_index(config: Config) -> None:
+    """Check that dictionaries started from `base`: only such a one keeps its index, without which there is no diff.
+
+    Raises:
+        ValueError: one starts elsewhere.
+    """
+    for label, diff in config.all_comparisons().items():
+        section = "diff" if label == MAIN else f"comparisons.{label}"
+        for key in ("adapted", "null", "null_check") if diff.method != DRIFT else ():
+            name = getattr(diff, key)
+            aligned = name is None or diff.base in config.ancestors(name)
+            if not aligned and not (key == "adapted" and diff.rule == "energy"):
+                raise ValueError(
+                    f"{section}.{key}: dictionary '{name}' starts from "
+                    f"'{config.dictionaries[name].initial}', but must come from '{diff.base}' so that "
+                    "features keep their index"
+                )
+
+
 def check_grid(config: Config) -> None:
     """Check that corners of the stage grid start where their edges do.
 
@@ -68,7 +87,12 @@ def check_models(config: Config) -> None:
     """
     for label, diff in config.all_comparisons().items():
         stage = config.trained().get(diff.adapted)
-        if stage is None or diff.method == DRIFT or diff.rule == "energy" or same_model(config, stage.model, diff.model):
+        if (
+            stage is None
+            or diff.method == DRIFT
+            or diff.rule == "energy"
+            or same_model(config, stage.model, diff.model)
+        ):
             continue
         section = "diff" if label == MAIN else f"comparisons.{label}"
         raise ValueError(

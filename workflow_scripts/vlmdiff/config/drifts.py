@@ -25,6 +25,12 @@ def drift_models(diff: DiffConfig) -> dict[str, str]:
     return {key: name for key in keys if (name := getattr(diff, key)) is not None}
 
 
+def base_model(config: Config, diff: DiffConfig) -> str | None:
+    """Return the model that a drift starts from; None if nothing tells it."""
+    trained = config.trained().get(diff.base)
+    return diff.base_model or (trained and trained.model)
+
+
 def check_drifts(config: Config) -> None:
     """Check that a drift has all that it reads, and that nothing else names what it alone reads.
 
@@ -42,8 +48,8 @@ def check_drifts(config: Config) -> None:
             if entry.adapted is not None or entry.null is not None:
                 said = "adapted" if entry.adapted is not None else "null"
                 raise ValueError(
-                    f"{key}.{said}: found '{getattr(entry, said)}' with `method: drift`, which reads all models "
-                    "by the base dictionary and trains none; leave it out"
+                    f"{key}.{said}: found '{getattr(entry, said)}' with `method: drift`, which reads all "
+                    "models by the base dictionary and trains none; leave it out"
                 )
             check_drift_models(config, key, diff)
         elif found := drift_models(diff):
@@ -59,21 +65,21 @@ def check_drift_models(config: Config, key: str, diff: DiffConfig) -> None:
     Raises:
         ValueError: see `check_drifts`.
     """
-    base, null = config.base_model(diff), diff.null_model
+    base, null = base_model(config, diff), diff.null_model
     if base is None:
         raise ValueError(
-            f"{key}.base_model: missing, and dictionary '{diff.base}' is published: name the model that it reads"
+            f"{key}.base_model: missing, and dictionary '{diff.base}' is published; name the model it reads"
         )
     if null is None:
         raise ValueError(
-            f"{key}.null_model: missing; expected a model that was tuned on text alone: how far features drift "
-            "in it is the null"
+            f"{key}.null_model: missing; expected a model that was tuned on text alone: how far features "
+            "drift in it is the null"
         )
     for said, name, other in (("model", diff.model, base), ("null_model", null, base)):
         if same_model(config, name, other):
             raise ValueError(
-                f"{key}.{said}: found '{name}', which is the model before tuning ('{base}'): nothing drifts in "
-                "it; name another one"
+                f"{key}.{said}: found '{name}', which is the model before tuning ('{base}'): nothing drifts "
+                "in it; name another one"
             )
     if same_model(config, null, diff.model):
         raise ValueError(
@@ -82,6 +88,6 @@ def check_drift_models(config: Config, key: str, diff: DiffConfig) -> None:
         )
     if saw_images(config, null, diff.model):
         raise ValueError(
-            f"{key}.null_model: found '{null}', a model that was tuned with images, expected one that was not: "
-            "a null says how far features drift when nothing multimodal happens"
+            f"{key}.null_model: found '{null}', a model that was tuned with images, expected one that was "
+            "not: a null says how far features drift when nothing multimodal happens"
         )

@@ -10,8 +10,6 @@ from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import scored_concepts
 from vlmdiff.config.storage import drifting_models, statistics_datasets
 
-OWN = "own"
-
 
 def method_entries(config: Config, folder: str) -> list[dict[str, Any]]:
     """Return every method, concept and seed.
@@ -56,12 +54,14 @@ def recurrence_table(config: Config, folder: str, comparison: str, concept: str)
 
 
 def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list[str]:
-    """Return which measurements are a method's own: trainings after the base, statistics, diff, contrast, filter."""
+    """Return which jobs are a method's own: trainings after the base, statistics, diff, contrast, filter."""
     diff = config.comparison(comparison)
     trained = [] if diff.method == DRIFT else [diff.adapted, diff.null]
     statistics = f"feature_statistics/{diff.adapted}/seed_{seed}"
     read = [f"{diff.model}/{dataset}" for dataset in statistics_datasets(config, diff)]
-    read += [f"{model}/{dataset}" for model in drifting_models(config, diff) for dataset in diff.visual_datasets]
+    read += [
+        f"{model}/{dataset}" for model in drifting_models(config, diff) for dataset in diff.visual_datasets
+    ]
     return [
         *(f"train_dictionary/{name}/seed_{seed}/*.tsv" for name in trained),
         *(f"{statistics}/{place}/*.tsv" for place in read),
@@ -71,7 +71,7 @@ def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list
 
 
 def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
-    """Return every method, control and concept, and the controls of submissions; arguments as of `method_entries`."""
+    """Return every control and concept, and the controls of submissions; arguments as of `method_entries`."""
     if config.scoreboard is None:
         return []
     of_methods = [
@@ -88,7 +88,7 @@ def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
         for concept in scored_concepts(config)
     ]
     return of_methods + [
-        {"method": name, "concept": OWN, "control": control, "seed": 0, "file": file}
+        {"method": name, "control": control, "seed": 0, "file": file}
         for name, one in config.scoreboard.submissions.items()
         for control, file in one.controls.items()
     ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from vlmdiff.config.cases import asked_data
+from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.checkpoints import checkpoints
 from vlmdiff.config.schema import Config
-from vlmdiff.config.causal import ground_truth_datasets
 
 
 def figures(config: Config) -> list[str]:

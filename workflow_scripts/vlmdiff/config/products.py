@@ -16,6 +16,7 @@ from vlmdiff.config.cases import (
     scored_seeds,
     selection_facts,
 )
+from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.checkpoints import checkpoints
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.datasets import is_prepared
@@ -24,7 +25,6 @@ from vlmdiff.config.held_out import reported
 from vlmdiff.config.local_files import used
 from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
-from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.subsets import line_of
 
 

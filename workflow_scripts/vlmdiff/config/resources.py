@@ -52,6 +52,8 @@ NEEDS = MappingProxyType(
         "evaluate_transfer": (3000, 120),
         "score_ground_truth": (2000, 30),
         "evaluate_rules": (1000, 10),
+        "score_submission": (2000, 30),
+        "summarise_scoreboard": (1000, 10),
         "verify": (500, 240),
     }
 )

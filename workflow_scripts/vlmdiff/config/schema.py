@@ -18,8 +18,8 @@ from vlmdiff.config.analysis import (
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_needs
-from vlmdiff.config.comparable import check_budgets, check_grid, check_models
-from vlmdiff.config.comparisons import DRIFT, MAIN, ComparisonConfig, StagesConfig
+from vlmdiff.config.comparable import check_budgets, check_grid, check_index, check_models
+from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.concepts import ConceptConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
@@ -119,11 +119,6 @@ class Config(Section):
     def comparison(self, name: str) -> DiffConfig:
         """Return what a comparison compares; `main` is the section `diff`."""
         return self.diff if name == MAIN else self.comparisons[name].diff(self.diff)
-
-    def base_model(self, diff: DiffConfig) -> str | None:
-        """Return the model that a drift starts from; None if nothing tells it."""
-        trained = self.trained().get(diff.base)
-        return diff.base_model or (trained and trained.model)
 
     def concept(self, name: str, comparison: str) -> ConceptConfig:
         """Return a concept as a comparison sees it."""
@@ -329,26 +324,9 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def adapted_comes_from_base(self) -> Config:
-        """Only a dictionary that started from `base` keeps its index, without which there is no diff."""
-        for label, diff in self.all_comparisons().items():
-            section = "diff" if label == MAIN else f"comparisons.{label}"
-            if diff.method == DRIFT:
-                continue
-            for key in ("adapted", "null", "null_check"):
-                name = getattr(diff, key)
-                aligned = name is None or diff.base in self.ancestors(name)
-                if not aligned and not (key == "adapted" and diff.rule == "energy"):
-                    raise ValueError(
-                        f"{section}.{key}: dictionary '{name}' starts from "
-                        f"'{self.dictionaries[name].initial}', but must come from '{diff.base}' so that "
-                        "features keep their index"
-                    )
-        return self
-
-    @model_validator(mode="after")
     def what_is_compared_fits(self) -> Config:
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
+        check_index(self)
         check_grid(self)
         check_untuned(self)
         check_drifts(self)

@@ -1,4 +1,4 @@
-"""The scoreboard: which ways of finding features are held against one another (docs/understand/scoreboard.md)."""
+"""The scoreboard: which ways of finding features it holds side by side."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from vlmdiff.config.base import Distinct, Name, Section
+from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.sources import LocalPath
-from vlmdiff.config.causal import ground_truth_datasets
 
 if TYPE_CHECKING:
     from vlmdiff.config.schema import Config
 
 
 class MethodConfig(Section):
-    """A method of diffing: a comparison of the studied model, and the same of models that cannot know a concept."""
+    """A method of diffing: a comparison, and the same of models that cannot know the concept."""
 
     comparison: Name = Field(MAIN, description="The comparison; `main` is that of the section `diff`.")
     controls: Annotated[list[Name], Distinct] = Field(
@@ -62,7 +62,7 @@ def scoreboard_references(config: Config) -> Iterator[tuple[str, str, str]]:
 
 
 def check_scoreboard(config: Config) -> None:
-    """Check that there are scene graphs to be held against, and that methods and their controls are comparisons.
+    """Check that there are scene graphs, and that methods and their controls are comparisons that fit.
 
     Raises:
         ValueError: naming the key, what was found and what to do.
@@ -72,8 +72,8 @@ def check_scoreboard(config: Config) -> None:
         return
     if not ground_truth_datasets(config):
         raise ValueError(
-            "scoreboard: needs the scene graphs of the built-in world: `ablation.report_on` has to name data sets "
-            "of the section `world`; name some, or write `scoreboard: none`"
+            "scoreboard: needs the scene graphs of the built-in world: `ablation.report_on` has to name data "
+            "sets of the section `world`; name some, or write `scoreboard: none`"
         )
     if taken := sorted(board.methods.keys() & board.submissions.keys()):
         raise ValueError(f"scoreboard.submissions: {taken} are names of methods too; rename them")

@@ -10,6 +10,7 @@ from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.decoder import described, width_in
+from vlmdiff.config.drifts import base_model
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
@@ -70,8 +71,8 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
 
 
 def drifting_models(config: Config, diff: DiffConfig) -> list[str]:
-    """Return the models beside its own in which a drift looks at the visual data sets: before tuning, the null."""
-    return [config.base_model(diff), diff.null_model] if diff.method == DRIFT else []
+    """Return in which models beside its own a drift looks at visual data: before tuning, and the null."""
+    return [base_model(config, diff), diff.null_model] if diff.method == DRIFT else []
 
 
 def statistics_datasets(config: Config, diff: DiffConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""What fine-tuning did to each feature: rotation or drift, and energies (docs/understand/method.md section 5)."""
+"""What fine-tuning did to each feature: rotation or drift, and energies (method.md section 5)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,9 @@ def block_cosines(files: dict[str, FeatureRows], start: int, stop: int) -> dict[
     for part in ("decoder", "encoder"):
         before = getattr(files["base"], part)(start, stop)
         for prefix, other in (("", "adapted"), ("null_", "null")):
-            found = getattr(files[other], part)(start, stop) if other in files else np.full_like(before, np.nan)
+            found = (
+                getattr(files[other], part)(start, stop) if other in files else np.full_like(before, np.nan)
+            )
             columns[f"{prefix}cos_{part}"] = row_cosines(before, found)
     base = files["base"].decoder(start, stop)
     for name in ("check", "untuned"):
@@ -179,7 +181,9 @@ def diff_features(
     if null:
         frame["similarity"], frame["null_similarity"] = frame["cos_decoder"], frame["null_cos_decoder"]
     else:
-        energies = [mean_over_tokens(frame, one, ["sum_squares"])["sum_squares"] for one in (before, tuned_on_text)]
+        energies = [
+            mean_over_tokens(frame, one, ["sum_squares"])["sum_squares"] for one in (before, tuned_on_text)
+        ]
         frame["similarity"] = energy_overlap(energies[0], frame["visual_energy"])
         frame["null_similarity"] = energy_overlap(*energies)
         frame["calibrated"] = frame["null_similarity"].notna()

@@ -44,20 +44,23 @@ def decisions(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
     return frame.sort_values(["log_p", *FEATURE], ignore_index=True)
 
 
-def by_rule(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the features that each selection rule gives, strongest contrast first.
+def filters(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """Return what each selection rule asks of a feature beside the contrast, as masks over the rows.
 
     `contrast_lexical` contains the visual filter: neutral prompts are only tried on visual features.
     """
-    everything = pd.Series(True, index=frame.index)
-    masks = {
-        "contrast": everything,
+    return {
+        "contrast": pd.Series(True, index=frame.index),
         "contrast_visual": frame["visual"],
         "contrast_lexical": frame["visual"] & frame["invariant"],
         "contrast_adapted": frame["adapted"],
         "full": frame["adapted"] & frame["invariant"],
     }
-    return {rule: frame[masks[rule]] for rule in RULES}
+
+
+def by_rule(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the features that each selection rule gives, strongest contrast first."""
+    return {rule: frame[mask] for rule, mask in filters(frame).items()}
 
 
 def selection_arms(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlmdiff.interventions.selection_rules import RULES
 from vlmdiff.runtime.files import replacing
-from vlmdiff.scoreboard.submission import OWN, read_submission
+from vlmdiff.scoreboard.scores import OWN
+from vlmdiff.scoreboard.submitted import read_submission
 from vlmdiff.summary.costs import read_benchmark
 from vlmdiff.summary.markdown import change, escape, number, table
 from vlmdiff.tables.causal import SELECTION
@@ -104,14 +106,19 @@ def control_rows(entry: Mapping[str, Any], layers: Sequence[int]) -> pd.DataFram
         entry: method, concept, control, seed, and the path of a `ranking` or of a submitted `file`.
         layers: decoder blocks that are studied.
     """
-    told = {name: entry[name] for name in ("method", "concept", "control", "seed")}
+    told = {name: entry[name] for name in ("method", "control", "seed")}
     if "file" in entry:
         found = read_submission(entry["file"], layers)
         given = found["selected"].sum() if "selected" in found else len(found)
-        return pd.DataFrame([told | {"rule": OWN, "selected": int(given)}])
+        return pd.DataFrame([told | {"concept": OWN, "rule": OWN, "selected": int(given)}])
     ranked = read_table(entry["ranking"], RANKING)
-    counts = ranked.groupby("rule")["selected"].sum()
-    return pd.DataFrame([told | {"rule": rule, "selected": int(count)} for rule, count in counts.items()])
+    counts = ranked.groupby("rule")["selected"].sum().reindex(RULES, fill_value=0)
+    return pd.DataFrame(
+        [
+            told | {"concept": entry["concept"], "rule": rule, "selected": int(count)}
+            for rule, count in counts.items()
+        ]
+    )
 
 
 def summarise_scoreboard(
@@ -192,8 +199,9 @@ def page(board: pd.DataFrame, experiment: str) -> list[str]:
     return [
         f"# Scoreboard of {escape(experiment)}",
         "",
-        "Means over seeds, the best ranking first. Pairs are by the best label, then by any label. The margin is "
-        "its change in logits on the concept's test data under the strongest features, and under matched random ones.",
+        "Means over seeds, the best ranking first. Pairs are by the best label, then by any label. The margin",
+        "is its change in logits on the concept's test data under the strongest features, and beside it under",
+        "matched random ones.",
         "What each column means: docs/understand/scoreboard.md.",
         "",
         *table(HEADER, (page_line(row) for _, row in averages(board).iterrows())),

@@ -9,24 +9,12 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.config.concepts import COUNTS
-from vlmdiff.interventions.selection_rules import RULES
+from vlmdiff.interventions.selection_rules import RULES, filters
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.scoreboard import RANKING
 
 FEATURE = ["layer", "feature"]
-
-
-def filters(frame: pd.DataFrame) -> dict[str, pd.Series]:
-    """Return what each selection rule asks of a feature beside the contrast, as masks over the rows."""
-    every = pd.Series(True, index=frame.index)
-    return {
-        "contrast": every,
-        "contrast_visual": frame["visual"],
-        "contrast_lexical": frame["visual"] & frame["invariant"],
-        "contrast_adapted": frame["adapted"],
-        "full": frame["adapted"] & frame["invariant"],
-    }
 
 
 def rank_findings(
@@ -53,5 +41,7 @@ def rank_findings(
     frame["visual"], frame["invariant"] = frame["visual_energy"] > eps, frame["invariant"].eq(True)
     masks = filters(frame)
     ranked = pd.concat([frame[masks[rule]].assign(rule=rule) for rule in RULES], ignore_index=True)
-    order = np.lexsort([ranked["feature"], ranked["layer"], -ranked["score"], ranked["rule"].map(RULES.index)])
+    order = np.lexsort(
+        [ranked["feature"], ranked["layer"], -ranked["score"], ranked["rule"].map(RULES.index)]
+    )
     write_table(ranked.iloc[order][RANKING.names], RANKING, output)

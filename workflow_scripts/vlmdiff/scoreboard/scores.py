@@ -16,6 +16,8 @@ FEATURE = ["layer", "feature"]
 # By their best label, or by any label beyond chance: column of GROUND_TRUTH, ending of the columns of SCORES.
 DEFINITIONS = (("spatial", ""), ("spatial_match", "_any"))
 NOT_TOLD = -1
+# What a submission has in the place of a rule, a concept and a contrast.
+OWN = "own"
 
 
 def average_precision(real: np.ndarray, score: np.ndarray) -> float:
