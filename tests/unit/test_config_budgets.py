@@ -83,7 +83,7 @@ def test_all_trainings_since_the_base_count():
     first = DEFAULT["dictionaries"]["null_text"]
     values = changed(values, null_first=first, null_check_first=first)
     values = changed(values, null_text={"initial": "null_first"}, null_check={"initial": "null_check_first"})
-    values["comparisons"], values["diff"]["untuned"] = {}, None
+    values["comparisons"], values["diff"]["untuned"], values["scoreboard"] = {}, None, "none"
     assert load_config(values).diff.adapted == "data_then_model"
     said = refused(changed(values, data_first={"steps": 10}, model_first={"steps": 10}))
     assert "steps of training 1 300 against 10" in said

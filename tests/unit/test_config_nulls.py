@@ -114,7 +114,7 @@ def test_what_a_stage_must_not_be_trained_on_is_refused_by_key(name):
     "changes",
     [
         # What a model learned while it read on, without images, may set the threshold: its text is new to it.
-        [("diff.null", "adapted_continued"), ("diff.null_check", None), ("comparisons.continued_text", ...)],
+        [("diff.null", "adapted_continued"), ("diff.null_check", None), ("comparisons.continued_text", ...), ("scoreboard", "none")],
         # So may a model that was never tuned and sees.
         [("comparisons.eps_low.null", "adapted_untuned")],
         # The questions of the new data are text, and no image is shown with them.
@@ -133,6 +133,7 @@ def test_what_a_null_may_be_trained_on_passes(changes):
 def test_every_training_of_a_null_since_the_base_counts():
     first = DEFAULT["dictionaries"]["null_text"]
     changes = [("diff.adapted", "data_then_model"), ("comparisons", {}), ("diff.untuned", None)]
+    changes += [("scoreboard", "none")]
     changes += [("diff.null_check", None), ("dictionaries.null_text.initial", "first")]
     assert load_config(changed(*changes, ("dictionaries.first", first))).diff.null == "null_text"
     for key, wrong in (("model", "vlm"), ("dataset", "text_train")):

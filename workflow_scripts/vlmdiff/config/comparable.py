@@ -31,7 +31,7 @@ def check_budgets(config: Config) -> None:
 
 
 def check_index(config: Config) -> None:
-    """Check that dictionaries started from `base`: only such a one keeps its index, without which there is no diff.
+    """Check that dictionaries started from `base`, for only then a feature keeps its index.
 
     Raises:
         ValueError: one starts elsewhere.

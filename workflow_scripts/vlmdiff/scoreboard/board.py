@@ -199,9 +199,9 @@ def page(board: pd.DataFrame, experiment: str) -> list[str]:
     return [
         f"# Scoreboard of {escape(experiment)}",
         "",
-        "Means over seeds, the best ranking first. Pairs are by the best label, then by any label. The margin",
-        "is its change in logits on the concept's test data under the strongest features, and beside it under",
-        "matched random ones.",
+        "Means over seeds, the best ranking first. Pairs are by the best label, then by any label.",
+        "The margin is its change in logits on the concept's test data under the strongest features, and",
+        "beside it under matched random ones.",
         "What each column means: docs/understand/scoreboard.md.",
         "",
         *table(HEADER, (page_line(row) for _, row in averages(board).iterrows())),
