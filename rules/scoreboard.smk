@@ -1,8 +1,10 @@
 """The scoreboard: ways of finding features side by side, held against the scene graphs of the built-in world."""
 
 from vlmdiff.config.entries import control_entries, method_entries, submission_entries
+from vlmdiff.config.scoreboard import scored_seeds
 
 BOARD = CFG.scoreboard
+SCORED_SEEDS = scored_seeds(CFG) if BOARD else ()
 RANKING = results("scoreboard/rankings/{comparison}/seed_{seed}/{concept}.parquet")
 
 
@@ -56,7 +58,7 @@ rule score_submission:
     """Hold the scores of another method, from a file, against the scene graphs."""
     input:
         file=lambda wildcards: BOARD.submissions[wildcards.submission].file,
-        truth=expand(results("ground_truth/seed_{seed}/features.parquet"), seed=SEEDS),
+        truth=expand(results("ground_truth/seed_{seed}/features.parquet"), seed=SCORED_SEEDS),
         samples=rules.score_ground_truth.input.samples,
         shards=rules.score_ground_truth.input.shards,
     output:
@@ -75,12 +77,13 @@ use rule match_seeds as match_seeds_of_comparison with:
     input:
         dictionaries=lambda wildcards: [
             file
-            for seed in SEEDS
+            for seed in SCORED_SEEDS
             for file in FILES.dictionaries(CFG.comparison(wildcards.comparison).adapted, seed)
         ],
-        adapted=[results(f"features/{{comparison}}/seed_{seed}/adapted.parquet") for seed in SEEDS],
+        adapted=[results(f"features/{{comparison}}/seed_{seed}/adapted.parquet") for seed in SCORED_SEEDS],
         final=[
-            results(f"features/{{comparison}}/seed_{seed}/{{concept}}/final_features.csv") for seed in SEEDS
+            results(f"features/{{comparison}}/seed_{seed}/{{concept}}/final_features.csv")
+            for seed in SCORED_SEEDS
         ],
     output:
         results("scoreboard/recurrence/{comparison}/{concept}.csv"),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "tests" / "workflow" / "config.yaml"
 RESULTS = "results/tiny"
 # All of them together make every rule run, `descriptions` and published sources aside.
-TARGETS = ("all", "world_models", "controls", "stages", "sensitivity")
+TARGETS = ("all", "world_models", "controls", "stages", "sensitivity", "scoreboard")
 
 
 class Endpoint(BaseHTTPRequestHandler):

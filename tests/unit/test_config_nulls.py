@@ -114,7 +114,12 @@ def test_what_a_stage_must_not_be_trained_on_is_refused_by_key(name):
     "changes",
     [
         # What a model learned while it read on, without images, may set the threshold: its text is new to it.
-        [("diff.null", "adapted_continued"), ("diff.null_check", None), ("comparisons.continued_text", ...), ("scoreboard", "none")],
+        [
+            ("diff.null", "adapted_continued"),
+            ("diff.null_check", None),
+            ("comparisons.continued_text", ...),
+            ("scoreboard", "none"),
+        ],
         # So may a model that was never tuned and sees.
         [("comparisons.eps_low.null", "adapted_untuned")],
         # The questions of the new data are text, and no image is shown with them.

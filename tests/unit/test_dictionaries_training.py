@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sparse_activations import write_sparse_shards
@@ -112,6 +113,19 @@ def test_saved_dictionary_acts_on_raw_residuals(train, shards):
     x = torch.cat([chunk.values for chunk in ActivationStore(shards, 0).chunks(("text",))])
     fvu = float(fraction_unexplained(x, load_dictionary(folder)(x)))
     assert fvu == pytest.approx(read_table(folder / "training.csv", TRAINING_LOG).fvu.iloc[-1], rel=0.3)
+
+
+@pytest.mark.parametrize("architecture", [TOPK, JUMPRELU], ids=["topk", "jumprelu"])
+def test_a_frozen_decoder_stays_while_the_encoder_learns(train, architecture):
+    stage = {**STAGE, "steps": 100, "snapshots": [1], "decoder": "frozen"}
+    folder = train("frozen", architecture=architecture, stage=stage)
+    first, last = load_weights(folder / "snapshots/1"), load_weights(folder)
+    assert (first["W_dec"] == last["W_dec"]).all()
+    assert not np.allclose(first["W_enc"], last["W_enc"], rtol=0.05)
+    table = read_table(folder / "training.csv", TRAINING_LOG)
+    free = train("free", architecture=architecture, stage={**stage, "decoder": "trained"})
+    trained = read_table(free / "training.csv", TRAINING_LOG)
+    assert trained.fvu.iloc[-1] < table.fvu.iloc[-1] < 0.9 * table.fvu.iloc[0]
 
 
 def test_repeating_gives_the_same_bytes(train):

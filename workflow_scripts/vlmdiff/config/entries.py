@@ -7,7 +7,7 @@ from typing import Any
 from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.products import selection_tables
 from vlmdiff.config.schema import Config
-from vlmdiff.config.scoreboard import scored_concepts
+from vlmdiff.config.scoreboard import scored_concepts, scored_seeds
 from vlmdiff.config.storage import drifting_models, statistics_datasets
 
 
@@ -24,7 +24,7 @@ def method_entries(config: Config, folder: str) -> list[dict[str, Any]]:
         method_entry(config, folder, name, method.comparison, concept, seed)
         for name, method in config.scoreboard.methods.items()
         for concept in scored_concepts(config)
-        for seed in range(config.seeds)
+        for seed in scored_seeds(config)
     ]
 
 
@@ -45,8 +45,8 @@ def method_entry(
 
 
 def recurrence_table(config: Config, folder: str, comparison: str, concept: str) -> str | None:
-    """Return where it stands which findings recur over seeds; None for a single seed."""
-    if config.seeds == 1:
+    """Return where it stands which findings recur over seeds; None where a single one is scored."""
+    if len(scored_seeds(config)) == 1:
         return None
     if comparison == MAIN and concept in config.studied_concepts():
         return f"{folder}/features/main/recurrence/{concept}.csv"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from vlmdiff.config.base import Distinct, Name, Section
+from vlmdiff.config.base import Count, Distinct, Name, Section
 from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.sources import LocalPath
@@ -47,12 +47,18 @@ class ScoreboardConfig(Section):
     concepts: Annotated[list[Name], Distinct] = Field(
         [], description="Concepts whose contrasts are scored; left out: those that are studied in all seeds."
     )
+    seeds: Count | None = Field(None, description="How many seeds are scored; left out: all.")
     submissions: dict[Name, SubmissionConfig] = Field({}, description="Scores of other methods, by name.")
 
 
 def scored_concepts(config: Config) -> list[str]:
     """Return the concepts of the scoreboard."""
     return config.scoreboard.concepts or config.studied_concepts()
+
+
+def scored_seeds(config: Config) -> range:
+    """Return the seeds of the scoreboard."""
+    return range(min(config.scoreboard.seeds or config.seeds, config.seeds))
 
 
 def scoreboard_references(config: Config) -> Iterator[tuple[str, str, str]]:

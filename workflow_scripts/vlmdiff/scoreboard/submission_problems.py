@@ -1,0 +1,51 @@
+"""Whether submitted files of scores can be read, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from vlmdiff.config.schema import Config
+from vlmdiff.config.scoreboard import scored_seeds
+
+
+def submission_problems(config: Config, is_made: Callable[[str], bool]) -> Iterator[str]:
+    """Yield what is wrong with the files of scores that are there, and which are not.
+
+    Snakemake's own environment may hold nothing but Snakemake, where jobs have theirs (`--sdm conda`). Then
+    this is left to the jobs.
+
+    Args:
+        config: the configuration.
+        is_made: tells whether a rule makes a file.
+    """
+    submissions = config.scoreboard.submissions if config.scoreboard else {}
+    files = [
+        (f"scoreboard.submissions.{name}.{key}", file)
+        for name, one in submissions.items()
+        for key, file in (
+            ("file", one.file),
+            *((f"controls.{control}", file) for control, file in one.controls.items()),
+        )
+    ]
+    for key, file in files:
+        if is_made(file):
+            continue
+        if not Path(file).is_file():
+            yield f"{key}: found '{file}', which is no file; expected a CSV of scores"
+        elif find_spec("pandas") is not None:
+            yield from reading_problems(key, file, config)
+
+
+def reading_problems(key: str, file: str, config: Config) -> Iterator[str]:
+    """Yield why a file of scores cannot be read, or of which seeds it is."""
+    from vlmdiff.scoreboard.submitted import SubmissionError, read_submission
+
+    try:
+        table = read_submission(file, config.layers)
+    except SubmissionError as error:
+        yield f"{key}: {error}"
+        return
+    if (largest := int(table["seed"].max())) not in (known := scored_seeds(config)):
+        yield f"{key}: {file}: seed: found {largest}, expected 0 to {known.stop - 1}"

@@ -1,0 +1,103 @@
+"""Files of scores: reading, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+KNOWN = ("layer", "feature", "direction", "score", "selected", "seed")
+
+
+class SubmissionError(ValueError):
+    """A file of scores cannot be read."""
+
+
+def read_submission(path: str | Path, layers: Sequence[int]) -> pd.DataFrame:
+    """Read a file of scores: layer, feature or direction (an array), score, seed, and selected if it is told.
+
+    Raises:
+        SubmissionError: naming the file, what was found and what was expected.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"direction": str})
+    except (OSError, ValueError) as error:
+        raise SubmissionError(f"{path}: no CSV that can be read ({error})") from error
+    missing = [name for name in ("layer", "score") if name not in table]
+    places = [name for name in ("feature", "direction") if name in table]
+    if missing or len(places) != 1 or set(table) - set(KNOWN):
+        raise SubmissionError(
+            f"{path}: found the columns {', '.join(map(str, table))}; expected layer, score, either feature "
+            "or direction, and if they are told selected and seed"
+        )
+    if table.empty:
+        raise SubmissionError(f"{path}: holds no scores; expected a line for each feature or direction")
+    table["seed"] = table.get("seed", 0)
+    for name in ("layer", "feature", "seed"):
+        if name in table:
+            table[name] = whole_numbers(table[name], f"{path}: {name}")
+    check_numbers(table, path, layers)
+    if "selected" in table:
+        table["selected"] = table["selected"].astype(bool)
+    if "direction" in table:
+        table["direction"] = list(directions(table["direction"], path))
+    elif table.duplicated(["seed", "layer", "feature"]).any():
+        first = table[table.duplicated(["seed", "layer", "feature"])].iloc[0]
+        raise SubmissionError(
+            f"{path}: layer {first['layer']}, feature {first['feature']} has several scores, expected one"
+        )
+    return table
+
+
+def whole_numbers(values: pd.Series, what: str) -> pd.Series:
+    """Return values as whole numbers.
+
+    Raises:
+        SubmissionError: some are none.
+    """
+    numbers = pd.to_numeric(values, errors="coerce")
+    if wrong := values[numbers.isna() | (numbers % 1 != 0) | (numbers < 0)].tolist():
+        raise SubmissionError(f"{what}: found {wrong[0]!r}, expected whole numbers from 0 on")
+    return numbers.astype("int64")
+
+
+def check_numbers(table: pd.DataFrame, path: str | Path, layers: Sequence[int]) -> None:
+    """Refuse layers that are not studied, scores that are no numbers, and selections that are not 0 or 1."""
+    if unknown := sorted(set(table["layer"]) - set(layers)):
+        raise SubmissionError(f"{path}: layer: found {unknown[0]}, expected some of {list(layers)}")
+    scores = pd.to_numeric(table["score"], errors="coerce")
+    if (bad := ~np.isfinite(scores)).any():
+        raise SubmissionError(
+            f"{path}: score: found {table['score'][bad].tolist()[0]!r}, expected finite numbers"
+        )
+    if "selected" in table and (bad := ~table["selected"].isin([0, 1])).any():
+        raise SubmissionError(
+            f"{path}: selected: found {table['selected'][bad].tolist()[0]!r}, expected 0 or 1"
+        )
+
+
+def directions(texts: pd.Series, path: str | Path) -> Iterator[np.ndarray]:
+    """Yield directions of unit length, each written as numbers with blanks between.
+
+    Raises:
+        SubmissionError: one is no direction, or of another width than the first.
+    """
+    width = None
+    for text in texts.fillna(""):
+        try:
+            found = np.array([float(part) for part in text.split()], np.float32)
+        except ValueError:
+            raise SubmissionError(
+                f"{path}: direction: found '{text[:60]}', expected numbers with blanks between"
+            ) from None
+        width = len(found) if width is None else width
+        norm = float(np.linalg.norm(found)) if len(found) else 0.0
+        if len(found) != width or not np.isfinite(norm) or norm == 0:
+            expected = width or "some"
+            raise SubmissionError(
+                f"{path}: direction: found {len(found)} numbers of length {norm:g}, expected {expected} "
+                "finite ones that are not all zero"
+            )
+        yield found / norm
