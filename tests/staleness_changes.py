@@ -114,8 +114,8 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
     for section, nothing in (("stages", {}), ("steering", None), ("comparisons", {})):
         less = with_value(values, (section,), nothing)
         if section == "comparisons":
-            # It is one of them.
-            less = with_value(less, ("diff", "untuned"), None)
+            # They name some of them.
+            less = with_value(with_value(less, ("diff", "untuned"), None), ("scoreboard",), None)
         yield Change(f"without {section}", section, config=less)
     further = {
         "models.unread": {"family": "llava", "path": "world:vlm_25"},

@@ -30,6 +30,7 @@ NO_OTHER = {
                 "auxk_coefficient",
                 "dead_after_tokens",
                 "architecture",
+                "decoder",
             )
         ),
         "dictionaries that are compared have one budget: the keys of `base` and `scratch` stand for theirs",
@@ -43,12 +44,15 @@ NO_OTHER = {
     "models.*.family": "a checkpoint tells its family, and another one is refused",
     "models.*.vision_tower": "only the family `llava_original` has a tower of its own",
     "models.vlm.untuned": "the model under study was tuned",
-    "models.base_lm.untuned": "a language model has no frame",
+    **dict.fromkeys(
+        ("models.base_lm.untuned", "models.lm_continued.untuned"), "a language model has no frame"
+    ),
+    "models.lm_continued.path": "the world has one more language model than that of the base",
     "models.vlm_untuned.untuned": "the experiment has one language model",
     "models.vlm_untuned.text_only": "a language model has no frame",
     "data": "all data sets would follow from it; the tutorial's experiment is of its own",
     **dict.fromkeys(
-        (f"models.{name}.projector" for name in ("base_lm", "vlm", "vlm_50", "vlm_shuffled")),
+        (f"models.{name}.projector" for name in ("base_lm", "lm_continued", "vlm", "vlm_50", "vlm_shuffled")),
         "only with `untuned`, for which the one of `vlm_untuned` stands",
     ),
     "dictionaries.base.model": "`models.vlm_untuned.untuned` is the same model",
@@ -69,6 +73,15 @@ NO_OTHER = {
     **dict.fromkeys(
         ("concepts.counting.*.dataset", "concepts.counting.target.groups"), "only `general_val` counts"
     ),
+    "*.method": "a drift has models of its own, which stand for it",
+    **dict.fromkeys(
+        (f"{one}.{key}" for one in ("diff", "comparisons.[!d]*") for key in ("base_model", "null_model")),
+        "only a drift reads it",
+    ),
+    **dict.fromkeys(
+        ("comparisons.drift.adapted", "comparisons.drift.null"), "nothing is trained for a drift"
+    ),
+    "comparisons.drift.model": "the scoreboard holds methods against one model, that of `diff`",
     "concepts.*.contrast": "another contrast has other keys",
     **dict.fromkeys(
         (f"concepts.{name}.{key}" for name in ("grounded", "mirrored") for key in ("unit", "lexical")),
@@ -105,7 +118,6 @@ OTHER: dict[str, Any] = {
     "datasets.*.transform.mirror": "top_bottom",
     "datasets.*.transform.hue": 0.25,
     "resources": {"train_dictionary": {"mem_mb": 3000, "runtime": 90}},
-    "models.base_lm.path": "world:lm_continued",
     "models.*.path": "world:vlm_25",
     "models.*.planned.blocks": 2,
     "models.*.prompt_date": "2025-01-01",
@@ -159,6 +171,19 @@ OTHER: dict[str, Any] = {
     "comparisons.*.target": "all",
     "comparisons.*.adapted": {None: "model_first", "scratch": "adapted", "*": "adapted"},
     "comparisons.*.null": "null_check",
+    "comparisons.drift.base_model": "vlm_50",
+    "comparisons.drift.null_model": "vlm_untuned",
+    "scoreboard.methods.*.comparison": "scratch",
+    "scoreboard.methods.*.controls": ["untuned"],
+    "scoreboard.concepts": ["mirrored"],
+    "scoreboard.submissions.*.file": {
+        "tests/workflow/features.csv": "tests/workflow/directions.csv",
+        "tests/workflow/directions.csv": "tests/workflow/features.csv",
+    },
+    "scoreboard.submissions.features.controls.*": "tests/workflow/directions.csv",
+    "scoreboard.submissions.directions.controls": {"shuffled_images": "tests/workflow/features.csv"},
+    "scoreboard.submissions.features.seconds": 2.0,
+    "dictionaries.*.decoder": "frozen",
     "comparisons.*.model": {None: "vlm_50", "*": "vlm"},
     "comparisons.*.eps": 0.05,
     "comparisons.*.percentile": 50.0,

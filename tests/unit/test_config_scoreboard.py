@@ -64,6 +64,10 @@ REFUSED = {
         {"comparisons.mine": {"target": "scoreboard", "about": "x", "null_model": "lm_continued"}},
         "comparisons.mine.null_model: found 'lm_continued' with `method: rotation`",
     ),
+    "a model of a drift where there is none": (
+        {"diff.base_model": "base_lm"},
+        "diff.base_model: found 'base_lm', but only a comparison with `method: drift` reads it",
+    ),
     "an unknown model": (
         {"comparisons.mine": {**DRIFT, "null_model": "nobody"}},
         "comparisons.mine.null_model: unknown model 'nobody'",

@@ -176,7 +176,16 @@ def test_troubleshooting_has_many_messages():
 def test_the_picture_of_the_architecture_names_every_rule_and_room():
     picture = (DOCS / "develop" / "architecture.svg").read_text()
     found = set(re.findall(r"[a-z]\w+", picture))
-    targets = {"all", "controls", "descriptions", "scoreboard", "sensitivity", "sources", "stages", "world_models"}
+    targets = {
+        "all",
+        "controls",
+        "descriptions",
+        "scoreboard",
+        "sensitivity",
+        "sources",
+        "stages",
+        "world_models",
+    }
     assert {rule for rule in RULES - targets if not rule.startswith("plot_")} <= found
     library = ROOT / "workflow_scripts" / "vlmdiff"
     rooms = {path.name for path in library.iterdir() if (path / "__init__.py").exists()}

@@ -42,6 +42,11 @@ def check_drifts(config: Config) -> None:
             "diff.method: found 'drift', expected 'rotation': a drift stands beside the main comparison; "
             "write `comparisons: { drift: { target: scoreboard, method: drift, … } }`"
         )
+    if found := drift_models(config.diff):
+        key, name = next(iter(found.items()))
+        raise ValueError(
+            f"diff.{key}: found '{name}', but only a comparison with `method: drift` reads it; write it there"
+        )
     for name, entry in config.comparisons.items():
         key, diff = f"comparisons.{name}", config.comparison(name)
         if diff.method == DRIFT:
