@@ -8,6 +8,7 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted_rules
 from vlmdiff.config.resources import resource_problems
+from vlmdiff.config.scoreboard import explain_unscored
 from vlmdiff.config.storage import plan
 from vlmdiff.config.targets import STARVING, explain_starving, explain_target
 from vlmdiff.data.local_data import data_problems
@@ -49,6 +50,8 @@ def why_not(name, option):
         return explain_omitted(name, omitted[makers[0].name])
     if name == "world_models" and CFG.world is None:
         return "world_models: this configuration has no `world`; ask for it with config/config.yaml"
+    if name == "scoreboard" and (told := explain_unscored(CFG)):
+        return told
     if option == "until" and name in STARVING:
         return explain_starving(name)
     is_pattern = option == "targets" and any(one.name == name and one.has_wildcards() for one in makers)

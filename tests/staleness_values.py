@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+import tiny_experiment
+
 Path = tuple[str | int, ...]
 
+SCORES = tiny_experiment.submissions()
+FEATURES, DIRECTIONS = (SCORES[name]["file"] for name in ("features", "directions"))
 # Keys without another value that is valid while all others stay, and why.
 NO_OTHER = {
     "diff.base": "dictionaries and null of every comparison start from it",
@@ -176,12 +180,10 @@ OTHER: dict[str, Any] = {
     "scoreboard.methods.*.comparison": "scratch",
     "scoreboard.methods.*.controls": ["untuned"],
     "scoreboard.concepts": ["mirrored"],
-    "scoreboard.submissions.*.file": {
-        "tests/workflow/features.csv": "tests/workflow/directions.csv",
-        "tests/workflow/directions.csv": "tests/workflow/features.csv",
-    },
-    "scoreboard.submissions.features.controls.*": "tests/workflow/directions.csv",
-    "scoreboard.submissions.directions.controls": {"shuffled_images": "tests/workflow/features.csv"},
+    "scoreboard.submissions.features.file": DIRECTIONS,
+    "scoreboard.submissions.directions.file": FEATURES,
+    "scoreboard.submissions.features.controls.*": DIRECTIONS,
+    "scoreboard.submissions.directions.controls": {"shuffled_images": FEATURES},
     "scoreboard.submissions.features.seconds": 2.0,
     "dictionaries.*.decoder": "frozen",
     "comparisons.*.model": {None: "vlm_50", "*": "vlm"},

@@ -51,10 +51,21 @@ def endpoint() -> Iterator[ThreadingHTTPServer]:
         server.server_close()
 
 
+def submissions() -> dict[str, Any]:
+    """Return scores of features and of directions that nothing found, for the scoreboard."""
+    features, directions = (str(CONFIG.with_name(f"{name}.csv")) for name in ("features", "directions"))
+    return {
+        "features": {"file": features, "controls": {"shuffled_images": features}},
+        "directions": {"file": directions, "seconds": 1.0},
+    }
+
+
 def settings(port: int) -> dict[str, Any]:
-    """Return the experiment's configuration, with the endpoint that listens on a port."""
+    """Return the experiment's configuration, with scores from files and the endpoint at a port."""
     labelling = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "m", "features": 2}
-    return {**yaml.safe_load(CONFIG.read_text()), "labelling": labelling}
+    values = yaml.safe_load(CONFIG.read_text())
+    values["scoreboard"]["submissions"] = submissions()
+    return {**values, "labelling": labelling}
 
 
 def snakemake(

@@ -18,7 +18,7 @@ from vlmdiff.scoreboard.scores import average_precision, quality, score_ranking
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import RECURRENCE
 from vlmdiff.tables.io import read_table
-from vlmdiff.tables.scoreboard import CONTROL_FINDS, RANKING, SCORES
+from vlmdiff.tables.scoreboard import CONTROL_FINDS, METHOD_RANKING, METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 
 EPS = 0.5
@@ -76,7 +76,7 @@ def decisions(tmp_path):
 
 def ranked(decisions, tmp_path, contrast) -> pd.DataFrame:
     rank_findings(decisions, tmp_path / "ranking.parquet", contrast, "token", EPS)
-    return read_table(tmp_path / "ranking.parquet", RANKING)
+    return read_table(tmp_path / "ranking.parquet", METHOD_RANKING)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_what_is_not_told_to_be_selected_has_a_ranking_alone():
 
 
 def test_a_rule_that_refuses_everything_is_scored_too(tmp_path):
-    ranking = write(tmp_path / "ranking.parquet", RANKING, [])
+    ranking = write(tmp_path / "ranking.parquet", METHOD_RANKING, [])
     real = write(tmp_path / "truth.parquet", GROUND_TRUTH, truth(REAL).to_dict("records"))
     score_ranking(ranking, real, tmp_path / "scores.csv", 2)
-    scores = read_table(tmp_path / "scores.csv", SCORES)
+    scores = read_table(tmp_path / "scores.csv", METHOD_SCORES)
     assert scores["rule"].tolist() == list(RULES) and (scores["seed"] == 2).all()
     assert (scores["ranked"] == 0).all() and (scores["average_precision"] == 0.5).all()
     assert scores["precision"].isna().all() and (scores["recall"] == 0).all()
@@ -179,7 +179,7 @@ def board(tmp_path):
     methods = [
         {
             "method": "rotation", "concept": "space", "contrast": "counts", "seed": seed,
-            "scores": write(tmp_path / f"{seed}.csv", SCORES, [row | {"seed": seed} for row in scores]),
+            "scores": write(tmp_path / f"{seed}.csv", METHOD_SCORES, [s | {"seed": seed} for s in scores]),
             "selection": None if seed else effects_file, "recurrence": recurrence,
             "benchmarks": [
                 f"train_dictionary/adapted/seed_{seed}/*.tsv", "train_dictionary/*/seed_0/layer_0.tsv"
@@ -188,13 +188,13 @@ def board(tmp_path):
         for seed in (0, 1)
     ]  # fmt: skip
     own = write(
-        tmp_path / "own.csv", SCORES, [{"rule": "own", "selected": -1, "average_precision_any": 0.95}]
+        tmp_path / "own.csv", METHOD_SCORES, [{"rule": "own", "selected": -1, "average_precision_any": 0.95}]
     )
     finds = [{"rule": "full", "layer": 0, "feature": f, "selected": f < 2} for f in range(3)]
     controls = [
         {
             "method": "rotation", "concept": "space", "control": name, "seed": 0,
-            "ranking": write(tmp_path / f"{name}.parquet", RANKING, rows),
+            "ranking": write(tmp_path / f"{name}.parquet", METHOD_RANKING, rows),
         }
         for name, rows in (("shuffled", finds), ("text", finds[2:]))
     ]  # fmt: skip

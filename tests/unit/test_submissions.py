@@ -17,7 +17,7 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.scoreboard.submission import projections, score_submission
 from vlmdiff.scoreboard.submitted import SubmissionError, read_submission
 from vlmdiff.tables.io import read_table
-from vlmdiff.tables.scoreboard import SCORES
+from vlmdiff.tables.scoreboard import METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 from vlmdiff.world.datasets import write_dataset
 from vlmdiff.world.sample_labels import all_labels
@@ -106,7 +106,7 @@ def scored(world, folder: Path, text: str, truth: list[dict] = ()) -> pd.DataFra
     score_submission(
         submitted(folder, text), [real], {"spatial": file}, {"spatial": {0: [shard]}}, folder / "out.csv", 1
     )
-    return read_table(folder / "out.csv", SCORES)
+    return read_table(folder / "out.csv", METHOD_SCORES)
 
 
 def test_projections_are_the_largest_on_text(world):

@@ -7,7 +7,7 @@ from typing import Any
 from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.products import selection_tables
 from vlmdiff.config.schema import Config
-from vlmdiff.config.scoreboard import scored_concepts, scored_seeds
+from vlmdiff.config.scoreboard import scored_board, scored_concepts, scored_seeds
 from vlmdiff.config.storage import drifting_models, statistics_datasets
 
 
@@ -18,11 +18,11 @@ def method_entries(config: Config, folder: str) -> list[dict[str, Any]]:
         config: the configuration.
         folder: of the experiment's results.
     """
-    if config.scoreboard is None:
+    if (board := scored_board(config)) is None:
         return []
     return [
         method_entry(config, folder, name, method.comparison, concept, seed)
-        for name, method in config.scoreboard.methods.items()
+        for name, method in board.methods.items()
         for concept in scored_concepts(config)
         for seed in scored_seeds(config)
     ]
@@ -72,7 +72,7 @@ def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list
 
 def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
     """Return every control and concept, and the controls of submissions; arguments as of `method_entries`."""
-    if config.scoreboard is None:
+    if (board := scored_board(config)) is None:
         return []
     of_methods = [
         {
@@ -82,21 +82,21 @@ def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
             "seed": seed,
             "ranking": f"{folder}/scoreboard/rankings/{control}/seed_{seed}/{concept}.parquet",
         }
-        for name, method in config.scoreboard.methods.items()
+        for name, method in board.methods.items()
         for control in method.controls
         for seed in range(1 if control == MAIN else config.comparisons[control].seeds)
         for concept in scored_concepts(config)
     ]
     return of_methods + [
         {"method": name, "control": control, "seed": 0, "file": file}
-        for name, one in config.scoreboard.submissions.items()
+        for name, one in board.submissions.items()
         for control, file in one.controls.items()
     ]
 
 
 def submission_entries(config: Config, folder: str) -> list[dict[str, Any]]:
     """Return every submission; arguments as of `method_entries`."""
-    if config.scoreboard is None:
+    if (board := scored_board(config)) is None:
         return []
     return [
         {
@@ -107,5 +107,5 @@ def submission_entries(config: Config, folder: str) -> list[dict[str, Any]]:
             "selection": None,
             "recurrence": None,
         }
-        for name, one in config.scoreboard.submissions.items()
+        for name, one in board.submissions.items()
     ]

@@ -20,6 +20,7 @@ FOLLOWING: Mapping[str, Collection[str]] = MappingProxyType(
         ),
         "comparisons": ("base", "adapted", "null", "model", "visual_datasets", "text_datasets"),
         "stages": ("grid", "models"),
+        "scoreboard": ("comparison", "controls", "concepts"),
     }
 )
 

@@ -205,7 +205,7 @@ def comparison_products(config: Config, target: str) -> list[str]:
 
 def scoreboard_products(config: Config) -> list[str]:
     """Return the tables, the page and the figure of the scoreboard; none if the config has none."""
-    if config.scoreboard is None:
+    if scored_board(config) is None:
         return []
     names = ("scoreboard.csv", "control_finds.csv", "scoreboard.md")
     return [*(f"scoreboard/{name}" for name in names), "figures/scoreboard/scoreboard.svg"]

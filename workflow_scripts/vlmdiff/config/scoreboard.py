@@ -51,6 +51,11 @@ class ScoreboardConfig(Section):
     submissions: dict[Name, SubmissionConfig] = Field({}, description="Scores of other methods, by name.")
 
 
+def scored_board(config: Config) -> ScoreboardConfig | None:
+    """Return the scoreboard; None if there is none, or nothing that it can be held against."""
+    return config.scoreboard if ground_truth_datasets(config) else None
+
+
 def scored_concepts(config: Config) -> list[str]:
     """Return the concepts of the scoreboard."""
     return config.scoreboard.concepts or config.studied_concepts()
@@ -68,7 +73,7 @@ def scoreboard_references(config: Config) -> Iterator[tuple[str, str, str]]:
 
 
 def check_scoreboard(config: Config) -> None:
-    """Check that there are scene graphs, and that methods and their controls are comparisons that fit.
+    """Check that methods and their controls are comparisons that fit.
 
     Raises:
         ValueError: naming the key, what was found and what to do.
@@ -76,11 +81,6 @@ def check_scoreboard(config: Config) -> None:
     board = config.scoreboard
     if board is None:
         return
-    if not ground_truth_datasets(config):
-        raise ValueError(
-            "scoreboard: needs the scene graphs of the built-in world: `ablation.report_on` has to name data "
-            "sets of the section `world`; name some, or write `scoreboard: none`"
-        )
     if taken := sorted(board.methods.keys() & board.submissions.keys()):
         raise ValueError(f"scoreboard.submissions: {taken} are names of methods too; rename them")
     known = [MAIN, *config.comparisons]
@@ -101,3 +101,15 @@ def check_scoreboard(config: Config) -> None:
                     f"{key}.controls: found '{one}' of model '{config.diff.model}', which is the one that is "
                     "studied; expected comparisons of models that cannot know the concept"
                 )
+
+
+def explain_unscored(config: Config) -> str | None:
+    """Say in one line why there is no scoreboard; None if there is one."""
+    if scored_board(config) is not None:
+        return None
+    if config.scoreboard is None:
+        return "scoreboard: this configuration has no `scoreboard`; ask for it with config/config.yaml"
+    return (
+        "scoreboard: needs the scene graphs of the built-in world, expected data sets of `world.datasets` in "
+        "`ablation.report_on`"
+    )

@@ -18,7 +18,7 @@ from vlmdiff.summary.markdown import change, escape, number, table
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import RECURRENCE
 from vlmdiff.tables.io import read_table, write_table
-from vlmdiff.tables.scoreboard import CONTROL_FINDS, RANKING, SCOREBOARD, SCORES
+from vlmdiff.tables.scoreboard import CONTROL_FINDS, METHOD_RANKING, METHOD_SCORES, SCOREBOARD
 
 KEY = ["method", "concept", "rule"]
 SEED_COLUMNS = ("seed", *KEY, "contrast")
@@ -78,7 +78,7 @@ def method_rows(entry: Mapping[str, Any], folder: str | Path, data: Sequence[str
         folder: `benchmarks` of the experiment.
         data: the test data of the concept, and the general ones.
     """
-    rows = read_table(entry["scores"], SCORES).assign(
+    rows = read_table(entry["scores"], METHOD_SCORES).assign(
         **{name: entry[name] for name in ("method", "concept", "contrast")},
         seconds=seconds(folder, entry["benchmarks"]),
     )
@@ -94,7 +94,9 @@ def method_rows(entry: Mapping[str, Any], folder: str | Path, data: Sequence[str
 
 def submission_rows(entry: Mapping[str, Any]) -> pd.DataFrame:
     """Return SCOREBOARD of a submission, control finds aside."""
-    rows = read_table(entry["scores"], SCORES).assign(method=entry["method"], concept=OWN, contrast=OWN)
+    rows = read_table(entry["scores"], METHOD_SCORES).assign(
+        method=entry["method"], concept=OWN, contrast=OWN
+    )
     rows["seconds"] = np.nan if entry["seconds"] is None else float(entry["seconds"])
     return rows.assign(ablated=0, **dict.fromkeys((*EFFECTS[1:], *RECURRING), np.nan))
 
@@ -111,7 +113,7 @@ def control_rows(entry: Mapping[str, Any], layers: Sequence[int]) -> pd.DataFram
         found = read_submission(entry["file"], layers)
         given = found["selected"].sum() if "selected" in found else len(found)
         return pd.DataFrame([told | {"concept": OWN, "rule": OWN, "selected": int(given)}])
-    ranked = read_table(entry["ranking"], RANKING)
+    ranked = read_table(entry["ranking"], METHOD_RANKING)
     counts = ranked.groupby("rule")["selected"].sum().reindex(RULES, fill_value=0)
     return pd.DataFrame(
         [

@@ -12,7 +12,7 @@ from vlmdiff.config.concepts import COUNTS
 from vlmdiff.interventions.selection_rules import RULES, filters
 from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import read_table, write_table
-from vlmdiff.tables.scoreboard import RANKING
+from vlmdiff.tables.scoreboard import METHOD_RANKING
 
 FEATURE = ["layer", "feature"]
 
@@ -20,7 +20,7 @@ FEATURE = ["layer", "feature"]
 def rank_findings(
     tables: Mapping[str, str | Path], output: str | Path, contrast: str, unit: str, eps: float
 ) -> None:
-    """Write the features that each selection rule's filters leave, with their scores (contract RANKING).
+    """Write the features that each selection rule's filters leave, with scores (contract METHOD_RANKING).
 
     The score is what the contrast itself goes by: the p of counts, the effect size of the other contrasts.
 
@@ -44,4 +44,4 @@ def rank_findings(
     order = np.lexsort(
         [ranked["feature"], ranked["layer"], -ranked["score"], ranked["rule"].map(RULES.index)]
     )
-    write_table(ranked.iloc[order][RANKING.names], RANKING, output)
+    write_table(ranked.iloc[order][METHOD_RANKING.names], METHOD_RANKING, output)

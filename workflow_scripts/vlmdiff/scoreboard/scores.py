@@ -9,11 +9,11 @@ import pandas as pd
 
 from vlmdiff.interventions.selection_rules import RULES
 from vlmdiff.tables.io import read_table, write_table
-from vlmdiff.tables.scoreboard import RANKING, SCORES
+from vlmdiff.tables.scoreboard import METHOD_RANKING, METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 
 FEATURE = ["layer", "feature"]
-# By their best label, or by any label beyond chance: column of GROUND_TRUTH, ending of the columns of SCORES.
+# By their best label, or by any beyond chance: column of GROUND_TRUTH, ending of columns of METHOD_SCORES.
 DEFINITIONS = (("spatial", ""), ("spatial_match", "_any"))
 NOT_TOLD = -1
 # What a submission has in the place of a rule, a concept and a contrast.
@@ -43,7 +43,7 @@ def ratio(part: int, whole: int) -> float:
 
 
 def quality(truth: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, float]:
-    """Return how good a ranking is (the columns of SCORES, rule and seed aside).
+    """Return how good a ranking is (the columns of METHOD_SCORES, rule and seed aside).
 
     Args:
         truth: GROUND_TRUTH of all features, or of all directions that were submitted.
@@ -69,14 +69,14 @@ def quality(truth: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, float]:
 
 
 def score_ranking(ranking: str | Path, truth: str | Path, output: str | Path, seed: int) -> None:
-    """Write how good a ranking is under each rule (contract SCORES).
+    """Write how good a ranking is under each rule (contract METHOD_SCORES).
 
     Args:
-        ranking: RANKING.
+        ranking: METHOD_RANKING.
         truth: GROUND_TRUTH of the same dictionary.
         output: path of the table.
         seed: index of the seed.
     """
-    ranked, real = read_table(ranking, RANKING), read_table(truth, GROUND_TRUTH)
+    ranked, real = read_table(ranking, METHOD_RANKING), read_table(truth, GROUND_TRUTH)
     rows = [{"rule": rule} | quality(real, ranked[ranked["rule"] == rule]) for rule in RULES]
-    write_table(pd.DataFrame(rows).assign(seed=seed), SCORES, output)
+    write_table(pd.DataFrame(rows).assign(seed=seed), METHOD_SCORES, output)

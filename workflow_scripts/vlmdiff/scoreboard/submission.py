@@ -14,7 +14,7 @@ from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.scoreboard.scores import OWN, quality
 from vlmdiff.scoreboard.submitted import SubmissionError, read_submission
 from vlmdiff.tables.io import read_tables, write_table
-from vlmdiff.tables.scoreboard import SCORES
+from vlmdiff.tables.scoreboard import METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 from vlmdiff.world.ground_truth import score_layer
 from vlmdiff.world.sample_labels import all_labels
@@ -82,7 +82,7 @@ def score_submission(
     output: str | Path,
     job_seed: int,
 ) -> None:
-    """Write how good a file of scores is, one row a seed (contract SCORES).
+    """Write how good a file of scores is, one row a seed (contract METHOD_SCORES).
 
     Directions are held against one another alone: nobody knows all directions that there are.
 
@@ -106,7 +106,7 @@ def score_submission(
             check_features(part, truth, file, int(seed))
         columns = [name for name in ("layer", "feature", "score", "selected") if name in part]
         rows.append({"rule": OWN, "seed": seed} | quality(truth, part[columns]))
-    write_table(pd.DataFrame(rows), SCORES, output)
+    write_table(pd.DataFrame(rows), METHOD_SCORES, output)
 
 
 def check_features(part: pd.DataFrame, truth: pd.DataFrame, file: str | Path, seed: int) -> None:

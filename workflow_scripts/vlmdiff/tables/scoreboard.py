@@ -3,7 +3,7 @@
 from vlmdiff.tables.columns import contract
 from vlmdiff.tables.features import FEATURE
 
-RANKING = contract(
+METHOD_RANKING = contract(
     "What a method finds by a concept's contrast, best first; what a rule's filters refuse is not listed.",
     ("rule", "str", "selection rule: contrast, contrast_visual, …_lexical, …_adapted, full"),
     *FEATURE,
@@ -24,7 +24,7 @@ QUALITY = (
     ("average_precision_any", "float", "average precision of the same"),
 )
 
-SCORES = contract(
+METHOD_SCORES = contract(
     "A ranking held against what features really tell, one row a rule.",
     ("rule", "str", "selection rule; own for a submission"),
     ("seed", "int", "index of the seed"),
