@@ -52,6 +52,7 @@ def shortest() -> dict[str, Any]:
         "dictionaries": {name: values["dictionaries"][name] for name in kept},
         "diff": values["diff"] | {"untuned": None},
         "comparisons": comparisons,
+        "scoreboard": "none",
         "stages": {},
         "concepts": concepts,
     }

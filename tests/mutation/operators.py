@@ -31,6 +31,7 @@ ROOMS = {
     "config": ("config",),
     "summary": ("summary",),
     "world": ("world/ground_truth.py", "world/sample_labels.py", "world/scenes.py"),
+    "scoreboard": ("scoreboard",),
 }
 COMPARISONS = {
     ast.Lt: ("<", "<="),

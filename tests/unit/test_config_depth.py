@@ -45,6 +45,7 @@ def alone(layers: object, vlm: dict, base: dict) -> dict:
         "evaluation": "none",
         "diff": values["diff"] | {"untuned": None},
         "comparisons": {},
+        "scoreboard": "none",
         "stages": {},
         "steering": "none",
     }

@@ -19,7 +19,7 @@ ALWAYS = {"cosine_distributions", "adapted_by_layer", "threshold_robustness", "m
 SCORES = {"fvu_by_layer", "training_dynamics"}
 HEADS = {"head_attribution", "attribution_vs_exact", "head_ablation", "attention_map"}
 # Figures of the other targets, and of what the default one cost.
-OTHERS = {"comparisons", "stage_grid", "transfer", "costs"}
+OTHERS = {"scoreboard", "comparisons", "stage_grid", "transfer", "costs"}
 
 
 def of(concepts: str, *names: str) -> set[str]:

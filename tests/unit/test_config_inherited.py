@@ -45,12 +45,12 @@ def test_the_worlds_sections_are_told_at_once():
     first, *lines = refused(MINE).split("\n")
     assert first == (
         "data: found with `world`, `models`, `dictionaries`, `evaluation`, `diff`, `comparisons`, "
-        "`stages`, `concepts`, `ablation`, `heads` and `steering` of "
+        "`scoreboard`, `stages`, `concepts`, `ablation`, `heads` and `steering` of "
         f"{CONFIGS / 'config.yaml'}, which name other data, expected none of them (in mine.yaml, line 3); "
         "write `extends: false` into `models` and `concepts`; paste these lines next to `data`:"
     )
-    cleared = ("world", "dictionaries", "evaluation", "diff", "comparisons", "stages", "ablation", "heads")
-    assert lines == [f"    {name}: ~" for name in (*cleared, "steering")]
+    cleared = ("world", "dictionaries", "evaluation", "diff", "comparisons", "scoreboard", "stages")
+    assert lines == [f"    {name}: ~" for name in (*cleared, "ablation", "heads", "steering")]
 
 
 def test_what_is_told_to_paste_is_enough():
@@ -73,7 +73,11 @@ def test_what_is_told_to_paste_over_a_ready_config_loads(name):
     assert set(config.dictionaries) == {"base", "adapted", "null_text"}
     assert config.dictionaries["adapted"].dataset == "train" and config.diff.visual_datasets == ["validation"]
     published = "source" in layers.values.get("dictionaries", {}).get("base", {})
-    assert published == (name != "config.yaml") == (config.trained().keys() == {"adapted", "null_text"})
+    assert (
+        published
+        == ("paligemma" in name or "llava" in name)
+        == (config.trained().keys() == {"adapted", "null_text"})
+    )
 
 
 @pytest.mark.parametrize(

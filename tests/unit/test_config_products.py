@@ -112,7 +112,7 @@ def test_a_target_makes_a_table_and_a_figure_for_each_concept_and_a_page():
         "figures/controls/grounded/comparisons.svg",
         "comparisons/controls.md",
     ]
-    alone = tiny.tiny(comparisons={}, diff=tiny.tiny()["diff"] | {"untuned": None})
+    alone = tiny.tiny(comparisons={}, scoreboard="none", diff=tiny.tiny()["diff"] | {"untuned": None})
     assert products.comparison_products(load_config(alone), "controls") == []
 
 

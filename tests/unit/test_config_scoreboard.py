@@ -13,6 +13,7 @@ from local_experiment import put
 from vlmdiff.config.entries import benchmarks, control_entries, method_entries, submission_entries
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.products import scoreboard_products
+from vlmdiff.config.scoreboard import explain_unscored
 from vlmdiff.config.storage import readers
 from vlmdiff.scoreboard.submission_problems import submission_problems
 
@@ -71,10 +72,6 @@ REFUSED = {
     "an unknown model": (
         {"comparisons.mine": {**DRIFT, "null_model": "nobody"}},
         "comparisons.mine.null_model: unknown model 'nobody'",
-    ),
-    "no scene graphs": (
-        {"ablation": None, "heads": None, "steering": None, "stages.models": []},
-        "scoreboard: needs the scene graphs of the built-in world",
     ),
     "an unknown comparison": (
         {"scoreboard.methods.mine": {"comparison": "nobody"}},
@@ -156,8 +153,19 @@ def test_every_method_concept_and_seed_is_scored(config):
     assert ("rotation", "no_spatial") in found and ("drift", "drift_shuffled") in found
 
 
-def test_a_config_without_a_scoreboard_makes_none():
-    config = load_config(changed({"scoreboard": "none"}))
+WITHOUT = {
+    "one": ({"scoreboard": "none"}, "this configuration has no `scoreboard`"),
+    "scene graphs": (
+        {"ablation": "none", "heads": "none", "steering": "none", "stages.models": []},
+        "needs the scene graphs of the built-in world",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), WITHOUT.values(), ids=WITHOUT)
+def test_a_config_without_a_scoreboard_makes_none_and_says_why(changes, told):
+    config = load_config(changed(changes))
+    assert told in explain_unscored(config)
     assert scoreboard_products(config) == []
     assert (
         method_entries(config, "x") == control_entries(config, "x") == submission_entries(config, "x") == []

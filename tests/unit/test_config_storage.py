@@ -43,7 +43,7 @@ def without_further_comparisons():
     kept = {"base", "adapted", "null_text", "null_check", "scratch", "adapted_untuned"}
     values["dictionaries"] = {name: one for name, one in values["dictionaries"].items() if name in kept}
     by_default = {name: one for name, one in values["comparisons"].items() if one["target"] == "all"}
-    return load_config({**values, "comparisons": by_default, "stages": {}})
+    return load_config({**values, "comparisons": by_default, "stages": {}, "scoreboard": "none"})
 
 
 def test_what_other_targets_store_is_not_planned():

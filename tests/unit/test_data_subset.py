@@ -256,7 +256,7 @@ def test_a_dry_run_on_one_folder_of_photos(photos, tmp_path):
     values["concepts"] = {"kitchen": {"target": kitchen, "baseline": others}}
     values["ablation"]["concepts"] = ["kitchen"]
     values["heads"] |= {"concept": "kitchen", "dataset": kitchen, "head_means": {"dataset": "validation"}}
-    values["steering"]["concept"] = "kitchen"
+    values["steering"]["concept"], values["scoreboard"] = "kitchen", "none"
     for section in ("ablation", "heads", "steering"):
         for use, name in (("rank_on", "validation"), ("report_on", "test")):
             if use in values[section]:

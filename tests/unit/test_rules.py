@@ -18,6 +18,7 @@ FILES = [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]
 RULE = re.compile(r"^rule (\w+):\n((?:(?:[ ]+.*)?\n)+)", re.MULTILINE)
 RULES = {name: body for file in FILES for name, body in RULE.findall(file.read_text())}
 TARGETS = {"all", "descriptions", "controls", "stages", "sensitivity", "sources", "world_models"}
+TARGETS |= {"scoreboard"}
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from vlmdiff.config.held_out import reported
 from vlmdiff.config.local_files import used
 from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
+from vlmdiff.config.scoreboard import scored_board
 from vlmdiff.config.subsets import line_of
 
 
