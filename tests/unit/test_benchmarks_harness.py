@@ -5,6 +5,7 @@ import pytest
 from benchmarks.harness import Goal, measure, ratio_row
 
 
+@pytest.mark.long
 def test_contestants_take_turns_in_a_turning_order():
     calls = []
     contestants = {name: lambda name=name: calls.append(name) for name in "abc"}

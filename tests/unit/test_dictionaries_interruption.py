@@ -143,6 +143,7 @@ def test_sigterm_at_any_step(sources, tmp_path, monkeypatch, caplog, step):
     assert resumed == whole
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_training_that_an_interrupted_run_left_saves_its_state_and_gives_way(sources, trainers, tmp_path):
     values = {**OFTEN, "checkpoint_every_s": 1e9, "stage": {**LONG, "steps": 4000}}

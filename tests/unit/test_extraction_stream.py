@@ -89,6 +89,7 @@ def test_types_are_those_of_a_prepared_batch(vlm, samples):
         assert vlm.types([sample.prompt], [sample.image_size()], sample.chat) == batch.token_type.tolist()
 
 
+@pytest.mark.long
 def test_a_dictionary_trains_on_a_stream_and_resumes_exactly(stream, vlm, samples, tmp_path):
     stage = {
         "tokens": ["text"],

@@ -15,6 +15,7 @@ def run(*arguments: str, **values) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, **values)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_check_holds_on_a_cpu(tmp_path):
     sections = ["operations", "step_times"]

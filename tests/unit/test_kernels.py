@@ -386,6 +386,7 @@ print(THREADED, hashlib.sha256(b"".join(weights)).hexdigest())
 """
 
 
+@pytest.mark.long
 def test_one_thread_and_several_give_the_same_bits():
     results = {}
     for threads in ("1", "2"):

@@ -95,6 +95,7 @@ def specific(rng: np.random.Generator, benefit: float) -> bool:
     return not describe_ablation(ablation, HEADLINE, (TARGET, CONTROL)).failed
 
 
+@pytest.mark.long
 def test_candidates_that_are_like_any_feature_are_not_called_specific():
     """Removing any feature hurts the target and spares the control: only the pools can tell."""
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from claims_on_nothing import at_most_one_in_twenty
 
@@ -98,6 +99,7 @@ def agrees(rng: np.random.Generator, likeness: float) -> bool:
     return claims_of_heads(head_scores(attribution), held(agreed, HEAD_AGREEMENT), NO_ABLATION)
 
 
+@pytest.mark.long
 def test_random_scores_do_not_agree():
     """They must reach a correlation of 0.7 as well: an interval above 0 is not enough."""
     rng = np.random.default_rng(11)
@@ -130,6 +132,7 @@ def heads_specific(rng: np.random.Generator, benefit: float) -> bool:
     return claims_of_heads(scores, NO_AGREEMENT, held(rows, HEAD_ABLATION))
 
 
+@pytest.mark.long
 def test_heads_of_random_scores_are_not_specific():
     rng = np.random.default_rng(2)
     at_most_one_in_twenty(sum(heads_specific(rng, 0.0) for _ in range(400)), 400)
@@ -199,6 +202,7 @@ def helps(rng: np.random.Generator, benefit: float, shared: float = 1.0) -> bool
     return not section.failed
 
 
+@pytest.mark.long
 def test_the_best_of_many_arms_does_not_help_more_than_random_directions():
     """Some of all directions really help: only the pools can tell that these arms are no better."""
     rng = np.random.default_rng(4)
