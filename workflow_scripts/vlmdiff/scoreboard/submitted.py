@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+# No layer has as many features; what is larger is no whole number that a float holds.
+LARGEST = 2**31
 KNOWN = ("layer", "feature", "direction", "score", "selected", "seed")
 
 
@@ -58,7 +60,7 @@ def whole_numbers(values: pd.Series, what: str) -> pd.Series:
         SubmissionError: some are none.
     """
     numbers = pd.to_numeric(values, errors="coerce")
-    if wrong := values[numbers.isna() | (numbers % 1 != 0) | (numbers < 0)].tolist():
+    if wrong := values[~(numbers.between(0, LARGEST) & (numbers % 1 == 0))].tolist():
         raise SubmissionError(f"{what}: found {wrong[0]!r}, expected whole numbers from 0 on")
     return numbers.astype("int64")
 
