@@ -175,7 +175,9 @@ def board(tmp_path):
     measured = tmp_path / "benchmarks" / "train_dictionary" / "adapted" / "seed_0"
     measured.mkdir(parents=True)
     for layer in (0, 1):
-        (measured / f"layer_{layer}.tsv").write_text("s\tcpu_time\tmax_rss\n10.5\t9\t100\n")
+        (measured / f"layer_{layer}.tsv").write_text(
+            "s\tcpu_time\tmax_rss\n99\t10.5\t100\n" if layer else "s\tcpu_time\tmax_rss\n10.5\t-\t-\n"
+        )
     methods = [
         {
             "method": "rotation", "concept": "space", "contrast": "counts", "seed": seed,

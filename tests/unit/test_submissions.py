@@ -45,7 +45,7 @@ def submitted(folder: Path, text: str) -> Path:
         ("layer,feature,score\nx,2,3\n", "layer: found 'x', expected whole numbers"),
         ("layer,feature,score\n1,1e30,3\n", "feature: found 1e.30, expected whole numbers"),
         ("layer,feature,score,seed\n1,2,3,\n", "seed: found nan, expected whole numbers"),
-        ("layer,feature,score\n1,2,\"1,5\"\n", "score: found '1,5', expected finite numbers"),
+        ('layer,feature,score\n1,2,"1,5"\n', "score: found '1,5', expected finite numbers"),
         ("layer,feature,score\n1,2,\n", "score: found nan, expected finite numbers"),
         ("layer,feature,score\n1,2,inf\n", "score: found inf, expected finite numbers"),
         ("layer,feature,score,selected\n1,2,3,5\n", "selected: found 5, expected 0 or 1"),

@@ -60,14 +60,17 @@ def recurrence(file: str | Path | None, seed: int) -> dict[str, float]:
 
 
 def seconds(folder: str | Path, patterns: Iterable[str]) -> float:
-    """Sum what the jobs of a method took; NaN if nothing is kept of them.
+    """Sum the CPU time of a method's jobs; NaN if nothing is kept of them.
 
     Args:
         folder: `benchmarks` of the experiment.
         patterns: names of benchmark files below it.
     """
     files = sorted({file for pattern in patterns for file in Path(folder).glob(pattern)})
-    return round(sum(float(read_benchmark(file, Path(folder))["s"].iloc[0]) for file in files), 2) or np.nan
+    jobs = [read_benchmark(file, Path(folder)).iloc[0] for file in files]
+    # Of a job that was over at once there is no CPU time.
+    spent = [job["s"] if np.isnan(job["cpu_time"]) else job["cpu_time"] for job in jobs]
+    return round(float(sum(spent)), 2) or np.nan
 
 
 def method_rows(entry: Mapping[str, Any], folder: str | Path, data: Sequence[str]) -> pd.DataFrame:

@@ -46,7 +46,7 @@ SCOREBOARD = contract(
     ("random_margin", "float", "mean change on the concept's test data of matched random sets"),
     ("recurrence", "float", "final features whose match in another seed is final, as a fraction"),
     ("recurrence_control", "float", "the same of live features that are not final"),
-    ("seconds", "float", "what its jobs took, activations and the base dictionary aside"),
+    ("seconds", "float", "CPU time of its jobs, activations and the base dictionary aside"),
 )
 
 CONTROL_FINDS = contract(
