@@ -77,7 +77,7 @@ def scoreboard(board: pd.DataFrame) -> Figure:
         row_labels(axis, labels if axis is axes[0] else [""] * len(labels))
         axis.set_xlabel(title)
     for axis in axes[:2]:
-        axis.set_xlim(0, 1)
+        axis.set(xlim=(0, 1), xticks=(0, 0.5, 1))
     log_scale(axes[2], "x", "symlog", linthresh=10)
     axes[2].set_xlim(left=-0.5)
     draw_random(axes[3], shown, places)
