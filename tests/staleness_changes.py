@@ -95,6 +95,7 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
         ("diff.null", "diff.null_check"),
         *((f"{key}.target", f"{key}.control") for key in SIDES),
         ("models.vlm.path", "models.vlm_50.path"),
+        ("models.base_lm.path", "models.lm_continued.path"),
     ]
     explicit = copy.deepcopy(values)
     explicit["diff"].setdefault("null", "null_text")

@@ -51,7 +51,11 @@ NO_OTHER = {
     **dict.fromkeys(
         ("models.base_lm.untuned", "models.lm_continued.untuned"), "a language model has no frame"
     ),
-    "models.lm_continued.path": "the world has one more language model than that of the base",
+    **dict.fromkeys(
+        ("models.base_lm.path", "models.lm_continued.path"),
+        "the world's two language models change places, see `arranged_changes`",
+    ),
+    "world.controls.lm_continued": "the only control that is a language model",
     "models.vlm_untuned.untuned": "the experiment has one language model",
     "models.vlm_untuned.text_only": "a language model has no frame",
     "data": "all data sets would follow from it; the tutorial's experiment is of its own",
