@@ -91,7 +91,7 @@ def test_many_kills_change_no_byte(kind, trainers, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "log", "whole"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_saves_the_step_that_runs_and_says_so(kind, trainers, tmp_path):
     activations, values, _ = kind
     whole = content(train(activations, tmp_path / "whole", tmp_path / "whole_work", **values))
