@@ -18,7 +18,7 @@ rule rank_findings:
         RANKING,
     params:
         criteria=lambda wildcards: {
-            **facts(CFG.concepts[wildcards.concept], "contrast", "unit"),
+            **facts(CFG.concepts[wildcards.concept], "contrast", "unit", "lexical"),
             "eps": CFG.comparison(wildcards.comparison).eps,
         },
     script:

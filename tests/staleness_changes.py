@@ -130,6 +130,7 @@ def arranged_changes(values: dict[str, Any]) -> Iterator[Change]:
         yield Change(f"added {key}", key, config=with_value(values, tuple(key.split(".")), value))
     # Shipped models are wider than the tiny experiment plans.
     shipped = with_value(values, ("models", "base_lm", "planned"), None)
+    shipped = with_value(shipped, ("scoreboard", "submissions"), {})
     yield Change(
         "added world.models", "world.models", config=with_value(shipped, ("world", "models"), "shipped")
     )

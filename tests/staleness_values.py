@@ -89,6 +89,8 @@ NO_OTHER = {
     **dict.fromkeys(
         ("comparisons.drift.adapted", "comparisons.drift.null"), "nothing is trained for a drift"
     ),
+    "comparisons.drift.base_model": "the base dictionary is trained on one model",
+    "scoreboard.methods.drift.controls": "the experiment has no further drift",
     "comparisons.drift.model": "the scoreboard holds methods against one model, that of `diff`",
     "concepts.*.contrast": "another contrast has other keys",
     **dict.fromkeys(
@@ -179,10 +181,9 @@ OTHER: dict[str, Any] = {
     "comparisons.*.target": "all",
     "comparisons.*.adapted": {None: "model_first", "scratch": "adapted", "*": "adapted"},
     "comparisons.*.null": "null_check",
-    "comparisons.drift.base_model": "vlm_50",
     "comparisons.drift.null_model": "vlm_untuned",
     "scoreboard.methods.*.comparison": "scratch",
-    "scoreboard.methods.*.controls": ["untuned"],
+    "scoreboard.methods.rotation.controls": ["untuned"],
     "scoreboard.concepts": ["mirrored"],
     "scoreboard.submissions.features.file": DIRECTIONS,
     "scoreboard.submissions.directions.file": FEATURES,

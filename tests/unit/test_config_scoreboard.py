@@ -89,6 +89,38 @@ REFUSED = {
         {"scoreboard.methods.mine": {"controls": ["scratch"]}},
         "scoreboard.methods.mine.controls: found 'scratch' of model 'vlm'",
     ),
+    "a control of another method": (
+        {"scoreboard.methods.mine": {"controls": ["drift_shuffled"]}},
+        "scoreboard.methods.mine.controls: found 'drift_shuffled', whose method is drift, expected rotation",
+    ),
+    "a control that sets the threshold": (
+        {
+            "comparisons.mine": {**DRIFT, "model": "lm_continued", "null_model": "vlm_untuned"},
+            "scoreboard.methods.mine": {"comparison": "drift", "controls": ["mine"]},
+        },
+        "controls: found 'mine' of model 'lm_continued', which is the null of 'drift'",
+    ),
+    "more seeds than there are": ({"scoreboard.seeds": 4}, "scoreboard.seeds: found 4, expected at most 3"),
+    "a drift from another model than the dictionary's": (
+        {"comparisons.mine": {**DRIFT, "base_model": "lm_continued", "null_model": "vlm_untuned"}},
+        "comparisons.mine.base_model: found 'lm_continued', but dictionary 'base' is trained on 'base_lm'",
+    ),
+    "a drift from a model that saw images": (
+        {"comparisons.mine": {**DRIFT, "base": "scratch", "model": "vlm_50"}},
+        "comparisons.mine.base: found 'scratch' of a model that was tuned with images ('vlm')",
+    ),
+    "models of different widths": (
+        {
+            "models.lm_continued.planned": {"d_model": 64},
+            "models.vlm.planned": {"d_model": 128},
+            "comparisons.mine": DRIFT,
+        },
+        "models of different widths are planned",
+    ),
+    "seconds that are none": (
+        {"scoreboard.submissions.mine": {"file": "x.csv", "seconds": True}},
+        "scoreboard.submissions.mine.seconds",
+    ),
     "an unknown concept": (
         {"scoreboard.concepts": ["nothing"]},
         "scoreboard.concepts: unknown concept 'nothing'",
@@ -192,9 +224,11 @@ def test_a_submission_is_scored_with_its_controls(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "which is no file; expected a CSV of scores"),
+        (None, "; expected a CSV of scores"),
         ("layer,score\n0,1\n", "found the columns layer, score"),
         ("layer,feature,score,seed\n0,1,2,3\n", "seed: found 3, expected 0 to 2"),
+        ("layer,feature,score\n0,1024,2\n", "feature: found 1024, expected 0 to 1023"),
+        ("layer,direction,score\n0,1 0 0,2\n", "direction: found 3 numbers, expected 128, the model's width"),
     ],
 )
 def test_a_file_of_scores_is_looked_at_before_anything_runs(tmp_path, text, told):

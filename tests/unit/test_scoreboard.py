@@ -74,8 +74,8 @@ def decisions(tmp_path):
     return dict(zip(names, write_decisions(tmp_path, adapted, contrast, lexical)))
 
 
-def ranked(decisions, tmp_path, contrast) -> pd.DataFrame:
-    rank_findings(decisions, tmp_path / "ranking.parquet", contrast, "token", EPS)
+def ranked(decisions, tmp_path, contrast, lexical=True) -> pd.DataFrame:
+    rank_findings(decisions, tmp_path / "ranking.parquet", contrast, "token", EPS, lexical)
     return read_table(tmp_path / "ranking.parquet", METHOD_RANKING)
 
 
@@ -92,6 +92,13 @@ def test_a_ranking_goes_by_what_its_contrast_goes_by(decisions, tmp_path, contra
     assert of["full"] == [0]
     assert not found.loc[found["feature"] == 4, "selected"].any()
     assert found.loc[found["feature"] < 4, "selected"].all()
+
+
+def test_without_the_lexical_filter_nothing_is_refused_for_not_being_tried(decisions, tmp_path):
+    found = ranked(decisions, tmp_path, "text_matched", lexical=False)
+    of = {rule: part["feature"].tolist() for rule, part in found.groupby("rule")}
+    assert of["contrast_lexical"] == of["contrast_visual"] == [1, 0, 2, 4]
+    assert of["full"] == of["contrast_adapted"] == [1, 0, 4, 3]
 
 
 def truth(rows: dict[int, tuple[bool, bool]]) -> pd.DataFrame:
@@ -157,7 +164,8 @@ def board(tmp_path):
     rows = [
         selection(rule, size, draw, at, dataset)
         for rule, size, draw, at in (
-            ("full", 3, 0, -0.2), ("full", 2, 0, -0.1), ("full", 3, 1, -0.9), ("random", 3, 0, -0.05),
+            ("full", 4, 0, -0.7), ("full", 3, 0, -0.2), ("full", 2, 0, -0.1),
+            ("full", 3, 1, -0.9), ("random", 3, 0, -0.05),
             ("random", 3, 1, -0.03), ("random", 2, 1, -0.5), ("contrast", 3, 0, -0.3),
         )
         for dataset in ("spatial", "general")
@@ -200,7 +208,9 @@ def board(tmp_path):
         }
         for name, rows in (("shuffled", finds), ("text", finds[2:]))
     ]  # fmt: skip
-    (tmp_path / "control.csv").write_text("layer,feature,score,selected\n0,1,2.0,1\n1,1,1.0,0\n")
+    (tmp_path / "control.csv").write_text(
+        "layer,feature,score,selected,seed\n0,1,2.0,1,0\n1,1,1.0,0,0\n0,2,1,1,1\n"
+    )
     controls += [
         {"method": "mine", "concept": "own", "control": "text", "seed": 0, "file": tmp_path / "control.csv"}
     ]
@@ -216,7 +226,7 @@ def test_the_board_has_everything_of_every_method(board):
     rows = read_table(board[0], SCOREBOARD).set_index(["method", "rule", "seed"])
     assert len(rows) == 2 * len(RULES) + 1
     full = rows.loc[("rotation", "full", 0)]
-    # Of the sets of the first features the largest, and random ones of its size, over the whole data set.
+    # Of the sets of the first features the largest that has random ones, and those, over the whole data set.
     assert (full["ablated"], full["target_margin"], full["control_margin"]) == (3, -2.0, -2.0)
     assert full["random_margin"] == pytest.approx(-0.4)
     assert rows.loc[("rotation", "contrast", 0), "target_margin"] == pytest.approx(-3.0)
@@ -234,7 +244,7 @@ def test_the_board_has_everything_of_every_method(board):
 
 def test_finds_in_each_control_are_told(board):
     finds = read_table(board[1], CONTROL_FINDS)
-    assert len(finds) == 2 * len(RULES) + 1
+    assert len(finds) == 2 * len(RULES) + 2
     assert finds[finds["rule"].isin(["full", "own"])].set_index(["method", "control"])[
         "selected"
     ].to_dict() == {

@@ -50,6 +50,10 @@ def submitted(folder: Path, text: str) -> Path:
         ("layer,feature,score\n1,2,inf\n", "score: found inf, expected finite numbers"),
         ("layer,feature,score,selected\n1,2,3,5\n", "selected: found 5, expected 0 or 1"),
         ("layer,feature,score\n1,2,3\n1,2,4\n", "layer 1, feature 2 has several scores"),
+        ("layer,feature,score\n1,2,True\n1,3,False\n", "score: found True, expected finite numbers"),
+        ("layer,feature,score\n0,1,2,1\n", "no CSV that can be read"),
+        ("layer,feature,score,selected\n9,0,1,2.5,1\n9,0,0,2.5,0\n", "no CSV that can be read"),
+        ("layer,direction,score\n1,1 0,3\n1,2 0,4\n", "layer 1: a direction has several scores"),
         ("layer,direction,score\n1,1 x,3\n", "direction: found '1 x', expected numbers with blanks"),
         ("layer,direction,score\n1,0 0,3\n", "direction: found 2 numbers of length 0"),
         ("layer,direction,score\n1,,3\n", "direction: found 0 numbers of length 0"),
@@ -103,9 +107,16 @@ def world(tmp_path_factory):
     return file, folder / "s.h5", text
 
 
-def scored(world, folder: Path, text: str, truth: list[dict] = ()) -> pd.DataFrame:
+TRUTH = [
+    {"chance": 0.2, "layer": 0, "feature": f, "seed": seed, "spatial": f == seed, "spatial_match": f <= 1}
+    for seed in (0, 1)
+    for f in range(3)
+]
+
+
+def scored(world, folder: Path, text: str, truth: list[dict] | None = None) -> pd.DataFrame:
     file, shard, _ = world
-    real = write(folder / "truth.parquet", GROUND_TRUTH, list(truth))
+    real = write(folder / "truth.parquet", GROUND_TRUTH, TRUTH if truth is None else truth)
     score_submission(
         submitted(folder, text), [real], {"spatial": file}, {"spatial": {0: [shard]}}, folder / "out.csv", 1
     )
@@ -128,18 +139,28 @@ def test_a_direction_that_tells_a_place_is_spatial(world, tmp_path):
     assert row["average_precision"] == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
+def test_the_truth_of_a_direction_does_not_depend_on_the_other_lines(world, tmp_path):
+    lines = [
+        f"0,{' '.join(map(str, row))},1" for row in np.random.default_rng(5).normal(size=(20, WIDTH)).round(3)
+    ]
+    lines.append("0,1 0 0 0,2")
+    alone = [scored(world, tmp_path, f"layer,direction,score\n{line}\n").iloc[0] for line in lines]
+    found = sum(not np.isnan(row["average_precision_any"]) for row in alone)
+    file = "\n".join(["layer,direction,score,selected", *(f"{line},1" for line in lines)])
+    together = scored(world, tmp_path, file + "\n").iloc[0]
+    assert 0 < found < len(lines) and together["precision_any"] == pytest.approx(found / len(lines))
+
+
+def test_large_scores_rank_as_they_are(world, tmp_path):
+    text = "layer,direction,score\n0,1 0 0 0,18446744073709551615\n0,0 0 1 0,0\n"
+    assert scored(world, tmp_path, text).iloc[0]["average_precision"] == 1
+
+
 def test_directions_of_another_width_are_refused(world, tmp_path):
     with pytest.raises(
         SubmissionError, match="direction: found 2 numbers, expected 4, the width of the model"
     ):
         scored(world, tmp_path, "layer,direction,score\n0,1 0,1\n")
-
-
-TRUTH = [
-    {"layer": 0, "feature": f, "seed": seed, "spatial": f == seed, "spatial_match": f <= 1}
-    for seed in (0, 1)
-    for f in range(3)
-]
 
 
 def test_features_are_held_against_the_dictionary_of_their_seed(world, tmp_path):

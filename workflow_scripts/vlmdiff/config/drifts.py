@@ -80,6 +80,23 @@ def check_drift_models(config: Config, key: str, diff: DiffConfig) -> None:
             f"{key}.null_model: missing; expected a model that was tuned on text alone: how far features "
             "drift in it is the null"
         )
+    trained = config.trained().get(diff.base)
+    if trained is not None and not same_model(config, base, trained.model):
+        raise ValueError(
+            f"{key}.base_model: found '{base}', but dictionary '{diff.base}' is trained on "
+            f"'{trained.model}', and how it fires in another model is a drift already; leave it out"
+        )
+    if saw_images(config, base, diff.model):
+        said = f"base: found '{diff.base}'" if trained else f"base_model: found '{base}'"
+        raise ValueError(
+            f"{key}.{said} of a model that was tuned with images ('{base}'), expected the language model "
+            "before that"
+        )
+    widths = {name: one.d_model for name in (base, diff.model, null) if (one := config.models[name].planned)}
+    if len(set(widths.values())) > 1:
+        raise ValueError(
+            f"{key}: models of different widths are planned, {widths}; one dictionary cannot read them all"
+        )
     for said, name, other in (("model", diff.model, base), ("null_model", null, base)):
         if same_model(config, name, other):
             raise ValueError(

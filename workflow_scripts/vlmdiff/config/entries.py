@@ -8,7 +8,7 @@ from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.products import selection_tables
 from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import scored_board, scored_concepts, scored_seeds
-from vlmdiff.config.storage import drifting_models, statistics_datasets
+from vlmdiff.config.storage import drifting_models
 
 
 def method_entries(config: Config, folder: str) -> list[dict[str, Any]]:
@@ -48,7 +48,8 @@ def recurrence_table(config: Config, folder: str, comparison: str, concept: str)
     """Return where it stands which findings recur over seeds; None where a single one is scored."""
     if len(scored_seeds(config)) == 1:
         return None
-    if comparison == MAIN and concept in config.studied_concepts():
+    whole = len(scored_seeds(config)) == config.seeds
+    if comparison == MAIN and whole and concept in config.studied_concepts():
         return f"{folder}/features/main/recurrence/{concept}.csv"
     return f"{folder}/scoreboard/recurrence/{comparison}/{concept}.csv"
 
@@ -56,9 +57,12 @@ def recurrence_table(config: Config, folder: str, comparison: str, concept: str)
 def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list[str]:
     """Return which jobs are a method's own: trainings after the base, statistics, diff, contrast, filter."""
     diff = config.comparison(comparison)
-    trained = [] if diff.method == DRIFT else [diff.adapted, diff.null]
+    of_base = {diff.base, *config.ancestors(diff.base)}
+    adapted = [one for one in (diff.adapted, *config.ancestors(diff.adapted)) if one not in of_base]
+    trained = adapted if diff.method == DRIFT else [*adapted, diff.null]
+    sides = [side.dataset for side in config.concepts[concept].sides.values()]
     statistics = f"feature_statistics/{diff.adapted}/seed_{seed}"
-    read = [f"{diff.model}/{dataset}" for dataset in statistics_datasets(config, diff)]
+    read = [f"{diff.model}/{one}" for one in sorted({*diff.visual_datasets, *diff.text_datasets, *sides})]
     read += [
         f"{model}/{dataset}" for model in drifting_models(config, diff) for dataset in diff.visual_datasets
     ]

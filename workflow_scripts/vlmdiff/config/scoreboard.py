@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vlmdiff.config.base import Count, Distinct, Name, Section
 from vlmdiff.config.causal import ground_truth_datasets
+from vlmdiff.config.comparable import same_model
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.sources import LocalPath
 
@@ -35,7 +36,9 @@ class SubmissionConfig(Section):
     controls: dict[Name, LocalPath] = Field(
         {}, description="What the same method found in control models: a CSV each."
     )
-    seconds: float | None = Field(None, gt=0, description="What it took, for the table.")
+    seconds: float | None = Field(
+        None, gt=0, strict=True, description="CPU time that it took, for the table."
+    )
 
 
 class ScoreboardConfig(Section):
@@ -63,7 +66,7 @@ def scored_concepts(config: Config) -> list[str]:
 
 def scored_seeds(config: Config) -> range:
     """Return the seeds of the scoreboard."""
-    return range(min(config.scoreboard.seeds or config.seeds, config.seeds))
+    return range(config.scoreboard.seeds or config.seeds)
 
 
 def scoreboard_references(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -81,6 +84,10 @@ def check_scoreboard(config: Config) -> None:
     board = config.scoreboard
     if board is None:
         return
+    if board.seeds is not None and board.seeds > config.seeds:
+        raise ValueError(
+            f"scoreboard.seeds: found {board.seeds}, expected at most {config.seeds}, as many as `seeds`"
+        )
     if taken := sorted(board.methods.keys() & board.submissions.keys()):
         raise ValueError(f"scoreboard.submissions: {taken} are names of methods too; rename them")
     known = [MAIN, *config.comparisons]
@@ -96,11 +103,31 @@ def check_scoreboard(config: Config) -> None:
                 f"'{config.diff.model}', whose activations the scene graphs are held against"
             )
         for one in method.controls:
-            if config.comparison(one).model == config.diff.model:
+            check_control(config, f"{key}.controls", one, method.comparison)
+            if same_model(config, config.comparison(one).model, config.diff.model):
                 raise ValueError(
                     f"{key}.controls: found '{one}' of model '{config.diff.model}', which is the one that is "
                     "studied; expected comparisons of models that cannot know the concept"
                 )
+
+
+def check_control(config: Config, key: str, control: str, comparison: str) -> None:
+    """Check that a control is compared by the same method, and sets no threshold of it.
+
+    Raises:
+        ValueError: see `check_scoreboard`.
+    """
+    found, method = config.comparison(control), config.comparison(comparison)
+    if found.method != method.method:
+        raise ValueError(
+            f"{key}: found '{control}', whose method is {found.method}, expected {method.method} as that of "
+            f"'{comparison}'; name comparisons of the same method"
+        )
+    if method.null_model is not None and same_model(config, found.model, method.null_model):
+        raise ValueError(
+            f"{key}: found '{control}' of model '{found.model}', which is the null of '{comparison}' and "
+            "sets its threshold; expected another control model"
+        )
 
 
 def explain_unscored(config: Config) -> str | None:

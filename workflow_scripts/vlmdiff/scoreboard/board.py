@@ -38,12 +38,14 @@ def effects(file: str | Path | None, data: Sequence[str]) -> dict[str, dict[str,
     rows = read_table(file, SELECTION)
     rows = rows[rows["group"] == "all"]
     of = {name: rows[rows["dataset"] == name] for name in data}
-    found = {}
+    found, drawn = {}, set(rows.loc[rows["rule"] == "random", "size"])
     for rule in rows["rule"].unique():
         first = [one[(one["rule"] == rule) & (one["draw"] == 0)] for one in of.values()]
         if rule == "random" or any(part.empty for part in first):
             continue
-        target, control = (part.sort_values("size").iloc[-1] for part in first)
+        # Of the sizes that random sets have, too, the largest.
+        first = [part.assign(held=part["size"].isin(drawn)).sort_values(["held", "size"]) for part in first]
+        target, control = (part.iloc[-1] for part in first)
         random = of[data[0]].query("rule == 'random' and size == @target['size']")["delta_margin"]
         values = (target["size"], target["delta_margin"], control["delta_margin"], random.mean())
         found[rule] = dict(zip(EFFECTS, values, strict=True))
@@ -114,8 +116,10 @@ def control_rows(entry: Mapping[str, Any], layers: Sequence[int]) -> pd.DataFram
     told = {name: entry[name] for name in ("method", "control", "seed")}
     if "file" in entry:
         found = read_submission(entry["file"], layers)
-        given = found["selected"].sum() if "selected" in found else len(found)
-        return pd.DataFrame([told | {"concept": OWN, "rule": OWN, "selected": int(given)}])
+        found["selected"] = found.get("selected", True)
+        counts = found.groupby("seed")["selected"].sum()
+        own = {**told, "concept": OWN, "rule": OWN}
+        return pd.DataFrame([own | {"seed": seed, "selected": int(count)} for seed, count in counts.items()])
     ranked = read_table(entry["ranking"], METHOD_RANKING)
     counts = ranked.groupby("rule")["selected"].sum().reindex(RULES, fill_value=0)
     return pd.DataFrame(

@@ -18,7 +18,12 @@ FEATURE = ["layer", "feature"]
 
 
 def rank_findings(
-    tables: Mapping[str, str | Path], output: str | Path, contrast: str, unit: str, eps: float
+    tables: Mapping[str, str | Path],
+    output: str | Path,
+    contrast: str,
+    unit: str,
+    eps: float,
+    lexical: bool,
 ) -> None:
     """Write the features that each selection rule's filters leave, with scores (contract METHOD_RANKING).
 
@@ -30,15 +35,19 @@ def rank_findings(
         contrast: kind of the contrast.
         unit: unit of the contrast that selects.
         eps: visual energy above which a feature counts as visual.
+        lexical: whether the concept has the lexical filter, which only what the contrast selects passes.
     """
     columns = [*FEATURE, "unit", "selected", "log_p", "effect_size"]
     found = read_table(tables["contrast"], CONTRAST, columns)
     found = found[found["unit"] == unit]
     adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"])
-    lexical = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
-    frame = found.merge(adapted, on=FEATURE).merge(lexical, on=FEATURE, how="left")
+    judged = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
+    frame = found.merge(adapted, on=FEATURE).merge(judged, on=FEATURE, how="left")
     frame["score"] = -frame["log_p"] if contrast == COUNTS else frame["effect_size"]
-    frame["visual"], frame["invariant"] = frame["visual_energy"] > eps, frame["invariant"].eq(True)
+    frame["visual"], frame["invariant"] = (
+        frame["visual_energy"] > eps,
+        frame["invariant"].eq(True) | (not lexical),
+    )
     masks = filters(frame)
     ranked = pd.concat([frame[masks[rule]].assign(rule=rule) for rule in RULES], ignore_index=True)
     order = np.lexsort(

@@ -12,12 +12,12 @@ from vlmdiff.activations.store import ActivationStore
 from vlmdiff.data.samples import load_samples
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.scoreboard.scores import OWN, quality
-from vlmdiff.scoreboard.submitted import SubmissionError, read_submission
+from vlmdiff.scoreboard.submitted import SubmissionError, check_features, read_submission
 from vlmdiff.tables.io import read_tables, write_table
 from vlmdiff.tables.scoreboard import METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 from vlmdiff.world.ground_truth import score_layer
-from vlmdiff.world.sample_labels import all_labels
+from vlmdiff.world.sample_labels import SPATIAL, all_labels
 
 
 def projections(shards: Sequence[str | Path], layer: int, units: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -47,6 +47,7 @@ def truth_of_directions(
     sample_files: Mapping[str, str | Path],
     shards: Mapping[str, Mapping[int, Sequence[str | Path]]],
     job_seed: int,
+    chance: Mapping[int, float],
 ) -> pd.DataFrame:
     """Score directions as features are (`score_ground_truth`), by projections in the place of activations.
 
@@ -55,6 +56,7 @@ def truth_of_directions(
         sample_files: samples.jsonl of each data set.
         shards: activations of each data set by layer.
         job_seed: seed of the shuffles.
+        chance: by layer what a match must beat: that of the dictionary, whatever else is submitted.
 
     Returns:
         GROUND_TRUTH in part: layer, feature, spatial, spatial_match.
@@ -70,6 +72,9 @@ def truth_of_directions(
         # From the smallest on, so that every direction is live.
         values = values - values.min(0) + 1.0
         frame, _ = score_layer(values, labels, datasets, derive_seed(job_seed, int(layer)))
+        matches = (frame["auroc"] - 0.5).abs() > chance[layer]
+        frame["spatial"] = matches & frame["category"].isin(SPATIAL)
+        frame["spatial_match"] = (frame["spatial_auroc"] - 0.5).abs() > chance[layer]
         frames.append(frame.assign(layer=layer))
     return pd.concat(frames, ignore_index=True)[["layer", "feature", "spatial", "spatial_match"]]
 
@@ -98,23 +103,21 @@ def score_submission(
     layers, rows = list(next(iter(shards.values()))), []
     known = read_tables(truths, GROUND_TRUTH)
     for seed, part in read_submission(file, layers).groupby("seed"):
+        dictionary = known[known["seed"] == seed]
+        check_seed(dictionary, file, int(seed))
         if "direction" in part:
+            chance = dictionary.groupby("layer")["chance"].first().to_dict()
             part = part.assign(feature=part.groupby("layer").cumcount()).reset_index(drop=True)
-            truth = truth_of_directions(part, sample_files, shards, job_seed)
+            truth = truth_of_directions(part, sample_files, shards, job_seed, chance)
         else:
-            truth = known[known["seed"] == seed]
-            check_features(part, truth, file, int(seed))
+            truth = dictionary
+            check_features(part, int(truth["feature"].max()) + 1, file)
         columns = [name for name in ("layer", "feature", "score", "selected") if name in part]
         rows.append({"rule": OWN, "seed": seed} | quality(truth, part[columns]))
     write_table(pd.DataFrame(rows), METHOD_SCORES, output)
 
 
-def check_features(part: pd.DataFrame, truth: pd.DataFrame, file: str | Path, seed: int) -> None:
-    """Refuse seeds and features that the adapted dictionary does not have."""
-    if truth.empty:
+def check_seed(dictionary: pd.DataFrame, file: str | Path, seed: int) -> None:
+    """Refuse a seed of which there is no dictionary."""
+    if dictionary.empty:
         raise SubmissionError(f"{file}: seed: found {seed}, of which there is no dictionary; lower it")
-    count = int(truth["feature"].max()) + 1
-    if (largest := int(part["feature"].max())) >= count:
-        raise SubmissionError(
-            f"{file}: feature: found {largest}, expected 0 to {count - 1}, the features of a layer"
-        )

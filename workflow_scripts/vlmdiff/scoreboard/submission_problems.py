@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import scored_seeds
+from vlmdiff.config.storage import planned_size
 
 
 def submission_problems(config: Config, is_made: Callable[[str], bool]) -> Iterator[str]:
@@ -33,19 +34,24 @@ def submission_problems(config: Config, is_made: Callable[[str], bool]) -> Itera
         if is_made(file):
             continue
         if not Path(file).is_file():
-            yield f"{key}: found '{file}', which is no file; expected a CSV of scores"
+            yield f"{key}: found '{file}', which is no file in {Path.cwd()}; expected a CSV of scores"
         elif find_spec("pandas") is not None:
             yield from reading_problems(key, file, config)
 
 
 def reading_problems(key: str, file: str, config: Config) -> Iterator[str]:
     """Yield why a file of scores cannot be read, or of which seeds it is."""
-    from vlmdiff.scoreboard.submitted import SubmissionError, read_submission
+    from vlmdiff.scoreboard.submitted import SubmissionError, check_features, read_submission
 
     try:
         table = read_submission(file, config.layers)
+        if "feature" in table and config.diff.adapted in config.trained():
+            check_features(table, config.shape(config.diff.adapted).d_sae, file)
     except SubmissionError as error:
         yield f"{key}: {error}"
         return
+    size = planned_size(config, config.diff.model)
+    if "direction" in table and size is not None and (width := len(table["direction"][0])) != size.d_model:
+        yield f"{key}: {file}: direction: found {width} numbers, expected {size.d_model}, the model's width"
     if (largest := int(table["seed"].max())) not in (known := scored_seeds(config)):
         yield f"{key}: {file}: seed: found {largest}, expected 0 to {known.stop - 1}"

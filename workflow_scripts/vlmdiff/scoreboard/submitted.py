@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,8 +25,10 @@ def read_submission(path: str | Path, layers: Sequence[int]) -> pd.DataFrame:
         SubmissionError: naming the file, what was found and what was expected.
     """
     try:
-        table = pd.read_csv(path, dtype={"direction": str})
-    except (OSError, ValueError) as error:
+        # A line with more fields than the header would be read as another one.
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            table = pd.read_csv(path, dtype={"direction": str}, index_col=False, compression=None)
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise SubmissionError(f"{path}: no CSV that can be read ({error})") from error
     missing = [name for name in ("layer", "score") if name not in table]
     places = [name for name in ("feature", "direction") if name in table]
@@ -41,16 +44,26 @@ def read_submission(path: str | Path, layers: Sequence[int]) -> pd.DataFrame:
         if name in table:
             table[name] = whole_numbers(table[name], f"{path}: {name}")
     check_numbers(table, path, layers)
+    table["score"] = table["score"].astype(float)
     if "selected" in table:
         table["selected"] = table["selected"].astype(bool)
     if "direction" in table:
         table["direction"] = list(directions(table["direction"], path))
+        check_different(table, path)
     elif table.duplicated(["seed", "layer", "feature"]).any():
-        first = table[table.duplicated(["seed", "layer", "feature"])].iloc[0]
-        raise SubmissionError(
-            f"{path}: layer {first['layer']}, feature {first['feature']} has several scores, expected one"
-        )
+        layer, feature = table.loc[table.duplicated(["seed", "layer", "feature"]), ["layer", "feature"]].iloc[
+            0
+        ]
+        raise SubmissionError(f"{path}: layer {layer}, feature {feature} has several scores, expected one")
     return table
+
+
+def check_different(table: pd.DataFrame, path: str | Path) -> None:
+    """Refuse a direction that a layer and seed has twice."""
+    lines = list(zip(table["seed"], table["layer"], (found.tobytes() for found in table["direction"])))
+    if len(set(lines)) < len(lines):
+        layer = next(line[1] for number, line in enumerate(lines) if line in lines[:number])
+        raise SubmissionError(f"{path}: layer {layer}: a direction has several scores, expected one")
 
 
 def whole_numbers(values: pd.Series, what: str) -> pd.Series:
@@ -69,14 +82,23 @@ def check_numbers(table: pd.DataFrame, path: str | Path, layers: Sequence[int]) 
     """Refuse layers that are not studied, scores that are no numbers, and selections that are not 0 or 1."""
     if unknown := sorted(set(table["layer"]) - set(layers)):
         raise SubmissionError(f"{path}: layer: found {unknown[0]}, expected some of {list(layers)}")
-    scores = pd.to_numeric(table["score"], errors="coerce")
-    if (bad := ~np.isfinite(scores)).any():
+    told = table["score"]
+    scores = pd.to_numeric(told, errors="coerce").astype(float)
+    if (bad := ~np.isfinite(scores) | (told.dtype == bool)).any():
         raise SubmissionError(
             f"{path}: score: found {table['score'][bad].tolist()[0]!r}, expected finite numbers"
         )
     if "selected" in table and (bad := ~table["selected"].isin([0, 1])).any():
         raise SubmissionError(
             f"{path}: selected: found {table['selected'][bad].tolist()[0]!r}, expected 0 or 1"
+        )
+
+
+def check_features(table: pd.DataFrame, count: int, path: str | Path) -> None:
+    """Refuse features that a dictionary of some size does not have."""
+    if (largest := int(table["feature"].max())) >= count:
+        raise SubmissionError(
+            f"{path}: feature: found {largest}, expected 0 to {count - 1}, the features of a layer"
         )
 
 
