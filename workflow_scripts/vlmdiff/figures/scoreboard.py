@@ -70,7 +70,7 @@ def scoreboard(board: pd.DataFrame) -> Figure:
     figure = new_figure(DOUBLE_MM, 30 + ROW_MM * len(names))
     axes = figure.subplots(1, 4)
     columns = ("average_precision_any", "f1_any", "control_finds", "target_margin")
-    titles = ("Average precision", "F1", "Most finds in a control", "Change of margin (logits)")
+    titles = ("Average precision", "F1", "Finds in a control", "Margin (logits)")
     labels = [method if concept == "own" else f"{method}, {concept}" for method, concept in names]
     for axis, column, title in zip(axes, columns, titles):
         draw_points(axis, shown, column, places)
