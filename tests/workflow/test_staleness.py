@@ -190,6 +190,7 @@ def scramble_times(folder: Path, seed: int) -> None:
         os.utime(path, (moment, moment))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 def test_a_copy_with_other_times_plans_nothing(described_run, tiny_config, tmp_path, seed):
     copy = copy_project(tmp_path / "copy", *GENERATED)
@@ -233,6 +234,7 @@ def planned_files(printed: str) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_two_experiments_in_one_folder_share_nothing(copies, endpoint, tiny_config):
     copy, other = copies[0], copies[0] / "other.yaml"
     values = {**settings(endpoint.server_port), "experiment": "tiny_other"}
