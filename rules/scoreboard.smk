@@ -1,10 +1,10 @@
 """The scoreboard: ways of finding features side by side, held against the scene graphs of the built-in world."""
 
 from vlmdiff.config.entries import control_entries, method_entries, submission_entries
-from vlmdiff.config.scoreboard import scored_board, scored_seeds
+from vlmdiff.config.scoreboard import board_of, board_seeds
 
-BOARD = scored_board(CFG)
-SCORED_SEEDS = scored_seeds(CFG) if BOARD else ()
+BOARD = board_of(CFG)
+SCORED_SEEDS = board_seeds(CFG) if BOARD else ()
 RANKING = results("scoreboard/rankings/{comparison}/seed_{seed}/{concept}.parquet")
 
 

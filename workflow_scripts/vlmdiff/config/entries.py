@@ -7,7 +7,7 @@ from typing import Any
 from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.products import selection_tables
 from vlmdiff.config.schema import Config
-from vlmdiff.config.scoreboard import scored_board, scored_concepts, scored_seeds
+from vlmdiff.config.scoreboard import board_concepts, board_of, board_seeds
 from vlmdiff.config.storage import drifting_models
 
 
@@ -18,13 +18,13 @@ def method_entries(config: Config, folder: str) -> list[dict[str, Any]]:
         config: the configuration.
         folder: of the experiment's results.
     """
-    if (board := scored_board(config)) is None:
+    if (board := board_of(config)) is None:
         return []
     return [
         method_entry(config, folder, name, method.comparison, concept, seed)
         for name, method in board.methods.items()
-        for concept in scored_concepts(config)
-        for seed in scored_seeds(config)
+        for concept in board_concepts(config)
+        for seed in board_seeds(config)
     ]
 
 
@@ -46,9 +46,9 @@ def method_entry(
 
 def recurrence_table(config: Config, folder: str, comparison: str, concept: str) -> str | None:
     """Return where it stands which findings recur over seeds; None where a single one is scored."""
-    if len(scored_seeds(config)) == 1:
+    if len(board_seeds(config)) == 1:
         return None
-    whole = len(scored_seeds(config)) == config.seeds
+    whole = len(board_seeds(config)) == config.seeds
     if comparison == MAIN and whole and concept in config.studied_concepts():
         return f"{folder}/features/main/recurrence/{concept}.csv"
     return f"{folder}/scoreboard/recurrence/{comparison}/{concept}.csv"
@@ -76,7 +76,7 @@ def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list
 
 def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
     """Return every control and concept, and the controls of submissions; arguments as of `method_entries`."""
-    if (board := scored_board(config)) is None:
+    if (board := board_of(config)) is None:
         return []
     of_methods = [
         {
@@ -89,7 +89,7 @@ def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
         for name, method in board.methods.items()
         for control in method.controls
         for seed in range(1 if control == MAIN else config.comparisons[control].seeds)
-        for concept in scored_concepts(config)
+        for concept in board_concepts(config)
     ]
     return of_methods + [
         {"method": name, "control": control, "seed": 0, "file": file}
@@ -100,7 +100,7 @@ def control_entries(config: Config, folder: str) -> list[dict[str, Any]]:
 
 def submission_entries(config: Config, folder: str) -> list[dict[str, Any]]:
     """Return every submission; arguments as of `method_entries`."""
-    if (board := scored_board(config)) is None:
+    if (board := board_of(config)) is None:
         return []
     return [
         {

@@ -25,7 +25,7 @@ from vlmdiff.config.held_out import reported
 from vlmdiff.config.local_files import used
 from vlmdiff.config.omitted import omitted
 from vlmdiff.config.schema import Config, references
-from vlmdiff.config.scoreboard import scored_board
+from vlmdiff.config.scoreboard import board_of
 from vlmdiff.config.subsets import line_of
 
 
@@ -206,7 +206,7 @@ def comparison_products(config: Config, target: str) -> list[str]:
 
 def scoreboard_products(config: Config) -> list[str]:
     """Return the tables, the page and the figure of the scoreboard; none if the config has none."""
-    if scored_board(config) is None:
+    if board_of(config) is None:
         return []
     names = ("scoreboard.csv", "control_finds.csv", "scoreboard.md")
     return [*(f"scoreboard/{name}" for name in names), "figures/scoreboard/scoreboard.svg"]

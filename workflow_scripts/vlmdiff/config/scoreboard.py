@@ -54,17 +54,17 @@ class ScoreboardConfig(Section):
     submissions: dict[Name, SubmissionConfig] = Field({}, description="Scores of other methods, by name.")
 
 
-def scored_board(config: Config) -> ScoreboardConfig | None:
+def board_of(config: Config) -> ScoreboardConfig | None:
     """Return the scoreboard; None if there is none, or nothing that it can be held against."""
     return config.scoreboard if ground_truth_datasets(config) else None
 
 
-def scored_concepts(config: Config) -> list[str]:
+def board_concepts(config: Config) -> list[str]:
     """Return the concepts of the scoreboard."""
     return config.scoreboard.concepts or config.studied_concepts()
 
 
-def scored_seeds(config: Config) -> range:
+def board_seeds(config: Config) -> range:
     """Return the seeds of the scoreboard."""
     return range(config.scoreboard.seeds or config.seeds)
 
@@ -132,7 +132,7 @@ def check_control(config: Config, key: str, control: str, comparison: str) -> No
 
 def explain_unscored(config: Config) -> str | None:
     """Say in one line why there is no scoreboard; None if there is one."""
-    if scored_board(config) is not None:
+    if board_of(config) is not None:
         return None
     if config.scoreboard is None:
         return "scoreboard: this configuration has no `scoreboard`; ask for it with config/config.yaml"

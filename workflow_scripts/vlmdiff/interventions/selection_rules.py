@@ -23,8 +23,8 @@ RULES = ("contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", 
 log = logging.getLogger(__name__)
 
 
-def decisions(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
-    """Return the contrast's features, strongest first, with one boolean column a filter.
+def judged(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
+    """Return all features that the contrast tested, strongest first, with one boolean column a filter.
 
     Args:
         tables: paths of `adapted`, `contrast` and `lexical`.
@@ -32,16 +32,23 @@ def decisions(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
         eps: visual energy above which a feature counts as visual.
 
     Returns:
-        layer, feature, visual, adapted, invariant; sorted by the contrast's p.
+        layer, feature, selected, log_p, effect_size, visual, adapted, invariant; sorted by the contrast's p.
     """
-    contrast = read_table(tables["contrast"], CONTRAST, [*FEATURE, "unit", "selected", "log_p"])
-    chosen = contrast[(contrast["unit"] == unit) & contrast["selected"]]
+    columns = [*FEATURE, "unit", "selected", "log_p", "effect_size"]
+    contrast = read_table(tables["contrast"], CONTRAST, columns)
+    tested = contrast[contrast["unit"] == unit]
     adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"])
     lexical = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
-    frame = chosen.merge(adapted, on=FEATURE).merge(lexical, on=FEATURE, how="left")
+    frame = tested.merge(adapted, on=FEATURE).merge(lexical, on=FEATURE, how="left")
     frame["visual"] = frame["visual_energy"] > eps
     frame["invariant"] = frame["invariant"].eq(True)
     return frame.sort_values(["log_p", *FEATURE], ignore_index=True)
+
+
+def decisions(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
+    """Return the features that the contrast selects; see `judged`."""
+    frame = judged(tables, unit, eps)
+    return frame[frame["selected"]].reset_index(drop=True)
 
 
 def filters(frame: pd.DataFrame) -> dict[str, pd.Series]:

@@ -1,4 +1,4 @@
-"""Rankings of features: by a comparison's contrast under each selection rule, or from a file."""
+"""Rankings of features: by a comparison's contrast under each selection rule."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.config.concepts import COUNTS
-from vlmdiff.interventions.selection_rules import RULES, filters
-from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
-from vlmdiff.tables.io import read_table, write_table
+from vlmdiff.interventions.selection_rules import RULES, filters, judged
+from vlmdiff.tables.io import write_table
 from vlmdiff.tables.scoreboard import METHOD_RANKING
-
-FEATURE = ["layer", "feature"]
 
 
 def rank_findings(
@@ -37,17 +34,9 @@ def rank_findings(
         eps: visual energy above which a feature counts as visual.
         lexical: whether the concept has the lexical filter, which only what the contrast selects passes.
     """
-    columns = [*FEATURE, "unit", "selected", "log_p", "effect_size"]
-    found = read_table(tables["contrast"], CONTRAST, columns)
-    found = found[found["unit"] == unit]
-    adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"])
-    judged = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
-    frame = found.merge(adapted, on=FEATURE).merge(judged, on=FEATURE, how="left")
+    frame = judged(tables, unit, eps)
     frame["score"] = -frame["log_p"] if contrast == COUNTS else frame["effect_size"]
-    frame["visual"], frame["invariant"] = (
-        frame["visual_energy"] > eps,
-        frame["invariant"].eq(True) | (not lexical),
-    )
+    frame["invariant"] |= not lexical
     masks = filters(frame)
     ranked = pd.concat([frame[masks[rule]].assign(rule=rule) for rule in RULES], ignore_index=True)
     order = np.lexsort(

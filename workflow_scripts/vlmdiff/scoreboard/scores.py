@@ -11,6 +11,7 @@ from vlmdiff.interventions.selection_rules import RULES
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.scoreboard import METHOD_RANKING, METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
+from vlmdiff.world.ground_truth import quality_row
 
 FEATURE = ["layer", "feature"]
 # By their best label, or by any beyond chance: column of GROUND_TRUTH, ending of columns of METHOD_SCORES.
@@ -37,11 +38,6 @@ def average_precision(real: np.ndarray, score: np.ndarray) -> float:
     return float((np.diff(hits / real.sum(), prepend=0.0) * hits / given).sum())
 
 
-def ratio(part: int, whole: int) -> float:
-    """Divide; NaN when there is nothing to divide by."""
-    return part / whole if whole else float("nan")
-
-
 def quality(truth: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, float]:
     """Return how good a ranking is (the columns of METHOD_SCORES, rule and seed aside).
 
@@ -57,13 +53,9 @@ def quality(truth: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, float]:
     row = {"ranked": len(ranked), "selected": int(selected.sum()) if told else NOT_TOLD}
     for column, ending in DEFINITIONS:
         real = frame[column].to_numpy(bool)
-        hits, given = int((selected & real).sum()), int(selected.sum())
-        found = {
-            "precision": ratio(hits, given) if told else np.nan,
-            "recall": ratio(hits, int(real.sum())) if told else np.nan,
-            "f1": ratio(2 * hits, given + int(real.sum())) if told else np.nan,
-            "average_precision": average_precision(real, score),
-        }
+        counted = quality_row(selected, real)
+        found = {name: counted[name] if told else np.nan for name in ("precision", "recall", "f1")}
+        found["average_precision"] = average_precision(real, score)
         row |= {f"{name}{ending}": value for name, value in found.items()}
     return row
 

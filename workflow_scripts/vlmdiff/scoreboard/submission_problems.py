@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vlmdiff.config.schema import Config
-from vlmdiff.config.scoreboard import scored_seeds
+from vlmdiff.config.scoreboard import board_seeds
 from vlmdiff.config.storage import planned_size
 
 
@@ -53,5 +53,5 @@ def reading_problems(key: str, file: str, config: Config) -> Iterator[str]:
     size = planned_size(config, config.diff.model)
     if "direction" in table and size is not None and (width := len(table["direction"][0])) != size.d_model:
         yield f"{key}: {file}: direction: found {width} numbers, expected {size.d_model}, the model's width"
-    if (largest := int(table["seed"].max())) not in (known := scored_seeds(config)):
+    if (largest := int(table["seed"].max())) not in (known := board_seeds(config)):
         yield f"{key}: {file}: seed: found {largest}, expected 0 to {known.stop - 1}"
