@@ -22,8 +22,8 @@ def streamed(files):
 
 def training_shards(wildcards):
     """Return the stored activations that a training reads; none if it reads straight from the model."""
-    stage = training(wildcards)
-    return [] if STREAMED else FILES.shards(stage.model, stage.dataset, wildcards.layer)
+    stage, name = training(wildcards), wildcards.dictionary
+    return [] if STREAMED else FILES.read_by(name, stage.model, stage.dataset)[int(wildcards.layer)]
 
 
 # What a training reads: stored activations, or a model and what it is shown.
@@ -68,6 +68,12 @@ def stream_settings(wildcards):
     return told if STREAMED else None
 
 
+def of_two_models(wildcards):
+    """Return of a crosscoder the model before tuning; nothing of other dictionaries."""
+    entry = CFG.dictionaries[wildcards.dictionary]
+    return facts(entry, "base_model") if entry.base_model else {}
+
+
 rule train_dictionary:
     """Train a dictionary at one layer, from a random start or from another dictionary."""
     input:
@@ -87,10 +93,13 @@ rule train_dictionary:
             CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
         ),
         architecture=lambda wildcards: trained_shape(CFG, wildcards.dictionary),
-        stage=lambda wildcards: training(wildcards).params("initial", "model", "dataset", "architecture"),
+        stage=lambda wildcards: training(wildcards).params(
+            "initial", "model", "base_model", "dataset", "architecture"
+        ),
         provenance=lambda wildcards: {
             "dictionary": wildcards.dictionary,
             **facts(training(wildcards), "initial", "model", "dataset"),
+            **of_two_models(wildcards),
         },
         stream=stream_settings,
         # Outside of the declared outputs, which Snakemake clears when a job fails.
@@ -152,6 +161,7 @@ rule import_dictionary:
         facts=lambda wildcards: {
             "dictionary": wildcards.dictionary,
             **facts(CFG.dictionaries[wildcards.dictionary], "initial"),
+            **of_two_models(wildcards),
         },
     script:
         "../workflow_scripts/import_dictionary.py"

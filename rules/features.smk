@@ -1,6 +1,7 @@
 """From dictionaries and activations to the features that changed, see, and encode a concept."""
 
-from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.comparisons import CROSSCODER, DRIFT, MAIN
+from vlmdiff.config.latent_scaling import is_scaled
 from vlmdiff.config.storage import drifting_models
 
 # Of a comparison, and in it of a concept.
@@ -12,7 +13,9 @@ STATISTICS = results("features/statistics/{dictionary}/seed_{seed}/{model}/{data
 rule feature_statistics:
     """Count where each feature of a dictionary fires on a data set, and keep its strongest samples."""
     input:
-        shards=lambda wildcards: FILES.shards(wildcards.model, wildcards.dataset, wildcards.layer),
+        shards=lambda wildcards: FILES.read_by(wildcards.dictionary, wildcards.model, wildcards.dataset)[
+            int(wildcards.layer)
+        ],
         dictionary=lambda wildcards: FILES.dictionary(wildcards.dictionary, wildcards.seed, wildcards.layer),
     output:
         **{name: f"{STATISTICS}/{name}.parquet" for name in ("statistics", "totals", "top_samples")},
@@ -70,6 +73,42 @@ def untuned_null(wildcards):
     return FILES.dictionaries(CFG.comparison(name).adapted, wildcards.seed)
 
 
+def scaled_shards(wildcards):
+    """Return by layer, of each visual data set, the shards of the model before tuning and of the tuned one."""
+    diff = CFG.comparison(wildcards.comparison)
+    series = [
+        FILES.shards_by_layer(model, dataset)
+        for dataset in diff.visual_datasets
+        for model in (diff.base_model, diff.model)
+    ]
+    return {
+        layer: [first[layer] + second[layer] for first, second in zip(series[::2], series[1::2])]
+        for layer in LAYERS
+    }
+
+
+rule scale_latents:
+    """Measure how strongly the model before tuning has the features of the tuned one."""
+    input:
+        shards=lambda wildcards: once(
+            files for sets in scaled_shards(wildcards).values() for files in sets
+        ),
+        dictionaries=compared("adapted"),
+    output:
+        results(f"{FEATURES}/latent_scaling.parquet"),
+    threads: CFG.threads
+    params:
+        layout=scaled_shards,
+    script:
+        "../workflow_scripts/scale_latents.py"
+
+
+def latent_scaling(wildcards):
+    """Return the latent scaling of a comparison that names the model before tuning."""
+    scaled = is_scaled(CFG.comparison(wildcards.comparison))
+    return results(f"{FEATURES}/latent_scaling.parquet").format(**wildcards) if scaled else []
+
+
 rule diff_features:
     """Measure how far each feature turned between two dictionaries, and how visual it is."""
     input:
@@ -87,10 +126,12 @@ rule diff_features:
         before_totals=drift_tables("totals", 0),
         null_statistics=drift_tables("statistics", 1),
         null_totals=drift_tables("totals", 1),
+        scaling=latent_scaling,
     output:
         results(f"{FEATURES}/diff.parquet"),
     params:
         layers=LAYERS,
+        method=lambda wildcards: CFG.comparison(wildcards.comparison).method,
     script:
         "../workflow_scripts/diff_features.py"
 
@@ -126,6 +167,11 @@ def compared_model(wildcards):
     return CFG.comparison(wildcards.comparison).model
 
 
+def compared_activations(wildcards, dataset):
+    """Return by layer the shards that a comparison's dictionary reads of its model shown a data set."""
+    return FILES.read_by(CFG.comparison(wildcards.comparison).adapted, compared_model(wildcards), dataset)
+
+
 def concept_tables(name, side):
     """Return an input function: tables of the data set of a concept's `target` or `baseline`."""
 
@@ -148,7 +194,7 @@ def concepts_by(contrast):
 
 def concept_shards(wildcards):
     """Return the shards of a comparison's model shown a concept's target, by layer."""
-    return FILES.shards_by_layer(compared_model(wildcards), concept_datasets(wildcards)[0])
+    return compared_activations(wildcards, concept_datasets(wildcards)[0])
 
 
 rule contrast_concept:
@@ -205,8 +251,7 @@ def shown_datasets(wildcards):
 
 def compared_shards(wildcards):
     """Return the shards of the two data sets that a counterfactual concept compares, each by layer."""
-    model, datasets = compared_model(wildcards), CFG.concepts[wildcards.concept].shown
-    return [FILES.shards_by_layer(model, name) for name in datasets]
+    return [compared_activations(wildcards, name) for name in CFG.concepts[wildcards.concept].shown]
 
 
 rule contrast_counterfactual:
@@ -232,9 +277,10 @@ rule contrast_counterfactual:
 
 
 def lexical_criteria(wildcards):
-    """Return when a candidate counts as invariant; any does where a concept does without the lexical filter."""
+    """Return when a candidate counts as invariant; any does without the lexical filter, which runs one model alone."""
     criteria = CFG.lexical.params("prompts", "samples", "describe_tokens")
-    return criteria if CFG.concepts[wildcards.concept].lexical else criteria | {"variant": "none"}
+    tried = CFG.concepts[wildcards.concept].lexical and CFG.comparison(wildcards.comparison).method != CROSSCODER
+    return criteria if tried else criteria | {"variant": "none"}
 
 
 rule lexical_filter:

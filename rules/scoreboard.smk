@@ -18,22 +18,32 @@ rule rank_findings:
         RANKING,
     params:
         criteria=lambda wildcards: {
-            **facts(CFG.concepts[wildcards.concept], "contrast", "unit", "lexical"),
+            **facts(CFG.concepts[wildcards.concept], "contrast", "unit"),
+            "lexical": lexical_criteria(wildcards)["variant"] != "none",
             "eps": CFG.comparison(wildcards.comparison).eps,
         },
     script:
         "../workflow_scripts/rank_findings.py"
 
 
+def truth_shards(wildcards):
+    """Return the shards of the data with scene graphs that a dictionary reads, by data set and layer."""
+    return {name: FILES.read_by(wildcards.dictionary, CFG.diff.model, name) for name in TRUTH_DATA}
+
+
 # Of the main comparison's dictionary the ground truth is part of the default run.
 use rule score_ground_truth as score_other_dictionary with:
     input:
         samples=rules.score_ground_truth.input.samples,
-        shards=rules.score_ground_truth.input.shards,
+        shards=lambda wildcards: once(
+            files for layers in truth_shards(wildcards).values() for files in layers.values()
+        ),
         dictionaries=lambda wildcards: FILES.dictionaries(wildcards.dictionary, wildcards.seed),
     output:
         features=results("scoreboard/truth/{dictionary}/seed_{seed}/features.parquet"),
         scores=results("scoreboard/truth/{dictionary}/seed_{seed}/label_scores.parquet"),
+    params:
+        layout=truth_shards,
 
 
 def truth_of(wildcards):

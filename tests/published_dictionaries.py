@@ -94,6 +94,35 @@ def write_mmdiff(path: Path, weights: dict[str, Tensor]) -> Path:
     return path
 
 
+def crosscoder_state(seed: int = 0, norm: int | None = 1, spread: bool = True) -> dict[str, Tensor]:
+    """Return the state of a BatchTopK crosscoder of two models, in the published layout.
+
+    Args:
+        seed: of the random weights.
+        norm: number of the norm by which features count; None as in old files, which do not tell.
+        spread: with a mean and a scale of activations.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    deviations = draw(2, D_MODEL).abs() + 0.5
+    state = {
+        "encoder.weight": 0.3 * draw(2, D_MODEL, D_SAE),
+        "encoder.bias": 0.2 * draw(D_SAE),
+        "decoder.weight": 0.3 * draw(2, D_SAE, D_MODEL),
+        "decoder.bias": 0.1 * draw(2, D_MODEL),
+        "k": torch.tensor(K),
+        "threshold": torch.tensor(1.5),
+        "activation_mean": draw(2, D_MODEL) if spread else torch.full((2, D_MODEL), torch.nan),
+        "activation_std": deviations if spread else torch.full((2, D_MODEL), torch.nan),
+        "target_rms": torch.tensor(2.0),
+        "activation_global_scale": 2.0 / deviations.square().sum().sqrt() if spread else torch.tensor(1.0),
+    }
+    return state | ({} if norm is None else {"code_normalization_id": torch.tensor(norm)})
+
+
 def write_saelens(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> Path:
     """Write a folder in SAELens' layout with a configuration of any version."""
     folder.mkdir(parents=True)

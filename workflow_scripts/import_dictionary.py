@@ -5,7 +5,7 @@ from vlmdiff.runtime.job import job
 with job(snakemake):
     from pathlib import Path
 
-    from vlmdiff.dictionaries.importing import import_dictionary, model_width
+    from vlmdiff.dictionaries.importing import expected_width, import_dictionary
 
     params, initial = snakemake.params, snakemake.input.get("initial")
     import_dictionary(
@@ -13,7 +13,7 @@ with job(snakemake):
         layer=int(snakemake.wildcards.layer),
         format=params.format,
         options=params.options,
-        shape=(model_width(snakemake.input.model), params.d_sae),
+        shape=(expected_width(snakemake.input.model, params.format), params.d_sae),
         facts=params.facts,
         folder=Path(snakemake.output.weights).parent,
         initial=Path(initial).parent if initial else None,

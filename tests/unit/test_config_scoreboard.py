@@ -66,8 +66,8 @@ REFUSED = {
         "comparisons.mine.null_model: found 'lm_continued' with `method: rotation`",
     ),
     "a model of a drift where there is none": (
-        {"diff.base_model": "base_lm"},
-        "diff.base_model: found 'base_lm', but only a comparison with `method: drift` reads it",
+        {"diff.null_model": "lm_continued"},
+        "diff.null_model: found 'lm_continued', but only a comparison with `method: drift` reads it",
     ),
     "an unknown model": (
         {"comparisons.mine": {**DRIFT, "null_model": "nobody"}},

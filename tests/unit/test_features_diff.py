@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.features.diff import (
-    DiffError,
-    StatisticsFiles,
-    diff_features,
-    layer_rotation,
-    moved,
-    row_cosines,
-)
+from vlmdiff.features.diff import StatisticsFiles, diff_features
+from vlmdiff.features.rotation import DiffError, layer_rotation, moved, row_cosines
 from vlmdiff.tables.features import FEATURE_DIFF
 from vlmdiff.tables.io import read_table
 
@@ -95,7 +89,7 @@ def inputs(tmp_path):
 
 
 def test_diff_table(inputs):
-    diff_features([0, 1], seed=3, **inputs)
+    diff_features([0, 1], "rotation", seed=3, **inputs)
     found = read_table(inputs["output"], FEATURE_DIFF)
     assert len(found) == 2 * D_SAE
     assert (found["seed"] == 3).all()
@@ -128,12 +122,12 @@ def test_dictionaries_of_different_widths_are_refused(tmp_path):
 def test_data_without_text_tokens_are_refused(inputs):
     with pytest.raises(DiffError, match=r"layers \[1\]: the statistics hold no text tokens"):
         only_first = StatisticsFiles(inputs["text"].statistics, inputs["text"].totals[:1])
-        diff_features([0, 1], seed=0, **{**inputs, "text": only_first})
+        diff_features([0, 1], "rotation", seed=0, **{**inputs, "text": only_first})
 
 
 def test_a_second_null_is_compared_too(inputs, tmp_path):
     check = [saved(tmp_path / "check" / f"layer_{layer}", 50 + layer) for layer in (0, 1)]
-    diff_features([0, 1], seed=3, **inputs, check=check)
+    diff_features([0, 1], "rotation", seed=3, **inputs, check=check)
     found = read_table(inputs["output"], FEATURE_DIFF)
     expected = np.concatenate([row_cosines(weights(layer)[0], weights(50 + layer)[0]) for layer in (0, 1)])
     np.testing.assert_allclose(found["check_cos_decoder"], expected, rtol=1e-5)
@@ -142,7 +136,7 @@ def test_a_second_null_is_compared_too(inputs, tmp_path):
 
 def test_a_model_that_was_never_tuned_is_compared_too(inputs, tmp_path):
     untuned = [saved(tmp_path / "untuned" / f"layer_{layer}", 70 + layer) for layer in (0, 1)]
-    diff_features([0, 1], seed=3, **inputs, untuned=untuned)
+    diff_features([0, 1], "rotation", seed=3, **inputs, untuned=untuned)
     found = read_table(inputs["output"], FEATURE_DIFF)
     expected = np.concatenate([row_cosines(weights(layer)[0], weights(70 + layer)[0]) for layer in (0, 1)])
     np.testing.assert_allclose(found["untuned_cos_decoder"], expected, rtol=1e-5)
@@ -184,7 +178,7 @@ def test_a_row_that_the_null_left_alone_is_not_calibrated(inputs):
         dictionary.W_dec.copy_(torch.from_numpy(decoder))
         dictionary.W_enc.copy_(torch.from_numpy(encoder))
     save_dictionary(dictionary, folder, {})
-    diff_features([0, 1], seed=3, **inputs)
+    diff_features([0, 1], "rotation", seed=3, **inputs)
     found = read_table(inputs["output"], FEATURE_DIFF)
     assert found.loc[~found["calibrated"], ["layer", "feature"]].to_numpy().tolist() == [[1, 2]]
 
@@ -200,7 +194,7 @@ def test_a_drift_goes_by_the_energy_that_two_models_have_in_common(inputs, tmp_p
             for layer, tokens in ((0, 80), (1, 40))
         ]
         files[name] = StatisticsFiles(*zip(*found))
-    diff_features([0, 1], seed=3, null=(), **inputs, **files)
+    diff_features([0, 1], "drift", seed=3, null=(), **inputs, **files)
     table = read_table(inputs["output"], FEATURE_DIFF).set_index(["layer", "feature"])
     similarity, null = table["similarity"], table["null_similarity"]
     assert similarity[0, 0] == pytest.approx(2 * 12 / (12 + 36))
@@ -216,7 +210,7 @@ def test_a_drift_goes_by_the_energy_that_two_models_have_in_common(inputs, tmp_p
 
 
 def test_a_rotation_goes_by_the_cosine_of_decoder_rows(inputs):
-    diff_features([0, 1], seed=3, **inputs)
+    diff_features([0, 1], "rotation", seed=3, **inputs)
     table = read_table(inputs["output"], FEATURE_DIFF)
     assert table["similarity"].equals(table["cos_decoder"])
     assert table["null_similarity"].equals(table["null_cos_decoder"])

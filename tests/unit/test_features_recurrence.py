@@ -17,7 +17,6 @@ from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.features import recurrence
-from vlmdiff.features.diff import DiffError
 from vlmdiff.features.grid import compare_stages
 from vlmdiff.features.recurrence import (
     SeedFiles,
@@ -28,6 +27,7 @@ from vlmdiff.features.recurrence import (
     rows_at,
     with_controls,
 )
+from vlmdiff.features.rotation import DiffError
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, RECURRENCE, STAGE_GRID
 from vlmdiff.tables.io import read_table
 

@@ -52,7 +52,10 @@ class ActivationStore:
         sample_ids: names of the samples, in order.
         groups: groups of the samples, in order.
         token_types: types of the tokens that are stored.
+        models: whose residuals of a token lie side by side.
     """
+
+    models = 1
 
     def __init__(
         self,
@@ -174,12 +177,12 @@ class ActivationStore:
     def _stored(self, slabs: Sequence[Slab], total: int) -> np.ndarray:
         """Return the `total` selected rows of slabs in the order of shards; every shard is opened once."""
         header, done = self.shards[0].header, 0
-        values = np.empty((total, self.d_model), STORED[header.dtype])
+        values = np.empty((total, header.d_model), STORED[header.dtype])
         for shard, members in groupby(slabs, key=lambda slab: slab.shard):
             with self.shards[shard].rows(self.layer) as read:
                 for slab in members:
                     size = int(np.count_nonzero(slab.chosen))
-                    slab.read(read, rows_per_chunk(self.d_model), values[done : done + size])
+                    slab.read(read, rows_per_chunk(header.d_model), values[done : done + size])
                     done += size
         return values
 

@@ -25,10 +25,11 @@ SetSize = Annotated[Count, AfterValidator(several)]
 class DiffConfig(Section):
     """What is compared, and when a feature counts as adapted (docs/understand/method.md section 5)."""
 
-    method: Literal["rotation", "drift"] = Field(
+    method: Literal["rotation", "drift", "crosscoder"] = Field(
         "rotation",
-        description="How features are compared: `rotation` of a dictionary trained on, or `drift` of what "
-        "the base dictionary does, in a further comparison (docs/understand/diff_features.md).",
+        description="How features are compared: `rotation` of a dictionary trained on; in further "
+        "comparisons `drift` of what the base dictionary does, or between the two models that a "
+        "`crosscoder` reads (docs/understand/diff_features.md).",
     )
     base: Name = Field("base", description="Dictionary before multimodal fine-tuning.")
     adapted: Name = Field("adapted", description="Dictionary after it; `drift` has the base one there.")
@@ -46,7 +47,8 @@ class DiffConfig(Section):
     model: Name = Field("vlm", description="Model whose activations give the energies and the contrast.")
     base_model: Name | None = Field(
         None,
-        description="Drift: the model before tuning; left out: that of the base dictionary's training.",
+        description="The model before tuning. Of a rotation: latent scaling tells how strongly it has each "
+        "feature; left out: not told. Of a drift: where it starts; left out: the base dictionary's model.",
     )
     null_model: Name | None = Field(
         None, description="Drift: a model tuned on text alone; what changes in it is the null."

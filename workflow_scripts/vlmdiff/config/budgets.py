@@ -14,9 +14,14 @@ from vlmdiff.config.defaults import decided, rising_steps, unread
 class ArchitectureConfig(Section):
     """The shape of every dictionary of an experiment (docs/understand/method.md section 4)."""
 
-    kind: Literal["topk", "jumprelu"] = Field("topk", description="Activation function.")
+    kind: Literal["topk", "batch_topk", "jumprelu"] = Field(
+        "topk",
+        description="Activation function; `batch_topk` is stored as JumpReLU with the threshold it reached.",
+    )
     d_sae: Count = Field(1024, description="Number of features of one dictionary.")
-    k: Count = Field(8, description="TopK: active features a token. JumpReLU: the target L0.")
+    k: Count = Field(
+        8, description="TopK: active features a token; BatchTopK: on average. JumpReLU: the target L0."
+    )
     bandwidth: float = Field(0.001, gt=0, description="JumpReLU: width of the straight-through rectangle.")
     l0_coefficient: float = Field(1.0, ge=0, description="JumpReLU: weight c of c (L0/target - 1)^2.")
     reconstruction: Literal["fvu", "mse"] = Field(
@@ -54,8 +59,8 @@ class Budget(Section):
     )
     auxk_coefficient: NonNegativeFloat | None = Field(
         None,
-        description="TopK: weight of the auxiliary loss that brings dead features back, 0 for none; left "
-        "out: 1/32 if `initial` is random, else 0.",
+        description="TopK, BatchTopK: weight of the auxiliary loss that brings dead features back, 0 for "
+        "none; left out: 1/32 if `initial` is random, else 0.",
     )
     dead_after_tokens: Count | None = Field(
         None,
@@ -120,12 +125,12 @@ def check_losses(key: str, budget: Budget, shape: ArchitectureConfig) -> None:
     Raises:
         ValueError: naming the key, what was found and what to do.
     """
-    if budget.sparsity_warmup and shape.kind == "topk":
+    if budget.sparsity_warmup and shape.kind != "jumprelu":
         raise ValueError(
             f"{key}.sparsity_warmup: found {budget.sparsity_warmup:g}, but only JumpReLU has a sparsity "
-            "penalty, and its architecture is topk; leave it out"
+            f"penalty, and its architecture is {shape.kind}; leave it out"
         )
-    if budget.auxk_coefficient and shape.kind != "topk":
+    if budget.auxk_coefficient and shape.kind == "jumprelu":
         raise ValueError(
             f"{key}.auxk_coefficient: found {budget.auxk_coefficient:g}, but only TopK has an auxiliary "
             f"loss, and this is {shape.kind}; leave it out"

@@ -137,7 +137,7 @@ def hub_sources(config: Config) -> dict[str, str]:
 def trained_shape(config: Config, dictionary: str) -> dict[str, Any]:
     """Return a dictionary's architecture, with the default for what its training does not read."""
     shape, unread = config.shape(dictionary), set()
-    if shape.kind == "topk":
+    if shape.kind != "jumprelu":
         unread |= {"bandwidth", "l0_coefficient"}
     if config.dictionaries[dictionary].initial != "random":
         # A warm start keeps what it starts from.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.config.budgets import differences
-from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.comparisons import CROSSCODER, DRIFT, MAIN, ROTATION
 
 if TYPE_CHECKING:
     from vlmdiff.config.schema import Config
@@ -38,7 +38,7 @@ def check_index(config: Config) -> None:
     """
     for label, diff in config.all_comparisons().items():
         section = "diff" if label == MAIN else f"comparisons.{label}"
-        for key in ("adapted", "null", "null_check") if diff.method != DRIFT else ():
+        for key in ("adapted", "null", "null_check") if diff.method == ROTATION else ():
             name = getattr(diff, key)
             aligned = name is None or diff.base in config.ancestors(name)
             if not aligned and not (key == "adapted" and diff.rule == "energy"):
@@ -103,12 +103,16 @@ def check_models(config: Config) -> None:
 
 
 def compared_pairs(config: Config) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (key, dictionary, the one that it is held against, where both start from)."""
+    """Yield (key, dictionary, the one that it is held against, where both start from).
+
+    Of crosscoders the last training counts.
+    """
     for label, diff in config.all_comparisons().items():
         section = "diff" if label == MAIN else f"comparisons.{label}"
         # A dictionary that does not come from the base has no cosines that mean anything.
-        if diff.base in config.ancestors(diff.adapted):
-            yield f"{section}.null", diff.null, diff.adapted, diff.base
+        if diff.base in config.ancestors(diff.adapted) or diff.method == CROSSCODER:
+            base = "random" if diff.method == CROSSCODER else diff.base
+            yield f"{section}.null", diff.null, diff.adapted, base
         if diff.null_check is not None:
             # A comparison names no second null: it has that of `diff`, which its own null must fit.
             pair = (diff.null_check, diff.null) if label == MAIN else (diff.null, diff.null_check)

@@ -10,7 +10,8 @@ from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, Probability, Section
 from vlmdiff.config.concepts import ConceptConfig
 
-MAIN, DRIFT = "main", "drift"
+MAIN = "main"
+ROTATION, DRIFT, CROSSCODER = "rotation", "drift", "crosscoder"
 # Fields of a comparison that stand in the place of the same field of `diff`, and of a concept.
 OF_DIFF = ("base", "adapted", "null", "model", "visual_datasets", "text_datasets", "eps", "percentile")
 OF_DIFF += ("null_quantile", "rule", "method", "base_model", "null_model")
@@ -27,12 +28,16 @@ class ComparisonConfig(Section):
         description="Target that makes it: `all` is the default run, the others are asked for by name."
     )
     about: str = Field(description="What is different, in a few words, for tables and figures.")
-    method: Literal["rotation", "drift"] | None = Field(None, description="How features are compared.")
+    method: Literal["rotation", "drift", "crosscoder"] | None = Field(
+        None, description="How features are compared."
+    )
     base: Name | None = Field(None, description="Dictionary before multimodal fine-tuning.")
     adapted: Name | None = Field(None, description="Dictionary after it.")
     null: Name | None = Field(None, description="Dictionary fine-tuned on more of the same text.")
     model: Name | None = Field(None, description="Model whose activations give energies and contrast.")
-    base_model: Name | None = Field(None, description="Drift: the model before tuning.")
+    base_model: Name | None = Field(
+        None, description="The model before tuning: where a drift starts; of a rotation, for latent scaling."
+    )
     null_model: Name | None = Field(None, description="Drift: a model tuned on text alone.")
     visual_datasets: Annotated[list[DatasetName], Distinct] | None = Field(
         None, min_length=1, description="Data sets with images."
@@ -55,11 +60,14 @@ class ComparisonConfig(Section):
     def diff(self, main: DiffConfig) -> DiffConfig:
         """Return the main diff with this comparison's changes."""
         changes = {name: getattr(self, name) for name in OF_DIFF if getattr(self, name) is not None}
-        # What was never tuned is held against the main comparison alone.
-        changes |= {"untuned": None}
+        # What was never tuned is held against the main comparison; each asks for latent scaling by itself.
+        changes |= {"untuned": None, "base_model": self.base_model}
         # Nothing is trained for a drift: the base dictionary reads all models.
         if self.method == DRIFT:
             changes |= {"adapted": changes.get("base", main.base), "null_check": None}
+        # One crosscoder holds both models' features.
+        if self.method == CROSSCODER:
+            changes |= {"base": changes.get("adapted", main.adapted), "null_check": None}
         # A second null belongs to the base that it started from.
         changes |= {"null_check": None} if self.base not in (None, main.base) else {}
         return main.model_copy(update=changes)

@@ -14,9 +14,9 @@ PROMPT_DATE = date(2024, 7, 26)
 # Of arXiv 2406.04093, A.2: weight of the auxiliary loss, and tokens after which a silent feature is dead.
 AUXK_COEFFICIENT = 1 / 32
 LONGEST_SILENCE = 10_000_000
-# Settings that one kind alone reads.
-READ_BY = {"bandwidth": "jumprelu", "l0_coefficient": "jumprelu", "sparsity_warmup": "jumprelu"}
-READ_BY |= {"auxk_coefficient": "topk", "dead_after_tokens": "topk"}
+# Settings that some kinds alone read.
+READ_BY = dict.fromkeys(("bandwidth", "l0_coefficient", "sparsity_warmup"), ("jumprelu",))
+READ_BY |= dict.fromkeys(("auxk_coefficient", "dead_after_tokens"), ("topk", "batch_topk"))
 
 
 def rising_steps(warmup: float, steps: int) -> int:
@@ -42,11 +42,12 @@ def decided(values: Mapping[str, Any], warm: bool) -> dict[str, Any]:
         tenth = -(-values["steps"] * values["batch_tokens"] // 10)
         values["dead_after_tokens"] = min(LONGEST_SILENCE, max(values["batch_tokens"], tenth))
     if values.get("auxk_coefficient") is None:
-        values["auxk_coefficient"] = 0.0 if warm or values["kind"] != "topk" else AUXK_COEFFICIENT
+        reads = values["kind"] in READ_BY["auxk_coefficient"]
+        values["auxk_coefficient"] = AUXK_COEFFICIENT if reads and not warm else 0.0
     return values
 
 
 def unread(values: Mapping[str, Any]) -> set[str]:
     """Return the names of settings, decided ones, that change no weight of a training."""
-    others = {name for name, kind in READ_BY.items() if values["kind"] != kind}
+    others = {name for name, kinds in READ_BY.items() if values["kind"] not in kinds}
     return others | (set() if values["auxk_coefficient"] else {"dead_after_tokens"})

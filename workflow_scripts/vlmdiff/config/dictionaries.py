@@ -19,6 +19,11 @@ class DictionaryStage(Budget):
 
     initial: str = Field("random", description="`random`, or the dictionary whose weights it starts from.")
     model: Name = Field(description="The model whose residual stream it reconstructs.")
+    base_model: Name | None = Field(
+        None,
+        description="Makes it a crosscoder: the model before tuning, whose residual stream of the same text "
+        "tokens it reconstructs together with that of `model` (docs/understand/diff_features.md).",
+    )
     dataset: DatasetName = Field(description="The data set that the model is shown, or groups of one.")
     tokens: Annotated[list[TokenType], Distinct] = Field(
         ["text"], min_length=1, description="Token types that the loss sees."
@@ -60,8 +65,13 @@ class PublishedDictionary(Section):
     source: DictionarySource = Field(
         description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."
     )
-    format: Literal["llama_scope", "gemma_scope", "mmdiff", "saelens", "vlmdiff"] = Field(
+    format: Literal["llama_scope", "gemma_scope", "mmdiff", "saelens", "vlmdiff", "crosscoder"] = Field(
         description="Layout in which it was published."
+    )
+    base_model: Name | None = Field(
+        None,
+        description="Crosscoder: the model before tuning, whose residual stream it reads before that of the "
+        "tuned one.",
     )
     file: str = Field(
         description="Path of one layer's folder or file in the source (its id in a release); `{layer}` "
@@ -130,6 +140,11 @@ class PublishedDictionary(Section):
         for name in ("k", "subtract_decoder_bias"):
             if getattr(self, name) is not None and self.format != "mmdiff":
                 raise ValueError(f"{name}: only for format mmdiff; the files of '{self.format}' tell it")
+        if (self.base_model is None) == (self.format == "crosscoder"):
+            raise ValueError(
+                f"base_model: found {self.base_model!r} with format {self.format}, expected the model before "
+                "tuning with format crosscoder, and none with others"
+            )
         shape = self.budget.architecture if self.budget else None
         if self.k is not None and shape is not None and (shape.kind, shape.k) != ("topk", self.k):
             raise ValueError(

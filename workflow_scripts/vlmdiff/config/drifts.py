@@ -19,8 +19,8 @@ def dictionaries_of(diff: DiffConfig) -> dict[str, str]:
     return {key: getattr(diff, key) for key in keys}
 
 
-def drift_models(diff: DiffConfig) -> dict[str, str]:
-    """Return the models that a comparison names for a drift, by key."""
+def further_models(diff: DiffConfig) -> dict[str, str]:
+    """Return the models that a comparison names beside its own, by key."""
     keys = ("base_model", "null_model")
     return {key: name for key in keys if (name := getattr(diff, key)) is not None}
 
@@ -37,15 +37,10 @@ def check_drifts(config: Config) -> None:
     Raises:
         ValueError: naming the key, what was found and what to do.
     """
-    if config.diff.method == DRIFT:
+    if (name := config.diff.null_model) is not None:
         raise ValueError(
-            "diff.method: found 'drift', expected 'rotation': a drift stands beside the main comparison; "
-            "write `comparisons: { drift: { target: scoreboard, method: drift, … } }`"
-        )
-    if found := drift_models(config.diff):
-        key, name = next(iter(found.items()))
-        raise ValueError(
-            f"diff.{key}: found '{name}', but only a comparison with `method: drift` reads it; write it there"
+            f"diff.null_model: found '{name}', but only a comparison with `method: drift` reads it; write it "
+            "there"
         )
     for name, entry in config.comparisons.items():
         key, diff = f"comparisons.{name}", config.comparison(name)
@@ -57,10 +52,10 @@ def check_drifts(config: Config) -> None:
                     "models by the base dictionary and trains none; leave it out"
                 )
             check_drift_models(config, key, diff)
-        elif found := drift_models(diff):
+        elif entry.null_model is not None:
             raise ValueError(
-                f"{key}.{next(iter(found))}: found '{next(iter(found.values()))}' with `method: rotation`, "
-                "expected `method: drift`, which alone reads it; leave it out, or name that method"
+                f"{key}.null_model: found '{entry.null_model}' with `method: {diff.method}`, expected "
+                "`method: drift`, which alone reads it; leave it out, or name that method"
             )
 
 

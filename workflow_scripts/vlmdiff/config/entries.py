@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.comparisons import CROSSCODER, DRIFT, MAIN
 from vlmdiff.config.products import selection_tables
 from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import board_concepts, board_of, board_seeds
@@ -38,10 +38,17 @@ def method_entry(
         "contrast": config.concepts[concept].contrast,
         "seed": seed,
         "scores": f"{folder}/scoreboard/scores/{comparison}/seed_{seed}/{concept}.csv",
-        "selection": f"{folder}/{selection_tables(config, [(comparison, seed)], [concept])[0]}",
+        "selection": selection_table(config, folder, comparison, concept, seed),
         "recurrence": recurrence_table(config, folder, comparison, concept),
         "benchmarks": benchmarks(config, comparison, concept, seed),
     }
+
+
+def selection_table(config: Config, folder: str, comparison: str, concept: str, seed: int) -> str | None:
+    """Return where it stands what ablating features does; None of a crosscoder, which reads two models."""
+    if config.comparison(comparison).method == CROSSCODER:
+        return None
+    return f"{folder}/{selection_tables(config, [(comparison, seed)], [concept])[0]}"
 
 
 def recurrence_table(config: Config, folder: str, comparison: str, concept: str) -> str | None:
@@ -57,7 +64,7 @@ def recurrence_table(config: Config, folder: str, comparison: str, concept: str)
 def benchmarks(config: Config, comparison: str, concept: str, seed: int) -> list[str]:
     """Return which jobs are a method's own: trainings after the base, statistics, diff, contrast, filter."""
     diff = config.comparison(comparison)
-    of_base = {diff.base, *config.ancestors(diff.base)}
+    of_base = set() if diff.method == CROSSCODER else {diff.base, *config.ancestors(diff.base)}
     adapted = [one for one in (diff.adapted, *config.ancestors(diff.adapted)) if one not in of_base]
     trained = adapted if diff.method == DRIFT else [*adapted, diff.null]
     sides = [side.dataset for side in config.concepts[concept].sides.values()]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.config.comparable import same_model
-from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.comparisons import MAIN, ROTATION
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.held_out import what_is_shared
 from vlmdiff.config.subsets import line_of
@@ -27,7 +27,7 @@ def check_nulls(config: Config) -> None:
         ValueError: naming each key, what was found, what was expected and what to do.
     """
     found: dict[str, str] = {}
-    trained = {name: diff for name, diff in config.all_comparisons().items() if diff.method != DRIFT}
+    trained = {name: diff for name, diff in config.all_comparisons().items() if diff.method == ROTATION}
     for label, diff in trained.items():
         for key, line in null_problems(config, label, diff):
             found.setdefault(key, line)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
+from vlmdiff.config.crosscoders import models_read
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of, with_targets
 from vlmdiff.config.places import shipped
@@ -53,6 +54,17 @@ class Paths:
     def shards_by_layer(self, model: str, dataset: str) -> dict[int, list[str]]:
         """Return the shards that hold each layer of a model shown a data set."""
         return {layer: self.shards(model, dataset, layer) for layer in self.config.layers}
+
+    def read_by(self, dictionary: str, model: str, dataset: str) -> dict[int, list[str]]:
+        """Return by layer the shards that a dictionary reads to look at a model shown a data set.
+
+        A crosscoder reads those of the model before tuning too, and first.
+        """
+        models = models_read(self.config, dictionary, model)
+        return {
+            layer: [file for one in models for file in self.shards(one, dataset, layer)]
+            for layer in self.config.layers
+        }
 
     def evaluation_sets(self, dictionary: str) -> list[dict[str, Any]]:
         """Return the held-out sets that list a dictionary, as plain values with their shards."""

@@ -24,10 +24,11 @@ from vlmdiff.config.concepts import ConceptConfig
 from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
-from vlmdiff.config.drifts import check_drifts, dictionaries_of, drift_models
+from vlmdiff.config.drifts import dictionaries_of, further_models
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.lowered import as_written
+from vlmdiff.config.methods import check_methods
 from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
@@ -326,10 +327,10 @@ class Config(Section):
     @model_validator(mode="after")
     def what_is_compared_fits(self) -> Config:
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
+        check_methods(self)
         check_index(self)
         check_grid(self)
         check_untuned(self)
-        check_drifts(self)
         check_scoreboard(self)
         check_models(self)
         check_budgets(self)
@@ -364,6 +365,8 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
         yield "model", f"dictionaries.{name}.model", stage.model
         yield "dataset", f"dictionaries.{name}.dataset", stage.dataset
     for name, stage in config.dictionaries.items():
+        if stage.base_model is not None:
+            yield "model", f"dictionaries.{name}.base_model", stage.base_model
         if stage.initial != "random":
             yield "dictionary", f"dictionaries.{name}.initial", stage.initial
     for name, model in config.models.items():
@@ -377,7 +380,7 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
         section = "diff" if label == MAIN else f"comparisons.{label}"
         yield "model", f"{section}.model", diff.model
         yield from (("dictionary", f"{section}.{key}", name) for key, name in dictionaries_of(diff).items())
-        yield from (("model", f"{section}.{key}", name) for key, name in drift_models(diff).items())
+        yield from (("model", f"{section}.{key}", name) for key, name in further_models(diff).items())
         for key in ("visual_datasets", "text_datasets"):
             yield from (("dataset", f"{section}.{key}", name) for name in getattr(diff, key))
     grid = config.stages.grid.corners() if config.stages.grid else {}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from vlmdiff.config.analysis import DiffConfig
 from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.comparisons import DRIFT, MAIN
+from vlmdiff.config.crosscoders import models_read
 from vlmdiff.config.decoder import described, width_in
 from vlmdiff.config.drifts import base_model
+from vlmdiff.config.latent_scaling import is_scaled
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
@@ -53,19 +56,25 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
     default = config.default_dictionaries()
     for name, stage in config.trained().items():
         if every or name in default:
-            yield "training", stage.model, stage.dataset, tuple(stage.tokens)
+            for model in models_read(config, name, stage.model):
+                yield "training", model, stage.dataset, tuple(stage.tokens)
     for entry in config.evaluation:
         yield "evaluation", entry.model, entry.dataset, tuple(entry.tokens)
     for name, diff in config.all_comparisons().items():
         if not every and name != MAIN and config.comparisons[name].target != "all":
             continue
-        for dataset in statistics_datasets(config, diff):
-            yield "statistics", diff.model, dataset, ("text",)
-        for model in drifting_models(config, diff):
+        models = models_read(config, diff.adapted, diff.model)
+        for model in models:
+            for dataset in statistics_datasets(config, diff):
+                yield "statistics", model, dataset, ("text",)
+        for model in [*drifting_models(config, diff), *([diff.base_model] if is_scaled(diff) else [])]:
             yield from (("statistics", model, dataset, ("text",)) for dataset in diff.visual_datasets)
-        for concept in config.concepts.values():
+        for model, concept in product(models, config.concepts.values()):
             for dataset in concept.shown:
-                yield "contrast", diff.model, dataset, ("text",)
+                yield "contrast", model, dataset, ("text",)
+        # The scoreboard holds a crosscoder against the truth too.
+        for model, dataset in product(models[:-1], ground_truth_datasets(config)):
+            yield "ground truth", model, dataset, ("text",)
     for dataset in ground_truth_datasets(config):
         yield "ground truth", config.diff.model, dataset, ("text",)
 

@@ -35,7 +35,7 @@ def in_raw_units(task: DictionaryTask) -> Dictionary:
     dictionary = deepcopy(task.dictionary).cpu()
     dictionary.zero_grad(set_to_none=True)
     dictionary.rescale_input(1 / task.input_scale)
-    return dictionary
+    return dictionary.as_used()
 
 
 class TrainingLog(pl.Callback):

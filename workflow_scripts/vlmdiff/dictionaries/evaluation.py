@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from vlmdiff.activations.paired import open_store
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.activations.tokens import TOKEN_TYPES
 from vlmdiff.dictionaries.cosines import decoder_of, median_cosine
@@ -151,7 +152,7 @@ def layer_rows(
         )
         dictionaries[percent] = item.to("cuda" if torch.cuda.is_available() else "cpu")
     for entry in sets:
-        store = ActivationStore(entry["shards"][layer], layer)
+        store = open_store(entry["shards"][layer], layer)
         for percent, item in dictionaries.items():
             check_width(folders[percent], item.d_model, store.d_model)
         scores = score_dictionaries(store, dictionaries, entry["tokens"])

@@ -9,6 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from vlmdiff.dictionaries.published.convert import (
     read_published,
     to_dictionary,
 )
-from vlmdiff.dictionaries.published.place import check_place, place_of_file
+from vlmdiff.dictionaries.published.place import Place, check_place, place_of_file
 from vlmdiff.dictionaries.published.saelens import read_release
 from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_read, published_files
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
@@ -105,7 +106,7 @@ def import_dictionary(
     noted = read_sources(sources, layer)
     path = noted["paths"][str(layer)]
     found = read_published(PublishedSource(format, path, **options))
-    check_place(found.place | place_of_file(noted["source"], noted["files"][str(layer)]), path, layer)
+    check_place(found.place | place_of_layer(noted, format, layer), path, layer)
     dictionary = to_dictionary(found)
     check_converted(dictionary, path)
     check_shape(dictionary, path, shape)
@@ -131,6 +132,14 @@ def import_dictionary(
         "hook": next((names[0] for names in found.place.names.values()), None),
     }
     save_dictionary(dictionary, folder, provenance)
+
+
+def place_of_layer(noted: Mapping[str, Any], format: str, layer: int) -> Place:
+    """Return what the path of a layer's file tells; that it is a crosscoder is no other place for one."""
+    place = place_of_file(noted["source"], noted["files"][str(layer)])
+    if format != "crosscoder":
+        return place
+    return replace(place, other={key: one for key, one in place.other.items() if "cross" not in one.lower()})
 
 
 def read_sources(sources: str | Path, layer: int) -> dict[str, Any]:
@@ -231,6 +240,16 @@ def digest(file: Path) -> str:
     """Return a file's SHA-256."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def expected_width(config: str | Path, format: str) -> int | None:
+    """Return the width of what a dictionary reads, of a crosscoder two residual streams; None if not known.
+
+    Raises:
+        DictionaryError: as of `model_width`.
+    """
+    width = model_width(config)
+    return 2 * width if width is not None and format == "crosscoder" else width
 
 
 def model_width(config: str | Path) -> int | None:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe, Sampling
@@ -61,7 +62,7 @@ def inverse_power_of_two(size: float) -> float:
 
 
 @torch.no_grad()
-def random_start(recipe: Recipe, sample: Tensor, seed: int) -> Dictionary:
+def random_start(recipe: Recipe, sample: Tensor, seed: int, models: int = 1) -> Dictionary:
     """Return unit-norm random decoder rows, the encoder their transpose, and the mean as decoder bias.
 
     TopK's encoder has the factor with which it reconstructs the sample best.
@@ -73,10 +74,13 @@ def random_start(recipe: Recipe, sample: Tensor, seed: int) -> Dictionary:
         recipe: gives the architecture.
         sample: scaled residuals `(n, d_model)`.
         seed: of the random rows.
+        models: whose residuals lie side by side in the sample. Each row is the same for all of them: that
+            models differ has to be learned.
     """
     dictionary = recipe.build(sample.shape[1])
     generator = torch.Generator().manual_seed(seed)
-    dictionary.W_dec.copy_(torch.randn(dictionary.W_dec.shape, generator=generator))
+    rows = torch.randn(recipe.d_sae, sample.shape[1] // models, generator=generator)
+    dictionary.W_dec.copy_(rows.repeat(1, models))
     dictionary.normalise_decoder()
     dictionary.W_enc.copy_(dictionary.W_dec.T)
     dictionary.b_dec.copy_(sample.mean(dim=0))
@@ -146,9 +150,9 @@ def warm_start(
 ) -> Dictionary:
     """Return an earlier dictionary in this recipe's kind; whether it subtracts `b_dec` stays as it is.
 
-    From JumpReLU to TopK the thresholds are dropped: the `k` largest pre-activations count. From TopK to
-    JumpReLU they start where the mean L0 over the sample is `k`. Thresholds of zero (ReLU features, or
-    silent ones of published dictionaries) would stay there for ever, since their logarithm is trained:
+    From JumpReLU to TopK or BatchTopK the thresholds are dropped: the largest pre-activations count. From
+    TopK to JumpReLU they start where the mean L0 over the sample is `k`. Thresholds of zero (ReLU features,
+    or silent ones of published dictionaries) would stay there for ever, since their logarithm is trained:
     they start at the least one instead, or with the others if there are no others.
 
     Args:
@@ -164,6 +168,9 @@ def warm_start(
     if recipe.kind == "topk":
         divisor = weights.get("divisor")
         dictionary: Dictionary = TopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias, divisor)
+    elif recipe.kind == "batch_topk":
+        dictionary = BatchTopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias)
+        weights["least"] = dictionary.least
     else:
         dictionary = JumpReLUDictionary(*shape, recipe.bandwidth, initial.subtract_decoder_bias)
         former = initial.log_threshold if isinstance(initial, JumpReLUDictionary) else None
@@ -237,7 +244,7 @@ def start(
     sample = cache(lambda: sample_tokens(store, recipe, seed))
     if initial == "random":
         scale = estimate_scale(sample())
-        return random_start(recipe, sample() * scale, seed), scale
+        return random_start(recipe, sample() * scale, seed, store.models), scale
     folder = Path(initial)
     dictionary = load_initial(recipe, folder, store.d_model)
     scale = inherited_scale(folder, scale_file)

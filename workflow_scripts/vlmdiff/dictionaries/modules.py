@@ -97,6 +97,10 @@ class Dictionary(nn.Module, ABC):
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct residuals as `forward` does, as fast as training allows, with firing counts."""
 
+    def as_used(self) -> Dictionary:
+        """Return what is used of a trained dictionary; itself, unless it was trained as another kind."""
+        return self
+
     def take_pairs(self) -> PairGradients | None:
         """Return, once, what a deferring dictionary has in the place of weight gradients; None if nothing."""
         kept, self._kept = self._kept, []
@@ -188,14 +192,23 @@ class TopKDictionary(Dictionary):
     @torch.no_grad()
     def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
         """Return the `k` features of each token; the value of one is 0 where ReLU has switched it off."""
-        return topk_pairs(self.shifted(x), self.W_enc, self.b_enc, self.k, self.divisor)
+        return self.choose(self.shifted(x))
+
+    def watch(self, pairs: Pairs) -> None:
+        """Take notice of the active pairs of a training batch; most kinds need not."""
+
+    def choose(self, shifted: Float[Tensor, "n d_model"]) -> Pairs:
+        """Return the active pairs of what the encoder multiplies."""
+        return topk_pairs(shifted, self.W_enc, self.b_enc, self.k, self.divisor)
 
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct through the `k` active features alone, forwards and backwards."""
         x_hat, pairs = SparseReconstruction.apply(
-            x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.k, self.subtract_decoder_bias,
+            x, self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.choose, self.subtract_decoder_bias,
             self._keeper(), self.divisor,
         )  # fmt: skip
+        if torch.is_grad_enabled():
+            self.watch(pairs)
         firings = count_active(pairs, self.d_sae)
         return Reconstruction(x_hat, firings.sum() / x.shape[0], firings)
 

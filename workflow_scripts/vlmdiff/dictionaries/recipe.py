@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.defaults import LONGEST_SILENCE, decided
+from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
 
@@ -69,8 +70,9 @@ class Recipe:
 
     def build(self, d_model: int) -> Dictionary:
         """Return a dictionary of this architecture with empty weights."""
-        if self.kind == "topk":
-            return TopKDictionary(d_model, self.d_sae, self.k, self.subtract_decoder_bias)
+        if self.kind != "jumprelu":
+            kind = TopKDictionary if self.kind == "topk" else BatchTopKDictionary
+            return kind(d_model, self.d_sae, self.k, self.subtract_decoder_bias)
         return JumpReLUDictionary(d_model, self.d_sae, self.bandwidth, self.subtract_decoder_bias)
 
     def rate_factor(self, step: int) -> float:

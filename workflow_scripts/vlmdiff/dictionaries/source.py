@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-# What one dictionary consists of, beneath its path; the path itself is the file for MMDiff.
+# What one dictionary consists of, beneath its path; the path itself is the file for MMDiff and crosscoders.
 FILES: dict[str, tuple[str, ...]] = {
     "llama_scope": ("hyperparams.json", "checkpoints/final.safetensors"),
     "gemma_scope": ("params.npz",),
     "mmdiff": (),
     "saelens": ("cfg.json", "sae_weights.safetensors"),
     "vlmdiff": ("cfg.json", "sae_weights.safetensors"),
+    "crosscoder": (),
 }
 SCALER = "activation_scaler.json"
 # What is read if it is there.
@@ -40,7 +41,7 @@ class PublishedSource:
     """Where a published dictionary lies, with what its files do not tell.
 
     Attributes:
-        format: `llama_scope`, `gemma_scope`, `mmdiff`, `saelens` or `vlmdiff`.
+        format: `llama_scope`, `gemma_scope`, `mmdiff`, `saelens`, `vlmdiff` or `crosscoder`.
         path: folder or file; for `saelens` also `saelens:RELEASE/ID`.
         k: MMDiff TopK: active features a token.
         subtract_decoder_bias: MMDiff: subtract `b_dec` from the encoder's input; None means no.

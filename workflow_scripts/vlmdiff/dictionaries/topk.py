@@ -99,7 +99,8 @@ def kept_or_summed(ctx: Any, found: PairGradients) -> tuple[Tensor | None, ...]:
 class SparseReconstruction(torch.autograd.Function):
     """`divisor relu(topk((x - offset) W_enc + b_enc)) W_dec + b_dec` through the active features alone.
 
-    `offset` is `b_dec` or zero, `divisor` one if left out. No gradient is returned for `x`, which is data.
+    `choose` returns the active pairs of `x - offset`: what `topk` stands for. `offset` is `b_dec` or zero,
+    `divisor` one if left out. No gradient is returned for `x`, which is data.
     With `keep`, a function, no gradient is returned at all: `keep` receives the active pairs of which the
     gradients are sums.
     """
@@ -112,14 +113,14 @@ class SparseReconstruction(torch.autograd.Function):
         b_enc: Tensor,
         W_dec: Tensor,
         b_dec: Tensor,
-        k: int,
+        choose: Callable[[Tensor], Pairs],
         subtract_decoder_bias: bool,
         keep: Callable[[PairGradients], None] | None = None,
         divisor: Tensor | None = None,
     ) -> tuple[Tensor, Pairs]:
         """Return `x_hat (n, d_model)` and the active pairs."""
         x = x - b_dec if subtract_decoder_bias else x
-        pairs = topk_pairs(x, W_enc, b_enc, k, divisor)
+        pairs = choose(x)
         ctx.save_for_backward(x, W_enc, W_dec)
         ctx.pairs, ctx.subtract_decoder_bias, ctx.keep = pairs, subtract_decoder_bias, keep
         ctx.divisor = divisor

@@ -19,6 +19,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from vlmdiff.activations.format import layer_name, massive_name
+from vlmdiff.activations.paired import open_store
 from vlmdiff.activations.shards import plain, reading
 from vlmdiff.activations.shuffling import Share
 from vlmdiff.activations.store import ActivationStore
@@ -106,7 +107,7 @@ def opened(
 ) -> ActivationStore | ActivationStream:
     """Open shards, of which each process checks its share; a stream is open."""
     if isinstance(activations, Sequence):
-        return ActivationStore(activations, layer, share=share)
+        return open_store(activations, layer, share=share)
     return activations
 
 

@@ -43,7 +43,10 @@ class ActivationStream:
     Attributes:
         d_model: residual width.
         n_samples: samples of an epoch.
+        models: one, as of `ActivationStore`.
     """
+
+    models = 1
 
     def __init__(
         self,

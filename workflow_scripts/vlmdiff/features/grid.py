@@ -15,7 +15,7 @@ import pandas as pd
 
 from vlmdiff.dictionaries.partial_reads import feature_rows
 from vlmdiff.features.candidates import FEATURE
-from vlmdiff.features.diff import BLOCK, check_shapes, row_cosines
+from vlmdiff.features.rotation import BLOCK, check_shapes, row_cosines
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, STAGE_GRID
 from vlmdiff.tables.io import read_table, write_table
 

@@ -69,11 +69,11 @@ def collect_responses(
     Returns:
         Sample ids, and the responses.
     """
-    from vlmdiff.activations.store import ActivationStore
+    from vlmdiff.activations.paired import open_store
     from vlmdiff.dictionaries.partial_reads import load_encoder
     from vlmdiff.features.firings import encode_chunk
 
-    store = ActivationStore(shards, layer)
+    store = open_store(shards, layer)
     dictionary = load_encoder(folder, "cpu", store.d_model)
     place = np.full(dictionary.d_sae, -1)
     place[features] = np.arange(len(features))

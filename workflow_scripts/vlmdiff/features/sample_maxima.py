@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scipy.sparse import csc_matrix, vstack
 
-from vlmdiff.activations.store import ActivationStore
+from vlmdiff.activations.paired import open_store
 from vlmdiff.dictionaries.partial_reads import load_encoder
 from vlmdiff.features.firings import (
     best_device,
@@ -62,7 +62,7 @@ def sample_maxima(
     Raises:
         DictionaryError: an activation is not finite.
     """
-    store = ActivationStore(shards, layer)
+    store = open_store(shards, layer)
     dictionary = load_encoder(folder, device or best_device(), store.d_model)
     parts = [
         strongest_per_sample(encode_chunk(dictionary, chunk), dictionary.d_sae)

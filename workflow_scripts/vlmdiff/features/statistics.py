@@ -175,10 +175,10 @@ def feature_statistics(
         outputs: paths of the tables STATISTICS, TOTALS and TOP_SAMPLES.
         top: strongest samples kept of each feature in each group.
     """
-    from vlmdiff.activations.store import ActivationStore
+    from vlmdiff.activations.paired import open_store
     from vlmdiff.dictionaries.partial_reads import load_encoder
 
-    store = ActivationStore(shards, layer)
+    store = open_store(shards, layer)
     dictionary = load_encoder(dictionary_folder, best_device(), store.d_model)
     running = collect_statistics(store, dictionary, top, tokens_at_once(dictionary.d_sae))
     statistics_file, totals_file, top_file = outputs

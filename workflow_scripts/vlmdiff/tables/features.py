@@ -38,6 +38,22 @@ TOP_SAMPLES = contract(
     ("activation", "float", "z at that token"),
 )
 
+BETAS = (
+    (
+        "beta_base",
+        "float",
+        "factor with which the feature explains the model before tuning best (latent scaling); NaN where it "
+        "is silent or not measured",
+    ),
+    ("beta_model", "float", "the same of the comparison's model"),
+)
+
+LATENT_SCALING = contract(
+    "How strongly the models before and after tuning have a feature (docs/understand/diff_features.md).",
+    *FEATURE,
+    *BETAS,
+)
+
 FEATURE_DIFF = contract(
     "What fine-tuning did to a feature: rotation and energies (docs/understand/method.md section 5).",
     *FEATURE,
@@ -62,10 +78,17 @@ FEATURE_DIFF = contract(
     (
         "similarity",
         "float",
-        "what the method goes by, 1 for no change: cos_decoder, or of a drift the overlap of the energies "
-        "before and after; NaN without energy",
+        "what the method goes by, 1 for no change: cos_decoder; of a drift the overlap of the energies "
+        "before and after, NaN without energy; of a crosscoder the overlap of its rows in both models",
     ),
     ("null_similarity", "float", "the same of the null"),
+    (
+        "relative_norm",
+        "float",
+        "share of the tuned model in the norms of a crosscoder's decoder row, .5 for a shared feature; NaN "
+        "of other methods",
+    ),
+    *BETAS,
     ("visual_energy", "float", "mean of z squared over text tokens of samples with images"),
     ("text_energy", "float", "mean of z squared over tokens of text-only samples"),
     ("visual_rate", "float", "fraction of text tokens with images on which the feature fires"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.published import gemma_scope, llama_scope, mmdiff, saelens
+from vlmdiff.dictionaries.published import crosscoder, gemma_scope, llama_scope, mmdiff, saelens
 from vlmdiff.dictionaries.published.content import NAMES, Found, remedy
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
@@ -22,6 +22,7 @@ READERS: dict[str, Callable[[PublishedSource], Found]] = {
     "mmdiff": mmdiff.read,
     "saelens": saelens.read,
     "vlmdiff": saelens.read,
+    "crosscoder": crosscoder.read,
 }
 # Norms that differ by less are the same but for the rounding of 16 bits.
 SAME_NORM_16_BITS = 2.0**-8
