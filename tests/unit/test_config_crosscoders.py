@@ -111,7 +111,7 @@ REFUSED = {
             "dictionaries.crosscoder_text.base_model": "lm_continued",
             "dictionaries.crosscoder_text.model": "base_lm",
         },
-        "dictionaries.crosscoder_text.base_model: found 'lm_continued', expected 'base_lm' as in 'crosscoder'",
+        "dictionaries.crosscoder_text.base_model: found 'lm_continued', expected 'base_lm' as in",
     ),
     "a null that saw images": (
         {"dictionaries.crosscoder_text.model": "vlm_50"},

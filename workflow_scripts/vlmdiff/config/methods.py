@@ -21,8 +21,8 @@ def check_methods(config: Config) -> None:
     """
     if (method := config.diff.method) != ROTATION:
         raise ValueError(
-            f"diff.method: found '{method}', expected 'rotation': all later stages read the dictionary of the "
-            "main comparison, and other methods stand next to it; write "
+            f"diff.method: found '{method}', expected 'rotation': all later stages read the dictionary of "
+            "the main comparison, and other methods stand next to it; write "
             f"`comparisons: {{ {method}: {{ target: scoreboard, method: {method}, … }} }}`"
         )
     check_drifts(config)
