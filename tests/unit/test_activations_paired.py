@@ -25,7 +25,7 @@ D_MODEL = 3
 HEADER = ShardHeader("base_lm", "questions", "feed", "beef", 0, D_MODEL, (0,), "float16")
 
 
-def write(folder: Path, model: str, samples, cuts=(), massive=(), **header) -> list[Path]:
+def write(folder: Path, model: str, samples, cuts=(), massive=(), first_sample=0, **header) -> list[Path]:
     """Write shards of samples, lists of (type, token); values count all tokens, from 1 and from 1001 on."""
     first, paths = 1 if model == "base_lm" else 1001, []
     bounds = [0, *cuts, len(samples)]
@@ -40,7 +40,7 @@ def write(folder: Path, model: str, samples, cuts=(), massive=(), **header) -> l
             position=np.arange(len(flat), dtype=np.int32),
             token_type=np.array([kind for kind, _ in flat], np.uint8),
             offsets=np.cumsum([0, *map(len, part)]).astype(np.int64),
-            sample_id=[f"s{start + i}" for i in range(len(part))],
+            sample_id=[f"s{first_sample + start + i}" for i in range(len(part))],
             group=["g"] * len(part),
             massive={0: np.isin(numbers, massive)},
         )
@@ -139,8 +139,10 @@ def in_bfloat16(folder: Path) -> list[Path]:
 def test_other_samples_and_other_texts_are_refused(tmp_path):
     before = write(tmp_path, "base_lm", texts([10, 11], [12, 13]))
     fewer = write(tmp_path / "fewer", "vlm", seen([10, 11]))
-    with pytest.raises(ShardError, match="hold other samples"):
-        PairedStore(before, fewer, 0)
+    renamed = write(tmp_path / "renamed", "vlm", seen([10, 11], [12, 13]), first_sample=1)
+    for after in (fewer, renamed):
+        with pytest.raises(ShardError, match="hold other samples"):
+            PairedStore(before, after, 0)
     other = write(tmp_path / "other", "vlm", seen([30, 31], [12, 40]))
     with pytest.raises(
         ShardError, match=r"found 1 tokens in common of 4, expected at least half.*one tokenizer"

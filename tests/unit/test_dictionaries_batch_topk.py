@@ -55,6 +55,7 @@ def test_the_largest_of_a_batch_whatever_is_tried_first(seed, n, k, bias, cutoff
     positive = pre[pre > 0]
     expected = positive.sort(descending=True).values[: k * n]
     assert torch.equal(found.values.sort(descending=True).values, expected)
+    assert torch.equal(dictionary.activate(pre)[pre <= 0], torch.zeros(int((pre <= 0).sum())))
     z = dense(found, pre.shape)
     assert torch.equal(z[z > 0], pre[z > 0]) and len(found.begins) == n + 1
 
