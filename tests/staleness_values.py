@@ -82,10 +82,8 @@ NO_OTHER = {
         ("concepts.counting.*.dataset", "concepts.counting.target.groups"), "only `general_val` counts"
     ),
     "*.method": "a drift has models of its own, which stand for it",
-    **dict.fromkeys(
-        (f"{one}.{key}" for one in ("diff", "comparisons.[!d]*") for key in ("base_model", "null_model")),
-        "only a drift reads it",
-    ),
+    **dict.fromkeys(("diff.null_model", "comparisons.[!d]*.null_model"), "only a drift reads it"),
+    "dictionaries.*.base_model": "those of a rotation read one model",
     **dict.fromkeys(
         ("comparisons.drift.adapted", "comparisons.drift.null"), "nothing is trained for a drift"
     ),
@@ -182,6 +180,8 @@ OTHER: dict[str, Any] = {
     "comparisons.*.adapted": {None: "model_first", "scratch": "adapted", "*": "adapted"},
     "comparisons.*.null": "null_check",
     "comparisons.drift.null_model": "vlm_untuned",
+    "diff.base_model": "lm_continued",
+    "comparisons.*.base_model": "base_lm",
     "scoreboard.methods.*.comparison": "scratch",
     "scoreboard.methods.rotation.controls": ["untuned"],
     "scoreboard.concepts": ["mirrored"],

@@ -12,6 +12,7 @@ from pathlib import Path
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 MODULES = (
     "topk_step",
+    "batch_topk_step",
     "jumprelu_step",
     "contrast",
     "shards",

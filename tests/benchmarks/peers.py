@@ -32,11 +32,12 @@ def saelens_step(kind: str, d_model: int, d_sae: int, k: int, batch: int, **sett
     """Return one step of SAELens' own trainer.
 
     Args:
-        kind: topk or jumprelu.
+        kind: topk, batchtopk or jumprelu.
         d_model, d_sae, k, batch: sizes.
         settings: of its training configuration; none are its defaults.
     """
     from sae_lens.config import LoggingConfig, SAETrainerConfig
+    from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
     from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -44,6 +45,8 @@ def saelens_step(kind: str, d_model: int, d_sae: int, k: int, batch: int, **sett
     fused = settings.pop("fused_adam", False)
     if kind == "topk":
         sae: Any = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_model, d_sae=d_sae, k=k, **settings))
+    elif kind == "batchtopk":
+        sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=d_model, d_sae=d_sae, k=k, **settings))
     else:
         sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(d_in=d_model, d_sae=d_sae, **settings))
     config = SAETrainerConfig(
@@ -87,12 +90,13 @@ def sparsify_step(d_model: int, d_sae: int, k: int) -> Step:
     return step
 
 
-def dictionary_learning_step(d_model: int, d_sae: int, k: int) -> Step:
-    """Return one step of dictionary_learning's own TopK trainer."""
+def dictionary_learning_step(d_model: int, d_sae: int, k: int, kind: str = "topk") -> Step:
+    """Return one step of dictionary_learning's own trainer, of kind topk or batch_topk."""
     quietly("dictionary_learning")
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer
     from dictionary_learning.trainers.top_k import TopKTrainer
 
-    trainer = TopKTrainer(
+    trainer = (TopKTrainer if kind == "topk" else BatchTopKTrainer)(
         steps=10**6, activation_dim=d_model, dict_size=d_sae, k=k, layer=0, lm_name="none", lr=3e-4, seed=0
     )
     # Step 0 alone would compute a geometric median.
@@ -118,11 +122,12 @@ def plain_step(d_model: int, d_sae: int, k: int) -> Step:
     return step
 
 
-def started(d_model: int, d_sae: int, k: int) -> Any:
-    """Return a TopK dictionary of ours with random unit decoder rows."""
+def started(d_model: int, d_sae: int, k: int, kind: str = "topk") -> Any:
+    """Return a TopK or BatchTopK dictionary of ours with random unit decoder rows."""
+    from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
     from vlmdiff.dictionaries.modules import TopKDictionary
 
-    dictionary = TopKDictionary(d_model, d_sae, k)
+    dictionary = (TopKDictionary if kind == "topk" else BatchTopKDictionary)(d_model, d_sae, k)
     with torch.no_grad():
         dictionary.W_dec.normal_()
         dictionary.normalise_decoder()
@@ -130,12 +135,12 @@ def started(d_model: int, d_sae: int, k: int) -> Any:
     return dictionary
 
 
-def our_step(d_model: int, d_sae: int, k: int) -> Step:
+def our_step(d_model: int, d_sae: int, k: int, kind: str = "topk") -> Step:
     """Return one step as the rule `train_dictionary` takes and checks it, Lightning's loop aside."""
     from vlmdiff.dictionaries.loss import fraction_unexplained
     from vlmdiff.dictionaries.optimiser import DictionaryAdam
 
-    dictionary = started(d_model, d_sae, k)
+    dictionary = started(d_model, d_sae, k, kind)
     adam = DictionaryAdam(dictionary, 3e-4)
     silent = torch.zeros(d_sae, dtype=torch.int64)
 
