@@ -264,7 +264,7 @@ OTHER: dict[str, Any] = {
         "text": "mixed",
     },
     "world.datasets.*.scenes": {"train": "validation", "validation": "train"},
-    "world.datasets.*.samples": {60: 80, 120: 160, 300: 320},
+    "world.datasets.*.samples": {60: 80, 120: 160, 150: 200, 300: 320},
     "world.datasets.*.group_by": {"kind": "answer", "answer": "kind"},
 }
 
