@@ -19,6 +19,7 @@ from published_dictionaries import (
 )
 from torch import Tensor
 
+from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary, save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.weights import DictionaryError
@@ -253,3 +254,17 @@ def test_an_imported_relu_dictionary_is_exported_as_jumprelu_with_thresholds_of_
     assert exported.cfg.architecture() == "jumprelu" and not exported.threshold.any()
     same(load_dictionary(tmp_path / "ours"), sae, tokens())
     same(load_dictionary(tmp_path / "ours"), exported, tokens())
+
+
+def test_batch_topk_chooses_as_theirs_and_is_read_as_jumprelu(tmp_path):
+    from sae_lens.saes.batchtopk_sae import BatchTopK
+
+    dictionary, x = BatchTopKDictionary(D_MODEL, D_SAE, K), tokens()
+    weights = random_weights(6, unit_rows=True)
+    with torch.no_grad():
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
+            getattr(dictionary, name).copy_(weights[name])
+    alike(dictionary.encode(x), BatchTopK(K)(dictionary.pre_activations(x)))
+    dictionary.reconstruct(x)
+    save_dictionary(dictionary.as_used(), tmp_path / "used", {})
+    same(dictionary.as_used(), sae_lens.SAE.load_from_disk(tmp_path / "used"), x)
