@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from paired_activations import planted, write_pair
+from paired_activations import Planted, planted, write_pair
 
 from vlmdiff.activations.paired import PairedStore, open_store
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
@@ -77,6 +77,14 @@ def test_a_random_start_is_the_same_for_both_models(shards):
     dictionary, _ = start(store, Recipe.from_params(ARCHITECTURE, STAGE), "random", 5)
     first, second = halves(dictionary.W_dec.detach().numpy())
     assert np.array_equal(first, second) and np.allclose(np.linalg.norm(first, axis=1) ** 2, 0.5)
+
+
+@pytest.mark.parametrize(("factor", "warned"), [(1.0, False), (4.0, True)])
+def test_models_of_unequal_spread_are_told(tmp_path, caplog, factor, warned):
+    """The base model has 12 of 16 features: its variance is three quarters of the other's."""
+    store = PairedStore(*write_pair(tmp_path, Planted(STREAMS.base, factor * STREAMS.tuned), tokens=1200), 0)
+    start(store, Recipe.from_params(ARCHITECTURE, STAGE), "random", 5)
+    assert ("features of the other one may be missed" in caplog.text) == warned
 
 
 def test_the_statistics_and_contrasts_read_both_models(shards, crosscoder):

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 SAMPLE_TOKENS = 16_384
 # In scaled units, where residuals have a spread of about 1.
 LEAST_THRESHOLD = 1e-3
+# Variances of two models that differ by more are worth a warning.
+UNEQUAL = 4.0
 
 
 def sample_tokens(store: ActivationStore | ActivationStream, recipe: Recipe | Sampling, seed: int) -> Tensor:
@@ -54,6 +56,19 @@ def estimate_scale(sample: Tensor) -> float:
             "remake the activation shards, or store them as bfloat16 if float16 overflows"
         )
     return inverse_power_of_two(spread)
+
+
+def warn_of_unequal_models(sample: Tensor, models: int) -> None:
+    """Log a warning if one model's residuals, side by side with another's, vary far more than those."""
+    parts = sample.double().chunk(models, dim=1)
+    variances = [float((part - part.mean(dim=0)).square().sum(dim=1).mean()) for part in parts]
+    if max(variances) > UNEQUAL * min(variances):
+        log.warning(
+            "the residual streams of the models have variances of %s: the loss weighs the larger one %.0f "
+            "times as much, and features of the other one may be missed",
+            " and ".join(f"{one:.4g}" for one in variances),
+            max(variances) / max(min(variances), torch.finfo(torch.float64).tiny),
+        )
 
 
 def inverse_power_of_two(size: float) -> float:
@@ -244,6 +259,7 @@ def start(
     sample = cache(lambda: sample_tokens(store, recipe, seed))
     if initial == "random":
         scale = estimate_scale(sample())
+        warn_of_unequal_models(sample(), store.models)
         return random_start(recipe, sample() * scale, seed, store.models), scale
     folder = Path(initial)
     dictionary = load_initial(recipe, folder, store.d_model)
