@@ -19,7 +19,7 @@ rule evaluate_steering:
         seed=CFG.seed,
         stage=lambda wildcards: {
             "layers": LAYERS,
-            **CFG.steering.params("concept", "model", "rank_on", "report_on"),
+            **CFG.steering.params("concepts", "model", "rank_on", "report_on"),
         },
     script:
         "../workflow_scripts/evaluate_steering.py"

@@ -111,7 +111,7 @@ def experiment(root: Path) -> dict[str, Any]:
                 "report_on": {"target": "test", "control": "general_test", "samples": 12},
             },
             "heads": {
-                "concept": "space",
+                "concepts": ["space"],
                 "dataset": "rank",
                 "head_means": {"dataset": "general", "samples": 12},
                 "report_on": {"target": "test", "control": "general_test", "samples": 12},

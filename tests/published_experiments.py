@@ -212,7 +212,7 @@ def analysis() -> dict[str, Any]:
             **questions,
         },
         "heads": {
-            "concept": "spatial",
+            "concepts": ["spatial"],
             "features": 2,
             "dataset": "vsr_val",
             "samples": 8,

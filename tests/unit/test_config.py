@@ -11,6 +11,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from without_crosscoders import without_crosscoders
 
 from vlmdiff.config import defaults
 from vlmdiff.config.causal import ground_truth_datasets
@@ -122,7 +123,7 @@ def test_only_topk_has_an_auxiliary_loss():
 
 
 def test_a_stream_trains_in_one_process():
-    values = changed("extraction.store", "stream")
+    values = without_crosscoders(changed("extraction.store", "stream"))
     load_config(values)
     values["dictionaries"]["adapted"]["nodes"] = 2
     with pytest.raises(ConfigError, match="dictionaries.adapted: found 2 processes and `store: stream`"):
@@ -276,7 +277,7 @@ def test_a_measurement_belongs_to_models_that_are_loaded_and_asked_as_it_was_mad
 
 @pytest.mark.parametrize("name", ["vlm_50", "vlm_shuffled"])
 def test_a_model_that_was_never_tuned_was_not_measured(name):
-    values = copy.deepcopy(DEFAULT)
+    values = without_crosscoders(copy.deepcopy(DEFAULT))
     values["models"][name] |= {"untuned": "base_lm"}
     config = load_config(values)
     assert name not in checkpoints(config) | checkpoints(config, controls=True)
@@ -284,7 +285,8 @@ def test_a_model_that_was_never_tuned_was_not_measured(name):
 
 @pytest.mark.parametrize("name", ["base_lm", "lm_continued"])
 def test_language_models_of_the_world_are_measured_as_language_models(name):
-    values = copy.deepcopy(DEFAULT)
+    values = without_crosscoders(copy.deepcopy(DEFAULT))
+    del values["diff"]["base_model"]
     assert name in checkpoints(load_config(values), controls=name != "base_lm")
     # Nothing may take a language model from what is none.
     values["models"]["vlm_untuned"] |= {"untuned": "another"}

@@ -43,7 +43,7 @@ def alone(layers: object, vlm: dict, base: dict) -> dict:
         "models": {name: values["models"][name] for name in ("base_lm", "vlm")},
         "dictionaries": {name: values["dictionaries"][name] for name in kept},
         "evaluation": "none",
-        "diff": values["diff"] | {"untuned": None},
+        "diff": values["diff"] | {"untuned": None, "base_model": None},
         "comparisons": {},
         "scoreboard": "none",
         "stages": {},

@@ -157,7 +157,7 @@ def test_what_the_user_says_wins_key_by_key(here):
     assert (config.dictionaries["base"].steps, config.dictionaries["base"].dataset) == (77, "text_train")
     assert config.diff.eps == 0.5 and config.diff.text_datasets == ["text_validation"]
     assert config.ablation.candidates == 40 and config.ablation.report_on.target == "space_test"
-    assert config.heads.features == 2 and config.heads.concept == "space"
+    assert config.heads.features == 2 and config.heads.concepts == ["space"]
     assert config.evaluation == []
 
 
@@ -489,7 +489,7 @@ def test_the_concept_that_is_ablated_is_the_one_whose_questions_are_asked(here):
     assert config.ablation.rank_on.target == config.heads.dataset == "hue_validation"
     assert config.datasets["hue_test"].groups == ["colour"]
     assert config.datasets[config.ablation.report_on.control].without == ["colour"]
-    traced = load(concepts=concepts, heads={"concept": "hue"})
+    traced = load(concepts=concepts, heads={"concepts": ["hue"]})
     assert traced.ablation.report_on.target == "space_test"
     assert (traced.heads.dataset, traced.heads.report_on.target) == ("hue_validation", "hue_test")
     assert traced.datasets[traced.heads.report_on.control].without == ["colour"]

@@ -40,14 +40,14 @@ SELECTED = of("spatial truth grounded mirrored counting", "energy_vs_cosine", "c
 def test_each_stage_draws_its_concepts():
     values = tiny.tiny()
     values["ablation"]["concepts"] = ["truth", "counting"]
-    values["heads"]["concept"] = "counting"
-    values["steering"]["concept"] = "truth"
+    values["heads"]["concepts"] = ["counting", "spatial"]
+    values["steering"]["concepts"] = ["truth", "spatial"]
     assert drawn(values) == {
         *ALWAYS, *SCORES, *SELECTED,
         "truth/selection_rules", "truth/recurrence", "truth/ground_truth",
         "counting/selection_rules", "counting/recurrence", "counting/ground_truth",
         *of("truth counting", "top_samples", "ablation_effects", "ablation_by_group"),
-        *of("counting", *HEADS), *of("truth", "steering"),
+        *of("counting spatial", *HEADS), *of("truth spatial", "steering"),
     }  # fmt: skip
 
 

@@ -214,8 +214,8 @@ def test_errors_name_the_file_of_each_key():
     assert said["diff.None"].endswith("in above.yaml, line 5)")
     # Checks across sections begin with a key too.
     write("above.yaml", "extends: sub/below.yaml")
-    layers = read_layers({}, [Path("above.yaml")], ["heads__concept=smell"])
-    with pytest.raises(ConfigError, match="heads.concept: unknown concept 'smell'.*on the command line"):
+    layers = read_layers({}, [Path("above.yaml")], ["heads__concepts=[smell]"])
+    with pytest.raises(ConfigError, match="heads.concepts: unknown concept 'smell'.*on the command line"):
         load_config(layers.values, layers.where)
     layers = read_layers({}, [Path("above.yaml")], ["concepts={shape: {extends: false}}", "heads="])
     with pytest.raises(ConfigError, match=r"concepts\.shape\.target: Field required.*on the command line"):
@@ -226,7 +226,7 @@ def test_errors_name_the_file_of_each_key():
         load_config(layers.values, layers.where)
     write("above.yaml", "extends: sub/below.yaml\nheads: { samples: x }")
     layers = read_layers({}, [Path("above.yaml")])
-    assert layers.where("heads.concept") == f"in sub/below.yaml, line {line}"
+    assert layers.where("heads.concepts") == f"in sub/below.yaml, line {line}"
 
 
 @pytest.mark.parametrize("section", ["models", "diff", "dictionaries.base", "world.tuning"])

@@ -52,9 +52,9 @@ def test_a_data_set_has_a_block_for_each_shard_and_one_for_the_rest():
 def test_shards_of_a_layer_are_those_of_its_group():
     files = paths(extraction={"shard_samples": 150, "batch_tokens": 2048, "layers_at_once": 1})
     assert files.layer_groups == {"layers_0_0": (0,), "layers_1_1": (1,)}
-    folder = "results/tiny/activations/vlm/vqa_train/layers_1_1"
+    folder = "results/tiny/activations/vlm/text_train/layers_1_1"
     expected = [f"{folder}/shard_0.h5", f"{folder}/shard_1.h5"]
-    assert files.shards("vlm", "vqa_train", "1") == files.shards_by_layer("vlm", "vqa_train")[1] == expected
+    assert files.shards("vlm", "text_train", "1") == files.shards_by_layer("vlm", "text_train")[1] == expected
     assert files.left_out("vlm", "general_val") == [
         f"results/tiny/activations/vlm/general_val/{group}/left_out_0.csv" for group in files.layer_groups
     ]

@@ -62,10 +62,10 @@ REFERENCES = [
     ("dataset", "concepts.counting.target.dataset"),
     ("dataset", "concepts.counting.baseline.dataset"),
     ("concept", "ablation.concepts"),
-    ("concept", "heads.concept"),
+    ("concept", "heads.concepts"),
     ("dataset", "heads.dataset"),
     ("dataset", "heads.head_means.dataset"),
-    ("concept", "steering.concept"),
+    ("concept", "steering.concepts"),
     ("model", "steering.model"),
     *(
         ("dataset", f"{section}.{use}.{side}")
@@ -208,8 +208,8 @@ def test_a_comparison_changes_one_thing_of_main(key):
     aligned = WITH.get(key, {})
     config = load_config(changed(("comparisons.other", entry | aligned)))
     found, main = config.comparison("other").model_dump(), config.comparison("main").model_dump()
-    # What was never tuned is held against main alone.
-    expected = main | {"untuned": None} | {key: CHANGES[key]} | aligned
+    # What was never tuned is held against main alone; each comparison asks for latent scaling by itself.
+    expected = main | {"untuned": None, "base_model": None} | {key: CHANGES[key]} | aligned
     # The second null belongs to main's base.
     assert found == (expected | {"null_check": None} if key == "base" else expected)
     # A drift stands for what it alone reads (test_config_scoreboard.py).

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from without_crosscoders import without_crosscoders
 
 from vlmdiff.activations.shards import open_shard
 from vlmdiff.activations.tokens import TEXT
@@ -34,7 +35,8 @@ def changed(**sections):
     values = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     for name, change in sections.items():
         values[name] = {**values.get(name, {}), **change} if isinstance(change, dict) else change
-    return load_config(values)
+    streamed = values.get("extraction", {}).get("store") == "stream"
+    return load_config(without_crosscoders(values) if streamed else values)
 
 
 def without_further_comparisons():

@@ -16,6 +16,7 @@ from vlmdiff.features.adapted import (
     sweep_thresholds,
     threshold_row,
 )
+from vlmdiff.features.diff import UNKNOWN
 from vlmdiff.tables.features import ADAPTED, FEATURE_DIFF, THRESHOLD_SWEEP, THRESHOLDS
 from vlmdiff.tables.io import read_table, write_table
 
@@ -56,6 +57,7 @@ def make_diff(seed=0, n=400) -> pd.DataFrame:
             "visual_energy": energy,
             "text_energy": rng.permutation(energy),
             "visual_rate": 0.0,
+            **dict.fromkeys(UNKNOWN, np.nan),
         }
     )
 

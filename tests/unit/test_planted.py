@@ -83,6 +83,7 @@ def find_features(run: Run, dictionaries: dict[str, Path]) -> None:
     both = StatisticsFiles([files[n][0] for n in files], [files[n][1] for n in files])
     diff_features(
         [LAYER],
+        "rotation",
         *([dictionaries[name]] for name in ("base", "adapted", "null")),
         visual=both,
         text=both,

@@ -72,7 +72,8 @@ class Evaluated:
 
 def claims_of_heads(scores: pd.DataFrame, agreed: pd.DataFrame, ablation: pd.DataFrame) -> bool:
     """Return whether the summary's only claim about heads holds."""
-    section = describe_heads(scores.assign(seed=0), agreed.assign(seed=0), ablation.assign(seed=0), DATA)
+    tables = (one.assign(concept="c", seed=0) for one in (scores, agreed, ablation))
+    section = describe_heads(*tables, DATA)
     assert (section.claims, section.untestable) == (1, [])
     return not section.failed
 

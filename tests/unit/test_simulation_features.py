@@ -12,6 +12,7 @@ from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.features import recurrence
 from vlmdiff.features.adapted import calibrated_threshold, percentile_threshold, threshold_rows
+from vlmdiff.features.diff import UNKNOWN
 from vlmdiff.features.recurrence import match_layer, with_controls
 from vlmdiff.summary.confidence import describe_recurrence, describe_second_null
 from vlmdiff.summary.sections import Section
@@ -131,6 +132,7 @@ def more_than_drift(rng: np.random.Generator, rotated: float) -> tuple[bool, boo
         "check_cos_decoder": np.where(fired, check, 1.0), "untuned_cos_decoder": np.nan,
         "cos_encoder": adapted, "null_cos_encoder": null, "calibrated": fired, "check_calibrated": fired,
         "visual_energy": energy, "text_energy": energy, "visual_rate": 0.1,
+        **dict.fromkeys(UNKNOWN, np.nan),
     })  # fmt: skip
     diff = conform(diff, FEATURE_DIFF, "").to_pandas()
     taus = {

@@ -20,7 +20,7 @@ def agreement(value: float, low: float, high: float) -> pd.DataFrame:
             if name != "pooled":
                 found = {"spearman": 0.5 + shift, "spearman_low": math.nan, "spearman_high": math.nan}
             rows.append({"name": name, "method": method, "features": 1 + 4 * place, "heads": 16, **found})
-    return table(HEAD_AGREEMENT, rows).assign(seed=3)
+    return table(HEAD_AGREEMENT, rows).assign(seed=3, concept="space")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_agreement_is_claimed_for_the_pooled_score(numbers, verdict):
     section = Section("Heads")
     describe_agreement(section, agreement(*numbers))
     text = "\n".join([*section.lines, *section.untestable])
-    assert f"Seed 3: the score that ranks heads (mean of A and B) against exact patching, pooled over 5 features and 16 pairs of feature and head: {verdict}" in text  # fmt: skip  # noqa: E501
+    assert f"space, seed 3: the score that ranks heads (mean of A and B) against exact patching, pooled over 5 features and 16 pairs of feature and head: {verdict}" in text  # fmt: skip  # noqa: E501
     assert text.count("the score that ranks heads") == 1
     assert "| feature | method a | score | method b | signed |" in text
     assert "| L1F7 | 0.61 | 0.5 | 0.28 | -0.5 |" in text

@@ -10,6 +10,17 @@ from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Percentage, 
 from vlmdiff.config.concepts import Text
 
 
+def check_one_concept(values: Any) -> Any:
+    """Refuse the former key of a section that knew one concept.
+
+    Raises:
+        ValueError: telling what to write.
+    """
+    if isinstance(values, dict) and "concept" in values:
+        raise ValueError(f"concept: now called `concepts`; write `concepts: [{values['concept']}]`")
+    return values
+
+
 def several(size: int) -> int:
     """Refuse a set of one feature."""
     if size == 1:
@@ -197,7 +208,9 @@ class AblationConfig(Section):
 class SteeringConfig(Section):
     """Adding directions to the residual stream (docs/understand/evaluate_steering.md)."""
 
-    concept: Name = Field(description="Concept whose final features are used.")
+    concepts: Annotated[list[Name], Distinct] = Field(
+        min_length=1, description="Concepts whose final features are used."
+    )
     model: Name = Field(description="Model that is steered; it must answer some questions wrong.")
     features: Count = Field(3, description="How many of the best-ranked final features are used.")
     strengths: list[float] = Field(
@@ -217,6 +230,12 @@ class SteeringConfig(Section):
     )
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def old_key(cls, values: Any) -> Any:
+        """See `check_one_concept`."""
+        return check_one_concept(values)
+
     @model_validator(mode="after")
     def strengths_steer(self) -> SteeringConfig:
         """Nothing added is no arm; a strength counts once."""
@@ -235,7 +254,9 @@ class HeadMeans(Section):
 class HeadsConfig(Section):
     """Attribution patching, exact patching and head ablation (docs/understand/method.md section 8)."""
 
-    concept: Name = Field(description="Concept whose final features are traced.")
+    concepts: Annotated[list[Name], Distinct] = Field(
+        min_length=1, description="Concepts whose final features are traced."
+    )
     features: Count = Field(6, description="How many of the best-ranked final features are traced to heads.")
     dataset: DatasetName = Field(
         description="Samples for attribution and patching: a data set, or groups of one."
@@ -270,6 +291,7 @@ class HeadsConfig(Section):
     @classmethod
     def old_keys(cls, values: Any) -> Any:
         """Heads are ranked by `dataset`; what was called `rank_on` gave means alone, of its control."""
+        check_one_concept(values)
         if isinstance(values, dict) and "mean_samples" in values:
             raise ValueError(
                 f"mean_samples: now called `image_samples`; write `image_samples: {values['mean_samples']}`"

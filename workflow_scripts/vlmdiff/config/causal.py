@@ -17,12 +17,12 @@ def causal_references(config: Config) -> Iterator[tuple[str, str, str]]:
         yield from (("concept", "ablation.concepts", name) for name in ablation.concepts)
         uses |= {"ablation.rank_on": ablation.rank_on, "ablation.report_on": ablation.report_on}
     if (heads := config.heads) is not None:
-        yield "concept", "heads.concept", heads.concept
+        yield from (("concept", "heads.concepts", name) for name in heads.concepts)
         yield "dataset", "heads.dataset", heads.dataset
         yield "dataset", "heads.head_means.dataset", heads.head_means.dataset
         uses["heads.report_on"] = heads.report_on
     if (steering := config.steering) is not None:
-        yield "concept", "steering.concept", steering.concept
+        yield from (("concept", "steering.concepts", name) for name in steering.concepts)
         yield "model", "steering.model", steering.model
         uses |= {"steering.rank_on": steering.rank_on, "steering.report_on": steering.report_on}
     for key, data in uses.items():

@@ -307,12 +307,16 @@ def derive_evaluation(values: Values) -> None:
 
 
 def derive_heads(values: Values) -> None:
-    """Trace the first ablated concept on the data of the ablation, where `heads` does not say otherwise."""
+    """Trace the first ablated concept on the data of the ablation, where `heads` does not say otherwise.
+
+    Of several traced concepts the first one's data serve.
+    """
     ablation, ranked = section(values, "ablation"), section(values, "ablation", "rank_on")
     concepts = ablation.get("concepts")
     if not (isinstance(concepts, list) and concepts and {"target", "control"} <= ranked.keys()):
         return
-    concept = section(values, "heads").get("concept", concepts[0])
+    traced = section(values, "heads").get("concepts", concepts[:1])
+    concept = traced[0] if isinstance(traced, list) and traced else concepts[0]
     derived = {"dataset": ranked["target"], "head_means": {"dataset": ranked["control"]}}
     derived["report_on"] = ablation.get("report_on")
     if concept != concepts[0]:
@@ -323,4 +327,4 @@ def derive_heads(values: Values) -> None:
             "head_means": {"dataset": sets["control_validation"]},
         }
         derived["report_on"] = {"target": sets["target_test"], "control": sets["control_test"]}
-    put_under(values, "heads", {"concept": concept, **derived})
+    put_under(values, "heads", {"concepts": traced, **derived})

@@ -44,7 +44,7 @@ def by_seed(config: Config) -> dict[str, list[str]]:
         found |= dict.fromkeys(("ablation_effects", "ablation_by_group"), studied)
     if config.heads:
         names = ("head_attribution", "attribution_vs_exact", "head_ablation", "attention_map")
-        found |= dict.fromkeys(names, [config.heads.concept])
+        found |= dict.fromkeys(names, config.heads.concepts)
     if config.steering:
-        found["steering"] = [config.steering.concept]
+        found["steering"] = config.steering.concepts
     return found

@@ -91,7 +91,10 @@ def summary_tables(config: Config) -> dict[str, list[str]]:
         "recurrence": [f"features/main/recurrence/{concept}.csv" for concept in studied if len(seeds) > 1],
         "quality": rule_quality(config),
         "selection": selection_tables(config, [(MAIN, 0), *default_cases(config)], studied),
-        "steering": [f"interventions/seed_0/{one.concept}/steering.csv"] if (one := config.steering) else [],
+        "steering": [
+            f"interventions/seed_0/{concept}/steering.csv"
+            for concept in (config.steering.concepts if config.steering else [])
+        ],
         "labels": label_tables(config, "labels"),
     }
 
@@ -144,9 +147,9 @@ def ablation_tables(config: Config) -> list[str]:
 
 
 def heads_tables(config: Config, name: str) -> list[str]:
-    """Return one table of the traced concept for every seed; none if no feature is traced."""
-    seeds = range(config.seeds if config.heads else 0)
-    return [f"heads/seed_{seed}/{config.heads.concept}/{name}.csv" for seed in seeds]
+    """Return one table of each traced concept for every seed; none if no feature is traced."""
+    concepts = config.heads.concepts if config.heads else []
+    return [f"heads/seed_{seed}/{concept}/{name}.csv" for concept in concepts for seed in range(config.seeds)]
 
 
 def rule_quality(config: Config) -> list[str]:

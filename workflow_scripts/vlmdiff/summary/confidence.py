@@ -271,7 +271,13 @@ def steering_verdict(best: pd.Series, pools: pd.Series) -> tuple[bool, str]:
 
 
 def describe_steering(section: Section, steering: pd.DataFrame, data: tuple[str, str]) -> None:
-    """Say whether the best arm helps beyond random directions that were chosen as it was."""
+    """Say of each concept whether its best arm helps beyond random directions that were chosen as it was."""
+    for concept, rows in steering.groupby("concept", sort=False):
+        describe_steered(section, concept, rows, data)
+
+
+def describe_steered(section: Section, concept: str, steering: pd.DataFrame, data: tuple[str, str]) -> None:
+    """Say it of one concept."""
     rows = steering[(steering["group"] == "all") & steering["winner"]]
     named = rows[rows["arm"] != "random"].set_index("dataset")
     if named.empty:
@@ -281,15 +287,15 @@ def describe_steering(section: Section, steering: pd.DataFrame, data: tuple[str,
     arms = len(steering.loc[steering["arm"] != "random", ["arm", "name"]].drop_duplicates())
     holds, verdict = steering_verdict(best, pools)
     text = (
-        f"**Steering** of {escape(best['model'])} by the arm that is best on validation data "
-        f"({best['arm'].replace('_', ' + ')} at {best['name']}, strength {number(best['strength'])}): "
+        f"**Steering** by {escape(concept)} of {escape(best['model'])}, the arm that is best on validation "
+        f"data ({best['arm'].replace('_', ' + ')} at {best['name']}, strength {number(best['strength'])}): "
         f"{change(best['delta_accuracy'], 'accuracy')} "
         f"[{change(best['delta_low'], 'accuracy')}, {change(best['delta_high'], 'accuracy')}] points on "
         f"{escape(data[0])} (n = {best['n']}) from {percent(best['accuracy_clean'])}, "
         f"{change(control['delta_accuracy'], 'accuracy')} on {escape(data[1])}. The best of {arms} random "
         f"directions, chosen on the same data: {spread(pools, 'accuracy')} in {len(pools)} pools; {verdict}"
     )
-    section.claim(holds, f"{text}.", f"Steering by directions, {verdict} on test data.")
+    section.claim(holds, f"{text}.", f"Steering by {escape(concept)}, {verdict} on test data.")
 
 
 def describe_labels(section: Section, labels: pd.DataFrame) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
@@ -13,17 +13,23 @@ from vlmdiff.summary.markdown import escape, number, spread, table, with_interva
 from vlmdiff.summary.sections import Section
 
 
-def claim_agreement(section: Section, seed: int, pooled: pd.Series) -> None:
+def placed(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield the rows of each concept and seed, with what to call them."""
+    for (concept, seed), part in rows.groupby(["concept", "seed"], sort=False):
+        yield f"{escape(concept)}, seed {seed}", part
+
+
+def claim_agreement(section: Section, place: str, pooled: pd.Series) -> None:
     """Claim the agreement of the score that ranks, if there are features enough for its interval.
 
     Args:
         section: the chapter.
-        seed: seed of the dictionaries.
+        place: concept and seed of the dictionaries.
         pooled: row of HEAD_AGREEMENT of the method `score`, over all features.
     """
     value, low, high = (float(pooled[name]) for name in ("spearman", "spearman_low", "spearman_high"))
     text = (
-        f"Seed {seed}: the score that ranks heads (mean of A and B) against exact patching, pooled over "
+        f"{place}: the score that ranks heads (mean of A and B) against exact patching, pooled over "
         f"{pooled['features']} features and {pooled['heads']} pairs of feature and head: Spearman "
         f"{number(value)}"
     )
@@ -43,16 +49,16 @@ def claim_agreement(section: Section, seed: int, pooled: pd.Series) -> None:
 
 def describe_agreement(section: Section, agreement: pd.DataFrame) -> None:
     """Give Spearman's correlation of attribution with exact patching, per feature and pooled."""
-    for seed, rows in agreement.groupby("seed"):
+    for place, rows in placed(agreement):
         wide = rows.pivot_table(index="name", columns="method", values="spearman", sort=False, dropna=False)
         cells = [
             [escape(name), *(number(value) for value in values)]
             for name, values in zip(wide.index, wide.to_numpy())
         ]
         header = ("feature", *(column.replace("_", " ") for column in wide.columns))
-        section.say("", f"Spearman with exact patching over heads, seed {seed}:", "", *table(header, cells))
+        section.say("", f"Spearman with exact patching over heads, {place}:", "", *table(header, cells))
         for _, pooled in rows[(rows["name"] == "pooled") & (rows["method"] == "score")].iterrows():
-            claim_agreement(section, seed, pooled)
+            claim_agreement(section, place, pooled)
 
 
 def judged(comparison: Comparison) -> str:
@@ -123,16 +129,16 @@ def describe_heads(
         text = "No feature was traced to heads."
         section.claim(False, text, text)
         return section
-    for seed, rows in scores.groupby("seed"):
+    for place, rows in placed(scores):
         best = rows.sort_values("rank").head(shown)
         names = ", ".join(
             f"{escape(row.name)} ({number(row.score)})" for row in best.itertuples(index=False, name="Head")
         )
-        section.say(f"Strongest heads by attribution (share), seed {seed}: {names}.")
+        section.say(f"Strongest heads by attribution (share), {place}: {names}.")
     describe_agreement(section, agreement)
     whole = ablation[ablation["group"] == "all"]
-    for seed, rows in whole.groupby("seed"):
+    for place, rows in placed(whole):
         found = [(item.members, item) for item in interventions(rows, "heads", data)]
         section.say("")
-        claim_sets(section, found, f"Heads, seed {seed}", f"Heads ablated together, seed {seed}:", "margin")
+        claim_sets(section, found, f"Heads, {place}", f"Heads ablated together, {place}:", "margin")
     return section
