@@ -16,6 +16,7 @@ from vlmdiff.config.targets import NUMBER
 from vlmdiff.runtime.environment import InterpreterError, prepare_jobs
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
+from vlmdiff.runtime.scheduling import lift_default_limit
 
 # As a module with a `config` of its own, the workflow takes that; else the files and the command line tell it.
 OWN = not workflow.modifier.skip_configfile

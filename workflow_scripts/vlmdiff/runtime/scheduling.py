@@ -1,0 +1,22 @@
+"""How Snakemake's scheduler spends its time while jobs run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Jobs and seconds of `--max-jobs-per-timespan` where nobody says otherwise.
+DEFAULT_LIMIT = (100, 1.0)
+
+
+def lift_default_limit(scheduler: Any) -> None:
+    """Let a scheduler start jobs without the default limit of 100 a second; a limit of the user's own stays.
+
+    For the sake of a limit Snakemake 9 sets an alarm at each look at the waiting jobs, and each alarm makes it
+    look again: once a second for every job that has ended. After some hundreds of jobs that is a third of a core.
+
+    Args:
+        scheduler: Snakemake's, before it starts.
+    """
+    limiter = getattr(scheduler, "job_rate_limiter", None)
+    if limiter is not None and (limiter.max_jobs, limiter.timespan) == DEFAULT_LIMIT:
+        scheduler.job_rate_limiter = None
