@@ -255,8 +255,8 @@ def test_a_dry_run_on_one_folder_of_photos(photos, tmp_path):
     kitchen, others = ({"dataset": "validation", key: ["kitchen"]} for key in ("groups", "without"))
     values["concepts"] = {"kitchen": {"target": kitchen, "baseline": others}}
     values["ablation"]["concepts"] = ["kitchen"]
-    values["heads"] |= {"concept": "kitchen", "dataset": kitchen, "head_means": {"dataset": "validation"}}
-    values["steering"]["concept"], values["scoreboard"] = "kitchen", "none"
+    values["heads"] |= {"concepts": ["kitchen"], "dataset": kitchen, "head_means": {"dataset": "validation"}}
+    values["steering"]["concepts"], values["scoreboard"] = ["kitchen"], "none"
     for section in ("ablation", "heads", "steering"):
         for use, name in (("rank_on", "validation"), ("report_on", "test")):
             if use in values[section]:

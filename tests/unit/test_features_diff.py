@@ -107,7 +107,7 @@ def test_diff_table(inputs):
     # The other layer has twice as many tokens.
     assert found[found["layer"] == 0].set_index("feature").loc[0, "visual_energy"] == pytest.approx(12 / 80)
     assert layer.loc[3, "visual_energy"] == 0
-    others = ["check_cos_decoder", "untuned_cos_decoder"]
+    others = [*UNKNOWN, "check_cos_decoder", "untuned_cos_decoder"]
     assert not found.drop(columns=others).isna().any().any()
     assert found[others].isna().all(axis=None)
     assert found["calibrated"].all() and not found["check_calibrated"].any()

@@ -172,7 +172,7 @@ def test_steering_scores_too(values, tmp_path):
     put(
         values,
         "steering",
-        {"concept": "space", "model": "vlm", "rank_on": sets, "report_on": values["heads"]["report_on"]},
+        {"concepts": ["space"], "model": "vlm", "rank_on": sets, "report_on": values["heads"]["report_on"]},
     )
     assert problems(values) == []
     write_samples(tmp_path / "open", [without("choices")(question(index)) for index in range(SAMPLES)])

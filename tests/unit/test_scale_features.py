@@ -20,7 +20,7 @@ from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dicti
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.partial_reads import count_features, feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import DictionaryError
-from vlmdiff.features import diff, lexical, neutral
+from vlmdiff.features import lexical, neutral, rotation
 from vlmdiff.features.firings import Firings
 from vlmdiff.features.lexical import NeutralRuns, measure_in_groups
 from vlmdiff.features.neutral import OwnWords, groups_in_memory, largest_on_text, with_prompts
@@ -106,9 +106,11 @@ def test_cosines_do_not_depend_on_how_many_features_are_read_at_once(tmp_path, m
     folders = [tmp_path / name for name in STAGES]
     for seed, path in enumerate(folders):
         save_dictionary(random_dictionary(24, 50, seed), path, {})
-    whole = diff.layer_rotation(3, dict(zip(STAGES, folders)))
-    monkeypatch.setattr(diff, "BLOCK", 7)
-    pd.testing.assert_frame_equal(diff.layer_rotation(3, dict(zip(STAGES, folders))), whole, check_exact=True)
+    whole = rotation.layer_rotation(3, dict(zip(STAGES, folders)))
+    monkeypatch.setattr(rotation, "BLOCK", 7)
+    pd.testing.assert_frame_equal(
+        rotation.layer_rotation(3, dict(zip(STAGES, folders))), whole, check_exact=True
+    )
 
 
 def test_the_diff_of_a_layer_never_holds_a_whole_dictionary(tmp_path):
@@ -116,9 +118,9 @@ def test_the_diff_of_a_layer_never_holds_a_whole_dictionary(tmp_path):
     d_model, d_sae = 128, 16_384
     for path in folders:
         save_dictionary(TopKDictionary(d_model, d_sae, 4), path, {})
-    diff.layer_rotation(0, dict(zip(STAGES, folders)))  # imports count once
+    rotation.layer_rotation(0, dict(zip(STAGES, folders)))  # imports count once
     tracemalloc.start()
-    diff.layer_rotation(0, dict(zip(STAGES, folders)))
+    rotation.layer_rotation(0, dict(zip(STAGES, folders)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 3 * d_sae * d_model * 4
