@@ -15,15 +15,22 @@ def training(wildcards):
     return CFG.trained()[name if name in CFG.trained() else CFG.scale_stage(name)]
 
 
+def is_streamed(wildcards):
+    """Tell whether a training reads straight from the model; a crosscoder pairs what is stored of two models."""
+    return STREAMED and training(wildcards).base_model is None
+
+
 def streamed(files):
     """Return an input function: what a training straight from the model reads; nothing if it reads shards."""
-    return lambda wildcards: files(training(wildcards)) if STREAMED else []
+    return lambda wildcards: files(training(wildcards)) if is_streamed(wildcards) else []
 
 
 def training_shards(wildcards):
     """Return the stored activations that a training reads; none if it reads straight from the model."""
     stage, name = training(wildcards), wildcards.dictionary
-    return [] if STREAMED else FILES.read_by(name, stage.model, stage.dataset)[int(wildcards.layer)]
+    if is_streamed(wildcards):
+        return []
+    return FILES.read_by(name, stage.model, stage.dataset)[int(wildcards.layer)]
 
 
 # What a training reads: stored activations, or a model and what it is shown.
@@ -65,7 +72,7 @@ def stream_settings(wildcards):
         "fewer": may_have_fewer(stage.dataset, CFG.all_datasets()),
         **facts(CFG.extraction, "storage", "batch_tokens", "massive_ratio"),
     }
-    return told if STREAMED else None
+    return told if is_streamed(wildcards) else None
 
 
 def of_two_models(wildcards):

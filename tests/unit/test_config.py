@@ -123,7 +123,7 @@ def test_only_topk_has_an_auxiliary_loss():
 
 
 def test_a_stream_trains_in_one_process():
-    values = without_crosscoders(changed("extraction.store", "stream"))
+    values = changed("extraction.store", "stream")
     load_config(values)
     values["dictionaries"]["adapted"]["nodes"] = 2
     with pytest.raises(ConfigError, match="dictionaries.adapted: found 2 processes and `store: stream`"):

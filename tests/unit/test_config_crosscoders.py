@@ -13,11 +13,12 @@ from local_experiment import put
 from vlmdiff.config.entries import benchmarks, method_entries
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.paths import Paths
-from vlmdiff.config.storage import readers
+from vlmdiff.config.storage import planned_series, readers, stored_tokens
 
 DEFAULT = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 CROSSCODER = DEFAULT["dictionaries"]["crosscoder"]
 COMPARISON = DEFAULT["comparisons"]["crosscoder"]
+BUDGET = {"steps": 1500, "learning_rate": 2.0e-3, "architecture": CROSSCODER["architecture"]}
 PUBLISHED = {"source": "scopes", "format": "crosscoder", "file": "layer_{layer}.pt", "base_model": "base_lm"}
 
 
@@ -29,10 +30,6 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 REFUSED = {
-    "a stream": (
-        {"extraction.store": "stream"},
-        "dictionaries.crosscoder.base_model: found 'base_lm' with `extraction.store: stream`",
-    ),
     "image tokens": (
         {"dictionaries.crosscoder.tokens": ["text", "image"]},
         r"dictionaries.crosscoder.tokens: found \['text', 'image'\], expected \[text\]",
@@ -89,6 +86,25 @@ REFUSED = {
     "a base": (
         {"comparisons.crosscoder.base": "base"},
         "comparisons.crosscoder.base: found 'base' with `method: crosscoder`",
+    ),
+    "a model before tuning": (
+        {"comparisons.crosscoder.base_model": "lm_continued"},
+        "comparisons.crosscoder.base_model: found 'lm_continued' with `method: crosscoder`",
+    ),
+    "the model before tuning as the one after it": (
+        {"comparisons.mine": {**COMPARISON, "model": "base_lm", "rule": "energy"}},
+        "comparisons.mine.model: found 'base_lm', which is the `base_model` of 'crosscoder' too",
+    ),
+    "a decoder that is frozen": (
+        {"dictionaries.crosscoder.decoder": "frozen", "dictionaries.crosscoder_text.decoder": "frozen"},
+        "comparisons.crosscoder.rule: found 'calibrated' with a decoder that is frozen",
+    ),
+    "a published null of another base model": (
+        {
+            "dictionaries.theirs": {**PUBLISHED, "base_model": "lm_continued", "budget": BUDGET},
+            "comparisons.mine": {**COMPARISON, "null": "theirs"},
+        },
+        "dictionaries.theirs.base_model: found 'lm_continued', expected 'base_lm' as in 'crosscoder'",
     ),
     "no dictionary": (
         {"comparisons.mine": {**COMPARISON, "adapted": None}},
@@ -189,7 +205,7 @@ def test_a_crosscoder_reads_the_model_before_tuning_first(config):
 def test_what_it_reads_is_stored_of_both_models(config):
     read = {(stage, model, dataset) for stage, model, dataset, _ in readers(config)}
     for model in ("base_lm", "vlm"):
-        assert ("training", model, "vqa_train") in read
+        assert ("pairing", model, "vqa_train") in read
         for dataset in ("general_val", "spatial_val", "text_val"):
             assert ("statistics", model, dataset) in read
         assert ("ground truth", model, "spatial_test") in read
@@ -197,6 +213,16 @@ def test_what_it_reads_is_stored_of_both_models(config):
     assert ("ground truth", "base_lm", "spatial_test") not in default
     # Latent scaling is of the default run.
     assert ("statistics", "base_lm", "spatial_val") in default
+
+
+def test_what_it_pairs_is_stored_also_where_other_trainings_take_streams():
+    config = load_config(changed({"extraction.store": "stream"}))
+    assert (
+        stored_tokens(config, "vlm", "vqa_train") == stored_tokens(config, "base_lm", "vqa_train") == ["text"]
+    )
+    assert stored_tokens(config, "base_lm", "text_null") == []
+    # The default run trains none.
+    assert "vqa_train" not in {one.dataset for one in planned_series(config)}
 
 
 def test_it_is_its_own_base_and_has_no_ablation(config):
@@ -221,7 +247,6 @@ def test_latent_scaling_is_asked_for_by_each_comparison(config):
 
 
 def test_a_published_crosscoder_is_known(tmp_path):
-    budget = {"steps": 1500, "learning_rate": 2.0e-3, "architecture": CROSSCODER["architecture"]}
-    values = changed({"dictionaries.theirs": {**PUBLISHED, "budget": budget}})
+    values = changed({"dictionaries.theirs": {**PUBLISHED, "budget": BUDGET}})
     put(values, "comparisons.theirs", {**COMPARISON, "adapted": "theirs"})
     assert load_config(values).comparison("theirs").base == "theirs"

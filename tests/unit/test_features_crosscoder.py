@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,9 @@ from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dicti
 from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.modules import JumpReLUDictionary
 from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.scales import estimate_input_scale
 from vlmdiff.dictionaries.training import train_dictionary
+from vlmdiff.features.adapted import calibrated_threshold, threshold_row
 from vlmdiff.features.crosscoder import halves, layer_models, overlap, relative_norm
 from vlmdiff.features.latent_scaling import layer_scaling, scale_latents
 from vlmdiff.features.rotation import DiffError
@@ -123,6 +127,38 @@ def test_each_measure_by_its_formula(tmp_path):
     np.testing.assert_allclose(frame["cos_encoder"], cosines, atol=1e-6)
     assert frame["null_similarity"].isna().tolist() == [False, False, True, *[False] * 4]
     assert (frame["layer"] == 4).all() and not frame["check_calibrated"].any()
+    assert frame["calibrated"].all()
+
+
+def test_a_row_of_the_null_that_never_fired_stands_for_nothing(tmp_path):
+    rng = np.random.default_rng(1)
+    rows, null = rng.normal(size=(6, 10)), rng.normal(size=(6, 10))
+    null[4, 5:] = null[4, :5]
+    frame = layer_models(0, {"adapted": saved(tmp_path / "a", rows), "null": saved(tmp_path / "n", null)})
+    assert frame["null_similarity"].isna().tolist() == [False] * 4 + [True, False]
+
+
+def test_the_threshold_does_not_hang_on_the_index_of_the_nulls_features():
+    rng = np.random.default_rng(2)
+    size = 400
+    frame = pd.DataFrame({
+        "seed": 0, "layer": 0, "feature": np.arange(size), "similarity": rng.uniform(-1, 1, size),
+        "null_similarity": rng.uniform(0, 1, size), "relative_norm": rng.uniform(0, 1, size),
+        "visual_energy": rng.exponential(0.02, size), "calibrated": True, "check_calibrated": False,
+        "check_cos_decoder": np.nan, "untuned_cos_decoder": np.nan,
+    })  # fmt: skip
+    tau = calibrated_threshold(frame, 0.01, 0.05)
+    assert tau == pytest.approx(np.percentile(frame["null_similarity"], 5))
+    other = frame.assign(null_similarity=rng.permutation(frame["null_similarity"]))
+    assert calibrated_threshold(other, 0.01, 0.05) == tau
+    found, again = (threshold_row(one, "calibrated", tau, 0.01) for one in (frame, other))
+    assert found["null_adapted"] == again["null_adapted"]
+    assert found["null_false_positive_rate"] == pytest.approx(0.05)
+
+
+def test_the_input_scale_of_a_crosscoder_is_estimated_on_both_models(shards, tmp_path):
+    estimate_input_scale([*shards[0], *shards[1]], 0, 1, ["text"], {"scale_on": "x"}, tmp_path / "scale.json")
+    assert json.loads((tmp_path / "scale.json").read_text())["input_scale"] > 0
 
 
 def test_equal_exclusive_and_missing_rows():

@@ -71,11 +71,6 @@ def check_pair(config: Config, name: str) -> None:
         ValueError: see `check_crosscoders`.
     """
     key, stage = f"dictionaries.{name}", config.dictionaries[name]
-    if config.extraction.store == "stream":
-        raise ValueError(
-            f"{key}.base_model: found '{stage.base_model}' with `extraction.store: stream`, expected `keep` "
-            "or `temporary`: a crosscoder pairs the stored activations of two models"
-        )
     if name in config.published():
         return
     if stage.tokens != ["text"]:
@@ -124,11 +119,12 @@ def check_comparison(config: Config, label: str, diff: DiffConfig) -> None:
             f"{section}.target: found '{entry.target}' with `method: crosscoder`, expected 'scoreboard': "
             "other targets ablate features in one model, and a crosscoder reads two"
         )
-    if entry.base is not None:
-        raise ValueError(
-            f"{section}.base: found '{entry.base}' with `method: crosscoder`, whose features are compared "
-            "between the models of one dictionary; leave it out"
-        )
+    for key in ("base", "base_model"):
+        if (found := getattr(entry, key)) is not None:
+            raise ValueError(
+                f"{section}.{key}: found '{found}' with `method: crosscoder`, whose features are compared "
+                "between the two models that its dictionary names; leave it out"
+            )
     for key in ("adapted", "null"):
         name = getattr(entry, key)
         if name is None or not is_crosscoder(config, name):
@@ -145,13 +141,23 @@ def check_comparison(config: Config, label: str, diff: DiffConfig) -> None:
             f"dictionaries.{entry.adapted}.base_model: found '{adapted.base_model}', a model that was tuned "
             f"with images, expected the language model before that ({section}.adapted)"
         )
-    if entry.null in config.published():
-        return
+    if same_model(config, adapted.base_model, diff.model):
+        raise ValueError(
+            f"{section}.model: found '{diff.model}', which is the `base_model` of '{entry.adapted}' too, "
+            "expected the model after tuning; name that"
+        )
+    if diff.rule != "energy" and "frozen" in {getattr(one, "decoder", None) for one in (adapted, null)}:
+        raise ValueError(
+            f"{section}.rule: found '{diff.rule}' with a decoder that is frozen as it starts, the same for "
+            "both models: nothing differs in it; write `rule: energy`"
+        )
     if not same_model(config, null.base_model, adapted.base_model):
         raise ValueError(
             f"dictionaries.{entry.null}.base_model: found '{null.base_model}', expected "
             f"'{adapted.base_model}' as in '{entry.adapted}', for which it is the null ({section}.null)"
         )
+    if entry.null in config.published():
+        return
     if saw_images(config, null.model, diff.model):
         raise ValueError(
             f"dictionaries.{entry.null}.model: found '{null.model}', a model that was tuned with images, "

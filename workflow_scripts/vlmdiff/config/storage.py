@@ -56,8 +56,10 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
     default = config.default_dictionaries()
     for name, stage in config.trained().items():
         if every or name in default:
+            # What is paired is read from the store, also where other trainings take streams.
+            kind = "training" if stage.base_model is None else "pairing"
             for model in models_read(config, name, stage.model):
-                yield "training", model, stage.dataset, tuple(stage.tokens)
+                yield kind, model, stage.dataset, tuple(stage.tokens)
     for entry in config.evaluation:
         yield "evaluation", entry.model, entry.dataset, tuple(entry.tokens)
     for name, diff in config.all_comparisons().items():
@@ -104,7 +106,8 @@ def stored_tokens(config: Config, model: str, dataset: str) -> list[str]:
 
 def training_only(config: Config, model: str, dataset: str) -> bool:
     """Tell whether nothing but trainings read the activations of a model on a data set."""
-    return {stage for stage, *series, _ in readers(config) if series == [model, dataset]} == {"training"}
+    found = {stage for stage, *series, _ in readers(config) if series == [model, dataset]}
+    return found <= {"training", "pairing"}
 
 
 def layer_groups(config: Config) -> list[tuple[int, ...]]:
@@ -115,7 +118,12 @@ def layer_groups(config: Config) -> list[tuple[int, ...]]:
 
 def planned_series(config: Config) -> list[PlannedSeries]:
     """Return what the default target stores of each model and data set."""
-    names = dict.fromkeys((model, dataset) for _, model, dataset, _ in readers(config, every=False))
+    streamed = config.extraction.store == "stream"
+    names = dict.fromkeys(
+        (model, dataset)
+        for stage, model, dataset, _ in readers(config, every=False)
+        if not (streamed and stage == "training")
+    )
     series = []
     for model, dataset in names:
         if kinds := stored_tokens(config, model, dataset):

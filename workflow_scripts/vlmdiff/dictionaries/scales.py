@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmdiff.activations.store import ActivationStore
+from vlmdiff.activations.paired import open_store
 from vlmdiff.dictionaries.initial import estimate_scale, sample_tokens
 from vlmdiff.dictionaries.recipe import Sampling
 from vlmdiff.runtime.files import replacing
@@ -41,7 +41,7 @@ def estimate_input_scale(
         ShardError: a shard is missing, damaged or lacks the layer or token type.
         DictionaryError: the activations do not vary.
     """
-    store = ActivationStore(activations, layer) if isinstance(activations, Sequence) else activations
+    store = open_store(activations, layer) if isinstance(activations, Sequence) else activations
     sample = sample_tokens(store, Sampling(tokens), seed)
     found = {"input_scale": estimate_scale(sample), "sample_tokens": len(sample), "tokens": list(tokens)}
     with replacing(output) as temporary:

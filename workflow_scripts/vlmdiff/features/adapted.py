@@ -26,19 +26,32 @@ def percentile_threshold(cosines: Array, percentile: float) -> float:
     return float(np.percentile(known, percentile)) if len(known) else float("nan")
 
 
-def calibrated_threshold(diff: pd.DataFrame, eps: float, quantile: float) -> float:
-    """Return the quantile of the null's similarities over live, calibrated features, pooled over layers.
+def null_features(rows: pd.DataFrame, eps: float) -> Array:
+    """Tell which features of the null stand for what the rule can select.
 
-    Live features are those with visual energy above `eps`: the only ones that the rule can select,
-    hence the ones whose false-positive rate must be bounded. Features that the null's text never fired
-    did not move in it and say nothing about its drift.
+    Where features keep their index these are live, calibrated ones. Live features are those with visual
+    energy above `eps`: the only ones that the rule can select, hence the ones whose false-positive rate must
+    be bounded. Features that the null's text never fired did not move in it and say nothing about its drift.
+    Features of a crosscoder's null have an index of their own: all that have a similarity stand for it.
+
+    Args:
+        rows: rows of FEATURE_DIFF.
+        eps: visual energy above which a feature is live.
+    """
+    if "relative_norm" in rows and rows["relative_norm"].notna().any():
+        return rows["null_similarity"].notna().to_numpy()
+    return ((rows["visual_energy"] > eps) & rows["calibrated"]).to_numpy()
+
+
+def calibrated_threshold(diff: pd.DataFrame, eps: float, quantile: float) -> float:
+    """Return the quantile of the similarities of the null's features, pooled over layers.
 
     Args:
         diff: FEATURE_DIFF.
         eps: visual energy above which a feature is live.
         quantile: a fraction.
     """
-    known = diff[(diff["visual_energy"] > eps) & diff["calibrated"]]
+    known = diff[null_features(diff, eps)]
     return percentile_threshold(known["null_similarity"].to_numpy(), 100 * quantile)
 
 
@@ -112,7 +125,8 @@ def threshold_row(rows: pd.DataFrame, rule: str, tau: float, eps: float, layer: 
     """
     energy, known = rows["visual_energy"].to_numpy(), rows["calibrated"].to_numpy()
     visual, selected = energy > eps, rotated(rows["similarity"].to_numpy(), energy, tau, eps)
-    null_adapted = int((known & rotated(rows["null_similarity"].to_numpy(), energy, tau, eps)).sum())
+    null = null_features(rows, eps)
+    null_adapted = int((null & (rows["null_similarity"].to_numpy() <= tau)).sum())
     return {
         "seed": int(rows["seed"].iloc[0]),
         "rule": rule,
@@ -125,7 +139,7 @@ def threshold_row(rows: pd.DataFrame, rule: str, tau: float, eps: float, layer: 
         "adapted": int(selected.sum()),
         "adapted_uncalibrated": int((selected & ~known).sum()),
         "null_adapted": null_adapted,
-        "null_false_positive_rate": ratio(null_adapted, int((visual & known).sum())),
+        "null_false_positive_rate": ratio(null_adapted, int(null.sum())),
         **second_null(rows, selected, tau, eps),
         **never_tuned(rows, selected, tau, eps),
     }

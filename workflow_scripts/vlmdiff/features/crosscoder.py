@@ -67,5 +67,7 @@ def block_models(files: dict[str, FeatureRows], start: int, stop: int) -> dict[s
         if name == "adapted":
             columns["relative_norm"] = relative_norm(*decoders)
         else:
-            columns["calibrated"] = moved(*decoders)
-    return columns
+            # Rows that are as they started, the same for both models, never fired.
+            columns["null_similarity"][~moved(*decoders)] = np.nan
+    # The null's features have an index of their own: none is without a reference.
+    return {**columns, "calibrated": np.ones(stop - start, bool)}

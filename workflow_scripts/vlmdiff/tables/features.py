@@ -58,10 +58,10 @@ FEATURE_DIFF = contract(
     "What fine-tuning did to a feature: rotation and energies (docs/understand/method.md section 5).",
     *FEATURE,
     ("seed", "int", "index of the seed"),
-    ("cos_decoder", "float", "cosine of the decoder rows of base and adapted"),
-    ("cos_encoder", "float", "cosine of the encoder columns of base and adapted"),
-    ("null_cos_decoder", "float", "cosine of the decoder rows of base and null"),
-    ("null_cos_encoder", "float", "cosine of the encoder columns of base and null"),
+    ("cos_decoder", "float", "cosine of the decoder rows of base and adapted, or of a crosscoder's models"),
+    ("cos_encoder", "float", "the same of the encoder columns"),
+    ("null_cos_decoder", "float", "cosine of the decoder rows of base and null, or of the null's models"),
+    ("null_cos_encoder", "float", "the same of the encoder columns"),
     ("check_cos_decoder", "float", "cosine of the decoder rows of base and the second null; NaN without one"),
     (
         "untuned_cos_decoder",
@@ -72,7 +72,7 @@ FEATURE_DIFF = contract(
         "calibrated",
         "bool",
         "the null's decoder row moved by more than rounding; else the feature never fired on the null's "
-        "text, and its rotation has nothing to be held against",
+        "text, and its rotation has nothing to be held against; true for crosscoders",
     ),
     ("check_calibrated", "bool", "the same of the second null's row; false without one"),
     (
@@ -81,7 +81,7 @@ FEATURE_DIFF = contract(
         "what the method goes by, 1 for no change: cos_decoder; of a drift the overlap of the energies "
         "before and after, NaN without energy; of a crosscoder the overlap of its rows in both models",
     ),
-    ("null_similarity", "float", "the same of the null"),
+    ("null_similarity", "float", "the same of the null; of a crosscoder's null by an index of its own"),
     (
         "relative_norm",
         "float",
