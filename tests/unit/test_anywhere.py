@@ -61,6 +61,7 @@ def test_rules_of_a_module_run_with_those_of_the_workflow_that_uses_it(tmp_path)
     assert "Nothing to be done" in again.stdout
 
 
+@pytest.mark.long
 def test_a_module_leaves_the_rules_and_targets_of_its_parent_alone(folder, dry):
     arguments = parent(folder, "parent")
     # The parent's own target, made by its own rule, is the default one.
@@ -189,6 +190,7 @@ def test_modules_of_two_clones_are_refused(folder, dry):
         dry.plan(*parent(folder, "two_clones", module=f"{elsewhere.MODULE}\n\n\n{second}"), SAMPLES)
 
 
+@pytest.mark.long
 def test_a_module_is_fetched_from_a_hosting_provider(tmp_path):
     environment = elsewhere.hosted(tmp_path / "hosted") | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     fetched = 'github("someone/vlmdiff", path="Snakefile", branch="trunk")'
