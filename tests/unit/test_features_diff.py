@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vlmdiff.dictionaries.files import save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
-from vlmdiff.features.diff import StatisticsFiles, diff_features
+from vlmdiff.features.diff import UNKNOWN, StatisticsFiles, diff_features
 from vlmdiff.features.rotation import DiffError, layer_rotation, moved, row_cosines
 from vlmdiff.tables.features import FEATURE_DIFF
 from vlmdiff.tables.io import read_table
