@@ -90,9 +90,7 @@ def scaled_shards(wildcards):
 rule scale_latents:
     """Measure how strongly the model before tuning has the features of the tuned one."""
     input:
-        shards=lambda wildcards: once(
-            files for sets in scaled_shards(wildcards).values() for files in sets
-        ),
+        shards=lambda wildcards: once(files for sets in scaled_shards(wildcards).values() for files in sets),
         dictionaries=compared("adapted"),
     output:
         results(f"{FEATURES}/latent_scaling.parquet"),
@@ -279,7 +277,9 @@ rule contrast_counterfactual:
 def lexical_criteria(wildcards):
     """Return when a candidate counts as invariant; any does without the lexical filter, which runs one model alone."""
     criteria = CFG.lexical.params("prompts", "samples", "describe_tokens")
-    tried = CFG.concepts[wildcards.concept].lexical and CFG.comparison(wildcards.comparison).method != CROSSCODER
+    tried = (
+        CFG.concepts[wildcards.concept].lexical and CFG.comparison(wildcards.comparison).method != CROSSCODER
+    )
     return criteria if tried else criteria | {"variant": "none"}
 
 
