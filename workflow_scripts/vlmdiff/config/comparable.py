@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from vlmdiff.config.budgets import differences
@@ -74,6 +74,20 @@ def same_model(config: Config, one: str, other: str) -> bool:
     sources = {"path", "untuned", "projector", "text_only"}
     first, second = (config.models[name].model_dump(include=sources) for name in (one, other))
     return first == second
+
+
+def check_widths(config: Config, key: str, models: Iterable[str]) -> None:
+    """Refuse models whose residual streams are planned with different widths, where one dictionary reads all.
+
+    Raises:
+        ValueError: naming the key and the widths.
+    """
+    sizes = {name: config.models[name].planned for name in models}
+    widths = {name: size.d_model for name, size in sizes.items() if size is not None}
+    if len(set(widths.values())) > 1:
+        raise ValueError(
+            f"{key}: models of different widths are planned, {widths}; one dictionary cannot read them all"
+        )
 
 
 def check_models(config: Config) -> None:

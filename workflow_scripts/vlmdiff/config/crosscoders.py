@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlmdiff.config.comparable import same_model
+from vlmdiff.config.comparable import check_widths, same_model
 from vlmdiff.config.comparisons import CROSSCODER, MAIN
 from vlmdiff.config.nulls import saw_images
 
@@ -83,12 +83,7 @@ def check_pair(config: Config, name: str) -> None:
             f"{key}.base_model: found '{stage.base_model}', which is `model` too, expected the model before "
             "tuning; name it, or leave base_model out"
         )
-    sizes = {one: config.models[one].planned for one in (stage.base_model, stage.model)}
-    widths = {one: size.d_model for one, size in sizes.items() if size}
-    if len(set(widths.values())) > 1:
-        raise ValueError(
-            f"{key}: models of different widths are planned, {widths}; a crosscoder needs equal ones"
-        )
+    check_widths(config, key, (stage.base_model, stage.model))
 
 
 def check_start(config: Config, name: str, stage: DictionaryStage) -> None:

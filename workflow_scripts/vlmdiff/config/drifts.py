@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlmdiff.config.comparable import same_model
+from vlmdiff.config.comparable import check_widths, same_model
 from vlmdiff.config.comparisons import DRIFT
 from vlmdiff.config.nulls import saw_images
 
@@ -87,11 +87,7 @@ def check_drift_models(config: Config, key: str, diff: DiffConfig) -> None:
             f"{key}.{said} of a model that was tuned with images ('{base}'), expected the language model "
             "before that"
         )
-    widths = {name: one.d_model for name in (base, diff.model, null) if (one := config.models[name].planned)}
-    if len(set(widths.values())) > 1:
-        raise ValueError(
-            f"{key}: models of different widths are planned, {widths}; one dictionary cannot read them all"
-        )
+    check_widths(config, key, (base, diff.model, null))
     for said, name, other in (("model", diff.model, base), ("null_model", null, base)):
         if same_model(config, name, other):
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vlmdiff.config.comparable import same_model
+from vlmdiff.config.comparable import check_widths, same_model
 from vlmdiff.config.comparisons import MAIN, ROTATION
 from vlmdiff.config.nulls import saw_images
 
@@ -38,10 +38,4 @@ def check_latent_scaling(config: Config) -> None:
                 f"{key}: found '{diff.base_model}', a model that was tuned with images, expected the "
                 "language model before that; name it, or leave base_model out"
             )
-        widths = {
-            name: size.d_model
-            for name in (diff.base_model, diff.model)
-            if (size := config.models[name].planned) is not None
-        }
-        if len(set(widths.values())) > 1:
-            raise ValueError(f"{key}: models of different widths are planned, {widths}; expected equal ones")
+        check_widths(config, key, (diff.base_model, diff.model))

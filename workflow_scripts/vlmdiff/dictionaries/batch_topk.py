@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.jumprelu import chunk_pairs
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.pairs import Pairs, compiled_loops_fit, joined_pairs
+from vlmdiff.dictionaries.pairs import Pairs, compiled_loops_fit, joined_pairs, nonzero_pairs
 from vlmdiff.dictionaries.topk import chunk_rows
 from vlmdiff.kernels.compiled import torch_threads
 
@@ -50,10 +50,7 @@ class BatchTopKDictionary(TopKDictionary):
         """Return the active pairs of a batch, without changing the threshold."""
         if compiled_loops_fit(shifted, self.W_enc):
             return largest_of_batch(shifted, self.W_enc, self.b_enc, self.k, MARGIN * float(self.least))
-        z = self.activate(torch.addmm(self.b_enc, shifted, self.W_enc))
-        tokens, columns = torch.nonzero(z, as_tuple=True)
-        begins = torch.bincount(tokens + 1, minlength=len(z) + 1).cumsum(0)
-        return Pairs(begins, columns, z[tokens, columns])
+        return nonzero_pairs(self.activate(torch.addmm(self.b_enc, shifted, self.W_enc)))
 
     @torch.no_grad()
     def watch(self, pairs: Pairs) -> None:

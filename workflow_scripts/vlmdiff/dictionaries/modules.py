@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from vlmdiff.dictionaries.auxiliary import DeadReconstruction
 from vlmdiff.dictionaries.jumprelu import JumpPairs, JumpReLU, SparseJumpReLU, Step, jump_pairs
-from vlmdiff.dictionaries.pairs import PairGradients, Pairs, compiled_loops_fit, count_active, stacked
+from vlmdiff.dictionaries.pairs import (
+    PairGradients,
+    Pairs,
+    compiled_loops_fit,
+    count_active,
+    nonzero_pairs,
+    stacked,
+)
 from vlmdiff.dictionaries.topk import SparseReconstruction, topk_pairs
 
 SAME_NORM = 1e-6  # norms that differ by less are the same but for the rounding of float32
@@ -76,10 +83,7 @@ class Dictionary(nn.Module, ABC):
 
     def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:
         """Return the active features of each token with their activations; nothing is differentiable."""
-        z = self.encode(x)
-        tokens, columns = torch.nonzero(z, as_tuple=True)
-        begins = torch.bincount(tokens + 1, minlength=len(x) + 1).cumsum(0)
-        return Pairs(begins, columns, z[tokens, columns])
+        return nonzero_pairs(self.encode(x))
 
     def shifted(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """Return what the encoder multiplies, outside of any graph."""

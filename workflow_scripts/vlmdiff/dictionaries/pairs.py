@@ -40,6 +40,13 @@ class Pairs:
         return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
 
 
+def nonzero_pairs(z: Float[Tensor, "n d_sae"]) -> Pairs:
+    """Return the pairs of dense activations that are not zero."""
+    tokens, columns = torch.nonzero(z, as_tuple=True)
+    begins = torch.bincount(tokens + 1, minlength=len(z) + 1).cumsum(0)
+    return Pairs(begins, columns, z[tokens, columns])
+
+
 def joined_pairs(parts: Sequence[Pairs]) -> Pairs:
     """Put the pairs of consecutive tokens one after the other."""
     counts = torch.cat([part.begins.diff() for part in parts])
