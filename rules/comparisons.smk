@@ -1,6 +1,7 @@
 """Controls, stages and sensitivity: other comparisons than the main one, and whether findings recur."""
 
 from vlmdiff.config.cases import compared_cases, compared_concepts, described_cases, selection_rules
+from vlmdiff.config.comparisons import CROSSCODER
 
 
 rule match_seeds:
@@ -17,6 +18,17 @@ rule match_seeds:
         "../workflow_scripts/match_seeds.py"
 
 
+def counted_on_test_data(name):
+    """Return an input function: tables on a crosscoder's features, which fire by two models; none of others."""
+
+    def tables(wildcards):
+        if CFG.comparison(wildcards.comparison).method != CROSSCODER:
+            return []
+        return FILES.statistics(name, wildcards.comparison, wildcards.seed, [CFG.ablation.report_on.target])
+
+    return tables
+
+
 rule evaluate_selection:
     """Measure on test data what ablating the features of each selection rule does."""
     input:
@@ -26,6 +38,8 @@ rule evaluate_selection:
         adapted=results(f"{FEATURES}/adapted.parquet"),
         contrast=results(f"{CONCEPT}/contrast.parquet"),
         lexical=results(f"{CONCEPT}/lexical.parquet"),
+        statistics=counted_on_test_data("statistics"),
+        totals=counted_on_test_data("totals"),
     output:
         shown(
             "interventions/comparisons/{comparison}/seed_{seed}/{concept}/selection.csv",
@@ -41,7 +55,7 @@ rule evaluate_selection:
             "layers": LAYERS,
             "unit": CFG.concepts[wildcards.concept].unit,
             "eps": CFG.comparison(wildcards.comparison).eps,
-            "rules": selection_rules(wildcards.comparison),
+            "rules": selection_rules(CFG, wildcards.comparison),
             "sizes": CFG.ablation.selection_sizes,
             "draws": CFG.ablation.selection_draws,
             "random_draws": CFG.ablation.random_draws,

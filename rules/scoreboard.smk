@@ -1,11 +1,17 @@
 """The scoreboard: ways of finding features side by side, held against the scene graphs of the built-in world."""
 
+from vlmdiff.config.concepts import COUNTS
 from vlmdiff.config.entries import control_entries, method_entries, submission_entries
 from vlmdiff.config.scoreboard import board_of, board_seeds
 
 BOARD = board_of(CFG)
 SCORED_SEEDS = board_seeds(CFG) if BOARD else ()
 RANKING = results("scoreboard/rankings/{comparison}/seed_{seed}/{concept}.parquet")
+
+
+def certainty(concept):
+    """Return what a contrast that goes by effect size asks for besides; None of counts."""
+    return None if concept.contrast == COUNTS else facts(concept, "min_frequency", "fdr")
 
 
 rule rank_findings:
@@ -21,6 +27,7 @@ rule rank_findings:
             **facts(CFG.concepts[wildcards.concept], "contrast", "unit"),
             "lexical": lexical_criteria(wildcards)["variant"] != "none",
             "eps": CFG.comparison(wildcards.comparison).eps,
+            "certainty": certainty(CFG.concepts[wildcards.concept]),
         },
     script:
         "../workflow_scripts/rank_findings.py"
@@ -59,7 +66,10 @@ rule score_ranking:
         ranking=RANKING,
         truth=truth_of,
     output:
-        results("scoreboard/scores/{comparison}/seed_{seed}/{concept}.csv"),
+        scores=results("scoreboard/scores/{comparison}/seed_{seed}/{concept}.csv"),
+        limits=results("scoreboard/limits/{comparison}/seed_{seed}/{concept}.csv"),
+    params:
+        by_effect_size=lambda wildcards: CFG.concepts[wildcards.concept].contrast != COUNTS,
     script:
         "../workflow_scripts/score_ranking.py"
 
@@ -107,10 +117,12 @@ rule summarise_scoreboard:
     """Put all methods, contrasts, rules and seeds side by side."""
     input:
         scores=[entry["scores"] for entry in METHODS + SUBMISSIONS],
+        limits=[entry["limits"] for entry in METHODS],
         more=[entry[name] for entry in METHODS for name in ("selection", "recurrence") if entry[name]],
         controls=[entry.get("ranking") or entry["file"] for entry in CONTROL_ENTRIES],
     output:
         board=shown("scoreboard/scoreboard.csv", "Scoreboard", "Scoreboard"),
+        limits=shown("scoreboard/limits.csv", "Scoreboard", "Other effect sizes"),
         finds=shown("scoreboard/control_finds.csv", "Scoreboard", "Finds in controls"),
         page=shown("scoreboard/scoreboard.md", "Scoreboard", "Page", "scoreboard_page"),
     params:

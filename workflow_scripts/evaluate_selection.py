@@ -13,6 +13,7 @@ with job(snakemake):
         QuestionSets(files.target, files.control, **params.questions, held_out=files.held_out),
         files.dictionaries,
         {name: files[name] for name in ("adapted", "contrast", "lexical")},
+        {name: files[name] for name in ("statistics", "totals")},
         snakemake.output[0],
         comparison=wildcards.comparison,
         concept=wildcards.concept,

@@ -10,7 +10,7 @@ with job(snakemake):
         params.methods,
         params.submissions,
         params.controls,
-        (output.board, output.finds, output.page),
+        (output.board, output.limits, output.finds, output.page),
         params.benchmarks,
         params.data,
         params.layers,

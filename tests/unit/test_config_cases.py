@@ -82,8 +82,17 @@ def test_comparisons_are_described():
 
 
 def test_the_main_comparison_is_ablated_by_each_rule_and_others_by_the_full_one():
-    facts = cases.selection_facts(load_config(tiny.tiny()))
+    config = load_config(tiny.tiny())
+    assert cases.selection_rules(config, "shuffled_images") == FULL
+    facts = cases.selection_facts(config)
     assert facts == {"sizes": [3], "rules": {"main": EACH, "scratch": FULL}}
+
+
+def test_of_methods_on_the_scoreboard_the_contrast_alone_is_ablated_too():
+    values = tiny.tiny()
+    assert cases.selection_rules(load_config(values), "drift") == ["contrast", "full"]
+    values["scoreboard"]["methods"].pop("drift")
+    assert cases.selection_rules(load_config(values), "drift") == FULL
 
 
 def test_the_headline_is_the_first_concept_and_what_is_ablated():

@@ -225,12 +225,16 @@ def test_what_it_pairs_is_stored_also_where_other_trainings_take_streams():
     assert "vqa_train" not in {one.dataset for one in planned_series(config)}
 
 
-def test_it_is_its_own_base_and_has_no_ablation(config):
+def test_it_is_its_own_base_and_is_ablated(config):
     diff = config.comparison("crosscoder")
     assert (diff.base, diff.adapted, diff.null) == ("crosscoder", "crosscoder", "crosscoder_text")
     assert diff.null_check is None and diff.base_model is None
     mine = [one for one in method_entries(config, "results/x") if one["method"] == "crosscoder"]
-    assert len(mine) == 6 and all(one["selection"] is None for one in mine)
+    assert len(mine) == 6
+    assert {one["selection"] for one in mine if one["seed"] == 2} == {
+        f"results/x/interventions/comparisons/crosscoder/seed_2/{concept}/selection.csv"
+        for concept in ("spatial", "spatial_grounded")
+    }
     found = benchmarks(config, "crosscoder", "spatial_grounded", 1)
     trained = [one for one in found if one.startswith("train_dictionary")]
     assert trained == [

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from causal_files import answered, rank_tiny, write_dictionaries, write_tables
-from feature_tables import table, write
+from feature_tables import table, write, write_statistics
 from tiny_models import build_tiny_dataset, build_tiny_vlm
 
 from vlmdiff.data.samples import load_samples
+from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
+from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.interventions.activity import counted_activity, feature_activity
 from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.matching import MatchedFeatures
@@ -26,6 +32,8 @@ from vlmdiff.tables.features import ADAPTED, CONTRAST, LEXICAL
 from vlmdiff.tables.io import read_table
 
 EPS = 0.5
+# Of other dictionaries than crosscoders the job looks for itself what features do.
+NOT_COUNTED = {"statistics": [], "totals": []}
 # (feature of layer 1): visual energy, adapted, invariant, log p. The contrast per token selects all but 9,
 # that per sample 9 alone. Energies lie around eps and on it.
 FEATURES = {
@@ -124,11 +132,11 @@ def questions(tiny_dataset, tmp_path_factory):
     return QuestionSets(*files, ["spatial", "general"], samples=20, batch_tokens=1024)
 
 
-def select(model, questions, dictionaries, tables, output, **changes):
+def select(model, questions, dictionaries, tables, output, counted=NOT_COUNTED, **changes):
     stage = {"layers": [0, 1, 2], "comparison": "main", "concept": "c", "unit": "token", "eps": EPS}
     stage |= {"rules": ["contrast", "contrast_visual", "full"], "sizes": [2], "draws": 2}
     stage |= {"random_draws": 10, "bootstrap": 50, "massive_ratio": 0.0, "seed": 1, **changes}
-    evaluate_selection(model, questions, dictionaries, tables, str(output), **stage)
+    evaluate_selection(model, questions, dictionaries, tables, counted, str(output), **stage)
     return read_table(output, SELECTION)
 
 
@@ -160,6 +168,71 @@ def test_nothing_selected_is_an_empty_table(model, questions, dictionaries, tabl
     path = write(tmp_path / "contrast.parquet", CONTRAST, none.to_dict("records"))
     found = select(model, questions, dictionaries, {**tables, "contrast": str(path)}, tmp_path / "s.csv")
     assert found.empty
+
+
+def as_crosscoders(dictionaries, folder):
+    """Save dictionaries whose rows stand for a further model first, with directions of its own."""
+    for layer, file in enumerate(dictionaries):
+        alone = load_dictionary(Path(file).parent)
+        pair = TopKDictionary(k=4, d_model=2 * alone.d_model, d_sae=alone.d_sae)
+        with torch.no_grad():
+            pair.W_dec.copy_(torch.cat([5 * torch.randn_like(alone.W_dec), alone.W_dec], dim=1))
+        save_dictionary(pair, folder / f"layer_{layer}", {})
+    return [str(folder / f"layer_{layer}" / "sae_weights.safetensors") for layer in range(len(dictionaries))]
+
+
+def count_activity(model, questions, dictionaries, folder):
+    """Write what features do on the target's questions as if stored activations had told; return the paths.
+
+    Half of it in each of two groups, and more on image tokens, which do not count.
+    """
+    subject = model.load()
+    found = feature_activity(
+        subject, questions.evaluations(subject)["spatial"], dictionary_folders(dictionaries, [0, 1, 2]), 0.0
+    )
+    tokens, files = 1000, {"statistics": [], "totals": []}
+    for layer, part in found.groupby("layer"):
+        kinds = [(group, kind) for group in "ab" for kind in ("text", "image")]
+        rows = [
+            {"layer": layer, "feature": one.feature, "group": group, "token_type": kind,
+             "fires": round(one.rate * tokens) if kind == "text" else 7,
+             "sum_squares": one.energy * tokens if kind == "text" else 7.0}
+            for one in part[part["rate"] > 0].itertuples() for group, kind in kinds
+        ]  # fmt: skip
+        totals = [
+            {"layer": layer, "group": group, "token_type": kind, "n_tokens": tokens} for group, kind in kinds
+        ]
+        written = write_statistics(folder / f"layer_{layer}", rows, totals)
+        for name, file in zip(files, written, strict=True):
+            files[name].append(str(file))
+    return files
+
+
+def test_a_crosscoder_is_ablated_by_its_rows_of_the_tuned_model(
+    model, questions, dictionaries, tables, tmp_path
+):
+    alone = select(model, questions, dictionaries, tables, tmp_path / "alone.csv")
+    pairs = as_crosscoders(dictionaries, tmp_path / "pairs")
+    counted = count_activity(model, questions, dictionaries, tmp_path / "counted")
+    found = select(model, questions, pairs, tables, tmp_path / "pairs.csv", counted)
+    told = ["rule", "size", "draw", "features", "dataset", "group", "available"]
+    pd.testing.assert_frame_equal(found[told], alone[told])
+    for name in ("delta_margin", "removed", "rate", "energy"):
+        np.testing.assert_allclose(found[name], alone[name], atol=1e-3 if name == "rate" else 1e-5)
+    assert alone["rate"].max() > 0.05 and alone["energy"].max() > 0.01
+
+
+def test_what_crosscoders_never_do_counts_too(dictionaries, tmp_path):
+    pairs = as_crosscoders(dictionaries[:1], tmp_path / "pairs")
+    rows = [{"layer": 0, "feature": 2, "group": "a", "token_type": "text", "fires": 5, "sum_squares": 30.0}]
+    totals = [{"layer": 0, "group": "a", "token_type": "text", "n_tokens": 10}]
+    files = write_statistics(tmp_path, rows, totals)
+    counted = {name: [str(file)] for name, file in zip(NOT_COUNTED, files, strict=True)}
+    found = counted_activity(counted, {0: Path(pairs[0]).parent})
+    assert found["feature"].tolist() == list(range(len(found))) and len(found) == 48
+    assert found.drop(2)[["rate", "energy"]].eq(0).all(axis=None)
+    # Rows of the tuned model have unit norm.
+    assert found.loc[2, ["layer", "rate", "energy"]].tolist() == pytest.approx([0, 0.5, 3.0])
 
 
 def ablated_by_hand(model, file, dictionaries, features, scope, samples=20):

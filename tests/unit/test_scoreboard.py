@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmdiff.interventions.selection_rules import RULES
-from vlmdiff.scoreboard.board import SCOREBOARD, averages, page, summarise_scoreboard
+from vlmdiff.scoreboard.board import SCOREBOARD, averages, best_limits, page, summarise_scoreboard
 from vlmdiff.scoreboard.ranking import rank_findings
-from vlmdiff.scoreboard.scores import average_precision, quality, score_ranking
+from vlmdiff.scoreboard.scores import EFFECT_SIZES, average_precision, quality, score_ranking
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import RECURRENCE
 from vlmdiff.tables.io import read_table
-from vlmdiff.tables.scoreboard import CONTROL_FINDS, METHOD_RANKING, METHOD_SCORES
+from vlmdiff.tables.scoreboard import CONTROL_FINDS, LIMITS, METHOD_LIMITS, METHOD_RANKING, METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 
 EPS = 0.5
@@ -53,7 +53,10 @@ def test_average_precision_of_the_best_and_the_worst_ranking():
 
 @pytest.fixture
 def decisions(tmp_path):
-    """Features of layer 1: (energy, adapted, log p, effect size, selected, invariant)."""
+    """Features of layer 1: (energy, adapted, log p, effect size, selected, invariant).
+
+    The adjusted p is e times the p; feature 2 fires on 9 of 100 samples, the others on 10.
+    """
     rows = {
         0: (1.0, True, -9.0, 2.0, True, True),
         1: (1.0, True, -5.0, 3.0, True, False),
@@ -66,6 +69,8 @@ def decisions(tmp_path):
     contrast = [
         place[f]
         | {"unit": unit, "log_p": row[2], "effect_size": row[3], "selected": row[4] and unit == "token"}
+        | {"log_p_adjusted": row[2] + 1, "fires_target": 6, "fires_baseline": 3 if f == 2 else 4}
+        | {"n_target": 40, "n_baseline": 60}
         for f, row in rows.items()
         for unit in ("token", "sample")
     ]
@@ -74,8 +79,12 @@ def decisions(tmp_path):
     return dict(zip(names, write_decisions(tmp_path, adapted, contrast, lexical)))
 
 
+CERTAIN = {"min_frequency": 0.1, "fdr": 0.01}
+
+
 def ranked(decisions, tmp_path, contrast, lexical=True) -> pd.DataFrame:
-    rank_findings(decisions, tmp_path / "ranking.parquet", contrast, "token", EPS, lexical)
+    certainty = None if contrast == "counts" else CERTAIN
+    rank_findings(decisions, tmp_path / "ranking.parquet", contrast, "token", EPS, lexical, certainty)
     return read_table(tmp_path / "ranking.parquet", METHOD_RANKING)
 
 
@@ -92,6 +101,15 @@ def test_a_ranking_goes_by_what_its_contrast_goes_by(decisions, tmp_path, contra
     assert of["full"] == [0]
     assert not found.loc[found["feature"] == 4, "selected"].any()
     assert found.loc[found["feature"] < 4, "selected"].all()
+
+
+def test_what_another_effect_size_could_select_keeps_all_else_that_is_asked(decisions, tmp_path):
+    found = ranked(decisions, tmp_path, "text_matched")
+    certain = found[found["rule"] == "contrast"].set_index("feature")["certain"].to_dict()
+    # Adjusted p of 1 and 4 are e^-4 and 1; feature 2 fires too seldom.
+    assert certain == {0: True, 1: False, 2: False, 3: True, 4: False}
+    found = ranked(decisions, tmp_path, "counts")
+    assert (found["certain"] == found["selected"]).all()
 
 
 def test_without_the_lexical_filter_nothing_is_refused_for_not_being_tried(decisions, tmp_path):
@@ -146,11 +164,62 @@ def test_what_is_not_told_to_be_selected_has_a_ranking_alone():
 def test_a_rule_that_refuses_everything_is_scored_too(tmp_path):
     ranking = write(tmp_path / "ranking.parquet", METHOD_RANKING, [])
     real = write(tmp_path / "truth.parquet", GROUND_TRUTH, truth(REAL).to_dict("records"))
-    score_ranking(ranking, real, tmp_path / "scores.csv", 2)
+    score_ranking(ranking, real, (tmp_path / "scores.csv", tmp_path / "limits.csv"), True, 2)
     scores = read_table(tmp_path / "scores.csv", METHOD_SCORES)
+    limits = read_table(tmp_path / "limits.csv", METHOD_LIMITS)
+    assert (limits["seed"] == 2).all() and (limits["selected"] == 0).all()
+    assert len(limits) == len(RULES) * len(EFFECT_SIZES)
     assert scores["rule"].tolist() == list(RULES) and (scores["seed"] == 2).all()
     assert (scores["ranked"] == 0).all() and (scores["average_precision"] == 0.5).all()
     assert scores["precision"].isna().all() and (scores["recall"] == 0).all()
+
+
+def test_other_effect_sizes_select_what_is_certain_and_large_enough(tmp_path):
+    rows = [
+        {
+            "rule": "contrast",
+            "layer": 1,
+            "feature": f,
+            "score": score,
+            "selected": score > 1,
+            "certain": f != 3,
+        }
+        for f, score in ((0, 1.0), (1, 0.7), (3, 1.5), (4, 0.2))
+    ]
+    ranking = write(tmp_path / "ranking.parquet", METHOD_RANKING, rows)
+    real = write(tmp_path / "truth.parquet", GROUND_TRUTH, truth(REAL).to_dict("records"))
+    outputs = (tmp_path / "scores.csv", tmp_path / "limits.csv")
+    score_ranking(ranking, real, outputs, True, 0)
+    limits = read_table(outputs[1], METHOD_LIMITS)
+    found = limits[limits["rule"] == "contrast"].set_index("min_effect_size")
+    assert found["selected"].to_dict() == {
+        size: sum(bool(size <= score) for score in (1.0, 0.7, 0.2)) for size in EFFECT_SIZES
+    }
+    # Of features 0, 4 and 5, which are real by their best label.
+    assert found.loc[[0.2, 0.7, 1.0], "precision"].tolist() == [2 / 3, 1 / 2, 1]
+    assert found.loc[[0.2, 0.7, 1.0], "recall"].tolist() == [2 / 3, 1 / 3, 1 / 3]
+    assert found.loc[[0.2, 0.7, 1.0], "precision_any"].tolist() == [1, 1, 1]
+    score_ranking(ranking, real, outputs, False, 0)
+    assert read_table(outputs[1], METHOD_LIMITS).empty
+
+
+def test_the_best_limit_has_the_highest_mean_over_seeds(board):
+    rows = [
+        {"method": "m", "concept": "c", "rule": rule, "seed": seed, "min_effect_size": size, "f1": f1}
+        | {"precision": f1 / 2, "selected": 4}
+        for rule, seed, size, f1 in (
+            ("full", 0, 0.5, 0.9), ("full", 1, 0.5, 0.1), ("full", 0, 0.8, 0.6), ("full", 1, 0.8, 0.6),
+            ("full", 0, 0.9, 0.6), ("full", 1, 0.9, 0.6), ("contrast", 0, 0.1, 0.7),
+            ("contrast_visual", 0, 0.3, 0.8), ("contrast", 0, 2.0, math.nan),
+        )
+    ]  # fmt: skip
+    limits = table(LIMITS, rows)
+    found = best_limits(limits).set_index("rule")["min_effect_size"]
+    assert found.to_dict() == {"contrast_visual": 0.3, "contrast": 0.1, "full": 0.8}
+    lines = "\n".join(page(read_table(board[0], SCOREBOARD), limits, "x"))
+    _, _, below = lines.partition("## Other effect sizes")
+    assert "| m | c | full | 0.8" in below and below.count("\n| m |") == 2
+    assert "| contrast_visual |" not in below
 
 
 def selection(rule: str, size: int, draw: int, at: float, dataset: str) -> dict:
@@ -190,6 +259,10 @@ def board(tmp_path):
         {
             "method": "rotation", "concept": "space", "contrast": "counts", "seed": seed,
             "scores": write(tmp_path / f"{seed}.csv", METHOD_SCORES, [s | {"seed": seed} for s in scores]),
+            "limits": write(
+                tmp_path / f"limits_{seed}.csv", METHOD_LIMITS,
+                [{"rule": "full", "seed": seed, "min_effect_size": 0.4, "f1": 0.5}] if seed else [],
+            ),
             "selection": None if seed else effects_file, "recurrence": recurrence,
             "benchmarks": [
                 f"train_dictionary/adapted/seed_{seed}/*.tsv", "train_dictionary/*/seed_0/layer_0.tsv"
@@ -214,7 +287,7 @@ def board(tmp_path):
     controls += [
         {"method": "mine", "concept": "own", "control": "text", "seed": 0, "file": tmp_path / "control.csv"}
     ]
-    outputs = tuple(tmp_path / name for name in ("board.csv", "finds.csv", "page.md"))
+    outputs = tuple(tmp_path / name for name in ("board.csv", "limits.csv", "finds.csv", "page.md"))
     summarise_scoreboard(
         methods, [{"method": "mine", "scores": own, "seconds": None}], controls, outputs,
         tmp_path / "benchmarks", ("spatial", "general"), [0, 1], "a_b",
@@ -243,7 +316,7 @@ def test_the_board_has_everything_of_every_method(board):
 
 
 def test_finds_in_each_control_are_told(board):
-    finds = read_table(board[1], CONTROL_FINDS)
+    finds = read_table(board[2], CONTROL_FINDS)
     assert len(finds) == 2 * len(RULES) + 2
     assert finds[finds["rule"].isin(["full", "own"])].set_index(["method", "control"])[
         "selected"
@@ -260,8 +333,13 @@ def test_the_page_ranks_means_over_seeds(board):
     assert means["rule"].iloc[1:].tolist() == list(reversed(RULES))
     assert means["seeds"].tolist() == [1] + [2] * len(RULES)
     assert math.isnan(means["selected"].iloc[0])
-    text = board[2].read_text()
+    text = board[3].read_text()
+    limits = read_table(board[1], LIMITS)
+    assert limits[["method", "concept", "seed", "min_effect_size"]].values.tolist() == [
+        ["rotation", "space", 1, 0.4]
+    ]
     assert text.startswith("# Scoreboard of a\\_b\n")
     assert "| mine | own | own | 1 | n/a |" in text
-    lines = page(read_table(board[0], SCOREBOARD), "x")
+    lines = page(read_table(board[0], SCOREBOARD), limits.iloc[:0], "x")
     assert sum(line.startswith("| rotation") for line in lines) == len(RULES)
+    assert not any("effect size" in line for line in lines)

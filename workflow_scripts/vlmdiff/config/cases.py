@@ -7,6 +7,7 @@ from typing import Any
 from vlmdiff.config.analysis import AblationConfig, HeadsConfig, SteeringConfig
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.schema import Config
+from vlmdiff.config.scoreboard import board_of
 from vlmdiff.config.sources import is_hub
 
 TARGETS = ("controls", "stages", "sensitivity")
@@ -81,14 +82,21 @@ def described_cases(config: Config, target: str, concept: str) -> list[dict[str,
     ]
 
 
-def selection_rules(comparison: str) -> list[str]:
-    """Return the rules whose features are ablated: all of the main comparison, the full one of the others."""
-    return list(SELECTION_RULES) if comparison == MAIN else ["full"]
+def selection_rules(config: Config, comparison: str) -> list[str]:
+    """Return the rules whose features are ablated.
+
+    All of the main comparison; of the others the full one, and of methods on the scoreboard the contrast's.
+    """
+    if comparison == MAIN:
+        return list(SELECTION_RULES)
+    board = board_of(config)
+    methods = board.methods.values() if board else ()
+    return ["contrast", "full"] if any(one.comparison == comparison for one in methods) else ["full"]
 
 
 def reported_rules(config: Config) -> dict[str, list[str]]:
     """Return the selection rules of every comparison of the default target in which a model was tuned."""
-    return {name: selection_rules(name) for name in (MAIN, *dict(default_cases(config)))}
+    return {name: selection_rules(config, name) for name in (MAIN, *dict(default_cases(config)))}
 
 
 def selection_facts(config: Config) -> dict[str, Any]:

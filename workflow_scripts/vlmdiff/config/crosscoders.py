@@ -112,7 +112,7 @@ def check_comparison(config: Config, label: str, diff: DiffConfig) -> None:
     if entry.target != "scoreboard":
         raise ValueError(
             f"{section}.target: found '{entry.target}' with `method: crosscoder`, expected 'scoreboard': "
-            "other targets ablate features in one model, and a crosscoder reads two"
+            "other targets compare dictionaries of one model, and a crosscoder reads two"
         )
     for key in ("base", "base_model"):
         if (found := getattr(entry, key)) is not None:

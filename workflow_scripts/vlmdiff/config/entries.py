@@ -38,6 +38,7 @@ def method_entry(
         "contrast": config.concepts[concept].contrast,
         "seed": seed,
         "scores": f"{folder}/scoreboard/scores/{comparison}/seed_{seed}/{concept}.csv",
+        "limits": f"{folder}/scoreboard/limits/{comparison}/seed_{seed}/{concept}.csv",
         "selection": selection_table(config, folder, comparison, concept, seed),
         "recurrence": recurrence_table(config, folder, comparison, concept),
         "benchmarks": benchmarks(config, comparison, concept, seed),
@@ -45,10 +46,9 @@ def method_entry(
 
 
 def selection_table(config: Config, folder: str, comparison: str, concept: str, seed: int) -> str | None:
-    """Return where it stands what ablating features does; None of a crosscoder, which reads two models."""
-    if config.comparison(comparison).method == CROSSCODER:
-        return None
-    return f"{folder}/{selection_tables(config, [(comparison, seed)], [concept])[0]}"
+    """Return where it stands what ablating features does; None where nothing is ablated."""
+    tables = selection_tables(config, [(comparison, seed)], [concept])
+    return f"{folder}/{tables[0]}" if tables else None
 
 
 def recurrence_table(config: Config, folder: str, comparison: str, concept: str) -> str | None:

@@ -211,7 +211,7 @@ def scoreboard_products(config: Config) -> list[str]:
     """Return the tables, the page and the figure of the scoreboard; none if the config has none."""
     if board_of(config) is None:
         return []
-    names = ("scoreboard.csv", "control_finds.csv", "scoreboard.md")
+    names = ("scoreboard.csv", "limits.csv", "control_finds.csv", "scoreboard.md")
     return [*(f"scoreboard/{name}" for name in names), "figures/scoreboard/scoreboard.svg"]
 
 

@@ -20,6 +20,11 @@ def halves(rows: Array) -> tuple[Array, Array]:
     return rows[:, :width], rows[:, width:]
 
 
+def tuned_half(rows: Array) -> Array:
+    """Return the part of a crosscoder's rows (n, 2 d) that stands for the tuned model, (n, d)."""
+    return halves(rows)[1]
+
+
 def overlap(first: Array, second: Array) -> Array:
     """Return `2 a.b / (|a|^2 + |b|^2)` of the rows of two matrices, in float64; NaN where both are 0.
 

@@ -93,6 +93,18 @@ def strongest_test(measured: Measured, tests: Sequence[MatchedTest]) -> pd.DataF
     return best
 
 
+def certain(table: pd.DataFrame, min_frequency: float, fdr: float) -> pd.Series:
+    """Tell which features keep a frequency and a false discovery rate, whatever the size of their effect.
+
+    Args:
+        table: firings and sizes of both sides, and log_p_adjusted (contract CONTRAST).
+        min_frequency, fdr: see `LabelCriteria`.
+    """
+    fires, count = (table[f"{name}_target"] + table[f"{name}_baseline"] for name in ("fires", "n"))
+    with np.errstate(divide="ignore"):
+        return (table["log_p_adjusted"] <= np.log(fdr)) & (fires / count >= min_frequency)
+
+
 def decide(table: pd.DataFrame, features: int, criteria: LabelCriteria) -> pd.DataFrame:
     """Add frequencies, adjusted p and the selection (contract CONTRAST, without `concept`).
 
@@ -101,21 +113,17 @@ def decide(table: pd.DataFrame, features: int, criteria: LabelCriteria) -> pd.Da
         features: number of features of all layers, silent ones included; each is one test.
         criteria: what a selected feature must reach.
     """
-    fires, count = (table[f"{name}_target"] + table[f"{name}_baseline"] for name in ("fires", "n"))
     adjusted = adjust_log_p(table["log_p"].to_numpy(), features)
-    with np.errstate(divide="ignore"):
-        selected = (
-            (adjusted <= np.log(criteria.fdr))
-            & (table["effect_size"] >= criteria.min_effect_size)
-            & (fires / count >= criteria.min_frequency)
-        )
+    table = table.assign(log_p_adjusted=adjusted)
+    selected = certain(table, criteria.min_frequency, criteria.fdr) & (
+        table["effect_size"] >= criteria.min_effect_size
+    )
     frequencies = [table[f"fires_{side}"] / table[f"n_{side}"] for side in ("target", "baseline")]
     return table.assign(
         unit="sample",
         freq_target=frequencies[0],
         freq_baseline=frequencies[1],
         freq_difference=frequencies[0] - frequencies[1],
-        log_p_adjusted=adjusted,
         selected=selected,
         # Images are clusters in the test itself.
         design_effect=np.nan,

@@ -44,6 +44,11 @@ class Arm:
     features: tuple[Feature, ...]
 
 
+def features_of(arms: Sequence[Arm]) -> list[Feature]:
+    """Return the features of all arms, each once."""
+    return sorted({feature for arm in arms for feature in arm.features})
+
+
 def reported_sizes(sizes: Sequence[int], available: int) -> list[int]:
     """Return the set sizes that there are features for; a set of one is reported as a single feature."""
     missing = [size for size in sizes if size > available]
@@ -84,11 +89,13 @@ class Weight:
 
     @classmethod
     def of(
-        cls, subject: Subject, evaluation: Evaluation, folders: Mapping[int, Path], massive_ratio: float
+        cls, subject: Subject, evaluation: Evaluation, activity: pd.DataFrame, massive_ratio: float
     ) -> Weight:
-        """Measure it on an evaluation's questions."""
-        activity = feature_activity(subject, evaluation, folders, massive_ratio).set_index(FEATURE)
-        return cls(activity, Variance.of(subject, evaluation, range(subject.n_layers), massive_ratio))
+        """Measure on an evaluation's questions what is carried; `activity` is told (`feature_activity`)."""
+        return cls(
+            activity.set_index(FEATURE),
+            Variance.of(subject, evaluation, range(subject.n_layers), massive_ratio),
+        )
 
     def row(self, features: Sequence[Feature], plan: FeatureAblation) -> dict[str, float]:
         """Return the columns rate, energy and removed of a set of features."""
@@ -199,6 +206,8 @@ def ablate(
     """Load a model and return the effects of all arms in it (`ablate_arms`)."""
     subject = model.load()
     evaluations = questions.evaluations(subject)
-    directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
-    weight = Weight.of(subject, next(iter(evaluations.values())), folders, massive_ratio)
+    directions = unit_directions(folders, features_of(arms))
+    target = next(iter(evaluations.values()))
+    activity = feature_activity(subject, target, folders, massive_ratio)
+    weight = Weight.of(subject, target, activity, massive_ratio)
     return list(ablate_arms(subject, evaluations, directions, arms, weight, scope, bootstrap, seed))

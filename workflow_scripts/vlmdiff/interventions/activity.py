@@ -16,11 +16,15 @@ from vlmdiff.activations.massive import massive_tokens
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.dictionaries.partial_reads import feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import load_config_file
+from vlmdiff.features.crosscoder import tuned_half
 from vlmdiff.features.neutral import CHUNK_VALUES, groups_in_memory
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
 from vlmdiff.interventions.feature_ablation import FeatureAblation
+from vlmdiff.interventions.matching import FEATURE
 from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.subject import Subject
+from vlmdiff.tables.features import STATISTICS, TOTALS
+from vlmdiff.tables.io import read_tables
 
 ENCODERS_ON_CPU = 2 * 1024**3
 # Tokens by which the share of removed variance is measured.
@@ -49,6 +53,51 @@ def feature_activity(
     for group in groups_in_memory(sorted(dictionaries), 4 * width * subject.d_model, budget):
         frames += group_activity(subject, evaluation, {at: dictionaries[at] for at in group}, massive_ratio)
     return pd.concat(frames, ignore_index=True)
+
+
+def known_activity(
+    subject: Subject,
+    evaluation: Evaluation,
+    dictionaries: Mapping[int, Path],
+    massive_ratio: float,
+    counted: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    """Return the same of dictionaries and crosscoders alike.
+
+    Args:
+        subject, evaluation, dictionaries, massive_ratio: as of `feature_activity`.
+        counted: of crosscoders the tables of `counted_activity`, else empty lists.
+    """
+    if counted["statistics"]:
+        return counted_activity(counted, dictionaries)
+    return feature_activity(subject, evaluation, dictionaries, massive_ratio)
+
+
+def counted_activity(tables: Mapping[str, Sequence[str]], dictionaries: Mapping[int, Path]) -> pd.DataFrame:
+    """Return what every feature of crosscoders does, from what was counted on stored activations.
+
+    Their features fire by two models, so a pass of the tuned one alone does not tell.
+
+    Args:
+        tables: paths of `statistics` and `totals` of every layer, on the data set of the questions.
+        dictionaries: folder of the crosscoder of each layer.
+
+    Returns:
+        as `feature_activity`; the energy is that of what a feature writes in the tuned model.
+    """
+    counts = read_tables(tables["statistics"], STATISTICS)
+    sums = counts[counts["token_type"] == "text"].groupby(FEATURE)[["fires", "sum_squares"]].sum()
+    totals = read_tables(tables["totals"], TOTALS)
+    tokens = totals[totals["token_type"] == "text"].groupby("layer")["n_tokens"].sum()
+    frames = []
+    for layer, folder in dictionaries.items():
+        lengths = squared_lengths(folder, crosscoder=True)
+        features = np.arange(len(lengths))
+        every = pd.MultiIndex.from_product([[layer], features], names=FEATURE)
+        found = sums.reindex(every, fill_value=0) / tokens[layer]
+        frames.append(found.assign(energy=found["sum_squares"] * lengths).reset_index())
+    table = pd.concat(frames, ignore_index=True).rename(columns={"fires": "rate"})
+    return table[[*FEATURE, "rate", "energy"]]
 
 
 def group_activity(
@@ -91,10 +140,11 @@ def usual_text(
     return residual[text & ~massive_tokens(residual, token_type, massive_ratio)]
 
 
-def squared_lengths(folder: Path) -> np.ndarray:
-    """Return the squared length of each decoder row of a dictionary, `(d_sae,)`."""
+def squared_lengths(folder: Path, crosscoder: bool = False) -> np.ndarray:
+    """Return the squared length of each decoder row, `(d_sae,)`; of a crosscoder of its tuned half."""
     with feature_rows(folder) as file:
         rows = np.asarray(file.decoder(0, file.shape[0]), dtype=np.float64)
+    rows = tuned_half(rows) if crosscoder else rows
     return np.einsum("ij,ij->i", rows, rows)
 
 

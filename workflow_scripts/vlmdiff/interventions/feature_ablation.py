@@ -7,12 +7,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows
+from vlmdiff.features.crosscoder import tuned_half
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.subject import Subject
@@ -26,13 +28,14 @@ class AblationError(ValueError):
 
 
 def unit_directions(
-    folders: Mapping[int, str | Path], features: Sequence[Feature]
+    folders: Mapping[int, str | Path], features: Sequence[Feature], crosscoder: bool = False
 ) -> dict[Feature, Float[Tensor, " d_model"]]:
     """Return the unit-norm decoder rows of features.
 
     Args:
         folders: folder of the dictionary of each layer.
         features: (layer, index) of each feature.
+        crosscoder: whether rows stand for two models; then those of the tuned one are returned.
 
     Raises:
         AblationError: a feature is not in the dictionaries, or its decoder row is zero.
@@ -45,18 +48,26 @@ def unit_directions(
             )
         with feature_rows(folders[layer]) as file:
             for feature in sorted({index for own, index in features if own == layer}):
-                found[layer, feature] = unit_direction(file, (layer, feature))
+                found[layer, feature] = unit_direction(file, (layer, feature), crosscoder)
     return found
 
 
-def unit_direction(file: FeatureRows, feature: Feature) -> Float[Tensor, " d_model"]:
+def unit_direction(
+    file: FeatureRows, feature: Feature, crosscoder: bool = False
+) -> Float[Tensor, " d_model"]:
     """Return one feature's decoder row at unit norm; nothing else of the dictionary is read.
+
+    Args:
+        file: the dictionary.
+        feature: layer and index.
+        crosscoder: see `unit_directions`.
 
     Raises:
         AblationError: there is no such feature, or its row is zero.
     """
     layer, index = feature
-    row = torch.tensor(file.decoder(index, index + 1)) if 0 <= index < file.shape[0] else torch.zeros(0, 1)
+    rows = file.decoder(index, index + 1) if 0 <= index < file.shape[0] else np.zeros((0, 1), np.float32)
+    row = torch.tensor(tuned_half(rows) if crosscoder else rows)
     if not row.norm() > 0:
         raise AblationError(
             f"L{layer}F{index}: expected a decoder row other than zero among {file.shape[0]}. "

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmdiff.interventions.ablation_arms import Arm, Weight, ablate_arms
+from vlmdiff.interventions.ablation_arms import Arm, Weight, ablate_arms, features_of
+from vlmdiff.interventions.activity import known_activity
 from vlmdiff.interventions.feature_ablation import unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, table_of
 from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys
@@ -32,10 +33,12 @@ def judged(tables: Mapping[str, str], unit: str, eps: float) -> pd.DataFrame:
         eps: visual energy above which a feature counts as visual.
 
     Returns:
-        layer, feature, selected, log_p, effect_size, visual, adapted, invariant; sorted by the contrast's p.
+        layer, feature, selected, log_p, effect_size, visual, adapted, invariant, and counts; sorted by the
+        contrast's p.
     """
-    columns = [*FEATURE, "unit", "selected", "log_p", "effect_size"]
-    contrast = read_table(tables["contrast"], CONTRAST, columns)
+    columns = ["unit", "selected", "log_p", "log_p_adjusted", "effect_size"]
+    counts = [f"{name}_{side}" for name in ("fires", "n") for side in ("target", "baseline")]
+    contrast = read_table(tables["contrast"], CONTRAST, [*FEATURE, *columns, *counts])
     tested = contrast[contrast["unit"] == unit]
     adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"])
     lexical = read_table(tables["lexical"], LEXICAL, [*FEATURE, "invariant"])
@@ -121,6 +124,7 @@ def evaluate_selection(
     questions: QuestionSets,
     dictionaries: Sequence[str],
     tables: Mapping[str, str],
+    counted: Mapping[str, Sequence[str]],
     output: str,
     *,
     layers: Sequence[int],
@@ -146,18 +150,16 @@ def evaluate_selection(
         questions: test data.
         dictionaries: weights of the comparison's adapted dictionary at each of `layers`.
         tables: paths of `adapted`, `contrast` and `lexical`.
+        counted: of crosscoders, `statistics` and `totals` of every layer on the target's data; else empty.
         output: where to write it.
         layers: decoder blocks that have dictionaries.
         comparison, concept: their names.
-        unit: unit of the contrast that selects.
-        eps: visual energy above which a feature counts as visual.
+        unit, eps: see `judged`.
         rules: selection rules, some of `RULES`.
         sizes: features ablated together.
-        draws: random subsets of each rule's features.
-        random_draws: sets of matched random features.
+        draws, random_draws: random subsets of each rule's features; sets of matched random features.
         bootstrap: resamples of the paired bootstrap.
-        massive_ratio: see `feature_activity`.
-        seed: seed of the job.
+        massive_ratio, seed: see `feature_activity`; seed of the job.
     """
     every = by_rule(decisions(tables, unit, eps))
     given = {rule: every[rule] for rule in rules}
@@ -168,10 +170,12 @@ def evaluate_selection(
     else:
         subject, folders = model.load(), dictionary_folders(dictionaries, layers)
         evaluations = questions.evaluations(subject)
-        weight = Weight.of(subject, next(iter(evaluations.values())), folders, massive_ratio)
-        matched = MatchedFeatures(weight.activity.reset_index(), keys(every["contrast"]))
+        crosscoder, target = bool(counted["statistics"]), next(iter(evaluations.values()))
+        activity = known_activity(subject, target, folders, massive_ratio, counted)
+        weight = Weight.of(subject, target, activity, massive_ratio)
+        matched = MatchedFeatures(activity, keys(every["contrast"]))
         arms += matched_arms(given, sizes, matched, random_draws, seed)
-        directions = unit_directions(folders, sorted({feature for arm in arms for feature in arm.features}))
+        directions = unit_directions(folders, features_of(arms), crosscoder)
         rows = list(ablate_arms(subject, evaluations, directions, arms, weight, SCOPE, bootstrap, seed))
     write_table(by_arm(rows, given).assign(comparison=comparison, concept=concept), SELECTION, output)
 

@@ -18,7 +18,14 @@ from vlmdiff.summary.markdown import change, escape, number, table
 from vlmdiff.tables.causal import SELECTION
 from vlmdiff.tables.features import RECURRENCE
 from vlmdiff.tables.io import read_table, write_table
-from vlmdiff.tables.scoreboard import CONTROL_FINDS, METHOD_RANKING, METHOD_SCORES, SCOREBOARD
+from vlmdiff.tables.scoreboard import (
+    CONTROL_FINDS,
+    LIMITS,
+    METHOD_LIMITS,
+    METHOD_RANKING,
+    METHOD_SCORES,
+    SCOREBOARD,
+)
 
 KEY = ["method", "concept", "rule"]
 SEED_COLUMNS = ("seed", *KEY, "contrast")
@@ -134,19 +141,19 @@ def summarise_scoreboard(
     methods: Sequence[Mapping[str, Any]],
     submissions: Sequence[Mapping[str, Any]],
     controls: Sequence[Mapping[str, Any]],
-    outputs: tuple[str | Path, str | Path, str | Path],
+    outputs: tuple[str | Path, str | Path, str | Path, str | Path],
     folder: str | Path,
     data: Sequence[str],
     layers: Sequence[int],
     experiment: str,
 ) -> None:
-    """Write the scoreboard (contracts SCOREBOARD and CONTROL_FINDS) and its page.
+    """Write the scoreboard (contracts SCOREBOARD, LIMITS and CONTROL_FINDS) and its page.
 
     Args:
         methods: see `method_rows`.
         submissions: method, seconds and the path of scores.
         controls: see `control_rows`.
-        outputs: paths of both tables and the page.
+        outputs: paths of these tables and the page.
         folder: `benchmarks` of the experiment.
         data: the test data of the concept, and the general ones.
         layers: decoder blocks that are studied.
@@ -158,10 +165,15 @@ def summarise_scoreboard(
     board = pd.concat([*rows, *(submission_rows(entry) for entry in submissions)], ignore_index=True)
     most = finds.groupby(KEY)["selected"].max().astype(float).rename("control_finds")
     board = board.merge(most, how="left", left_on=KEY, right_index=True)
-    write_table(board, SCOREBOARD, outputs[0])
-    write_table(finds, CONTROL_FINDS, outputs[1])
-    with replacing(outputs[2]) as temporary:
-        temporary.write_text("\n".join(page(board, experiment)) + "\n", encoding="utf-8")
+    named = (
+        read_table(entry["limits"], METHOD_LIMITS).assign(method=entry["method"], concept=entry["concept"])
+        for entry in methods
+    )
+    limits = pd.concat(named, ignore_index=True)
+    for frame, contract, output in zip((board, limits, finds), (SCOREBOARD, LIMITS, CONTROL_FINDS), outputs):
+        write_table(frame, contract, output)
+    with replacing(outputs[3]) as temporary:
+        temporary.write_text("\n".join(page(board, limits, experiment)) + "\n", encoding="utf-8")
 
 
 def averages(board: pd.DataFrame) -> pd.DataFrame:
@@ -198,11 +210,54 @@ def page_line(row: pd.Series) -> list[object]:
     return [*cells, number(row["recurrence"]), number(row["seconds"])]
 
 
-def page(board: pd.DataFrame, experiment: str) -> list[str]:
+LIMIT_HEADER = ("method", "concept", "rule", "smallest effect size", "selected", "precision", "recall", "F1")
+
+
+def best_limits(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return for each method, concept and rule the means at the effect size of the highest F1.
+
+    By the best label, of the means over seeds; of equal ones the smallest.
+
+    Args:
+        limits: LIMITS.
+    """
+    means = limits.drop(columns="seed").groupby([*KEY, "min_effect_size"]).mean().reset_index()
+    means = means.dropna(subset="f1").sort_values("f1", ascending=False, kind="stable")
+    return means.groupby(KEY).head(1).sort_values(["f1", *KEY], ascending=[False, True, True, True])
+
+
+def limit_line(row: pd.Series) -> list[object]:
+    """Return one line on the best limit."""
+    cells = [*(escape(row[name]) for name in KEY), number(row["min_effect_size"]), number(row["selected"])]
+    return [*cells, *(both(row, name) for name in ("precision", "recall", "f1"))]
+
+
+def where_to_cut(limits: pd.DataFrame) -> list[str]:
+    """Return the lines on other effect sizes; none if no contrast goes by them.
+
+    Args:
+        limits: LIMITS.
+    """
+    if limits.empty:
+        return []
+    shown = best_limits(limits[limits["rule"].isin(("contrast", "full"))])
+    return [
+        "",
+        "## Other effect sizes",
+        "",
+        "The smallest effect size that gives the highest F1 (best label, mean of seeds), all else as it is.",
+        "It is told after the fact: choose by it in one world, and report what it does in another.",
+        "",
+        *table(LIMIT_HEADER, (limit_line(row) for _, row in shown.iterrows())),
+    ]
+
+
+def page(board: pd.DataFrame, limits: pd.DataFrame, experiment: str) -> list[str]:
     """Return the lines of the scoreboard's page.
 
     Args:
         board: SCOREBOARD.
+        limits: LIMITS.
         experiment: its name.
     """
     return [
@@ -214,4 +269,5 @@ def page(board: pd.DataFrame, experiment: str) -> list[str]:
         "What each column means: docs/understand/scoreboard.md.",
         "",
         *table(HEADER, (page_line(row) for _, row in averages(board).iterrows())),
+        *where_to_cut(limits),
     ]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vlmdiff.interventions.selection_rules import RULES
 from vlmdiff.tables.io import read_table, write_table
-from vlmdiff.tables.scoreboard import METHOD_RANKING, METHOD_SCORES
+from vlmdiff.tables.scoreboard import METHOD_LIMITS, METHOD_RANKING, METHOD_SCORES
 from vlmdiff.tables.world import GROUND_TRUTH
 from vlmdiff.world.ground_truth import quality_row
 
@@ -17,6 +17,8 @@ FEATURE = ["layer", "feature"]
 # By their best label, or by any beyond chance: column of GROUND_TRUTH, ending of columns of METHOD_SCORES.
 DEFINITIONS = (("spatial", ""), ("spatial_match", "_any"))
 NOT_TOLD = -1
+# Smallest effect sizes that are tried.
+EFFECT_SIZES = np.round(np.arange(0.1, 2.01, 0.1), 1)
 # What a submission has in the place of a rule, a concept and a contrast.
 OWN = "own"
 
@@ -60,15 +62,44 @@ def quality(truth: pd.DataFrame, ranked: pd.DataFrame) -> dict[str, float]:
     return row
 
 
-def score_ranking(ranking: str | Path, truth: str | Path, output: str | Path, seed: int) -> None:
-    """Write how good a ranking is under each rule (contract METHOD_SCORES).
+def limited(truth: pd.DataFrame, ranked: pd.DataFrame) -> list[dict[str, float]]:
+    """Return what a rule would select by other effect sizes (METHOD_LIMITS, rule and seed aside).
+
+    Args:
+        truth: GROUND_TRUTH of all features.
+        ranked: METHOD_RANKING of the rule, whose scores are effect sizes.
+    """
+    rows = []
+    for size in EFFECT_SIZES:
+        chosen = ranked.assign(selected=ranked["certain"] & (ranked["score"] >= size))
+        rows.append({"min_effect_size": size} | quality(truth, chosen))
+    return rows
+
+
+def score_ranking(
+    ranking: str | Path,
+    truth: str | Path,
+    outputs: tuple[str | Path, str | Path],
+    by_effect_size: bool,
+    seed: int,
+) -> None:
+    """Write how good a ranking is under each rule, and by which effect size (METHOD_SCORES, METHOD_LIMITS).
 
     Args:
         ranking: METHOD_RANKING.
         truth: GROUND_TRUTH of the same dictionary.
-        output: path of the table.
+        outputs: paths of both tables.
+        by_effect_size: whether scores are effect sizes; other scores have no limit that could be set.
         seed: index of the seed.
     """
     ranked, real = read_table(ranking, METHOD_RANKING), read_table(truth, GROUND_TRUTH)
-    rows = [{"rule": rule} | quality(real, ranked[ranked["rule"] == rule]) for rule in RULES]
-    write_table(pd.DataFrame(rows).assign(seed=seed), METHOD_SCORES, output)
+    of = {rule: ranked[ranked["rule"] == rule] for rule in RULES}
+    scores = [{"rule": rule} | quality(real, part) for rule, part in of.items()]
+    limits = [
+        {"rule": rule} | row
+        for rule, part in of.items()
+        for row in (limited(real, part) if by_effect_size else ())
+    ]
+    for rows, contract, output in zip((scores, limits), (METHOD_SCORES, METHOD_LIMITS), outputs, strict=True):
+        table = pd.DataFrame(rows, columns=[name for name in contract.names if name != "seed"])
+        write_table(table.assign(seed=seed), contract, output)

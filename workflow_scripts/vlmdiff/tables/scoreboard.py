@@ -9,6 +9,7 @@ METHOD_RANKING = contract(
     *FEATURE,
     ("score", "float", "minus the log p of counts; the effect size of the other contrasts"),
     ("selected", "bool", "the contrast selects it, and no filter of the rule refuses it"),
+    ("certain", "bool", "the contrast would, if it asked for no effect size; of counts as `selected`"),
 )
 
 QUALITY = (
@@ -24,11 +25,30 @@ QUALITY = (
     ("average_precision_any", "float", "average precision of the same"),
 )
 
+LIMITED = (
+    ("rule", "str", "selection rule"),
+    ("seed", "int", "index of the seed"),
+    ("min_effect_size", "float", "smallest effect size of what is selected"),
+    *(column for column in QUALITY if column[0] != "ranked" and not column[0].startswith("average")),
+)
+
+METHOD_LIMITS = contract(
+    "What a rule would select if its contrast asked for another effect size, held against the truth.",
+    *LIMITED,
+)
+
 METHOD_SCORES = contract(
     "A ranking held against what features really tell, one row a rule.",
     ("rule", "str", "selection rule; own for a submission"),
     ("seed", "int", "index of the seed"),
     *QUALITY,
+)
+
+LIMITS = contract(
+    "What every method would select by another effect size.",
+    ("method", "str", "method of the config"),
+    ("concept", "str", "concept of the config"),
+    *LIMITED,
 )
 
 SCOREBOARD = contract(
