@@ -230,10 +230,10 @@ def test_it_is_its_own_base_and_is_ablated(config):
     assert (diff.base, diff.adapted, diff.null) == ("crosscoder", "crosscoder", "crosscoder_text")
     assert diff.null_check is None and diff.base_model is None
     mine = [one for one in method_entries(config, "results/x") if one["method"] == "crosscoder"]
-    assert len(mine) == 6
+    assert len(mine) == 9
     assert {one["selection"] for one in mine if one["seed"] == 2} == {
         f"results/x/interventions/comparisons/crosscoder/seed_2/{concept}/selection.csv"
-        for concept in ("spatial", "spatial_grounded")
+        for concept in ("spatial", "truth_grounded", "spatial_grounded")
     }
     found = benchmarks(config, "crosscoder", "spatial_grounded", 1)
     trained = [one for one in found if one.startswith("train_dictionary")]

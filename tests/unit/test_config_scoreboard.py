@@ -172,7 +172,7 @@ def test_a_drift_trains_nothing(config):
 def test_every_method_concept_and_seed_is_scored(config):
     entries = method_entries(config, "results/x")
     cases = {(one["method"], one["concept"], one["seed"]) for one in entries}
-    assert len(cases) == len(entries) == len(config.scoreboard.methods) * 2 * 3
+    assert len(cases) == len(entries) == len(config.scoreboard.methods) * 3 * 3
     drift = next(one for one in entries if (one["method"], one["seed"]) == ("drift", 2))
     assert drift["scores"] == "results/x/scoreboard/scores/drift/seed_2/spatial.csv"
     assert drift["recurrence"] == "results/x/scoreboard/recurrence/drift/spatial.csv"

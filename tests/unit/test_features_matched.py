@@ -44,14 +44,50 @@ def test_values_within_are_tested_apart():
     assert all(len(test.rows) == 20 for test in found)
 
 
+def test_several_labels_are_tested_side_by_side():
+    samples = records(20)
+    for i, sample in enumerate(samples):
+        sample["place"] = {"row": "abc"[i % 3]}
+    found = comparisons(samples, label=["answer", "place.row"])
+    assert [(test.value, test.other) for test in found] == [
+        ("answer false", "answer true"),
+        *((f"place.row {row}", f"not place.row {row}") for row in "abc"),
+    ]
+    alone = comparisons(samples, label="place.row")
+    assert [test.rows.tolist() for test in found[1:]] == [test.rows.tolist() for test in alone]
+    # One in a list is as one that is named alone.
+    (named,), (listed,) = comparisons(samples), comparisons(samples, label=["answer"])
+    assert (named.value, named.other) == (listed.value, listed.other) == ("false", "true")
+
+
+def test_each_of_several_labels_needs_values_to_compare():
+    with pytest.raises(MatchedError, match="label: found 'size', which none of 20 samples has"):
+        comparisons(records(), label=["answer", "size"])
+    with pytest.raises(MatchedError, match="0 of 10 values of 'prompt' with different values of 'place'"):
+        comparisons(records(place="here"), label=["answer", "place"])
+
+
+def test_a_sample_without_one_of_several_labels_has_the_others():
+    samples = [*records(), {"sample_id": "x", "prompt": "text 0", "answer": "true", "place": None}]
+    for i, sample in enumerate(samples[:20]):
+        sample["place"] = i % 2
+    first, second = comparisons(samples, label=["answer", "place"])
+    assert 20 in first.rows and 20 not in second.rows
+
+
 def test_a_key_can_lead_into_what_another_holds():
+    objects = {"scene": {"objects": [{"row": 1}, {"row": 0}]}}
+    assert [look_up(objects, f"scene.objects.{i}.row") for i in (0, 1, 2)] == ["1", "0", None]
+    assert look_up(objects, "scene.objects.row") is None
     assert look_up({"scene": {"objects": {"size": 3}}}, "scene.objects.size") == "3"
     assert look_up({"scene": {"objects": 1}}, "scene.objects.size") is None
     with pytest.raises(
         MatchedError, match="'scene' of sample 's' is a mapping with the keys objects, expected a"
     ):
         look_up({"sample_id": "s", "scene": {"objects": 1}}, "scene")
-    with pytest.raises(MatchedError, match="'choices' of sample 's' is a list, expected a text or a number"):
+    with pytest.raises(
+        MatchedError, match="'choices' of sample 's' is a list of 1, whose places are named 0"
+    ):
         look_up({"sample_id": "s", "choices": ["a"]}, "choices")
 
 

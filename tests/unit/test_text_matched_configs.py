@@ -56,6 +56,17 @@ CONCEPTS = {
     ),
     "tokens": (GROUNDED | {"unit": "token"}, "concepts.mine.unit: Input should be 'sample' (found: 'token')"),
     "a filter of words": (GROUNDED | {"lexical": True}, "concepts.mine.lexical: Input should be False"),
+    "several labels": (GROUNDED | {"label": ["answer", "first.row"]}, None),
+    "no label": (GROUNDED | {"label": []}, "concepts.mine.label"),
+    "one label twice": (GROUNDED | {"label": ["answer", "answer"]}, "concepts.mine.label"),
+    "one of several labels that is alike in a stratum": (
+        GROUNDED | {"within": "relation", "label": ["answer", "relation"]},
+        "concepts.mine: within: found 'relation', which is `label` too: samples that agree in it",
+    ),
+    "several labels of changed images": (
+        GROUNDED | {"contrast": "counterfactual", "transformed": "spatial_val", "label": ["answer"]},
+        "concepts.mine.label: expected text",
+    ),
     "a label that is alike in a stratum": (
         GROUNDED | {"strata": "answer"},
         "concepts.mine: strata: found 'answer', which is `label` too: samples that agree in it",

@@ -103,6 +103,11 @@ def test_written_files_are_complete_and_the_same_every_time(tmp_path):
         names = [f"the {thing['colour']} {thing['shape']}" for thing in objects]
         held = {f"{names[r['subject']]} is {r['relation']} {names[r['object']]} ." for r in relations}
         assert (row["caption"] in held) == bool(row["label"])
+        first, second = (f"the {row[who]['colour']} {row[who]['shape']}" for who in ("first", "second"))
+        assert row["caption"] == f"{first} is {row['relation']} {second} ."
+        assert row["first"] in objects and row["second"] in objects
+    # Statements name the objects of a scene in either order.
+    assert 0 < sum(row["first"] == row["scene"]["objects"][0] for row in rows) < len(rows)
 
 
 def test_text_rows_have_neither_image_nor_answer(tmp_path):

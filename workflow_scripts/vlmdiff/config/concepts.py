@@ -121,7 +121,7 @@ class LabelledConcept(Concept):
     label: Text = Field(
         "answer",
         description="Key of the samples whose values are held against each other; dots lead into what a key "
-        "holds.",
+        "holds, numbers into lists (`scene.objects.0.row`).",
     )
     within: Text | None = Field(
         None,
@@ -154,9 +154,10 @@ class LabelledConcept(Concept):
     def keys_differ(self) -> LabelledConcept:
         """What is alike in a stratum cannot be told apart in it."""
         for option in ("strata", "within"):
-            if getattr(self, option, None) == self.label:
+            labels = [self.label] if isinstance(self.label, str) else self.label
+            if (found := getattr(self, option, None)) in labels:
                 raise ValueError(
-                    f"{option}: found '{self.label}', which is `label` too: samples that agree in it cannot "
+                    f"{option}: found '{found}', which is `label` too: samples that agree in it cannot "
                     "be told apart by it; name another key"
                 )
         return self
@@ -176,6 +177,11 @@ class TextMatchedConcept(LabelledConcept):
     """A concept by what tells samples of the same text apart (docs/understand/contrast_text_matched.md)."""
 
     contrast: Literal["text_matched"] = Field(description="How its features are found.")
+    label: Text | Annotated[list[Text], Distinct, Field(min_length=1)] = Field(
+        "answer",
+        description="Key of the samples whose values are held against each other, or several: a feature may "
+        "tell any of them. Dots lead into what a key holds, numbers into lists (`scene.objects.0.row`).",
+    )
     strata: Text = Field(
         "prompt",
         description="Key of the samples: those that agree in it are compared with each other only; `prompt` "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,19 @@ class Keys:
     """What tells samples apart, each the name of a key of the samples, with dots into what a key holds.
 
     Attributes:
-        label: its values are held against each other.
+        label: its values are held against each other; of several keys those of each.
         strata: samples that agree in it are compared with each other only; None: all with all.
         within: its values are tested apart, each with its own strata; None for one test of all.
     """
 
-    label: str
+    label: str | Sequence[str]
     strata: str | None = None
     within: str | None = None
+
+    def each(self) -> list[Keys]:
+        """Return the same with one label, for each of them."""
+        labels = [self.label] if isinstance(self.label, str) else self.label
+        return [replace(self, label=label) for label in labels]
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class MatchedTest:
 
     Attributes:
         level: value of `within`; empty without one.
-        value: value of the label.
+        value: value of the label; of several labels with its name.
         other: the other value if there is one other, else `not VALUE`.
         rows: numbers of the samples that are compared.
         strata: these samples.
@@ -53,19 +58,27 @@ class MatchedTest:
     strata: Strata
 
 
+def held(holder: Any, part: str) -> Any:
+    """Return what a mapping holds under a key, or a list at a place, counted from 0; None if nothing."""
+    if isinstance(holder, list) and part.isdecimal():
+        return holder[int(part)] if int(part) < len(holder) else None
+    return holder.get(part) if isinstance(holder, Mapping) else None
+
+
 def look_up(record: Mapping[str, Any], key: str) -> str | None:
     """Return what a sample says under a key, as text; None if it says nothing there.
 
     Args:
         record: keys and values of the sample.
-        key: `answer`, or `annotation.relation` for a key of what `annotation` holds.
+        key: `answer`; `annotation.relation` for a key of what `annotation` holds; `objects.0.row` for one of
+            what comes first in a list.
 
     Raises:
         MatchedError: the key holds a list or a mapping.
     """
     found: Any = record
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+        found = held(found, part)
     if isinstance(found, list | Mapping):
         raise MatchedError(
             f"'{key}' of sample '{record.get('sample_id')}' is {shown(found)}, expected a text or a number; "
@@ -78,7 +91,7 @@ def shown(found: Any) -> str:
     """Name a value of the wrong kind, with the keys of a mapping."""
     if isinstance(found, Mapping):
         return f"a mapping with the keys {', '.join(map(str, list(found)[:SHOWN]))}"
-    return "a list"
+    return f"a list of {len(found)}, whose places are named 0, 1 and so on"
 
 
 def column(records: Sequence[Mapping[str, Any]], key: str, option: str) -> list[str | None]:
@@ -121,9 +134,9 @@ def levels(values: Sequence[str | None] | None, count: int) -> Iterator[tuple[st
 def matched_tests(
     records: Sequence[Mapping[str, Any]], images: Sequence[Hashable], keys: Keys, fdr: float
 ) -> list[MatchedTest]:
-    """Return the comparisons that samples allow.
+    """Return the comparisons that samples allow, those of each label.
 
-    A value of the label is compared with all others in the same stratum. Of two values one is tested, for
+    A value of a label is compared with all others in the same stratum. Of two values one is tested, for
     the other is its mirror. Values of which too few images lie in strata with others are left out: no
     feature could reach the false discovery rate by them.
 
@@ -134,8 +147,20 @@ def matched_tests(
         fdr: largest adjusted p.
 
     Raises:
-        MatchedError: a key is not there, or no stratum holds different values in enough images.
+        MatchedError: a key is not there, or of a label no stratum holds different values in enough images.
     """
+    tests: list[MatchedTest] = []
+    every = keys.each()
+    for one in every:
+        named = f"{one.label} " if len(every) > 1 else ""
+        tests += tests_of_label(records, images, one, fdr, named)
+    return tests
+
+
+def tests_of_label(
+    records: Sequence[Mapping[str, Any]], images: Sequence[Hashable], keys: Keys, fdr: float, named: str
+) -> list[MatchedTest]:
+    """Return the comparisons of one label; `named` stands before its values (see `matched_tests`)."""
     labels = column(records, keys.label, "label")
     texts = [""] * len(records) if keys.strata is None else column(records, keys.strata, "strata")
     within = None if keys.within is None else column(records, keys.within, "within")
@@ -143,7 +168,8 @@ def matched_tests(
     tests = []
     for level, rows in levels(within, len(records)):
         rows = rows[known[rows]]
-        tests += tests_of_level(level, rows, [labels[row] for row in rows], texts, images, fdr)
+        values = [f"{named}{labels[row]}" for row in rows]
+        tests += tests_of_level(level, rows, values, texts, images, fdr)
     if not tests:
         raise MatchedError(no_strata(labels, texts, keys))
     return tests

@@ -3,7 +3,7 @@
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class SampleLine:
     exchange: Exchange | None = None
 
     def row(self, sample_id: str, image: str | None, group_by: Grouping = "kind") -> dict:
-        """The line's JSON object; statements carry VSR's keys too.
+        """The line's JSON object; statements carry VSR's keys too, and the objects that they name, in order.
 
         Args:
             sample_id: its name.
@@ -63,6 +63,7 @@ class SampleLine:
         if self.exchange.kind == "statement":
             label = int(self.exchange.answer == TRUTH[True])
             row |= {"caption": self.prompt, "label": label, "relation": self.exchange.group}
+            row |= dict(zip(("first", "second"), named_objects(self.prompt, row["scene"]["objects"])))
         return row
 
 
@@ -77,6 +78,11 @@ def scene_graph(scene: Scene) -> dict:
     ]
     objects = [{key: getattr(thing, key) for key in keys} for thing in scene.objects]
     return {"objects": objects, "relations": relations}
+
+
+def named_objects(prompt: str, objects: Sequence[dict]) -> list[dict]:
+    """Return the objects of a scene in the order in which a statement names them."""
+    return sorted(objects, key=lambda thing: prompt.find(f"{thing['colour']} {thing['shape']}"))
 
 
 def text_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:

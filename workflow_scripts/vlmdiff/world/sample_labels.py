@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmdiff.data.samples import Sample
+from vlmdiff.world.datasets import named_objects
 from vlmdiff.world.language import COLUMNS, RELATIONS, ROWS
 from vlmdiff.world.scenes import COLOURS, SHAPES
 
@@ -46,11 +47,9 @@ def is_statement(sample: Sample) -> bool:
     return sample.group in RELATIONS
 
 
-def named(sample: Sample) -> tuple[dict, dict]:
+def named(sample: Sample) -> list[dict]:
     """Return the objects of the scene that a statement names first and second."""
-    objects = sample.scene["objects"]
-    places = [sample.prompt.find(f"{thing['colour']} {thing['shape']}") for thing in objects]
-    return tuple(thing for _, thing in sorted(zip(places, objects), key=lambda pair: pair[0]))
+    return named_objects(sample.prompt, sample.scene["objects"])
 
 
 def mark(samples: Sequence[Sample], among: np.ndarray, holds: Callable[[Sample], bool]) -> np.ndarray:
