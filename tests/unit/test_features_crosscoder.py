@@ -14,11 +14,12 @@ from vlmdiff.activations.paired import PairedStore, open_store
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.modules import JumpReLUDictionary
+from vlmdiff.dictionaries.partial_reads import halves
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.scales import estimate_input_scale
 from vlmdiff.dictionaries.training import train_dictionary
 from vlmdiff.features.adapted import calibrated_threshold, threshold_row
-from vlmdiff.features.crosscoder import halves, layer_models, overlap, relative_norm
+from vlmdiff.features.crosscoder import layer_models, overlap, relative_norm
 from vlmdiff.features.latent_scaling import layer_scaling, scale_latents
 from vlmdiff.features.rotation import DiffError
 from vlmdiff.features.sample_maxima import sample_maxima

@@ -65,6 +65,12 @@ class FeatureRows:
         return values
 
 
+def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the parts of a crosscoder's rows (n, 2 d) that stand for its two models, in order."""
+    width = rows.shape[1] // 2
+    return rows[:, :width], rows[:, width:]
+
+
 @contextmanager
 def feature_rows(folder: str | Path) -> Iterator[FeatureRows]:
     """Open a dictionary to read some of its features: a whole one takes a gigabyte at real size.

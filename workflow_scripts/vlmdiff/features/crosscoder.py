@@ -8,21 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows
+from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows, halves
 from vlmdiff.features.rotation import BLOCK, check_shapes, moved, row_cosines
 
 Array = np.ndarray
-
-
-def halves(rows: Array) -> tuple[Array, Array]:
-    """Return the parts of a crosscoder's rows (n, 2 d) that stand for the first and for the second model."""
-    width = rows.shape[1] // 2
-    return rows[:, :width], rows[:, width:]
-
-
-def tuned_half(rows: Array) -> Array:
-    """Return the part of a crosscoder's rows (n, 2 d) that stands for the tuned model, (n, d)."""
-    return halves(rows)[1]
 
 
 def overlap(first: Array, second: Array) -> Array:

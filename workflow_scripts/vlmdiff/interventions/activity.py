@@ -14,9 +14,8 @@ from torch import Tensor
 
 from vlmdiff.activations.massive import massive_tokens
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.dictionaries.partial_reads import feature_rows, load_encoder
+from vlmdiff.dictionaries.partial_reads import feature_rows, halves, load_encoder
 from vlmdiff.dictionaries.weights import load_config_file
-from vlmdiff.features.crosscoder import tuned_half
 from vlmdiff.features.neutral import CHUNK_VALUES, groups_in_memory
 from vlmdiff.interventions.evaluation import Evaluation, with_images_at
 from vlmdiff.interventions.feature_ablation import FeatureAblation
@@ -144,7 +143,7 @@ def squared_lengths(folder: Path, crosscoder: bool = False) -> np.ndarray:
     """Return the squared length of each decoder row, `(d_sae,)`; of a crosscoder of its tuned half."""
     with feature_rows(folder) as file:
         rows = np.asarray(file.decoder(0, file.shape[0]), dtype=np.float64)
-    rows = tuned_half(rows) if crosscoder else rows
+    rows = halves(rows)[1] if crosscoder else rows
     return np.einsum("ij,ij->i", rows, rows)
 
 

@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
-from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows
-from vlmdiff.features.crosscoder import tuned_half
+from vlmdiff.dictionaries.partial_reads import FeatureRows, feature_rows, halves
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.subject import Subject
@@ -67,7 +66,7 @@ def unit_direction(
     """
     layer, index = feature
     rows = file.decoder(index, index + 1) if 0 <= index < file.shape[0] else np.zeros((0, 1), np.float32)
-    row = torch.tensor(tuned_half(rows) if crosscoder else rows)
+    row = torch.tensor(halves(rows)[1] if crosscoder else rows)
     if not row.norm() > 0:
         raise AblationError(
             f"L{layer}F{index}: expected a decoder row other than zero among {file.shape[0]}. "
