@@ -50,7 +50,8 @@ def why_not(name, option):
         return explain_omitted(name, omitted[makers[0].name])
     if name == "world_models" and CFG.world is None:
         return "world_models: this configuration has no `world`; ask for it with config/config.yaml"
-    if name == "scoreboard" and (told := explain_unscored(CFG)):
+    of_board = {"scoreboard", "summarise_scoreboard", "plot_scoreboard"}
+    if of_board & {one.name for one in makers} and (told := explain_unscored(CFG)):
         return told
     if option == "until" and name in STARVING:
         return explain_starving(name)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from vlmdiff.features.matched_tests import Keys, MatchedError, look_up, matched_tests
+from vlmdiff.features.matched_tests import Keys, MatchedError, look_up, matched_tests, pieces
+from vlmdiff.features.within_strata import least_log_p
 
 FDR = 0.05
 
@@ -82,11 +83,11 @@ def test_a_key_can_lead_into_what_another_holds():
     assert look_up({"scene": {"objects": {"size": 3}}}, "scene.objects.size") == "3"
     assert look_up({"scene": {"objects": 1}}, "scene.objects.size") is None
     with pytest.raises(
-        MatchedError, match="'scene' of sample 's' is a mapping with the keys objects, expected a"
+        MatchedError, match="'scene', which is a mapping with the keys objects in sample 's', expected a"
     ):
         look_up({"sample_id": "s", "scene": {"objects": 1}}, "scene")
     with pytest.raises(
-        MatchedError, match="'choices' of sample 's' is a list of 1, whose places are named 0"
+        MatchedError, match="'choices', which is a list of 1, whose places are named 0, 1 and so"
     ):
         look_up({"sample_id": "s", "choices": ["a"]}, "choices")
 
@@ -124,6 +125,39 @@ def test_texts_that_never_repeat_are_told():
     told = r"strata: found 0 of 20 values of 'prompt' with different values of 'answer' \('true', 'false'\),"
     with pytest.raises(MatchedError, match=told):
         comparisons(samples)
+
+
+def test_the_number_of_tests_counts_for_what_is_enough():
+    samples = records(12)
+    for sample in samples:
+        sample |= {f"copy{n}": sample["answer"] for n in range(200)}
+    (alone,) = comparisons(samples)
+    found = comparisons(samples, label=["answer", *(f"copy{n}" for n in range(200))])
+    # As many as a feature without fault can be tested by.
+    p = np.exp(least_log_p(pieces(alone.strata)))
+    assert len(found) == int(FDR / p) and 1 < len(found) < 201
+
+
+def test_a_value_on_one_image_is_not_tested():
+    samples = [{**sample, "own": sample["sample_id"]} for sample in records(30)]
+    for i, sample in enumerate(samples):
+        sample["prompt"] = f"text {i // 2 % 2}"
+    with pytest.raises(MatchedError, match="found 2 of 2 values of 'prompt'.*leave 'own' out of `label`"):
+        comparisons(samples, label=["answer", "own"])
+    with pytest.raises(MatchedError, match="take more samples$"):
+        comparisons(samples, label="own")
+
+
+def test_a_list_has_places_written_in_one_way():
+    record = {"objects": [{"row": 1}], "a.b": 3, "c": {"d.e": 4}}
+    assert look_up(record, "objects.0.row") == "1"
+    assert {look_up(record, f"objects.{one}.row") for one in ("00", "-1", "٠", "9" * 5000, "")} == {None}
+    assert (look_up(record, "a.b"), look_up(record, "c.d.e")) == ("3", None)
+
+
+def test_the_option_that_names_a_list_is_told():
+    with pytest.raises(MatchedError, match="^within: found 'choices', which is a list of 1"):
+        comparisons(records(choices=["a"]), within="choices")
 
 
 def test_too_few_images_cannot_reach_the_false_discovery_rate():

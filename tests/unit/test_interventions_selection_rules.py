@@ -16,7 +16,7 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
 from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.interventions.activity import counted_activity, feature_activity
-from vlmdiff.interventions.feature_ablation import plan_ablation, unit_directions
+from vlmdiff.interventions.feature_ablation import AblationError, plan_ablation, unit_directions
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders
 from vlmdiff.interventions.matching import MatchedFeatures
 from vlmdiff.interventions.selection_rules import (
@@ -231,6 +231,14 @@ def test_what_crosscoders_never_do_counts_too(dictionaries, tmp_path):
     found = counted_activity(counted, {0: Path(pairs[0]).parent})
     assert found["feature"].tolist() == list(range(len(found))) and len(found) == 48
     assert found.drop(2)[["rate", "energy"]].eq(0).all(axis=None)
+    pair = load_dictionary(Path(pairs[0]).parent)
+    pair.W_dec.detach()[2, pair.d_model // 2 :] = 0
+    save_dictionary(pair, tmp_path / "silent" / "layer_0", {})
+    silent = counted_activity(counted, {0: tmp_path / "silent" / "layer_0"})
+    # What writes nothing in the tuned model matches nothing, whatever fires it, and cannot be removed.
+    assert silent[["rate", "energy"]].eq(0).all(axis=None)
+    with pytest.raises(AblationError, match="L0F2: its row is zero for the tuned model"):
+        unit_directions({0: tmp_path / "silent" / "layer_0"}, [(0, 2)], crosscoder=True)
     # Rows of the tuned model have unit norm.
     assert found.loc[2, ["layer", "rate", "energy"]].tolist() == pytest.approx([0, 0.5, 3.0])
 

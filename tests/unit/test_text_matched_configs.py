@@ -57,8 +57,17 @@ CONCEPTS = {
     "tokens": (GROUNDED | {"unit": "token"}, "concepts.mine.unit: Input should be 'sample' (found: 'token')"),
     "a filter of words": (GROUNDED | {"lexical": True}, "concepts.mine.lexical: Input should be False"),
     "several labels": (GROUNDED | {"label": ["answer", "first.row"]}, None),
-    "no label": (GROUNDED | {"label": []}, "concepts.mine.label"),
-    "one label twice": (GROUNDED | {"label": ["answer", "answer"]}, "concepts.mine.label"),
+    "no label": (GROUNDED | {"label": []}, "\n  concepts.mine.label: found an empty list, expected at least"),
+    "one label twice": (
+        GROUNDED | {"label": ["answer", "answer"]},
+        "\n  concepts.mine.label: found answer more than once",
+    ),
+    "a label of blanks": (
+        GROUNDED | {"label": ["answer", " "]},
+        "\n  concepts.mine.label.1: found ' ', expected a text",
+    ),
+    "a number among labels": (GROUNDED | {"label": [3]}, "\n  concepts.mine.label.0: expected text"),
+    "a number as label": (GROUNDED | {"label": 3}, "\n  concepts.mine.label: expected text"),
     "one of several labels that is alike in a stratum": (
         GROUNDED | {"within": "relation", "label": ["answer", "relation"]},
         "concepts.mine: within: found 'relation', which is `label` too: samples that agree in it",

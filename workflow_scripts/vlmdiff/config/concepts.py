@@ -20,7 +20,18 @@ def not_blank(text: str) -> str:
     return text
 
 
+def not_empty(texts: list[str]) -> list[str]:
+    """Refuse a list of nothing."""
+    if not texts:
+        raise ValueError("found an empty list, expected at least one text; leave it out for the default")
+    return texts
+
+
 Text = Annotated[str, AfterValidator(not_blank)]
+OneOrSeveral = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[list[Text], Distinct, AfterValidator(not_empty), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "text"),
+]
 
 
 class SampleSet(Section):
@@ -177,7 +188,7 @@ class TextMatchedConcept(LabelledConcept):
     """A concept by what tells samples of the same text apart (docs/understand/contrast_text_matched.md)."""
 
     contrast: Literal["text_matched"] = Field(description="How its features are found.")
-    label: Text | Annotated[list[Text], Distinct, Field(min_length=1)] = Field(
+    label: OneOrSeveral = Field(
         "answer",
         description="Key of the samples whose values are held against each other, or several: a feature may "
         "tell any of them. Dots lead into what a key holds, numbers into lists (`scene.objects.0.row`).",

@@ -50,6 +50,9 @@ def written_key(problem: ErrorDetails, values: Any) -> str:
             values = values[part]
         elif isinstance(values, dict) and (position + 1 < len(loc) or problem["type"] == "value_error"):
             continue
+        elif isinstance(part, str) and not isinstance(values, dict) and not part.startswith("["):
+            # Of a value that may be a list or a text.
+            continue
         parts.append(str(part))
     return ".".join(parts) or WHOLE
 

@@ -39,7 +39,7 @@ class Keys:
         return [replace(self, label=label) for label in labels]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MatchedTest:
     """One comparison: a value of the label against the others, where `within` has one value.
 
@@ -60,8 +60,8 @@ class MatchedTest:
 
 def held(holder: Any, part: str) -> Any:
     """Return what a mapping holds under a key, or a list at a place, counted from 0; None if nothing."""
-    if isinstance(holder, list) and part.isdecimal():
-        return holder[int(part)] if int(part) < len(holder) else None
+    if isinstance(holder, list):
+        return next((found for place, found in enumerate(holder) if str(place) == part), None)
     return holder.get(part) if isinstance(holder, Mapping) else None
 
 
@@ -76,13 +76,14 @@ def look_up(record: Mapping[str, Any], key: str) -> str | None:
     Raises:
         MatchedError: the key holds a list or a mapping.
     """
+    # A key may have dots in its own name.
     found: Any = record
-    for part in key.split("."):
+    for part in [key] if key in record else key.split("."):
         found = held(found, part)
     if isinstance(found, list | Mapping):
         raise MatchedError(
-            f"'{key}' of sample '{record.get('sample_id')}' is {shown(found)}, expected a text or a number; "
-            "name a key of the samples that holds one"
+            f"found '{key}', which is {shown(found)} in sample '{record.get('sample_id')}', expected a text "
+            "or a number; name a key of the samples that holds one"
         )
     return found if found is None else str(found)
 
@@ -103,9 +104,12 @@ def column(records: Sequence[Mapping[str, Any]], key: str, option: str) -> list[
         option: of the configuration, that names it.
 
     Raises:
-        MatchedError: no sample has the key.
+        MatchedError: no sample has the key, or one holds neither a text nor a number.
     """
-    found = [look_up(record, key) for record in records]
+    try:
+        found = [look_up(record, key) for record in records]
+    except MatchedError as error:
+        raise MatchedError(f"{option}: {error}") from None
     if all(one is None for one in found):
         known = sorted({name for record in records for name in record})
         raise MatchedError(
@@ -137,8 +141,8 @@ def matched_tests(
     """Return the comparisons that samples allow, those of each label.
 
     A value of a label is compared with all others in the same stratum. Of two values one is tested, for
-    the other is its mirror. Values of which too few images lie in strata with others are left out: no
-    feature could reach the false discovery rate by them.
+    the other is its mirror. Values of which too few images lie in strata with others are left out: a feature
+    that told them without fault would not reach the false discovery rate. All tests together raise its p.
 
     Args:
         records: the samples, as mappings.
@@ -154,7 +158,27 @@ def matched_tests(
     for one in every:
         named = f"{one.label} " if len(every) > 1 else ""
         tests += tests_of_label(records, images, one, fdr, named)
-    return tests
+    return enough(tests, fdr)
+
+
+def enough(tests: Sequence[MatchedTest], fdr: float) -> list[MatchedTest]:
+    """Return the tests by which a feature can reach a false discovery rate, as many as they are.
+
+    Raises:
+        MatchedError: there are none.
+    """
+    least = {test: least_log_p(pieces(test.strata)) for test in tests}
+    kept = sorted(tests, key=least.get)
+    limit = np.log(max(fdr, np.finfo(float).tiny))
+    while kept and least[kept[-1]] + np.log(len(kept)) > limit:
+        kept.pop()
+    if not kept:
+        raise MatchedError(
+            f"label: found {len(tests)} tests, by the largest of which no p can be less than "
+            f"{np.exp(min(least.values())):.2g}; times their number that is more than `fdr`, {fdr:g}. Take "
+            "more samples, or name fewer labels"
+        )
+    return [test for test in tests if test in set(kept)]
 
 
 def tests_of_label(
@@ -171,7 +195,8 @@ def tests_of_label(
         values = [f"{named}{labels[row]}" for row in rows]
         tests += tests_of_level(level, rows, values, texts, images, fdr)
     if not tests:
-        raise MatchedError(no_strata(labels, texts, keys))
+        left_out = f"; or leave '{keys.label}' out of `label`" if named else ""
+        raise MatchedError(no_strata(labels, texts, keys) + left_out)
     return tests
 
 
@@ -196,11 +221,17 @@ def tests_of_level(
     return tests
 
 
-def pieces(strata: Strata) -> int:
-    """Return how many independent pieces of knowledge samples hold: images, and no more than deviate."""
+def pieces(strata: Strata) -> float:
+    """Return how many independent pieces of knowledge samples hold: images, and no more than deviate.
+
+    Images count by what a feature would tell of them that told the value without fault. Where one stands
+    against many, it is nearly all there is.
+    """
     if not len(strata.kind):
-        return 0
-    return min(len(np.unique(strata.image)), len(strata.kind) - len(np.unique(strata.stratum)))
+        return 0.0
+    told = strata.shows @ strata.centred**2
+    effective = float(told.sum() ** 2 / (told**2).sum())
+    return min(effective, len(strata.kind) - len(np.unique(strata.stratum)))
 
 
 def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: Keys) -> str:

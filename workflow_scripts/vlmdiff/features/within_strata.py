@@ -198,6 +198,6 @@ def compare(values: csc_matrix, strata: Strata, active: csc_matrix | None = None
     return Found(*map(np.concatenate, columns))
 
 
-def least_log_p(pieces: int) -> float:
+def least_log_p(pieces: float) -> float:
     """Return the smallest logarithm of a p that so many independent pieces of knowledge can give."""
     return float(np.log(2) + log_t_tail(np.sqrt(pieces), np.maximum(pieces - 1.0, 1.0)))

@@ -94,7 +94,9 @@ def counted_activity(tables: Mapping[str, Sequence[str]], dictionaries: Mapping[
         features = np.arange(len(lengths))
         every = pd.MultiIndex.from_product([[layer], features], names=FEATURE)
         found = sums.reindex(every, fill_value=0) / tokens[layer]
-        frames.append(found.assign(energy=found["sum_squares"] * lengths).reset_index())
+        # A row that is zero for the tuned model writes nothing there, whatever fires it.
+        fires = found["fires"].where(lengths > 0, 0.0)
+        frames.append(found.assign(energy=found["sum_squares"] * lengths, fires=fires).reset_index())
     table = pd.concat(frames, ignore_index=True).rename(columns={"fires": "rate"})
     return table[[*FEATURE, "rate", "energy"]]
 

@@ -67,6 +67,11 @@ def unit_direction(
     layer, index = feature
     rows = file.decoder(index, index + 1) if 0 <= index < file.shape[0] else np.zeros((0, 1), np.float32)
     row = torch.tensor(halves(rows)[1] if crosscoder else rows)
+    if crosscoder and rows.any() and not row.norm() > 0:
+        raise AblationError(
+            f"L{layer}F{index}: its row is zero for the tuned model, which has nothing of it to remove; take "
+            "it out of the features"
+        )
     if not row.norm() > 0:
         raise AblationError(
             f"L{layer}F{index}: expected a decoder row other than zero among {file.shape[0]}. "

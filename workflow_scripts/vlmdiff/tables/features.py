@@ -176,7 +176,12 @@ CONTRAST = contract(
     ("fires_baseline", "int", "units of the baseline set on which it fires"),
     ("n_baseline", "int", "units of the baseline set"),
     ("level", "str", "text_matched: the value of `within` where it tells most; empty for counts"),
-    ("value", "str", "text_matched: the value of `label` on which it is active most; empty for counts"),
+    (
+        "value",
+        "str",
+        "text_matched: the value of `label` on which it is active most, after the name of one of several; "
+        "empty for counts",
+    ),
     ("effect_size", "float", "in units of Cohen's d: within strata, or of the odds ratio for counts"),
     ("odds_ratio", "float", "of firing; inf where its denominator is 0, NaN where both are"),
     ("freq_target", "float", "fires_target / n_target"),
@@ -248,7 +253,12 @@ FINAL_FEATURES = contract(
     ("visual_energy", "float", "mean of z squared over text tokens with images"),
     ("visual_rate", "float", "fraction of text tokens with images on which it fires"),
     ("level", "str", "text_matched: the value of `within` where it tells most; empty for counts"),
-    ("value", "str", "text_matched: the value of `label` on which it is active most; empty for counts"),
+    (
+        "value",
+        "str",
+        "text_matched: the value of `label` on which it is active most, after the name of one of several; "
+        "empty for counts",
+    ),
     ("effect_size", "float", "of the config's unit, in units of Cohen's d"),
     ("odds_ratio", "float", "of the config's unit"),
     ("freq_target", "float", "of the config's unit"),
