@@ -24,7 +24,7 @@ rule rank_findings:
         RANKING,
     params:
         criteria=lambda wildcards: {
-            **facts(CFG.concepts[wildcards.concept], "contrast", "unit"),
+            "unit": CFG.concepts[wildcards.concept].unit,
             "lexical": lexical_criteria(wildcards)["variant"] != "none",
             "eps": CFG.comparison(wildcards.comparison).eps,
             "certainty": certainty(CFG.concepts[wildcards.concept]),

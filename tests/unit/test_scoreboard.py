@@ -84,7 +84,7 @@ CERTAIN = {"min_frequency": 0.1, "fdr": 0.01}
 
 def ranked(decisions, tmp_path, contrast, lexical=True) -> pd.DataFrame:
     certainty = None if contrast == "counts" else CERTAIN
-    rank_findings(decisions, tmp_path / "ranking.parquet", contrast, "token", EPS, lexical, certainty)
+    rank_findings(decisions, tmp_path / "ranking.parquet", "token", EPS, lexical, certainty)
     return read_table(tmp_path / "ranking.parquet", METHOD_RANKING)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vlmdiff.config.concepts import COUNTS
 from vlmdiff.features.label_contrast import certain
 from vlmdiff.interventions.selection_rules import RULES, filters, judged
 from vlmdiff.tables.io import write_table
@@ -18,7 +17,6 @@ from vlmdiff.tables.scoreboard import METHOD_RANKING
 def rank_findings(
     tables: Mapping[str, str | Path],
     output: str | Path,
-    contrast: str,
     unit: str,
     eps: float,
     lexical: bool,
@@ -32,14 +30,13 @@ def rank_findings(
     Args:
         tables: paths of `adapted`, `contrast` and `lexical`.
         output: path of the table.
-        contrast: kind of the contrast.
         unit: unit of the contrast that selects.
         eps: visual energy above which a feature counts as visual.
         lexical: whether the concept has the lexical filter, which only what the contrast selects passes.
         certainty: `min_frequency` and `fdr` of a contrast that goes by effect size; None of counts.
     """
     frame = judged(tables, unit, eps)
-    frame["score"] = -frame["log_p"] if contrast == COUNTS else frame["effect_size"]
+    frame["score"] = -frame["log_p"] if certainty is None else frame["effect_size"]
     frame["certain"] = frame["selected"] if certainty is None else certain(frame, **certainty)
     frame["invariant"] |= not lexical
     masks = filters(frame)
