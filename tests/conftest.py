@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before torch is imported: sleeping threads, and no look at the network.
@@ -35,6 +36,13 @@ def usual_small_numbers() -> None:
     import torch
 
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def no_pause_after_parquet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the five seconds that `datasets` waits for Arrow's threads: this process does not end yet."""
+    if "datasets" in sys.modules:
+        monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
 
 @pytest.fixture(scope="session")

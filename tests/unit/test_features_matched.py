@@ -120,6 +120,28 @@ def test_an_unknown_key_is_told_with_the_known_ones():
         comparisons(records(), within="relation")
 
 
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [
+        ("scene.thing", "'scene' is a mapping with the keys objects in sample 's'"),
+        (
+            "scene.objects.row",
+            "'scene.objects' is a list of 1, whose places are named 0, 1 and so on in sample",
+        ),
+        ("scene.objects.1.row", "'scene.objects' is a list of 1, whose places are"),
+        ("scene.objects.0.rows", "'scene.objects.0' is a mapping with the keys row in sample 's'"),
+        ("answer.first", "'answer' is 'true' in sample 's'"),
+    ],
+)
+def test_an_unknown_key_is_told_with_where_it_breaks_off(key, where):
+    known = {"prompt": "text", "answer": "true", "scene": {"objects": [{"row": "top"}]}}
+    samples = [{"sample_id": "r", "prompt": "text"}, {"sample_id": "s", **known}]
+    with pytest.raises(MatchedError) as found:
+        matched_tests(samples, ["a", "b"], Keys(key, "prompt"), 0.05)
+    assert f"label: found '{key}', which none of 2 samples has ({where}" in str(found.value)
+    assert "expected a key of the samples; they have answer, prompt, sample_id, scene" in str(found.value)
+
+
 def test_texts_that_never_repeat_are_told():
     samples = [{**sample, "prompt": sample["sample_id"]} for sample in records()]
     told = r"strata: found 0 of 20 values of 'prompt' with different values of 'answer' \('true', 'false'\),"

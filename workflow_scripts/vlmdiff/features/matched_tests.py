@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vlmdiff.features.within_strata import Strata, least_log_p
+from vlmdiff.runtime.reading import shortened
 
 Array = np.ndarray
 SHOWN = 5
@@ -92,7 +93,21 @@ def shown(found: Any) -> str:
     """Name a value of the wrong kind, with the keys of a mapping."""
     if isinstance(found, Mapping):
         return f"a mapping with the keys {', '.join(map(str, list(found)[:SHOWN]))}"
-    return f"a list of {len(found)}, whose places are named 0, 1 and so on"
+    if isinstance(found, list):
+        return f"a list of {len(found)}, whose places are named 0, 1 and so on"
+    return shortened(str(found))
+
+
+def broken_off(record: Mapping[str, Any], key: str) -> str | None:
+    """Say where a sample stops to have what a key with dots leads to; None if at its first part."""
+    parts, found = key.split("."), record
+    for number, part in enumerate(parts):
+        deeper = held(found, part)
+        if deeper is None:
+            so_far, sample = ".".join(parts[:number]), record.get("sample_id")
+            return f"'{so_far}' is {shown(found)} in sample '{sample}'" if number else None
+        found = deeper
+    return None
 
 
 def column(records: Sequence[Mapping[str, Any]], key: str, option: str) -> list[str | None]:
@@ -112,9 +127,10 @@ def column(records: Sequence[Mapping[str, Any]], key: str, option: str) -> list[
         raise MatchedError(f"{option}: {error}") from None
     if all(one is None for one in found):
         known = sorted({name for record in records for name in record})
+        where = next((f" ({told})" for told in (broken_off(one, key) for one in records) if told), "")
         raise MatchedError(
-            f"{option}: found '{key}', which none of {len(records)} samples has, expected a key of the "
-            f"samples; they have {', '.join(known)}"
+            f"{option}: found '{key}', which none of {len(records)} samples has{where}, expected a key of "
+            f"the samples; they have {', '.join(known)}"
         )
     return found
 
