@@ -68,6 +68,7 @@ CONCEPTS = {
     ),
     "a number among labels": (GROUNDED | {"label": [3]}, "\n  concepts.mine.label.0: expected text"),
     "a number as label": (GROUNDED | {"label": 3}, "\n  concepts.mine.label: expected text"),
+    "a section as label": (GROUNDED | {"label": {}}, "\n  concepts.mine.label: expected text"),
     "one of several labels that is alike in a stratum": (
         GROUNDED | {"within": "relation", "label": ["answer", "relation"]},
         "concepts.mine: within: found 'relation', which is `label` too: samples that agree in it",

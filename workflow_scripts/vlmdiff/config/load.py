@@ -22,6 +22,8 @@ LONGEST_SHOWN = 120
 NOT_VALID = "The configuration is not valid:"
 # What a problem of no single key is told of.
 WHOLE = "config"
+# Problems of a value that is there: what follows its own key in pydantic's place names a kind.
+OF_A_VALUE = ("value_error", "string_type")
 # Checks across sections begin their message with the key that is wrong.
 KEY = re.compile(r"(\w+(?:\.\w+)*): ")
 
@@ -48,7 +50,7 @@ def written_key(problem: ErrorDetails, values: Any) -> str:
         listed = isinstance(values, list) and isinstance(part, int) and part < len(values)
         if known or listed:
             values = values[part]
-        elif isinstance(values, dict) and (position + 1 < len(loc) or problem["type"] == "value_error"):
+        elif isinstance(values, dict) and (position + 1 < len(loc) or problem["type"] in OF_A_VALUE):
             continue
         elif isinstance(part, str) and not isinstance(values, dict) and not part.startswith("["):
             # Of a value that may be a list or a text.
