@@ -59,14 +59,14 @@ def test_a_strong_effect_is_called_specific_and_nothing_is_weak(tmp_path: Path):
     text = summarise(tables.STRONG, tmp_path)
     found = chapter(text, "Causal effect of the features")
     sets = [line for line in found.splitlines() if line.startswith("| spatial, top ") and "layer" in line]
-    # Of five further sets, each beside 20 pools, none survives the correction.
+    # Of five further sets, each beside 20 pools, none can survive the correction.
     assert len(sets) == 6 and "(headline)" in sets[0] and "| **yes** |" in sets[0]
-    assert all("not after correction" in line for line in sets[1:])
+    assert all("| not testable: 20 pools |" in line for line in sets[1:])
     assert "**Headline**, fixed in the config" in found and ": specific." in found
     assert "above chance" in chapter(text, "Models") and "**" not in chapter(text, "Models")
     assert "they agree" in chapter(text, "Heads")
-    weak = [line for line in chapter(text, "Weak or negative results").splitlines() if line]
-    assert len(weak) == 5 and all("after correction for 5 sets" in line for line in weak)
+    open_ones = [line for line in chapter(text, "Not tested").splitlines() if "after correction" in line]
+    assert len(open_ones) == 5 and all("for 5 sets; 99 could" in line for line in open_ones)
 
 
 def test_no_effect_is_called_so_and_every_failure_is_listed(tmp_path: Path):

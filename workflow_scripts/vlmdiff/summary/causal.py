@@ -192,52 +192,75 @@ class Judged:
         whole: target and control beside the random pools, means over seeds; None if no seed has the set.
         p: of the whole claim; of all but the headline corrected for their number.
         failed: in words what keeps the effect from being specific.
+        too_few: number of sets, itself one of them, for which its pools are too few to tell anything; 0 if
+            they are enough.
     """
 
     result: SetResult
     whole: Comparison | None
     p: float
     failed: Sequence[str]
-
-    @property
-    def open(self) -> bool:
-        """Whether the pools are too few to tell anything."""
-        return self.whole is not None and not self.whole.testable
+    too_few: int = 0
 
     @classmethod
     def before_correction(cls, result: SetResult, measure: str) -> Judged:
         """Judge a set as if it were the only one."""
         whole = result.over_seeds(measure)
         failed = result.failures(measure) or ([] if whole else ["was not ablated"])
-        return cls(result, whole, whole.p if whole else 1.0, failed)
+        return cls(
+            result, whole, whole.p if whole else 1.0, failed, int(whole is not None and not whole.testable)
+        )
 
-    def after_correction(self, p: float, sets: int) -> Judged:
-        """Judge it as one of several sets, of which `p` is corrected."""
-        many = [f"not after correction for {sets} sets, p = {p:.2f}"] if p > LEVEL else []
-        return replace(self, p=p, failed=self.failed or many)
+    @property
+    def least_p(self) -> float:
+        """The least p that its pools can reach."""
+        return 1 / (1 + len(self.whole.draws)) if self.whole else 1.0
+
+    @property
+    def untestable(self) -> str:
+        """Say why nothing can be told of it."""
+        for_many = f" after correction for {self.too_few} sets" if self.too_few > 1 else ""
+        return (
+            f"{len(self.whole.draws)} random pools can reach no p of {LEVEL}{for_many}; "
+            f"{round(self.too_few / LEVEL) - 1} could"
+        )
+
+    def after_correction(self, p: float, least: float, sets: int) -> Judged:
+        """Judge it as one of several sets.
+
+        Args:
+            p: of its claim, corrected.
+            least: the least such p that its pools can reach.
+            sets: their number.
+        """
+        if self.failed or p <= LEVEL:
+            return replace(self, p=p)
+        if least > LEVEL:
+            return replace(self, p=p, too_few=sets)
+        return replace(self, p=p, failed=[f"not after correction for {sets} sets, p = {p:.2f}"])
 
 
 def judge_sets(results: Sequence[SetResult], measure: str) -> list[Judged]:
     """Judge all sets, the headline first.
 
-    A set that was not made is one of those that are corrected for, with p = 1; one that cannot be tested is
-    none of them.
+    A set that was not made is one of those that are corrected for, with p = 1; one that cannot be tested even
+    alone is none of them. One that only the correction fails cannot be tested where none of its p could pass.
     """
     headline, *others = (Judged.before_correction(one, measure) for one in results)
-    tested = [one for one in others if not one.open]
-    adjusted = iter(corrected([one.p for one in tested]))
+    tested = [one for one in others if not one.too_few]
+    adjusted = zip(corrected([one.p for one in tested]), corrected([one.least_p for one in tested]))
     return [
         headline,
-        *(one if one.open else one.after_correction(next(adjusted), len(tested)) for one in others),
+        *(one if one.too_few else one.after_correction(*next(adjusted), len(tested)) for one in others),
     ]
 
 
 def claim_headline(section: Section, judged: Judged, measure: str, data: tuple[str, str]) -> None:
     """Add the one claim that was fixed before the run."""
     text = f"**Headline**, fixed in the config: {say_set(judged.result, measure, data)}"
-    if judged.open:
+    if judged.too_few:
         section.lines.append(f"- {text}: not testable by {len(judged.whole.draws)} pools.")
-        section.cannot(f"Headline: {len(judged.whole.draws)} random pools can reach no p of {LEVEL}.")
+        section.cannot(f"Headline: {judged.untestable}.")
         return
     answer = f"**not specific** ({'; '.join(judged.failed)})" if judged.failed else "specific"
     section.claim(not judged.failed, f"{text}: {answer}.", f"Headline: {judged.result.name} is {answer}.")
@@ -246,10 +269,8 @@ def claim_headline(section: Section, judged: Judged, measure: str, data: tuple[s
 def claim_others(section: Section, others: Sequence[Judged], measure: str) -> None:
     """Claim all other sets; the table says what was found."""
     for one in others:
-        if one.open:
-            section.cannot(
-                f"{one.result.name}: {len(one.whole.draws)} random pools can reach no p of {LEVEL}."
-            )
+        if one.too_few:
+            section.cannot(f"{one.result.name}: {one.untestable}.")
             continue
         known = not_found(one.whole, measure) if one.whole else ""
         why = f"{'; '.join(one.failed)}{known}"
@@ -275,7 +296,7 @@ def set_table(judged: Sequence[Judged], measure: str) -> list[str]:
         rows.append([
             name, with_interval(whole.target, measure), seeds, with_interval(whole.control, measure),
             spread(whole.random, measure), f"{whole.p_random:.3f}", f"{whole.p_spared:.3f}", f"{one.p:.3f}",
-            f"not testable: {len(whole.draws)} pools" if one.open else verdict(one.failed),
+            f"not testable: {len(whole.draws)} pools" if one.too_few else verdict(one.failed),
             with_interval(beside.target, other), with_interval(beside.control, other),
             spread(whole.random_control, measure),
         ])  # fmt: skip
