@@ -246,6 +246,7 @@ def test_sets_whose_pools_cannot_pass_the_correction_are_not_testable():
     assert section.failed == [] and section.claims == 1
     assert describe_ablation(ablation({}, pools=138), HEADLINE, DATA).claims == 1
     assert describe_ablation(ablation({}, pools=139), HEADLINE, DATA).claims == 8
+    assert len(describe_ablation(ablation({}, pools=139, stronger=1), HEADLINE, DATA).failed) == 7
     # What fails by itself fails, however few the pools are, and is corrected for.
     falls = {("b", "own_layer", 4, seed): 0.0 for seed in (0, 1)}
     section = describe_ablation(ablation(falls), HEADLINE, DATA)
