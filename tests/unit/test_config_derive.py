@@ -186,6 +186,14 @@ def test_open_answers_are_not_scored(here):
     assert config.ablation.report_on.target == "space_test"
 
 
+def test_a_first_concept_without_groups_has_no_control_and_the_plan_says_so(here):
+    told = "concepts.grounded: names no `groups`, so no other groups are its control: ablation and heads are"
+    config = load(concepts={"grounded": {"contrast": "text_matched"}})
+    assert config.ablation is None and config.heads is None and told in plan(config)
+    some = load(concepts={"grounded": {"contrast": "text_matched", "groups": ["left of"]}})
+    assert some.ablation is not None and "control" not in plan(some)
+
+
 def test_without_any_choices_ablation_and_heads_are_left_out(here):
     file = here / "photos" / "samples.csv"
     rows = [line.split(",") for line in file.read_text().splitlines()]

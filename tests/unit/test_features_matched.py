@@ -87,9 +87,11 @@ def test_a_key_can_lead_into_what_another_holds():
     ):
         look_up({"sample_id": "s", "scene": {"objects": 1}}, "scene")
     with pytest.raises(
-        MatchedError, match="'choices', which is a list of 1, whose places are named 0, 1 and so"
+        MatchedError, match="'choices', which is a list with the places 0 to 1 in sample 's', expected a"
     ):
-        look_up({"sample_id": "s", "choices": ["a"]}, "choices")
+        look_up({"sample_id": "s", "choices": ["a", "b"]}, "choices")
+    with pytest.raises(MatchedError, match="'choices', which is a list without any place in"):
+        look_up({"sample_id": "s", "choices": []}, "choices")
 
 
 def test_numbers_and_truth_values_are_labels():
@@ -126,9 +128,9 @@ def test_an_unknown_key_is_told_with_the_known_ones():
         ("scene.thing", "'scene' is a mapping with the keys objects in sample 's'"),
         (
             "scene.objects.row",
-            "'scene.objects' is a list of 1, whose places are named 0, 1 and so on in sample",
+            "'scene.objects' is a list whose only place is 0 in sample 's'",
         ),
-        ("scene.objects.1.row", "'scene.objects' is a list of 1, whose places are"),
+        ("scene.objects.1.row", "'scene.objects' is a list whose only place is 0 in sample 's'"),
         ("scene.objects.0.rows", "'scene.objects.0' is a mapping with the keys row in sample 's'"),
         ("answer.first", "'answer' is 'true' in sample 's'"),
     ],
@@ -166,7 +168,7 @@ def test_a_value_on_one_image_is_not_tested():
         sample["prompt"] = f"text {i // 2 % 2}"
     with pytest.raises(MatchedError, match="found 2 of 2 values of 'prompt'.*leave 'own' out of `label`"):
         comparisons(samples, label=["answer", "own"])
-    with pytest.raises(MatchedError, match="take more samples$"):
+    with pytest.raises(MatchedError, match="over 30 images, which allow no p below .*; take more images$"):
         comparisons(samples, label="own")
 
 
@@ -178,13 +180,21 @@ def test_a_list_has_places_written_in_one_way():
 
 
 def test_the_option_that_names_a_list_is_told():
-    with pytest.raises(MatchedError, match="^within: found 'choices', which is a list of 1"):
+    with pytest.raises(
+        MatchedError, match="^within: found 'choices', which is a list whose only place is 0 in"
+    ):
         comparisons(records(choices=["a"]), within="choices")
 
 
 def test_too_few_images_cannot_reach_the_false_discovery_rate():
-    with pytest.raises(MatchedError, match="found 5 of 5 values of 'prompt'"):
+    least = np.exp(least_log_p(5))
+    told = f"over 10 images, which allow no p below {least:.2g}, expected one within"
+    with pytest.raises(MatchedError, match=f"found 5 of 5 values of 'prompt' .*, {told}"):
         comparisons(records(5))
     # Ten texts of both values, but only four photos.
-    with pytest.raises(MatchedError, match="expected enough of them"):
+    with pytest.raises(
+        MatchedError, match="over 4 images, which allow no p below .* `fdr`, 0.05; take more images$"
+    ):
         comparisons(records(), images=[i % 4 for i in range(20)])
+    with pytest.raises(MatchedError, match="over 5 images where `within` has one value, which"):
+        comparisons([{**one, "half": i < 5} for i, one in enumerate(records(5))], within="half", strata=None)

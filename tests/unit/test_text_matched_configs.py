@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,11 @@ CONCEPTS = {
     ),
     "a number among labels": (GROUNDED | {"label": [3]}, "\n  concepts.mine.label.0: expected text"),
     "a number as label": (GROUNDED | {"label": 3}, "\n  concepts.mine.label: expected text"),
-    "a section as label": (GROUNDED | {"label": {}}, "\n  concepts.mine.label: expected text"),
+    "a section as label": (GROUNDED | {"label": {}}, "\n  concepts.mine.label: expected text (found: {})"),
+    "a list among labels": (
+        GROUNDED | {"label": ["answer", ["first", "row"]]},
+        "\n  concepts.mine.label.1: expected text (found: ['first', 'row'])",
+    ),
     "one of several labels that is alike in a stratum": (
         GROUNDED | {"within": "relation", "label": ["answer", "relation"]},
         "concepts.mine: within: found 'relation', which is `label` too: samples that agree in it",
@@ -112,8 +117,8 @@ def problems(values: dict) -> list[str]:
     return [line for line in data_problems(load_config(values), matched_problems) if "grounded" in line]
 
 
-def repeated(folder: Path) -> None:
-    """Write six texts, each true of three photos and false of three others."""
+def repeated(folder: Path, **more: Callable[[int], str]) -> None:
+    """Write six texts, each true of three photos and false of three others, with `more` keys of each text."""
     samples = [
         question(6 * text + place)
         | {
@@ -123,15 +128,30 @@ def repeated(folder: Path) -> None:
             "choices": ["yes", "no"],
             "image": f"images/{(6 * text + place) % 12}.png",
         }
+        | {key: value(text) for key, value in more.items()}
         for text in range(6)
         for place in range(6)
     ]
     write_samples(folder, samples)
 
 
-def test_repeated_texts_are_enough(values, tmp_path):
+def test_repeated_texts_are_enough(values, tmp_path, caplog):
     repeated(tmp_path / "rank")
+    assert problems(values) == [] and caplog.messages == []
+
+
+def test_strata_of_different_texts_are_told(values, tmp_path, caplog):
+    """Of three texts that are used the first and the last have one template."""
+    repeated(tmp_path / "rank", template=lambda text: f"template {text % 2}")
+    values["concepts"]["grounded"]["strata"] = "template"
     assert problems(values) == []
+    (line,) = caplog.messages
+    told = "samples that agree in 'template' have different texts (of 1 of its values), whose words"
+    assert line.startswith(f"concepts.grounded.strata: {told}")
+    # A template of one text is one.
+    caplog.clear()
+    repeated(tmp_path / "rank", template=lambda text: f"template {text}")
+    assert problems(values) == [] and caplog.messages == []
 
 
 def test_an_unknown_key_is_told_before_anything_runs(values, tmp_path):
@@ -141,6 +161,7 @@ def test_an_unknown_key_is_told_before_anything_runs(values, tmp_path):
     assert line.startswith(
         "concepts.grounded.within: found 'relation', which none of 18 samples has, expected"
     )
+    assert line.endswith(f"(data set 'rank', {tmp_path / 'rank' / 'samples.jsonl'})")
 
 
 def test_texts_that_never_repeat_are_told_before_anything_runs(values, tmp_path):

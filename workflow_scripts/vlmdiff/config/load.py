@@ -123,6 +123,8 @@ def explain(error: ValidationError, values: Any, said: Any, where: Callable[[str
             cause = f"{read_otherwise(problem['input'])}; put it in quotes"
         if problem["type"] != "string_pattern_mismatch" or problem["ctx"]["pattern"] == NAME_PATTERN:
             cause = PLAIN.get(problem["type"], cause)
+        if problem["type"] == "string_type" and isinstance(problem["input"], list | Mapping):
+            cause = "expected text"
         if key == WHOLE and KEY.match(cause):
             # A check across sections names its key itself.
             lines.append("  " + cause + (f" ({found})" if (found := place(cause, where)) else ""))

@@ -219,5 +219,19 @@ def plan(config: Config) -> str:
     lines.append(
         f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
     )
-    note = config.data.note() if isinstance(config.data, OwnData) else None
-    return "\n".join([*lines, note] if note else lines)
+    return "\n".join([*lines, *notes(config)])
+
+
+def notes(config: Config) -> Iterator[str]:
+    """Yield what is left out of an experiment on photos that nobody asked to leave out."""
+    if not isinstance(config.data, OwnData):
+        return
+    if note := config.data.note():
+        yield note
+    found, count = config.data.open_answers()
+    name, first = next(iter(config.concepts.items()), ("", None))
+    if config.ablation is None and found < count and first is not None and first.target.groups is None:
+        yield (
+            f"concepts.{name}: names no `groups`, so no other groups are its control: ablation and heads are "
+            "left out"
+        )

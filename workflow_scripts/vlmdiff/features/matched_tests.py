@@ -14,6 +14,10 @@ from vlmdiff.runtime.reading import shortened
 
 Array = np.ndarray
 SHOWN = 5
+ONE_TEXT = (
+    ", expected samples of one text over different images; take more samples, or name in `strata` a key in "
+    "which such samples agree: words that differ within it can then pass"
+)
 
 
 class MatchedError(ValueError):
@@ -58,6 +62,16 @@ class MatchedTest:
     rows: Array
     strata: Strata
 
+    @property
+    def least_log_p(self) -> float:
+        """The least logarithm of a p that its samples allow."""
+        return least_log_p(pieces(self.strata))
+
+
+def log_limit(fdr: float) -> float:
+    """Return the logarithm of a false discovery rate, of 0 that of the least number."""
+    return float(np.log(max(fdr, np.finfo(float).tiny)))
+
 
 def held(holder: Any, part: str) -> Any:
     """Return what a mapping holds under a key, or a list at a place, counted from 0; None if nothing."""
@@ -94,7 +108,8 @@ def shown(found: Any) -> str:
     if isinstance(found, Mapping):
         return f"a mapping with the keys {', '.join(map(str, list(found)[:SHOWN]))}"
     if isinstance(found, list):
-        return f"a list of {len(found)}, whose places are named 0, 1 and so on"
+        places = {0: "without any place", 1: "whose only place is 0"}
+        return f"a list {places.get(len(found), f'with the places 0 to {len(found) - 1}')}"
     return shortened(str(found))
 
 
@@ -183,10 +198,9 @@ def enough(tests: Sequence[MatchedTest], fdr: float) -> list[MatchedTest]:
     Raises:
         MatchedError: there are none.
     """
-    least = {test: least_log_p(pieces(test.strata)) for test in tests}
+    least = {test: test.least_log_p for test in tests}
     kept = sorted(tests, key=least.get)
-    limit = np.log(max(fdr, np.finfo(float).tiny))
-    while kept and least[kept[-1]] + np.log(len(kept)) > limit:
+    while kept and least[kept[-1]] + np.log(len(kept)) > log_limit(fdr):
         kept.pop()
     if not kept:
         raise MatchedError(
@@ -205,15 +219,21 @@ def tests_of_label(
     texts = [""] * len(records) if keys.strata is None else column(records, keys.strata, "strata")
     within = None if keys.within is None else column(records, keys.within, "within")
     known = np.array([label is not None and text is not None for label, text in zip(labels, texts)])
-    tests = []
+    possible = []
     for level, rows in levels(within, len(records)):
         rows = rows[known[rows]]
         values = [f"{named}{labels[row]}" for row in rows]
-        tests += tests_of_level(level, rows, values, texts, images, fdr)
-    if not tests:
-        left_out = f"; or leave '{keys.label}' out of `label`" if named else ""
-        raise MatchedError(no_strata(labels, texts, keys) + left_out)
-    return tests
+        possible += tests_of_level(level, rows, values, texts, images)
+    if tests := [test for test in possible if test.least_log_p <= log_limit(fdr)]:
+        return tests
+    told = no_strata(labels, texts, keys)
+    if possible:
+        best = min(possible, key=lambda test: test.least_log_p)
+        found = len({images[row] for row in best.rows})
+        told += too_few(found, best.least_log_p, fdr, bool(keys.within))
+    elif keys.strata is not None:
+        told += ONE_TEXT
+    raise MatchedError(told + (f"; or leave '{keys.label}' out of `label`" if named else ""))
 
 
 def tests_of_level(
@@ -222,18 +242,17 @@ def tests_of_level(
     labels: Sequence[str],
     texts: Sequence[str | None],
     images: Sequence[Hashable],
-    fdr: float,
 ) -> list[MatchedTest]:
-    """Return the comparisons where `within` has one value; see `matched_tests`."""
+    """Return the comparisons where `within` has one value, however few images they have."""
     stratum, image = (numbered([values[row] for row in rows]) for values in (texts, images))
     values = sorted(set(labels))
     tests = []
     for value in values[:1] if len(values) == 2 else values:
         strata = Strata(stratum, np.array([label == value for label in labels], bool), image)
         kept = strata.informative
-        if least_log_p(pieces(taken := strata.take(kept))) <= np.log(max(fdr, np.finfo(float).tiny)):
+        if kept.any():
             other = values[1] if len(values) == 2 else f"not {value}"
-            tests.append(MatchedTest(level, value, other, rows[kept], taken))
+            tests.append(MatchedTest(level, value, other, rows[kept], strata.take(kept)))
     return tests
 
 
@@ -251,21 +270,31 @@ def pieces(strata: Strata) -> float:
 
 
 def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: Keys) -> str:
-    """Say why samples cannot be compared, and what to do."""
+    """Say what there is to compare."""
     values = Counter(label for label in labels if label is not None)
     pairs = {(text, label) for text, label in zip(texts, labels) if text is not None and label is not None}
     several = sum(count > 1 for count in Counter(text for text, _ in pairs).values())
     told = ", ".join(f"'{value}'" for value, _ in values.most_common(SHOWN))
     more = ", …" if len(values) > SHOWN else ""
-    apart = f", each value of '{keys.within}' apart" if keys.within else ""
     if keys.strata is None:
-        return (
-            f"label: found the values {told}{more} of '{keys.label}', expected at least two of them in "
-            f"enough images{apart} for a p within `fdr`; take more samples, or name another key"
-        )
+        alone = ", expected several; name another key" if len(values) < 2 else ""
+        return f"label: found the values {told}{more} of '{keys.label}'{alone}"
     return (
         f"strata: found {several} of {len(set(texts) - {None})} values of '{keys.strata}' with different "
-        f"values of '{keys.label}' ({told}{more}), expected enough of them{apart} for a p within `fdr`: "
-        "samples of one text over different images; name in `strata` a key in which such samples agree, "
-        "or take more samples"
+        f"values of '{keys.label}' ({told}{more})"
+    )
+
+
+def too_few(images: int, least: float, fdr: float, apart: bool) -> str:
+    """Say that images are too few, and what to do.
+
+    Args:
+        images: of the comparison that has most to tell.
+        least: logarithm of the least p that it can give.
+        fdr: largest adjusted p.
+        apart: whether values of `within` are compared apart.
+    """
+    return (
+        f", over {images} images{' where `within` has one value' if apart else ''}, which allow no p below "
+        f"{np.exp(least):.2g}, expected one within `fdr`, {fdr:g}; take more images"
     )

@@ -114,8 +114,8 @@ def say_claims(counts: Iterable[tuple[int, int, int]]) -> str:
         counts: claims tested, claims that failed, and what cannot be tested, of each chapter.
     """
     tested, failed, unknown = (sum(column) for column in zip(*counts))
-    more = f"; {unknown} cannot be tested" if unknown else ""
+    more = f"; {unknown} more cannot be tested" if unknown else ""
     return (
-        f"{tested - failed} of {tested} claims below met criteria that were fixed beforehand{more}: what "
-        "failed is listed at the end."
+        f"{tested - failed} of {tested} claims below met criteria that were fixed beforehand, {failed} failed"
+        f"{more}: see the end."
     )
