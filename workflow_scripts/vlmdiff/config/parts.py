@@ -18,7 +18,7 @@ EXACT = 1e-9
 
 
 class Parts(Section):
-    """How a data set is split where something names a part of it: by image, each group alike."""
+    """How a data set is split by image, each group alike; once a share is named, the others are 0."""
 
     train: Probability = Field(0.5, description="Share for training.")
     null: Probability = Field(0.1, description="Share for the null, which must not share data with `train`.")
