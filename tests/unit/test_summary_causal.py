@@ -21,7 +21,7 @@ from vlmdiff.summary.criteria import (
     effect,
     over_seeds,
 )
-from vlmdiff.summary.findings import say_ablation
+from vlmdiff.summary.findings import say_ablation, say_others
 from vlmdiff.summary.heads import claim_sets
 from vlmdiff.summary.sections import Section
 from vlmdiff.tables.causal import ABLATION
@@ -252,6 +252,23 @@ def test_sets_whose_pools_cannot_pass_the_correction_are_not_testable():
     section = describe_ablation(ablation(falls), HEADLINE, DATA)
     assert len(section.failed) == 1 and "target does not fall" in section.failed[0]
     assert len(section.untestable) == 6 and all("for 7 sets" in text for text in section.untestable)
+
+
+def test_other_concepts_stand_next_to_the_headline():
+    falls = {("b", "all_layers", 4, seed): -0.4 for seed in (0, 1)}
+    said = say_others(ablation(falls), HEADLINE, DATA)
+    # Of concept b the set of the headline's scope and size, as one of seven.
+    start = (
+        "Removing the 4 best features of b changes them by -4.00 [-4.15, -3.85] and -0.40 [-0.55, -0.25], "
+    )
+    assert said.startswith(f"{start}random pools the first by -0.20 (p = 0.048 by itself): not testable (20")
+    assert said.endswith("after correction for 7 sets; 139 could).")
+    assert say_others(ablation({}, pools=159), HEADLINE, DATA).endswith("by itself): specific.")
+    failed = say_others(ablation({}, **MANY), HEADLINE, DATA)
+    assert failed.endswith("not specific (not after correction for 7 sets, p = 0.09).")
+    assert say_others(ablation({}), replace(HEADLINE, concepts=("c",)), DATA) == ""
+    missing = {("b", "all_layers", 4, seed): None for seed in (0, 1)}
+    assert say_others(ablation(missing), HEADLINE, DATA) == ""
 
 
 def test_correction_is_holms():

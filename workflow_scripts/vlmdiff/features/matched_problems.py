@@ -42,8 +42,8 @@ def matched_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str
         compared = {int(row) for test in tests for row in test.rows}
         if strata is not None and (mixed := of_several_texts(records, strata, compared)):
             log.warning(
-                "concepts.%s.strata: samples that agree in '%s' have different texts (of %d of its values), whose "
-                "words may tell values of the label apart, too; all is well where such texts say the same",
+                "concepts.%s.strata: samples that agree in '%s' have different texts (of %d of its values), "
+                "whose words may tell values of the label apart, too; all is well where they say the same",
                 name, strata, mixed,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What was found, in five plain sentences at the head of the summary: the headline first."""
+"""What was found, in a few plain sentences at the head of the summary: the headline first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from vlmdiff.summary.causal import Headline, set_results
+from vlmdiff.summary.causal import Headline, Judged, judge_sets, set_results
 from vlmdiff.summary.markdown import change, escape, p_value, percent, with_interval
 from vlmdiff.summary.sections import UNKNOWN
 
@@ -53,6 +53,31 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
             f"questions are spared, as they are by the pools ({change(spared, measure)})."
         )
     return f"{text}: **no specific effect is shown** ({'; '.join(failed)})."
+
+
+def say_others(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]) -> str:
+    """Say what removing as many features of the other ablated concepts does; nothing if there are none."""
+    judged = judge_sets(set_results(ablation, headline, data), headline.measure)[1:]
+    return " ".join(
+        say_other(one, headline.measure)
+        for one in judged
+        if one.whole and (one.result.scope, one.result.size) == (headline.scope, headline.size)
+    )
+
+
+def say_other(judged: Judged, measure: str) -> str:
+    """Say what removing one set does, with what is claimed of it as one of several."""
+    whole = judged.whole
+    random = sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
+    if judged.too_few:
+        answer = f"not testable ({judged.untestable})"
+    else:
+        answer = f"not specific ({'; '.join(judged.failed)})" if judged.failed else "specific"
+    return (
+        f"Removing the {judged.result.size} best features of {escape(judged.result.concept)} changes them by "
+        f"{with_interval(whole.target, measure)} and {with_interval(whole.control, measure)}, random pools "
+        f"the first by {change(random, measure)} ({p_value(whole.p_random)} by itself): {answer}."
+    )
 
 
 def say_features(thresholds: pd.DataFrame, rule: str) -> str:

@@ -17,7 +17,14 @@ from vlmdiff.runtime.files import replacing
 from vlmdiff.summary.causal import Headline, describe_ablation
 from vlmdiff.summary.compared import describe_comparisons, describe_control_models
 from vlmdiff.summary.confidence import describe_confidence
-from vlmdiff.summary.findings import say_ablation, say_claims, say_features, say_final, say_omitted
+from vlmdiff.summary.findings import (
+    say_ablation,
+    say_claims,
+    say_features,
+    say_final,
+    say_omitted,
+    say_others,
+)
 from vlmdiff.summary.heads import describe_heads
 from vlmdiff.summary.held_out import describe_held_out
 from vlmdiff.summary.left_out import describe_left_out
@@ -259,7 +266,10 @@ def write_summary(output: str | Path, names: Names, **files: Sequence[str | Path
     tables = read_all(files, names)
     headline = names.headline
     findings = [
-        say_ablation(tables["ablation"], headline, names.ablation_data) if headline else "",
+        *(
+            say(tables["ablation"], headline, names.ablation_data) if headline else ""
+            for say in (say_ablation, say_others)
+        ),
         say_models(tables["accuracy"], names.model, names.test_data()),
         say_features(tables["thresholds"], names.rule),
         say_final(tables["funnel"], tables["untuned"], tables["quality"]),
