@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from vlmdiff.summary.causal import Headline, Judged, judge_sets, set_results
+from vlmdiff.summary.criteria import Comparison
 from vlmdiff.summary.markdown import change, escape, p_value, percent, with_interval
 from vlmdiff.summary.sections import UNKNOWN
 
@@ -18,6 +19,11 @@ def mean_of(values: pd.Series) -> str:
     return f"{values.mean():,.0f}"
 
 
+def drawn(whole: Comparison) -> float:
+    """Return what random pools do to the target on average."""
+    return sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
+
+
 def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]) -> str:
     """Say what removing the set that the config fixed does, beside random pools and on general questions."""
     result = set_results(ablation, headline, data)[0]
@@ -27,7 +33,7 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
     if whole is None:
         return f"**Headline**: there is none, for {'; '.join(failed)} ({name})."
     what = "mean logit margin" if measure == "margin" else "accuracy, in points,"
-    random = sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
+    random = drawn(whole)
     text = (
         f"**Headline**: removing {name} changes the {what} on {escape(data[0])} by "
         f"{with_interval(whole.target, measure)} and on {escape(data[1])} by "
@@ -68,7 +74,7 @@ def say_others(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]
 def say_other(judged: Judged, measure: str) -> str:
     """Say what removing one set does, with what is claimed of it as one of several."""
     whole = judged.whole
-    random = sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
+    random = drawn(whole)
     if judged.too_few:
         answer = f"not testable ({judged.untestable})"
     else:
