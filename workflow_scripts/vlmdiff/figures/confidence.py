@@ -86,8 +86,9 @@ def draw_margins(axis: Axes, table: pd.DataFrame, places: dict[str, int]) -> Non
         label="final features ablated: control",
     )  # fmt: skip
     axis.plot(
-        known["random_margin"], y - 0.15, "|", color=GREY, ms=6, mew=1.1, label="random live features: target"
-    )
+        known["random_margin"], y - 0.15, "|", color=GREY, ms=6, mew=1.1,
+        label="matched random features: target",
+    )  # fmt: skip
     for _, row in table[table["size"] == 0].iterrows():
         place = axis.get_yaxis_transform()
         axis.text(
@@ -210,6 +211,8 @@ def selection_rules(
         axis.axvline(0, color=BLACK, lw=0.5)
         axis.set_xlabel(measure.label)
         row_labels(axis, [label for label, *_ in lines] if axis is axes[0] else [""] * len(lines))
+    axes[0].plot([], [], "|", color=GREY, ms=4, mew=0.5, label="a random subset")
+    axes[0].plot([], [], "|", color=GREY, ms=9, mew=1.6, label="mean of subsets")
     legend_above(figure, axes, columns=4)
     return figure
 
