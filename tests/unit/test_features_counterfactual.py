@@ -83,7 +83,9 @@ def test_samples_that_one_data_set_lacks_are_left_out(compared):
     knows = 1.0 * TRUE
     found = compared([knows], [1 - knows], missing=20).loc[0]
     assert (found["n_target"], found["n_baseline"]) == (30, 30)
-    with pytest.raises(MatchedError, match="label: found the values 'true', 'false' of 'answer', expected"):
+    with pytest.raises(
+        MatchedError, match="label: found the values 'true', 'false' of 'answer', over 4 images"
+    ):
         compared([knows], [1 - knows], missing=76)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csc_matrix
 
+from vlmdiff.data.samples import Sample
 from vlmdiff.features.contrast import adjust_log_p
-from vlmdiff.features.label_contrast import LabelCriteria, Measured, decide, strongest_test
+from vlmdiff.features.label_contrast import LabelCriteria, Measured, decide, images_of, strongest_test
 from vlmdiff.features.matched_tests import Keys, matched_tests
 
 CRITERIA = LabelCriteria(min_effect_size=0.8, min_frequency=0.02, fdr=0.05)
@@ -40,6 +41,17 @@ def test_a_feature_is_told_by_the_value_on_which_it_is_active_more():
     assert found["selected"].tolist() == [True, True, False]
     assert found["value"].tolist()[:2] == ["true", "false"]
     assert (found["effect_size"] >= 0).all() and (found["unit"] == "sample").all()
+
+
+def test_without_an_image_samples_of_one_text_are_one(tmp_path):
+    """They are all that is shown; a picture is known by itself, whatever the text."""
+    told = {"folder": tmp_path, "chat": True, "answer": None, "choices": None, "group": "g"}
+    samples = [
+        Sample(sample_id=f"s{i}", image=None, prompt=prompt, **told)
+        for i, prompt in enumerate(["a", "b", "a"])
+    ]
+    first, second, third = images_of(samples)
+    assert first == third != second
 
 
 def test_frequencies_and_odds_are_those_of_the_value_that_is_told():

@@ -27,10 +27,15 @@ def found(values, strata):
     return compare(csc_matrix(np.atleast_2d(np.asarray(values, float).T).T), strata)
 
 
+def log_p(draw, strata, runs=2000):
+    """Return the p of features that are drawn by chance."""
+    values = np.stack([draw() for _ in range(runs)], axis=1)
+    return compare(csc_matrix(values), strata).log_p
+
+
 def rejected(draw, strata, runs=2000):
     """Return the share of p below the level, of features that are drawn by chance."""
-    values = np.stack([draw() for _ in range(runs)], axis=1)
-    return (compare(csc_matrix(values), strata).log_p <= np.log(LEVEL)).mean()
+    return (log_p(draw, strata, runs) <= np.log(LEVEL)).mean()
 
 
 def test_in_one_stratum_the_effect_is_cohens_d():
@@ -131,6 +136,40 @@ def test_p_keep_their_level(sizes, rate):
         return rng.lognormal(0, 1.5, len(strata.kind)) * (rng.random(len(strata.kind)) < rate)
 
     assert rejected(draw, strata) <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 2000)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ones", "rate", "texts"),
+    [
+        ([300], 12, 0.05, 1),
+        ([1000], 30, 0.05, 1),
+        ([10] * 30, 1, 0.1, 1),
+        # Five texts of every image, and the kind is the image's.
+        ([200], 20, 0.1, 5),
+    ],
+)
+def test_p_keep_their_level_where_a_kind_and_firings_are_rare(sizes, ones, rate, texts):
+    """Most such features fire on no sample of the rare kind: alike, these are no many pieces of knowledge."""
+    rng = np.random.default_rng(9)
+    kind = np.concatenate([rng.permutation(np.arange(size) < ones) for size in sizes])
+    stratum = np.repeat(np.arange(len(sizes)), sizes)
+    strata = Strata(
+        np.concatenate([stratum + len(sizes) * text for text in range(texts)]),
+        np.tile(kind, texts),
+        np.tile(np.arange(len(kind)), texts),
+    )
+
+    def draw():
+        return np.tile((rng.random(len(kind)) < rate) * (1 + 0.1 * rng.random(len(kind))), texts)
+
+    found = log_p(draw, strata)
+    for level in (0.05, 0.01, 0.001):
+        assert (found <= np.log(level)).mean() <= level + 3 * np.sqrt(level * (1 - level) / 2000)
+
+
+def test_a_rare_kind_is_told_by_a_feature_that_fires_on_it_alone():
+    strata = Strata(np.zeros(300, int), np.arange(300) < 12, np.arange(300))
+    assert found(strata.kind * 1.0, strata).log_p[0] < np.log(0.01)
 
 
 def test_samples_of_one_image_are_one_piece_of_knowledge():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,4 +170,33 @@ def test_texts_that_never_repeat_are_told_before_anything_runs(values, tmp_path)
     (line,) = problems(values)
     assert line.startswith(
         "concepts.grounded.strata: found 0 of 18 values of 'prompt' with different values of"
+    )
+
+
+def test_pictures_that_nothing_tells_yet_count_one_by_one(values, tmp_path):
+    """VSR's annotations name pictures; where these are not COCO's, their files alone could tell more."""
+    rows = [
+        {
+            "image": f"photo_{i}.jpg",
+            "caption": f"the cat is on the mat {i % 5}",
+            "label": i // 5 % 2,
+            "relation": "on",
+        }
+        for i in range(60)
+    ]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "annotations" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values["datasets"]["vsr"] = {
+        "kind": "vsr",
+        "source": str(tmp_path / "annotations"),
+        "images": str(tmp_path / "photos"),
+        "split": "train",
+        "samples": 60,
+    }
+    values["concepts"]["grounded"] = {"contrast": "text_matched", "target": {"dataset": "vsr"}}
+    assert problems(values) == []
+    values["concepts"]["grounded"]["label"] = "size"
+    assert problems(values)[0].startswith(
+        "concepts.grounded.label: found 'size', which none of 60 samples has"
     )

@@ -134,9 +134,9 @@ def decide(table: pd.DataFrame, features: int, criteria: LabelCriteria) -> pd.Da
 
 
 def images_of(samples: Sequence[Sample]) -> Iterator[str]:
-    """Yield what tells the image of each sample; a sample without one stands alone."""
+    """Yield what tells the image of each sample; without one it is its text, which is all that is shown."""
     for sample in samples:
-        yield image_identity(sample) or f"none:{sample.sample_id}"
+        yield image_identity(sample) or f"text {sample.prompt}"
 
 
 def label_contrast(

@@ -33,7 +33,9 @@ def matched_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str
         # That a group is not there is told of the group.
         if found is None or not found.counted or not (records := records_of_side(known, concept.target)):
             continue
-        images = [keys[-1] for keys in pictures(config, dataset, records)]
+        # A picture that nothing tells yet counts as one of its own.
+        known_by = pictures(config, dataset, records)
+        images = [keys[-1] if keys else f"sample {row}" for row, keys in enumerate(known_by)]
         try:
             tests = matched_tests(records, images, Keys(concept.label, strata, concept.within), concept.fdr)
         except MatchedError as error:

@@ -6,9 +6,11 @@ Association 58, 1963): the sum over samples of (kind - mean kind of the stratum)
 it is the numerator of the Cochran-Mantel-Haenszel test.
 
 Its variance is taken from the samples' own terms, added up by image before they are squared: samples of one
-image depend on one another (Liang and Zeger, Biometrika 73, 1986). Nothing is assumed of how activations are
-distributed. A sum over its own root of squares cannot grow beyond the root of the number of images that
-add to it, so that a feature of few images never looks certain.
+image depend on one another (Liang and Zeger, Biometrika 73, 1986). It is no smaller than the variance that
+the same activations would give if the kinds were dealt anew within strata (of samples of different images
+this is Mantel's own). Nothing is assumed of how activations are distributed. A sum over its own root of
+squares cannot grow beyond the root of the number of images that add to it, so that a feature of few images
+never looks certain.
 """
 
 from __future__ import annotations
@@ -63,6 +65,17 @@ class Strata:
     def centred(self) -> Array:
         """The kind, less its mean in the stratum."""
         return self.kind - self.mean(self.kind[:, None].astype(np.float64))[:, 0]
+
+    @cached_property
+    def dealt(self) -> Array:
+        """The kind's deviation if kinds were dealt anew in each stratum: its root mean square, signed."""
+        share = self.kind - self.centred
+        return np.sign(self.centred) * np.sqrt(share * (1 - share))
+
+    @cached_property
+    def is_balanced(self) -> bool:
+        """Whether each stratum has as many samples of either kind, so that `dealt` is `centred`."""
+        return bool(np.allclose(self.dealt, self.centred, rtol=0, atol=ROUNDING))
 
     @cached_property
     def member(self) -> csr_matrix:
@@ -128,28 +141,47 @@ def standardised(total: Array, values: Array, strata: Strata) -> Array:
         return np.nan_to_num(difference / np.maximum(deviation, least))
 
 
-def score_test(deviation: Array, strata: Strata) -> tuple[Array, Array]:
-    """Return the sum of products of deviations, and the logarithm of its two-sided p.
+def spread(terms: Array, strata: Strata) -> tuple[Array, Array]:
+    """Return the variance of a sum of terms, added up by image, and its degrees of freedom, (features,) both.
 
     A term is scaled by n / (n - 1) under the square, n samples in its stratum: two samples of one stratum
     deviate from their mean by the same amount and are one piece of knowledge. Degrees of freedom are the
     effective number of such pieces, less one (Satterthwaite, Biometrics Bulletin 2, 1946).
 
     Args:
-        deviation: activations less their mean in the stratum, (samples, features).
+        terms: products of deviations, (samples, features).
         strata: the samples.
     """
-    terms = strata.centred[:, None] * deviation
-    total, scale = terms.sum(0), (strata.sizes / (strata.sizes - 1.0))[:, None]
+    scale = (strata.sizes / (strata.sizes - 1.0))[:, None]
     squares = terms * terms
     by_image = strata.shows @ (terms * np.sqrt(scale))
     variance, fourth = (by_image**2).sum(0), (by_image**4).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         alone = squares.sum(0) / (squares * scale).sum(0)
         freedom = np.maximum(variance**2 / fourth * alone - 1, 1.0)
+    return variance, np.where(np.isfinite(freedom), freedom, 1.0)
+
+
+def score_test(deviation: Array, strata: Strata) -> tuple[Array, Array]:
+    """Return the sum of products of deviations, and the logarithm of its two-sided p.
+
+    The variance is the larger one of two: that of the terms as they are, and that which they would have if
+    the kinds were dealt anew. The first alone is far too small where a kind is rare and the feature fires on
+    none of its samples: all their terms are then alike.
+
+    Args:
+        deviation: activations less their mean in the stratum, (samples, features).
+        strata: the samples.
+    """
+    terms = strata.centred[:, None] * deviation
+    total, (variance, freedom) = terms.sum(0), spread(terms, strata)
+    if not strata.is_balanced:
+        dealt, its_freedom = spread(strata.dealt[:, None] * deviation, strata)
+        larger = dealt > variance
+        variance, freedom = np.where(larger, dealt, variance), np.where(larger, its_freedom, freedom)
+    with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(variance > 0, np.abs(total) / np.sqrt(variance), 0.0)
-    log_p = np.log(2) + log_t_tail(t, np.where(np.isfinite(freedom), freedom, 1.0))
-    return total, np.minimum(log_p, 0.0)
+    return total, np.minimum(np.log(2) + log_t_tail(t, freedom), 0.0)
 
 
 def compare_block(values: Array, fires: Array, strata: Strata) -> Found:
