@@ -213,12 +213,18 @@ def submitted(tmp_path, text: str | None, **more):
 
 def test_a_submission_is_scored_with_its_controls(tmp_path):
     control = tmp_path / "control.csv"
-    control.write_text("layer,feature,score\n0,1,2\n")
+    # Its lines are counted alone: features may be those of any dictionary.
+    control.write_text("layer,feature,score\n0,5000,2\n")
     config = submitted(tmp_path, "layer,feature,score\n0,1,2\n", controls={"text": str(control)}, seconds=3)
     (entry,) = submission_entries(config, "results/x")
     assert entry["scores"] == "results/x/scoreboard/submissions/mine.csv" and entry["seconds"] == 3
     assert control_entries(config, "results/x")[-1]["file"] == str(control)
     assert list(submission_problems(config, lambda file: False)) == []
+    control.write_text("layer,feature,score\n")
+    assert list(submission_problems(config, lambda file: False)) == []
+    control.write_text("layer,feature,score\n9,1,2\n")
+    (line,) = submission_problems(config, lambda file: False)
+    assert line.startswith("scoreboard.submissions.mine.controls.text: ") and "layer: found 9" in line
 
 
 @pytest.mark.parametrize(

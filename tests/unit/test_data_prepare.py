@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlmdiff.config.datasets import VqaDataset
+from vlmdiff.data.at_hand import of_source
 from vlmdiff.data.offers import shuffled_in_buffer
 from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import DataError, load_samples
@@ -295,9 +297,43 @@ def test_pairs_are_told_where_they_cannot_be_read(paired, table, tmp_path):
         DataError, match="complementary_pairs.json: entry 1: found .*3, '4'.*, expected a list of"
     ):
         prepare(tmp_path / "d", **paired, samples=2)
+    for content, told in (
+        ("[]", "found an empty list, expected"),
+        ("[[1000, 1004], [1001, 1001]]", r"entry 1: found \[1001, 1001\], a question with itself"),
+    ):
+        file.write_text(content)
+        with pytest.raises(DataError, match=told):
+            prepare(tmp_path / "d", **paired, samples=2)
+        # The plan tells it as well.
+        with pytest.raises(DataError, match=told):
+            of_source(VqaDataset(**paired, samples=2), set())
     file.unlink()
     with pytest.raises(DataError, match="expected one .*_complementary_pairs.json"):
         prepare(tmp_path / "d", **paired, samples=2)
+    for other in ("hub:o/n@" + "a" * 40, str(tmp_path / "nothing")):
+        Path(tmp_path / "nothing").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=f"pairs: found true with {other}, expected the official files"):
+            of_source(VqaDataset(**{**paired, "source": other}, samples=2), set())
+
+
+def test_pairs_of_one_image_or_of_two_questions_are_left_out(paired, tmp_path):
+    folder = Path(paired["source"])
+    questions = json.loads((folder / "v2_mscoco_train2014_questions.json").read_text())["questions"]
+    first = questions[0]
+    other_text = next(one for one in questions if one["question"] != first["question"])
+    alike = next(
+        one
+        for one in questions
+        if one["question"] == first["question"] and one["image_id"] != first["image_id"]
+    )
+    ids = [one["question_id"] for one in (first, other_text, alike)]
+    file = folder / "v2_mscoco_train2014_complementary_pairs.json"
+    file.write_text(json.dumps([[ids[0], ids[1]], [ids[0], 5], [ids[0], ids[2]]]))
+    samples, _ = prepare(tmp_path / "d", **paired, samples=2)
+    assert {sample.sample_id for sample in samples} == {f"vqa_{ids[0]}", f"vqa_{ids[2]}"}
+    file.write_text(json.dumps([[ids[0], ids[1]], [4, 5]]))
+    with pytest.raises(DataError, match="found no pair of one question about two images among 40 questions"):
+        prepare(tmp_path / "e", **paired, samples=2)
 
 
 def test_too_few_samples_are_named(official, tmp_path):

@@ -144,6 +144,43 @@ def test_an_unknown_key_is_told_with_where_it_breaks_off(key, where):
     assert "expected a key of the samples; they have answer, prompt, sample_id, scene" in str(found.value)
 
 
+def test_a_label_that_says_nothing_is_left_out_and_blanks_around_it_are_no_matter():
+    samples = records()
+    for sample, answer in zip(samples[:6], ("true ", " false", float("nan"), "", None, " ")):
+        sample["answer"] = answer
+    (test,) = comparisons(samples)
+    # Of the second and third text nothing is left.
+    assert (test.value, test.other) == ("false", "true")
+    assert test.rows.tolist() == [0, 1, *range(6, 20)]
+    accents = [
+        {**one, "answer": {"true": "e\u0301", "false": "\u00e9"}[one["answer"]]} for one in samples[6:]
+    ]
+    with pytest.raises(MatchedError, match="0 of 7 values of 'prompt' with different values of 'answer'"):
+        comparisons(accents)
+    odd = [{**one, "answer": {"true": "\ud800", "false": "no"}[one["answer"]]} for one in samples[6:]]
+    assert comparisons(odd)[0].value.encode()
+
+
+def test_a_key_that_is_empty_everywhere_is_told():
+    told = "label: found 'answer', which is empty in all of 20 samples; fill it"
+    for nothing in (None, "", float("nan")):
+        with pytest.raises(MatchedError, match=told):
+            comparisons([{**one, "answer": nothing} for one in records()])
+
+
+def test_values_of_within_that_hold_one_label_are_told():
+    samples = [{**one, "own": one["answer"]} for one in records()]
+    told = "found 10 of 10 values of 'prompt' .*, but none where 'own' has one value; leave `within` out, or"
+    with pytest.raises(MatchedError, match=told):
+        comparisons(samples, within="own")
+
+
+def test_long_values_are_told_in_short():
+    with pytest.raises(MatchedError) as found:
+        comparisons([{**one, "answer": one["answer"] * 2000} for one in records(4)])
+    assert len(str(found.value)) < 1000
+
+
 def test_texts_that_never_repeat_are_told():
     samples = [{**sample, "prompt": sample["sample_id"]} for sample in records()]
     told = r"strata: found 0 of 20 values of 'prompt' with different values of 'answer' \('true', 'false'\),"

@@ -14,6 +14,7 @@ from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.activations.writer import write_shard
 from vlmdiff.config.world import WorldConfig, WorldDataset
 from vlmdiff.data.samples import load_samples
+from vlmdiff.scoreboard.board import control_rows
 from vlmdiff.scoreboard.submission import projections, score_submission
 from vlmdiff.scoreboard.submitted import SubmissionError, read_submission
 from vlmdiff.tables.io import read_table
@@ -49,6 +50,7 @@ def submitted(folder: Path, text: str) -> Path:
         ("layer,feature,score\n1,2,\n", "score: found nan, expected finite numbers"),
         ("layer,feature,score\n1,2,inf\n", "score: found inf, expected finite numbers"),
         ("layer,feature,score,selected\n1,2,3,5\n", "selected: found 5, expected 0 or 1"),
+        ("layer,feature,score,selected\n1,2,3,1\n1,3,3,yes\n", "selected: found 'yes', expected 0 or 1"),
         ("layer,feature,score\n1,2,3\n1,2,4\n", "layer 1, feature 2 has several scores"),
         ("layer,feature,score\n1,2,True\n1,3,False\n", "score: found True, expected finite numbers"),
         ("layer,feature,score\n0,1,2,1\n", "no CSV that can be read"),
@@ -63,6 +65,22 @@ def submitted(folder: Path, text: str) -> Path:
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, text, told):
     with pytest.raises(SubmissionError, match=told):
         read_submission(submitted(tmp_path, text), [0, 1])
+
+
+def test_words_of_truth_are_as_good_as_numbers(tmp_path):
+    text = "layer,feature,score,selected\n1,1,3,1\n1,2,3,true\n1,3,3,False\n1,4,3,0\n"
+    assert read_submission(submitted(tmp_path, text), [0, 1])["selected"].tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_in_a_control_nothing_may_be_found(tmp_path):
+    file = submitted(tmp_path, "layer,feature,score\n")
+    entry = {"method": "m", "control": "c", "seed": -1, "file": file}
+    assert control_rows(entry, [0, 1])[["seed", "selected"]].to_numpy().tolist() == [[0, 0]]
 
 
 def test_a_missing_file_is_refused(tmp_path):

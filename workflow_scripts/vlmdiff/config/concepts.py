@@ -140,7 +140,10 @@ class LabelledConcept(Concept):
         "states: a feature may fire on true statements of one and on false ones of the other.",
     )
     min_effect_size: float = Field(
-        0.8, ge=0, description="Smallest difference within strata in units of Cohen's d; 0.8 is a large one."
+        0.8,
+        ge=0,
+        le=100,
+        description="Smallest difference within strata in units of Cohen's d; 0.8 is a large one.",
     )
     min_frequency: float = Field(
         0.02, ge=0, le=1, description="Smallest share of the compared samples on which a feature fires."

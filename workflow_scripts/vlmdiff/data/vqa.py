@@ -15,7 +15,7 @@ from vlmdiff.data.offers import Candidate, Offer, shuffled
 from vlmdiff.data.samples import DataError
 from vlmdiff.data.spatial_words import spatial_group
 from vlmdiff.data.tabular import open_table, with_columns
-from vlmdiff.data.vqa_pairs import read_pairs, whole_pairs
+from vlmdiff.data.vqa_pairs import complementary, read_pairs, whole_pairs
 from vlmdiff.runtime.reading import needed, read_json, whole_number
 
 REMEDY = "expected VQAv2: correct the files or download them again"
@@ -27,16 +27,38 @@ def offer_vqa(entry: VqaDataset) -> Offer:
     Raises:
         DataError: files are missing.
     """
-    if not is_hub(entry.source) and list(Path(entry.source).glob("*_questions.json")):
+    check_pairs(entry)
+    if is_official(entry):
         return official(entry)
-    if entry.pairs:
+    table, origin = open_table(entry.source, entry.split, entry.seed)
+    rows = with_columns(table, ("question_id", "question", "image"), entry.source)
+    return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
+
+
+def is_official(entry: VqaDataset) -> bool:
+    """Tell whether a source is a folder with the authors' files."""
+    return not is_hub(entry.source) and any(Path(entry.source).glob("*_questions.json"))
+
+
+def check_pairs(entry: VqaDataset) -> list[tuple[int, int]]:
+    """Return the pairs of an entry that asks for them; nothing if it does not.
+
+    Raises:
+        DataError: there is no list, or it is wrong.
+    """
+    if not entry.pairs:
+        return []
+    if not is_official(entry):
         raise DataError(
             f"pairs: found true with {entry.source}, expected the official files, of which one lists the "
             "pairs; without the list samples of equal questions are compared (`strata: prompt`)"
         )
-    table, origin = open_table(entry.source, entry.split, entry.seed)
-    rows = with_columns(table, ("question_id", "question", "image"), entry.source)
-    return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
+    return read_pairs(pair_file(entry))
+
+
+def pair_file(entry: VqaDataset) -> Path:
+    """Return the authors' list of pairs."""
+    return only_file(Path(entry.source), f"*_{glob.escape(entry.split)}*_complementary_pairs.json")
 
 
 def official(entry: VqaDataset) -> Offer:
@@ -61,9 +83,10 @@ def official(entry: VqaDataset) -> Offer:
 
     if not entry.pairs:
         return Offer(map(made, shuffled(rows, entry.seed)), root, origin)
-    file = only_file(Path(entry.source), f"*_{glob.escape(entry.split)}*_complementary_pairs.json")
+    file = pair_file(entry)
+    pairs = complementary(read_pairs(file), {row["question_id"]: row for row in rows}, file)
     found = {row["question_id"]: made(row) for row in rows}
-    return Offer(whole_pairs(found, read_pairs(file), entry.seed), root, f"{origin}, {file.name}")
+    return Offer(whole_pairs(found, pairs, entry.seed), root, f"{origin}, {file.name}")
 
 
 def official_files(entry: VqaDataset) -> tuple[Path, Path]:

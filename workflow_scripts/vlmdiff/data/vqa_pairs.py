@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from vlmdiff.data.offers import Candidate, shuffled
 from vlmdiff.data.samples import DataError
@@ -24,7 +25,39 @@ def read_pairs(file: Path) -> list[tuple[int, int]]:
     for place, row in enumerate(rows):
         if not (isinstance(row, list) and len(row) == 2 and all(type(one) is int for one in row)):
             raise DataError(f"{file}: entry {place}: found {str(row)[:120]}, {REMEDY}")
+        if row[0] == row[1]:
+            raise DataError(f"{file}: entry {place}: found {row}, a question with itself, {REMEDY}")
+    if not rows:
+        raise DataError(f"{file}: found an empty list, {REMEDY}")
     return [(one, other) for one, other in rows]
+
+
+def complementary(
+    pairs: Iterable[tuple[int, int]], rows: Mapping[int, Mapping[str, Any]], file: Path
+) -> list[tuple[int, int]]:
+    """Return the pairs of one question about two images, as the list promises.
+
+    Args:
+        pairs: numbers of two questions each.
+        rows: each question by its number, with `question` and `image_id`.
+        file: the list.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [
+        pair
+        for pair in pairs
+        if rows.keys() >= set(pair)
+        and rows[pair[0]]["question"] == rows[pair[1]]["question"]
+        and rows[pair[0]]["image_id"] != rows[pair[1]]["image_id"]
+    ]
+    if not found:
+        raise DataError(
+            f"{file}: found no pair of one question about two images among {len(rows)} questions; take the "
+            "list of the same split"
+        )
+    return found
 
 
 def whole_pairs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from vlmdiff.runtime.reading import shortened
 
 Array = np.ndarray
 SHOWN = 5
+# How a value is written where there is none.
+NOTHING = ("", "nan")
 ONE_TEXT = (
     ", expected samples of one text over different images; take more samples, or name in `strata` a key in "
     "which such samples agree: words that differ within it can then pass"
@@ -103,6 +106,12 @@ def look_up(record: Mapping[str, Any], key: str) -> str | None:
     return found if found is None else str(found)
 
 
+def plain(value: str) -> str | None:
+    """Return a value of a label as people read it: without blanks around it; None if it says nothing."""
+    text = unicodedata.normalize("NFC", value.encode(errors="backslashreplace").decode()).strip()
+    return None if text.lower() in NOTHING else text
+
+
 def shown(found: Any) -> str:
     """Name a value of the wrong kind, with the keys of a mapping."""
     if isinstance(found, Mapping):
@@ -140,7 +149,14 @@ def column(records: Sequence[Mapping[str, Any]], key: str, option: str) -> list[
         found = [look_up(record, key) for record in records]
     except MatchedError as error:
         raise MatchedError(f"{option}: {error}") from None
+    if option != "strata":
+        found = [None if one is None else plain(one) for one in found]
     if all(one is None for one in found):
+        if any(key in record for record in records):
+            raise MatchedError(
+                f"{option}: found '{key}', which is empty in all of {len(records)} samples; fill it, or name "
+                "another key"
+            )
         known = sorted({name for record in records for name in record})
         where = next((f" ({told})" for told in (broken_off(one, key) for one in records) if told), "")
         raise MatchedError(
@@ -231,6 +247,10 @@ def tests_of_label(
         best = min(possible, key=lambda test: test.least_log_p)
         found = len({images[row] for row in best.rows})
         told += too_few(found, best.least_log_p, fdr, bool(keys.within))
+    elif keys.within and tests_of_level("", np.flatnonzero(known), labels_at(labels, known), texts, images):
+        told += (
+            f", but none where '{keys.within}' has one value; leave `within` out, or name another key there"
+        )
     elif keys.strata is not None:
         told += ONE_TEXT
     raise MatchedError(told + (f"; or leave '{keys.label}' out of `label`" if named else ""))
@@ -269,12 +289,17 @@ def pieces(strata: Strata) -> float:
     return min(effective, len(strata.kind) - len(np.unique(strata.stratum)))
 
 
+def labels_at(labels: Sequence[str | None], known: Array) -> list[str]:
+    """Return the labels of some samples, by a mask."""
+    return [label for label, is_known in zip(labels, known) if is_known]
+
+
 def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: Keys) -> str:
     """Say what there is to compare."""
     values = Counter(label for label in labels if label is not None)
     pairs = {(text, label) for text, label in zip(texts, labels) if text is not None and label is not None}
     several = sum(count > 1 for count in Counter(text for text, _ in pairs).values())
-    told = ", ".join(f"'{value}'" for value, _ in values.most_common(SHOWN))
+    told = ", ".join(shortened(value) for value, _ in values.most_common(SHOWN))
     more = ", …" if len(values) > SHOWN else ""
     if keys.strata is None:
         alone = ", expected several; name another key" if len(values) < 2 else ""
@@ -294,7 +319,8 @@ def too_few(images: int, least: float, fdr: float, apart: bool) -> str:
         fdr: largest adjusted p.
         apart: whether values of `within` are compared apart.
     """
+    where = f"{images} image{'s' * (images > 1)}{' where `within` has one value' if apart else ''}"
     return (
-        f", over {images} images{' where `within` has one value' if apart else ''}, which allow no p below "
-        f"{np.exp(least):.2g}, expected one within `fdr`, {fdr:g}; take more images"
+        f", over {where}, which allow no p below {np.exp(least):.2g}, expected one within `fdr`, {fdr:g}; "
+        f"take more images{'' if fdr else ', or raise `fdr`'}"
     )

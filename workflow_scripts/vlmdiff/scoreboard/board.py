@@ -122,9 +122,10 @@ def control_rows(entry: Mapping[str, Any], layers: Sequence[int]) -> pd.DataFram
     """
     told = {name: entry[name] for name in ("method", "control", "seed")}
     if "file" in entry:
-        found = read_submission(entry["file"], layers)
+        found = read_submission(entry["file"], layers, may_be_empty=True)
         found["selected"] = found.get("selected", True)
-        counts = found.groupby("seed")["selected"].sum()
+        # Without any line nothing was found, in the first seed.
+        counts = {0: 0} if found.empty else found.groupby("seed")["selected"].sum()
         own = {**told, "concept": OWN, "rule": OWN}
         return pd.DataFrame([own | {"seed": seed, "selected": int(count)} for seed, count in counts.items()])
     ranked = read_table(entry["ranking"], METHOD_RANKING)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 # No layer has as many features; what is larger is no whole number that a float holds.
 LARGEST = 2**31
+TRUTH_VALUES = MappingProxyType(
+    {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+)
 KNOWN = ("layer", "feature", "direction", "score", "selected", "seed")
 
 
@@ -18,8 +22,13 @@ class SubmissionError(ValueError):
     """A file of scores cannot be read."""
 
 
-def read_submission(path: str | Path, layers: Sequence[int]) -> pd.DataFrame:
+def read_submission(path: str | Path, layers: Sequence[int], may_be_empty: bool = False) -> pd.DataFrame:
     """Read a file of scores: layer, feature or direction (an array), score, seed, and selected if it is told.
+
+    Args:
+        path: the file.
+        layers: decoder blocks that are studied.
+        may_be_empty: whether it may have a header alone, as in a control where nothing is found.
 
     Raises:
         SubmissionError: naming the file, what was found and what was expected.
@@ -37,7 +46,7 @@ def read_submission(path: str | Path, layers: Sequence[int]) -> pd.DataFrame:
             f"{path}: found the columns {', '.join(map(str, table))}; expected layer, score, either feature "
             "or direction, and if they are told selected and seed"
         )
-    if table.empty:
+    if table.empty and not may_be_empty:
         raise SubmissionError(f"{path}: holds no scores; expected a line for each feature or direction")
     table["seed"] = table.get("seed", 0)
     for name in ("layer", "feature", "seed"):
@@ -46,7 +55,7 @@ def read_submission(path: str | Path, layers: Sequence[int]) -> pd.DataFrame:
     check_numbers(table, path, layers)
     table["score"] = table["score"].astype(float)
     if "selected" in table:
-        table["selected"] = table["selected"].astype(bool)
+        table["selected"] = truth_values(table["selected"], path)
     if "direction" in table:
         table["direction"] = list(directions(table["direction"], path))
         check_different(table, path)
@@ -79,7 +88,7 @@ def whole_numbers(values: pd.Series, what: str) -> pd.Series:
 
 
 def check_numbers(table: pd.DataFrame, path: str | Path, layers: Sequence[int]) -> None:
-    """Refuse layers that are not studied, scores that are no numbers, and selections that are not 0 or 1."""
+    """Refuse layers that are not studied, and scores that are no numbers."""
     if unknown := sorted(set(table["layer"]) - set(layers)):
         raise SubmissionError(f"{path}: layer: found {unknown[0]}, expected some of {list(layers)}")
     told = table["score"]
@@ -88,10 +97,18 @@ def check_numbers(table: pd.DataFrame, path: str | Path, layers: Sequence[int]) 
         raise SubmissionError(
             f"{path}: score: found {table['score'][bad].tolist()[0]!r}, expected finite numbers"
         )
-    if "selected" in table and (bad := ~table["selected"].isin([0, 1])).any():
-        raise SubmissionError(
-            f"{path}: selected: found {table['selected'][bad].tolist()[0]!r}, expected 0 or 1"
-        )
+
+
+def truth_values(values: pd.Series, path: str | Path) -> pd.Series:
+    """Return values as truth values: 0 and 1, or their words.
+
+    Raises:
+        SubmissionError: some are none.
+    """
+    found = values.astype(str).str.strip().str.lower().map(TRUTH_VALUES)
+    if wrong := values[found.isna()].tolist():
+        raise SubmissionError(f"{path}: selected: found {wrong[0]!r}, expected 0 or 1")
+    return found.astype(bool)
 
 
 def check_features(table: pd.DataFrame, count: int, path: str | Path) -> None:

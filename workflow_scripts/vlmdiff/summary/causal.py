@@ -233,10 +233,10 @@ class Judged:
             least: the least such p that its pools can reach.
             sets: their number.
         """
+        if self.whole and least > LEVEL:
+            return replace(self, p=p, too_few=sets)
         if self.failed or p <= LEVEL:
             return replace(self, p=p)
-        if least > LEVEL:
-            return replace(self, p=p, too_few=sets)
         return replace(self, p=p, failed=[f"not after correction for {sets} sets, p = {p:.2f}"])
 
 
@@ -244,7 +244,7 @@ def judge_sets(results: Sequence[SetResult], measure: str) -> list[Judged]:
     """Judge all sets, the headline first.
 
     A set that was not made is one of those that are corrected for, with p = 1; one that cannot be tested even
-    alone is none of them. One that only the correction fails cannot be tested where none of its p could pass.
+    alone is none of them. Whether pools are too few is told by their number, whatever they do.
     """
     headline, *others = (Judged.before_correction(one, measure) for one in results)
     tested = [one for one in others if not one.too_few]
