@@ -39,7 +39,7 @@ def test_the_summary_says_what_was_left_out(run):
     head = text.partition("## What was asked")[0]
     assert "Left out by the configuration: `evaluation`" in head and "Headline" not in head
     assert "which attention heads" not in text
-    assert "Without the lexical filter (`lexical: false`): spatial, truth." in text
+    assert "Without the lexical filter (`lexical: false`): spatial, truth, grounded, mirrored." in text
 
 
 def test_the_page_of_comparisons_has_no_effects(run):
