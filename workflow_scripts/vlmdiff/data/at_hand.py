@@ -30,7 +30,7 @@ from vlmdiff.config.sources import is_hub
 from vlmdiff.config.subsets import Counting
 from vlmdiff.config.world import CLOSED, WorldDataset, groups_of
 from vlmdiff.data.tabular import READERS, files_of
-from vlmdiff.data.vqa import check_pairs, is_official, official_files
+from vlmdiff.data.vqa import is_official, listed_pairs, official_files
 from vlmdiff.data.vsr import offer_vsr
 from vlmdiff.data.whats_up import offer_whats_up
 from vlmdiff.runtime.reading import DataError, within
@@ -189,11 +189,9 @@ def check_tables(entry: TextDataset | VqaDataset) -> None:
         DataError: saying what is there.
     """
     path = Path(entry.source)
-    if isinstance(entry, VqaDataset):
-        check_pairs(entry)
-        if is_official(entry):
-            official_files(entry)
-            return
+    if isinstance(entry, VqaDataset) and is_official(entry):
+        official_files(entry)
+        return
     files = files_of(Path(entry.source), entry.split)
     kinds = {READERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
@@ -230,9 +228,11 @@ def of_source(entry: PreparedDataset, used: Collection[str]) -> Known | None:
     Raises:
         DataError: it is wrong.
     """
-    if isinstance(entry, VqaDataset) and is_hub(entry.source):
-        check_pairs(entry)
-    if is_hub(entry.source) or not is_there(entry.source):
+    if not (is_hub(entry.source) or is_there(entry.source)):
+        return None
+    if isinstance(entry, VqaDataset):
+        listed_pairs(entry)
+    if is_hub(entry.source):
         return None
     if isinstance(entry, VsrDataset | WhatsUpDataset):
         return of_annotations(entry)

@@ -27,9 +27,9 @@ def offer_vqa(entry: VqaDataset) -> Offer:
     Raises:
         DataError: files are missing.
     """
-    check_pairs(entry)
+    pairs = listed_pairs(entry)
     if is_official(entry):
-        return official(entry)
+        return official(entry, pairs)
     table, origin = open_table(entry.source, entry.split, entry.seed)
     rows = with_columns(table, ("question_id", "question", "image"), entry.source)
     return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
@@ -40,7 +40,7 @@ def is_official(entry: VqaDataset) -> bool:
     return not is_hub(entry.source) and any(Path(entry.source).glob("*_questions.json"))
 
 
-def check_pairs(entry: VqaDataset) -> list[tuple[int, int]]:
+def listed_pairs(entry: VqaDataset) -> list[tuple[int, int]]:
     """Return the pairs of an entry that asks for them; nothing if it does not.
 
     Raises:
@@ -61,8 +61,8 @@ def pair_file(entry: VqaDataset) -> Path:
     return only_file(Path(entry.source), f"*_{glob.escape(entry.split)}*_complementary_pairs.json")
 
 
-def official(entry: VqaDataset) -> Offer:
-    """Read the JSON files that the authors publish."""
+def official(entry: VqaDataset, listed: list[tuple[int, int]]) -> Offer:
+    """Read the JSON files that the authors publish; of an entry with pairs, those that are listed."""
     questions, answers = official_files(entry)
     found = {one["question_id"]: one for one in entries(answers, "annotations", ())}
     asked = entries(questions, "questions", ("question",))
@@ -84,7 +84,7 @@ def official(entry: VqaDataset) -> Offer:
     if not entry.pairs:
         return Offer(map(made, shuffled(rows, entry.seed)), root, origin)
     file = pair_file(entry)
-    pairs = complementary(read_pairs(file), {row["question_id"]: row for row in rows}, file)
+    pairs = complementary(listed, {row["question_id"]: row for row in rows}, file)
     found = {row["question_id"]: made(row) for row in rows}
     return Offer(whole_pairs(found, pairs, entry.seed), root, f"{origin}, {file.name}")
 
