@@ -242,12 +242,11 @@ def tests_of_label(
         possible += tests_of_level(level, rows, values, texts, images)
     if tests := [test for test in possible if test.least_log_p <= log_limit(fdr)]:
         return tests
-    told = no_strata(labels, texts, keys)
+    rows = np.flatnonzero(known)
+    told = what_there_is(labels, texts, keys)
     if possible:
-        best = min(possible, key=lambda test: test.least_log_p)
-        found = len({images[row] for row in best.rows})
-        told += too_few(found, best.least_log_p, fdr, bool(keys.within))
-    elif keys.within and tests_of_level("", np.flatnonzero(known), labels_at(labels, known), texts, images):
+        told += too_few(min(possible, key=lambda test: test.least_log_p), images, keys, fdr)
+    elif keys.within and tests_of_level("", rows, [labels[row] for row in rows], texts, images):
         told += (
             f", but none where '{keys.within}' has one value; leave `within` out, or name another key there"
         )
@@ -282,19 +281,12 @@ def pieces(strata: Strata) -> float:
     Images count by what a feature would tell of them that told the value without fault. Where one stands
     against many, it is nearly all there is.
     """
-    if not len(strata.kind):
-        return 0.0
     told = strata.shows @ strata.centred**2
     effective = float(told.sum() ** 2 / (told**2).sum())
     return min(effective, len(strata.kind) - len(np.unique(strata.stratum)))
 
 
-def labels_at(labels: Sequence[str | None], known: Array) -> list[str]:
-    """Return the labels of some samples, by a mask."""
-    return [label for label, is_known in zip(labels, known) if is_known]
-
-
-def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: Keys) -> str:
+def what_there_is(labels: Sequence[str | None], texts: Sequence[str | None], keys: Keys) -> str:
     """Say what there is to compare."""
     values = Counter(label for label in labels if label is not None)
     pairs = {(text, label) for text, label in zip(texts, labels) if text is not None and label is not None}
@@ -310,17 +302,11 @@ def no_strata(labels: Sequence[str | None], texts: Sequence[str | None], keys: K
     )
 
 
-def too_few(images: int, least: float, fdr: float, apart: bool) -> str:
-    """Say that images are too few, and what to do.
-
-    Args:
-        images: of the comparison that has most to tell.
-        least: logarithm of the least p that it can give.
-        fdr: largest adjusted p.
-        apart: whether values of `within` are compared apart.
-    """
-    where = f"{images} image{'s' * (images > 1)}{' where `within` has one value' if apart else ''}"
+def too_few(best: MatchedTest, images: Sequence[Hashable], keys: Keys, fdr: float) -> str:
+    """Say that the comparison with most to tell has too few images, and what to do; see `matched_tests`."""
+    count = len({images[row] for row in best.rows})
+    where = f"{count} image{'s' * (count > 1)}{' where `within` has one value' if keys.within else ''}"
     return (
-        f", over {where}, which allow no p below {np.exp(least):.2g}, expected one within `fdr`, {fdr:g}; "
-        f"take more images{'' if fdr else ', or raise `fdr`'}"
+        f", over {where}, which allow no p below {np.exp(best.least_log_p):.2g}, expected one within `fdr`, "
+        f"{fdr:g}; take more images{'' if fdr else ', or raise `fdr`'}"
     )

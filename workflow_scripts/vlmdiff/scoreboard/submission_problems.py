@@ -23,27 +23,26 @@ def submission_problems(config: Config, is_made: Callable[[str], bool]) -> Itera
     """
     submissions = config.scoreboard.submissions if config.scoreboard else {}
     files = [
-        (f"scoreboard.submissions.{name}.{key}", file)
+        (f"scoreboard.submissions.{name}.{key}", file, is_control)
         for name, one in submissions.items()
-        for key, file in (
-            ("file", one.file),
-            *((f"controls.{control}", file) for control, file in one.controls.items()),
+        for key, file, is_control in (
+            ("file", one.file, False),
+            *((f"controls.{control}", file, True) for control, file in one.controls.items()),
         )
     ]
-    for key, file in files:
+    for key, file, is_control in files:
         if is_made(file):
             continue
         if not Path(file).is_file():
             yield f"{key}: found '{file}', which is no file in {Path.cwd()}; expected a CSV of scores"
         elif find_spec("pandas") is not None:
-            yield from reading_problems(key, file, config)
+            yield from reading_problems(key, file, is_control, config)
 
 
-def reading_problems(key: str, file: str, config: Config) -> Iterator[str]:
-    """Yield why a file of scores cannot be read, or of which seeds it is."""
+def reading_problems(key: str, file: str, is_control: bool, config: Config) -> Iterator[str]:
+    """Yield why a file of scores, or of a control's, cannot be read, or of which seeds it is."""
     from vlmdiff.scoreboard.submitted import SubmissionError, check_features, read_submission
 
-    is_control = ".controls." in key
     try:
         table = read_submission(file, config.layers, may_be_empty=is_control)
         # Of a control the lines are counted alone.
