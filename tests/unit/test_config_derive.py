@@ -187,7 +187,9 @@ def test_open_answers_are_not_scored(here):
 
 
 def test_a_first_concept_without_groups_has_no_control_and_the_plan_says_so(here):
-    told = "concepts.grounded: names no `groups`, so no other groups are its control: ablation and heads are"
+    told = (
+        "concepts.grounded: ablation and heads are left out; they need `groups`, of which all others are the"
+    )
     config = load(concepts={"grounded": {"contrast": "text_matched"}})
     assert config.ablation is None and config.heads is None and told in plan(config)
     some = load(concepts={"grounded": {"contrast": "text_matched", "groups": ["left of"]}})

@@ -232,6 +232,6 @@ def notes(config: Config) -> Iterator[str]:
     name, first = next(iter(config.concepts.items()), ("", None))
     if config.ablation is None and found < count and first is not None and first.target.groups is None:
         yield (
-            f"concepts.{name}: names no `groups`, so no other groups are its control: ablation and heads are "
-            "left out"
+            f"concepts.{name}: ablation and heads are left out; they need `groups`, of which all others are "
+            "the control"
         )
