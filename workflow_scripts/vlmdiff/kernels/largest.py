@@ -164,10 +164,9 @@ def select_row(row, missing, values, columns, maxima, families, groups, found, s
             keep_largest(row, found, count, values[kept:], columns[kept:], scratch)
         return
     if len(families) < 2 * k:
-        # Too few families for a bound: all values are sorted out.
-        for column in range(len(row)):
-            found[column] = column
-        keep_largest(row, found, len(row), values, columns, scratch)
+        # Too few families for a bound: the values themselves tell one.
+        count = reaching(row, reached_by(row, k), found)
+        keep_largest(row, found, count, values, columns, scratch)
         return
     fold(row, maxima)
     fold(maxima, families)
