@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from vlmdiff.activations.tokens import IMAGE, PADDING
 from vlmdiff.data.batching import length_batches, prepare_batches, sample_lengths
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.registry import load_subject
 
 
@@ -61,3 +64,61 @@ def test_every_sample_is_prepared_once_with_its_own_image_and_template(name, fam
                 torch.testing.assert_close(own, alone.seen.features, atol=1e-5, rtol=1e-5)
         seen.extend(indices)
     assert sorted(seen) == list(range(len(mixed)))
+
+
+@pytest.fixture
+def two_threads():
+    """A job with two threads reads pictures ahead."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pictures_that_are_read_ahead_are_the_same(tiny_vlm_path, mixed, two_threads):
+    subject = load_subject("m", {"family": "llava"}, tiny_vlm_path)
+    ahead = list(prepare_batches(subject, mixed, 120))
+    torch.set_num_threads(1)
+    alone = list(prepare_batches(subject, mixed, 120))
+    assert [indices for indices, _ in ahead] == [indices for indices, _ in alone]
+    for (_, one), (_, two) in zip(ahead, alone, strict=True):
+        assert torch.equal(one.input_ids, two.input_ids)
+        if one.seen is not None:
+            torch.testing.assert_close(one.seen.features, two.seen.features)
+
+
+def test_other_threads_read_and_only_a_little_ahead(tiny_vlm_path, mixed, two_threads, monkeypatch):
+    subject, read = load_subject("m", {"family": "llava"}, tiny_vlm_path), []
+    original = type(subject).read
+
+    def noted(self, images):
+        read.append(threading.current_thread())
+        return original(self, images)
+
+    monkeypatch.setattr(type(subject), "read", noted)
+    questions = [sample for sample in mixed if sample.image is not None]
+    # It sees a blank picture once, to know how many tokens a picture takes.
+    sample_lengths(subject, questions)
+    read.clear()
+    batches = prepare_batches(subject, questions, 60)
+    next(batches)
+    batches.close()
+    assert 1 <= len(read) <= 3 < len(questions)
+    assert threading.main_thread() not in read
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_picture_that_cannot_be_read_is_named(tiny_vlm_path, mixed, two_threads, monkeypatch, threads):
+    torch.set_num_threads(threads)
+    subject = load_subject("m", {"family": "llava"}, tiny_vlm_path)
+    questions = [sample for sample in mixed if sample.image is not None]
+    wrong, original = questions[5].open_image().tobytes(), type(subject).read
+
+    def refuse(self, images):
+        if any(image.tobytes() == wrong for image in images):
+            raise ValueError("no such channels")
+        return original(self, images)
+
+    monkeypatch.setattr(type(subject), "read", refuse)
+    with pytest.raises(SubjectError, match=questions[5].image):
+        list(prepare_batches(subject, questions, 60))

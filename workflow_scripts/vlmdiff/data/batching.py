@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from vlmdiff.data.samples import Sample
 from vlmdiff.models.errors import PromptError, SubjectError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from vlmdiff.models.batch import Batch
     from vlmdiff.models.subject import Subject
 
@@ -94,9 +99,43 @@ def prepare_batches(
     """
     rows = token_rows(subject, samples)
     for (_, chat), members in alike(samples).items():
-        for local in length_batches([len(rows[i]) for i in members], batch_tokens):
-            indices = [members[i] for i in local]
-            images = [samples[i].open_image() for i in indices]
+        batches = [
+            [members[i] for i in local]
+            for local in length_batches([len(rows[i]) for i in members], batch_tokens)
+        ]
+        for indices, (images, pixels) in zip(batches, pictures(subject, samples, batches), strict=True):
             with naming(samples, indices):
-                batch = subject.assemble([rows[i] for i in indices], images, chat)
+                batch = subject.assemble([rows[i] for i in indices], images, chat, pixels)
             yield indices, batch
+
+
+def pictures(
+    subject: Subject, samples: Sequence[Sample], batches: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[Image | None], Any]]:
+    """Yield the images of each batch, and what the model's processor makes of them.
+
+    Where the job has several threads, they read the pictures of the next batches meanwhile.
+    """
+
+    def read(indices: Sequence[int]) -> tuple[list[Image | None], Any]:
+        images = [samples[i].open_image() for i in indices]
+        shown = [image for image in images if image is not None]
+        # What cannot be read is named where the batch is assembled.
+        with suppress(Exception):
+            return images, subject.read(shown) if shown else None
+        return images, None
+
+    workers = torch.get_num_threads()
+    if workers == 1:
+        yield from map(read, batches)
+        return
+    pool, ahead = ThreadPoolExecutor(workers, "pictures"), deque[Future]()
+    try:
+        for indices in batches:
+            ahead.append(pool.submit(read, indices))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -37,7 +37,11 @@ class CausalLM(Subject):
         return self.model.model if base is self.model else base
 
     def assemble(
-        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+        self,
+        rows: Sequence[Sequence[int]],
+        images: Sequence[Image | None],
+        as_chat: bool = True,
+        pixels: Any = None,
     ) -> Batch:
         """See `Subject.assemble`."""
         return make_batch(rows, self.pad_id, self.bos_id).to(self.device)
@@ -76,7 +80,11 @@ class OwnDecoder(CausalLM):
         return self.whole.embed(batch)
 
     def assemble(
-        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+        self,
+        rows: Sequence[Sequence[int]],
+        images: Sequence[Image | None],
+        as_chat: bool = True,
+        pixels: Any = None,
     ) -> Batch:
         """See `Subject.assemble`; images are left out."""
         return self.whole.assemble(rows, [None] * len(rows), as_chat)

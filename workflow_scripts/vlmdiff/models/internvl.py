@@ -14,6 +14,7 @@ from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import BatchFeature
 
 
 class InternVL(VisionLanguageModel):
@@ -57,11 +58,14 @@ class InternVL(VisionLanguageModel):
         rows, columns = (int(side // patch * config.downsample_ratio) for side, patch in sides)
         return rows, columns
 
-    def see(self, images: Sequence[Image]) -> Seen:
-        """See `VisionLanguageModel.see`."""
-        reader, tower = self.processor.image_processor, self.model.model.vision_tower
-        pixels = reader(list(images), crop_to_patches=False, return_tensors="pt").pixel_values
+    def read(self, images: Sequence[Image]) -> BatchFeature:
+        """See `VisionLanguageModel.read`; a picture is one tile."""
+        return self.processor.image_processor(list(images), crop_to_patches=False, return_tensors="pt")
+
+    def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.look`."""
+        values, tower = pixels.pixel_values, self.model.model.vision_tower
         found = self.model.get_image_features(
-            pixel_values=pixels.to(tower.device, tower.dtype), return_dict=True
+            pixel_values=values.to(tower.device, tower.dtype), return_dict=True
         )
-        return seen_features(list(found.pooler_output), [self.tokens_of(pixels.shape[-2:])] * len(images))
+        return seen_features(list(found.pooler_output), [self.tokens_of(values.shape[-2:])] * len(images))

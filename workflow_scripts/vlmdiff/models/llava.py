@@ -14,6 +14,7 @@ from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import BatchFeature
 
 
 class Llava(VisionLanguageModel):
@@ -40,14 +41,14 @@ class Llava(VisionLanguageModel):
         cropped = crops and reader.do_resize and reader.size.get("shortest_edge")
         return centred_square(size, min(size)) if cropped else (0.0, 0.0, 1.0, 1.0)
 
-    def see(self, images: Sequence[Image]) -> Seen:
-        """See `VisionLanguageModel.see`."""
-        pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
+    def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.look`."""
+        values = pixels.pixel_values
         tower, patch = self.model.model.vision_tower, self.model.config.vision_config.patch_size
         found = self.model.get_image_features(
-            pixel_values=pixels.to(tower.device, tower.dtype), return_dict=True
+            pixel_values=values.to(tower.device, tower.dtype), return_dict=True
         )
-        grid = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+        grid = values.shape[-2] // patch, values.shape[-1] // patch
         return seen_features(list(found.pooler_output), [grid] * len(images))
 
 

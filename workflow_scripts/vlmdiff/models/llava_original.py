@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vlmdiff.models.batch import Seen
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.llava import Llava, centred_square
@@ -23,7 +22,7 @@ from vlmdiff.models.subject import Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import LlavaConfig
+    from transformers import BatchFeature, LlavaConfig
 
 TOWER = "model.vision_tower."
 # Names of the checkpoint, as patterns, and what transformers calls the same weights.
@@ -95,12 +94,12 @@ class LlavaOriginal(Llava):
         """See `VisionLanguageModel.view_of`; a padded picture lies within the square of its longer side."""
         return centred_square(size, max(size)) if self.pads else super().view_of(size)
 
-    def see(self, images: Sequence[Image]) -> Seen:
-        """See `VisionLanguageModel.see`; pictures are padded to squares if the model was trained so."""
+    def read(self, images: Sequence[Image]) -> BatchFeature:
+        """See `VisionLanguageModel.read`; pictures are padded to squares if the model was trained so."""
         if self.pads:
             mean = tuple(int(255 * value) for value in self.processor.image_processor.image_mean)
             images = [padded_to_square(image, mean) for image in images]
-        return super().see(images)
+        return super().read(images)
 
 
 def tower_folder(name: str, found: Mapping[str, Any], loading: Loading) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from vlmdiff.models.vlm import PROCESSOR_REMEDY, VisionLanguageModel, seen_featu
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import BatchFeature
 
 
 class PaliGemma(VisionLanguageModel):
@@ -75,10 +76,14 @@ class PaliGemma(VisionLanguageModel):
         return list(row)
 
     def assemble(
-        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+        self,
+        rows: Sequence[Sequence[int]],
+        images: Sequence[Image | None],
+        as_chat: bool = True,
+        pixels: Any = None,
     ) -> Batch:
         """See `Subject.assemble`."""
-        batch = super().assemble(rows, images, as_chat)
+        batch = super().assemble(rows, images, as_chat, pixels)
         if as_chat and self.chat.wanted:
             return batch
         # All that follows BOS is read from left to right.
@@ -91,11 +96,12 @@ class PaliGemma(VisionLanguageModel):
         side = vision.image_size // vision.patch_size
         return side, side
 
-    def see(self, images: Sequence[Image]) -> Seen:
-        """See `VisionLanguageModel.see`."""
-        pixels = self.processor.image_processor(list(images), return_tensors="pt").pixel_values
+    def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.look`."""
         tower = self.model.model.vision_tower
-        found = self.model.get_image_features(pixels.to(tower.device, tower.dtype), return_dict=True)
+        found = self.model.get_image_features(
+            pixels.pixel_values.to(tower.device, tower.dtype), return_dict=True
+        )
         return seen_features(list(found.pooler_output), [self.grid_of(image.size) for image in images])
 
     def run_decoder(

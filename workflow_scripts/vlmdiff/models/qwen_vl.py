@@ -19,6 +19,7 @@ from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import BatchFeature
 
 
 class QwenVL(VisionLanguageModel):
@@ -67,13 +68,11 @@ class QwenVL(VisionLanguageModel):
         height, width = smart_resize(size[1], size[0], side, limits["shortest_edge"], limits["longest_edge"])
         return height // side, width // side
 
-    def see(self, images: Sequence[Image]) -> Seen:
-        """See `VisionLanguageModel.see`."""
-        inputs = self.processor.image_processor(list(images), return_tensors="pt")
-        tower = self.model.model.visual
-        grids = inputs.image_grid_thw
+    def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
+        """See `VisionLanguageModel.look`."""
+        tower, grids = self.model.model.visual, pixels.image_grid_thw
         found = self.model.get_image_features(
-            inputs.pixel_values.to(tower.device, tower.dtype), grids.to(tower.device), return_dict=True
+            pixels.pixel_values.to(tower.device, tower.dtype), grids.to(tower.device), return_dict=True
         )
         depths = getattr(found, "deepstack_features", None)
         deepstack = None if not depths else torch.stack([torch.cat(list(one)) for one in depths])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -94,7 +94,11 @@ class Subject(ABC):
 
     @abstractmethod
     def assemble(
-        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+        self,
+        rows: Sequence[Sequence[int]],
+        images: Sequence[Image | None],
+        as_chat: bool = True,
+        pixels: Any = None,
     ) -> Batch:
         """Put tokenized prompts and their images into a right-padded batch on the model's device.
 
@@ -102,7 +106,12 @@ class Subject(ABC):
             rows: the token ids of each prompt, as `rows` returns them.
             images: one image, or None, a sample.
             as_chat: as it was for `rows`.
+            pixels: what `read` returned of the images that are there; None: they are read here.
         """
+
+    def read(self, images: Sequence[Image]) -> Any:
+        """Return what a vision tower is given of images; None of a model that cannot see."""
+        return None
 
     def rows(
         self, prompts: Sequence[str], sizes: Sequence[Size | None], as_chat: bool = True

@@ -24,14 +24,14 @@ USUAL_SIDE = 224
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 
 
 class VisionLanguageModel(Subject):
     """A vision tower, a projector and a language model.
 
     A family says how a prompt is written (`texts`), how many tokens an image takes (`grid_of`) and
-    what the tower makes of images (`see`); some also run their decoder in their own way. Batches may
+    what the tower makes of images (`look`); some also run their decoder in their own way. Batches may
     mix samples with and without images.
 
     Attributes:
@@ -68,9 +68,17 @@ class VisionLanguageModel(Subject):
         """
         return 0.0, 0.0, 1.0, 1.0
 
+    def read(self, images: Sequence[Image]) -> BatchFeature:
+        """Return what the checkpoint's processor makes of images; it needs no device, and may run ahead."""
+        return self.processor.image_processor(list(images), return_tensors="pt")
+
     @abstractmethod
+    def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
+        """Run the vision tower and the projector on what was read of images, on the model's device."""
+
     def see(self, images: Sequence[Image]) -> Seen:
-        """Run the vision tower and the projector on images, on the model's device."""
+        """Read images and look at them."""
+        return self.look(self.read(images), images)
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
         """See `Subject.texts`."""
@@ -104,7 +112,11 @@ class VisionLanguageModel(Subject):
 
     @torch.no_grad()
     def assemble(
-        self, rows: Sequence[Sequence[int]], images: Sequence[Image | None], as_chat: bool = True
+        self,
+        rows: Sequence[Sequence[int]],
+        images: Sequence[Image | None],
+        as_chat: bool = True,
+        pixels: Any = None,
     ) -> Batch:
         """See `Subject.assemble`.
 
@@ -112,11 +124,13 @@ class VisionLanguageModel(Subject):
             PromptError: an image that cannot be read, or that has other tokens than its row has places.
         """
         shown = [index for index, image in enumerate(images) if image is not None]
-        seen = self.look_at(images, shown) if shown else None
+        seen = self.look_at(images, shown, pixels) if shown else None
         self.check_seen(rows, seen, shown)
         return make_batch(rows, self.pad_id, self.bos_id, self.image_id, seen).to(self.device)
 
-    def look_at(self, images: Sequence[Image | None], shown: Sequence[int]) -> Seen:
+    def look_at(
+        self, images: Sequence[Image | None], shown: Sequence[int], pixels: BatchFeature | None = None
+    ) -> Seen:
         """Run the tower on the images at some places of a batch; if it fails, name the first one at fault.
 
         Raises:
@@ -124,7 +138,8 @@ class VisionLanguageModel(Subject):
             SubjectError: no image can.
         """
         try:
-            return self.see([images[index] for index in shown])
+            pictures = [images[index] for index in shown]
+            return self.see(pictures) if pixels is None else self.look(pixels, pictures)
         except Exception as error:
             if of_machine(error):
                 raise
