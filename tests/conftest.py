@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Here Triton's loops run on a CPU, operation by operation.
+os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 from jaxtyping import install_import_hook

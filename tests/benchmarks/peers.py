@@ -135,12 +135,13 @@ def started(d_model: int, d_sae: int, k: int, kind: str = "topk") -> Any:
     return dictionary
 
 
-def our_step(d_model: int, d_sae: int, k: int, kind: str = "topk") -> Step:
+def our_step(d_model: int, d_sae: int, k: int, kind: str = "topk", precision: str = "fp32") -> Step:
     """Return one step as the rule `train_dictionary` takes and checks it, Lightning's loop aside."""
     from vlmdiff.dictionaries.loss import fraction_unexplained
     from vlmdiff.dictionaries.optimiser import DictionaryAdam
 
     dictionary = started(d_model, d_sae, k, kind)
+    dictionary.precision = precision
     adam = DictionaryAdam(dictionary, 3e-4)
     silent = torch.zeros(d_sae, dtype=torch.int64)
 

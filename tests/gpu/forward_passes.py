@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from outcome import Row, Setting
+from small_trainings import STAGE, TOPK
 from tiny_models import write_samples
 from tiny_tokenizers import byte_tokenizer
 
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample, load_samples
+from vlmdiff.dictionaries.one_pass import train_in_passes
 from vlmdiff.extraction.blocks import Keeping, capture_samples
 from vlmdiff.extraction.left_out import LeftOut
-from vlmdiff.extraction.stream import ActivationStream
+from vlmdiff.extraction.stream import ActivationStream, ModelPasses
 from vlmdiff.models.llava import Llava
 
 NAME = "forward_passes"
@@ -41,7 +43,8 @@ def rows(setting: Setting) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         samples = write_questions(Path(name), count, subject)
         found = captured(subject, samples, batch_tokens, setting)
-        return found + streamed(subject, samples, batch_tokens, train_tokens, setting)
+        found += streamed(subject, samples, batch_tokens, train_tokens, setting)
+        return found + grouped(subject, samples, batch_tokens, train_tokens, setting)
 
 
 def build(setting: Setting) -> Llava:
@@ -131,7 +134,8 @@ def streamed(
 ) -> list[Row]:
     """Measure text tokens that come straight from the model to a training."""
     layer = subject.n_layers // 2 - 1
-    stream = ActivationStream(subject, samples, layer, storage="bfloat16", batch_tokens=batch_tokens)
+    passes = ModelPasses(subject, samples, storage="bfloat16", batch_tokens=batch_tokens)
+    stream = ActivationStream(passes, layer)
     batches = 2 * sum(stream.token_counts(["text"])) // train_tokens
     started = time.perf_counter()
     for _ in islice(stream.batches(["text"], train_tokens, 0), batches):
@@ -141,3 +145,50 @@ def streamed(
     size = f"{len(samples)} pictures, block {layer}, batches of {train_tokens} text tokens"
     rate = batches * train_tokens / took
     return [Row(NAME, size, "stream: text tokens a second", rate, f"{batches} batches")]
+
+
+def grouped(
+    subject: Llava, samples: list[Sample], batch_tokens: int, train_tokens: int, setting: Setting
+) -> list[Row]:
+    """Train dictionaries of one layer and of four, from one pass of the model each."""
+    last, steps, times, peaks = subject.n_layers - 1, 16, {}, {}
+    for count in (1, 4):
+        layers = sorted({last - i * max(1, last // 4) for i in range(count)})
+        passes = ModelPasses(subject, samples, storage="bfloat16", batch_tokens=batch_tokens)
+
+        def work(passes: ModelPasses = passes, layers: list[int] = layers) -> None:
+            with tempfile.TemporaryDirectory() as name:
+                train_in_passes(passes, trainings(Path(name), layers, steps, train_tokens, setting))
+
+        started = time.perf_counter()
+        peaks[count] = setting.peak_gib(work)
+        times[count] = time.perf_counter() - started
+    size = f"{len(samples)} pictures, {steps} steps of {train_tokens} text tokens, up to block {last}"
+    return [
+        *(Row(NAME, size, f"{count} layers: layers x tokens a second", count * steps * train_tokens / took)
+          for count, took in times.items()),
+        *(Row(NAME, size, f"{count} layers: peak GiB", peak) for count, peak in peaks.items()),
+        Row(NAME, size, "four layers / one layer, seconds", times[4] / times[1], "4 if nothing were shared"),
+    ]  # fmt: skip
+
+
+def trainings(
+    folder: Path, layers: list[int], steps: int, train_tokens: int, setting: Setting
+) -> list[dict[str, object]]:
+    """Return what `train_dictionary` is told for each layer."""
+    size = {"d_sae": 256, "k": 4} if setting.small else {"d_sae": 32768, "k": 50}
+    stage = STAGE | {"steps": steps, "batch_tokens": train_tokens, "snapshots": []}
+    return [
+        {
+            "initial": "random",
+            "layer": layer,
+            "seed": layer,
+            "order": 0,
+            "architecture": TOPK | size,
+            "stage": stage,
+            "provenance": {},
+            "folder": folder / str(layer),
+            "checkpoints": folder / "work" / str(layer),
+        }
+        for layer in layers
+    ]

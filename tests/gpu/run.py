@@ -1,7 +1,8 @@
 """What only a device can tell: are dictionaries right on it, do trainings resume, how fast is it, what fits?
 
     python tests/gpu/run.py                  # on a machine with a GPU; about five minutes
-    python tests/gpu/run.py --small          # the same checks at toy sizes, on a CPU too
+    python tests/gpu/run.py --small --device cpu              # the same checks at toy sizes, on a CPU
+    python tests/gpu/run.py --small --device cpu --interpret  # and Triton's loops by its interpreter
     python tests/gpu/run.py --only step_times --out results/gpu.csv
 
 Nothing of this project need be installed: torch, triton, lightning, transformers, h5py, numba and pandas are
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
+import os
 import platform
 import sys
 import time
@@ -25,7 +28,7 @@ for folder in (TESTS, TESTS.parent / "workflow_scripts", TESTS / "gpu"):
 
 from outcome import Row, Setting, shown  # noqa: E402
 
-SECTIONS = ("operations", "trainings", "step_times", "forward_passes")
+SECTIONS = ("loops", "operations", "trainings", "step_times", "forward_passes")
 NEEDED = ("torch", "pytorch_lightning", "transformers", "h5py", "numba", "pandas")
 ALSO = ("triton", "jaxtyping", "xxhash", "safetensors", "pyarrow", "PIL", "tokenizers", "pydantic")
 
@@ -56,12 +59,26 @@ def machine(device: str) -> str:
     return f"{card}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
+def open_loops(device: str, interpret: bool) -> None:
+    """Choose the loops as a training does; by Triton's interpreter on any device if asked to."""
+    import torch
+
+    from vlmdiff.dictionaries import loops
+
+    if interpret:
+        os.environ["TRITON_INTERPRET"] = "1"
+        loops.DEVICE = device
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    loops.DEVICE_LOOPS.open(torch.device(device))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the sections, print their table, and return 1 if a check does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--small", action="store_true", help="toy sizes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--interpret", action="store_true", help="Triton's loops by its interpreter, slowly")
     parser.add_argument("--minutes", type=float, default=8, help="no section starts after so long")
     parser.add_argument("--out", type=Path, help="CSV file for the table")
     options = parser.parse_args(arguments)
@@ -75,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("found no GPU that torch can use; add --device cpu --small to try the script", file=sys.stderr)
         return 2
     print(machine(options.device), flush=True)
+    open_loops(options.device, options.interpret)
     setting, started, rows = Setting(options.device, options.small), time.monotonic(), []
     for name in options.only:
         late = time.monotonic() - started > 60 * options.minutes

@@ -1,15 +1,18 @@
-"""A training step beside dense PyTorch and beside the encoder's product alone, with peak memory."""
+"""A training step next to other libraries', dense PyTorch and the encoder's product, with peak memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import torch
 from benchmarks.harness import measure
 from benchmarks.jumprelu_step import our_jumprelu
-from benchmarks.peers import our_step, plain_step
+from benchmarks.peers import our_step, plain_step, saelens_step, sparsify_step
 from outcome import Row, Setting
 from torch import Tensor
+
+from vlmdiff.dictionaries.loops import DEVICE_LOOPS
 
 NAME = "step_times"
 # (d_model, d_sae, k, batch): LLaVA-MORE with Llama Scope, PaliGemma 2 with Gemma Scope.
@@ -48,6 +51,9 @@ def one_size(kind: str, size: tuple[int, int, int, int], setting: Setting) -> li
             ratio = float((times[name] / times["ours"]).median())
             found.append(Row(NAME, label, f"{name} / ours", ratio, "median of ratios within rounds"))
     tokens = batch * STEPS / float(times["ours"].median())
+    for limit in ("tf32", "bf16"):
+        share = float((times[f"encoder product in {limit}"] / times["ours"]).median())
+        found.append(Row(NAME, label, f"{limit} product of our step", share, "wanted: half"))
     return [*found, Row(NAME, label, "ours: tokens a second", tokens)]
 
 
@@ -61,15 +67,89 @@ def repeated(step: Callable[[Tensor], object], x: Tensor) -> Callable[[], None]:
     return work
 
 
-def contestants(
-    kind: str, d_model: int, d_sae: int, k: int, x: Tensor
-) -> Mapping[str, Callable[[Tensor], object]]:
-    """Return our step, a dense one by autograd, and the encoder's product."""
+Step = Callable[[Tensor], object]
+
+
+def contestants(kind: str, d_model: int, d_sae: int, k: int, x: Tensor) -> Mapping[str, Step]:
+    """Return our step in each precision and by torch alone, those of others, and the product."""
     W_enc, b_enc = torch.randn(d_model, d_sae), torch.randn(d_sae)
     out = torch.empty(len(x), d_sae)
-    product = {"encoder product": lambda x: torch.addmm(b_enc, x, W_enc, out=out)}
+
+    def product(x: Tensor) -> object:
+        return torch.addmm(b_enc, x, W_enc, out=out)
+
+    def made() -> Step:
+        return our_step(d_model, d_sae, k) if kind == "topk" else our_jumprelu(d_model, d_sae, k, x)
+
+    with torch_alone():
+        by_torch = made()
+    steps = {
+        "ours": in_tf32(made()),
+        "ours in float32": made(),
+        "ours by torch's operations": in_tf32(without_loops(by_torch)),
+        "encoder product in tf32": in_tf32(product),
+        "encoder product in float32": product,
+        "encoder product in bf16": in_bf16(W_enc),
+    }
     if kind == "topk":
-        steps = {"ours": our_step(d_model, d_sae, k), "dense PyTorch": plain_step(d_model, d_sae, k)}
-    else:
-        steps = {"ours": our_jumprelu(d_model, d_sae, k, x)}
-    return steps | product
+        steps |= {
+            "ours, candidates in bf16": in_tf32(our_step(d_model, d_sae, k, precision="bf16")),
+            "dense PyTorch": in_tf32(plain_step(d_model, d_sae, k)),
+        }
+    return steps | peers(kind, d_model, d_sae, k, len(x))
+
+
+def peers(kind: str, d_model: int, d_sae: int, k: int, batch: int) -> dict[str, Step]:
+    """Return the steps of other libraries that are installed, in tf32."""
+    found: dict[str, Step] = {}
+    with suppress(ImportError):
+        found["SAELens"] = in_tf32(saelens_step(kind, d_model, d_sae, k, batch))
+    if kind == "topk":
+        with suppress(ImportError):
+            found["sparsify (Adam)"] = in_tf32(sparsify_step(d_model, d_sae, k))
+    return found
+
+
+def in_tf32(step: Step) -> Step:
+    """Let a GPU's products round their factors to tf32, as trainings do by default."""
+
+    def whole(x: Tensor) -> object:
+        torch.set_float32_matmul_precision("high")
+        try:
+            return step(x)
+        finally:
+            torch.set_float32_matmul_precision("highest")
+
+    return whole
+
+
+def in_bf16(W_enc: Tensor) -> Step:
+    """Return the encoder's product of factors that are in bfloat16 already."""
+    narrow, kept = W_enc.bfloat16(), {}
+
+    def product(x: Tensor) -> object:
+        if "x" not in kept:
+            kept["x"] = x.bfloat16()
+        return torch.mm(kept["x"], narrow)
+
+    return product
+
+
+@contextmanager
+def torch_alone() -> Iterator[None]:
+    """Leave Triton's loops out."""
+    loops, DEVICE_LOOPS.module = DEVICE_LOOPS.module, None
+    try:
+        yield
+    finally:
+        DEVICE_LOOPS.module = loops
+
+
+def without_loops(step: Step) -> Step:
+    """Take a step by torch's operations."""
+
+    def whole(x: Tensor) -> object:
+        with torch_alone():
+            return step(x)
+
+    return whole

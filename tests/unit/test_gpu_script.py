@@ -27,6 +27,17 @@ def test_every_check_holds_on_a_cpu(tmp_path):
     assert set(table.section) == set(sections) and not (table.what == "left out").any()
 
 
+@pytest.mark.long
+def test_tritons_loops_hold_by_their_interpreter(tmp_path):
+    sections, out = ["loops", "operations"], tmp_path / "table.csv"
+    done = run("--device", "cpu", "--small", "--interpret", "--only", *sections, "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = pd.read_csv(out)
+    checked = table[table.holds.notna()]
+    assert set(checked.holds) == {"yes"}
+    assert (checked.section == "loops").sum() >= 20
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_the_longer_sections_run_too(tmp_path):

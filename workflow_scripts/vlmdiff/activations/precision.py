@@ -17,8 +17,13 @@ def to_storage(values: Tensor, storage: Storage) -> np.ndarray:
     return rounded.numpy() if storage == "float16" else rounded.view(torch.int16).numpy().view(np.uint16)
 
 
-def from_storage(stored: np.ndarray) -> Tensor:
-    """Return stored values as float32; uint16 holds the bits of bfloat16."""
+def as_stored(stored: np.ndarray) -> Tensor:
+    """Return stored values as a tensor that shares their memory; uint16 holds bits of bfloat16."""
     if stored.dtype == np.uint16:
-        return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16).float()
-    return torch.from_numpy(stored).float()
+        return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(stored)
+
+
+def from_storage(stored: np.ndarray) -> Tensor:
+    """Return stored values as float32."""
+    return as_stored(stored).float()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Float, Float32, Int32, Int64, UInt8
 from torch import Tensor
 
 from vlmdiff.activations.format import STORED, ShardError, ShardHeader, remake, rows_per_chunk
-from vlmdiff.activations.precision import from_storage
+from vlmdiff.activations.precision import as_stored, from_storage
 from vlmdiff.activations.shards import Shard, open_shard
 from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
 from vlmdiff.activations.slabs import Slab, Windows, group_slabs
@@ -117,14 +117,14 @@ class ActivationStore:
                 torch.from_numpy(concatenated(sample)),
             )
 
-    def batches(
+    def stored_batches(
         self,
         token_types: Sequence[str],
         batch_tokens: int,
         seed: int,
         start_step: int = 0,
         share: Share = ALONE,
-    ) -> Iterator[Float32[Tensor, "tokens d_model"]]:
+    ) -> Iterator[Float[Tensor, "tokens d_model"]]:
         """Yield full batches of shuffled tokens without end, each token once an epoch.
 
         Batch `i` is the same whatever `start_step` is and wherever samples are cut into shards; it
@@ -153,7 +153,19 @@ class ActivationStore:
         buffers = -(-total * 2 * self.d_model // self.buffer_bytes)
         stream = ShuffledStream(windows.sizes, fill, seed, buffers)
         start_row = start_step * batch_tokens
-        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_row, share))
+        return (as_stored(rows) for rows in stream.batches(batch_tokens, start_row, share))
+
+    def batches(
+        self,
+        token_types: Sequence[str],
+        batch_tokens: int,
+        seed: int,
+        start_step: int = 0,
+        share: Share = ALONE,
+    ) -> Iterator[Float32[Tensor, "tokens d_model"]]:
+        """Yield in float32 what `stored_batches` yields."""
+        rounded = self.stored_batches(token_types, batch_tokens, seed, start_step, share)
+        return (rows.float() for rows in rounded)
 
     def _masks(self, token_types: Sequence[str]) -> Iterator[np.ndarray]:
         """Yield, for each shard, which tokens are of the given types and not massive."""

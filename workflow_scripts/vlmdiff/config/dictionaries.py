@@ -31,6 +31,11 @@ class DictionaryStage(Budget):
     snapshots: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         [], description="Percentages of training after which a copy is kept, next to the final one."
     )
+    precision: Literal["tf32", "bf16", "fp32"] = Field(
+        "tf32",
+        description="Of products on a GPU while it trains. `bf16`: features are looked for in bfloat16 and "
+        "chosen in float32. A CPU always takes float32.",
+    )
     devices: Count = Field(
         1, description="Devices of one node that train it together, each on its share of a step's tokens."
     )

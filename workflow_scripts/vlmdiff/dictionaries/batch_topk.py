@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.dictionaries.jumprelu import chunk_pairs
+from vlmdiff.dictionaries.loops import compiled_loops_fit
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.pairs import Pairs, compiled_loops_fit, joined_pairs, nonzero_pairs
+from vlmdiff.dictionaries.pairs import Pairs, joined_pairs, nonzero_pairs
 from vlmdiff.dictionaries.topk import chunk_rows
 from vlmdiff.kernels.compiled import torch_threads
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from vlmdiff.dictionaries.pairs import (
     active_products,
     decode_active,
     joined_pairs,
+    summed_by_feature,
     weight_gradients,
 )
 from vlmdiff.dictionaries.topk import chunk_rows
@@ -96,6 +98,27 @@ def jump_pairs(
     return JumpPairs(joined_pairs([one.active for one in chunks]), joined_pairs([one.near for one in chunks]))
 
 
+def jump_pairs_on_device(
+    loops: ModuleType,
+    x: Float[Tensor, "n d_model"],
+    W_enc: Tensor,
+    b_enc: Tensor,
+    threshold: Tensor,
+    bandwidth: float,
+) -> JumpPairs | None:
+    """Do what `jump_pairs` does by a GPU's loops."""
+    rows, chunks = chunk_rows(W_enc.shape[1], x.device), []
+    with torch.no_grad():
+        for part in x.split(rows):
+            pre = torch.mm(part, W_enc)
+            *active, near_begins, near = loops.pairs_above(pre, b_enc, threshold, bandwidth / 2)
+            if len(active[1]) > DENSEST * pre.numel():
+                return None
+            ones = torch.ones(len(near), device=x.device)
+            chunks.append(JumpPairs(Pairs(*active), Pairs(near_begins, near, ones)))
+    return JumpPairs(joined_pairs([one.active for one in chunks]), joined_pairs([one.near for one in chunks]))
+
+
 @dataclass(frozen=True)
 class ChunkPairs(JumpPairs):
     """The pairs of one chunk of tokens.
@@ -153,9 +176,9 @@ class SparseJumpReLU(torch.autograd.Function):
         found = PairGradients(
             ctx.found.active, active_products(gradient, ctx.found.active, W_dec), x, gradient
         )
-        near = ctx.found.near.columns
-        through = threshold[near] * active_products(gradient, ctx.found.near, W_dec) + l0_gradient / len(x)
-        g_threshold = torch.zeros_like(threshold).index_add_(0, near, through).div_(-ctx.bandwidth)
+        near = ctx.found.near
+        through = threshold[near.columns] * active_products(gradient, near, W_dec) + l0_gradient / len(x)
+        g_threshold = summed_by_feature(through, near, len(threshold)).div_(-ctx.bandwidth)
         if ctx.keep is not None:
             ctx.keep(found)
             return (*(None,) * 5, g_threshold, *(None,) * 4)

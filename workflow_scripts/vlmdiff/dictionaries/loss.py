@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.dictionaries.pairs import arrays, compiled_loops_fit
+from vlmdiff.dictionaries.loops import compiled_loops_fit
+from vlmdiff.dictionaries.pairs import arrays
 from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.squares import squared_deviations, subtract
 

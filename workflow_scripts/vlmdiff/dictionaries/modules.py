@@ -12,11 +12,18 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vlmdiff.dictionaries.auxiliary import DeadReconstruction
-from vlmdiff.dictionaries.jumprelu import JumpPairs, JumpReLU, SparseJumpReLU, Step, jump_pairs
+from vlmdiff.dictionaries.jumprelu import (
+    JumpPairs,
+    JumpReLU,
+    SparseJumpReLU,
+    Step,
+    jump_pairs,
+    jump_pairs_on_device,
+)
+from vlmdiff.dictionaries.loops import DEVICE_LOOPS, compiled_loops_fit
 from vlmdiff.dictionaries.pairs import (
     PairGradients,
     Pairs,
-    compiled_loops_fit,
     count_active,
     nonzero_pairs,
     stacked,
@@ -59,6 +66,8 @@ class Dictionary(nn.Module, ABC):
         super().__init__()
         self.d_model, self.d_sae = d_model, d_sae
         self.subtract_decoder_bias = subtract_decoder_bias
+        # Of the encoder's product where a GPU chooses features; set by a training.
+        self.precision = "fp32"
         self.W_enc = nn.Parameter(torch.zeros(d_model, d_sae))
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_model))
@@ -203,7 +212,7 @@ class TopKDictionary(Dictionary):
 
     def choose(self, shifted: Float[Tensor, "n d_model"]) -> Pairs:
         """Return the active pairs of what the encoder multiplies."""
-        return topk_pairs(shifted, self.W_enc, self.b_enc, self.k, self.divisor)
+        return topk_pairs(shifted, self.W_enc, self.b_enc, self.k, self.divisor, self.precision)
 
     def reconstruct(self, x: Float[Tensor, "n d_model"]) -> Reconstruction:
         """Reconstruct through the `k` active features alone, forwards and backwards."""
@@ -287,9 +296,10 @@ class JumpReLUDictionary(Dictionary):
 
     def jump_pairs(self, shifted: Float[Tensor, "n d_model"]) -> JumpPairs | None:
         """Return active and near pairs where sums over them are faster than dense products, else None."""
-        if not compiled_loops_fit(shifted, self.W_enc):
-            return None
-        return jump_pairs(shifted, self.W_enc, self.b_enc, self.threshold, self.bandwidth)
+        given = (shifted, self.W_enc, self.b_enc, self.threshold.detach(), self.bandwidth)
+        if loops := DEVICE_LOOPS.fitting(shifted, self.W_enc):
+            return jump_pairs_on_device(loops, *given)
+        return jump_pairs(*given) if compiled_loops_fit(shifted, self.W_enc) else None
 
     @torch.no_grad()
     def active_pairs(self, x: Float[Tensor, "n d_model"]) -> Pairs:

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from vlmdiff.dictionaries.loops import DEVICE_LOOPS, compiled_loops_fit
 from vlmdiff.dictionaries.modules import Dictionary
-from vlmdiff.dictionaries.pairs import PairGradients, arrays, compiled_loops_fit
+from vlmdiff.dictionaries.pairs import PairGradients, arrays, by_feature, totals_by_feature
 from vlmdiff.kernels.adam import BLOCK, update_features, update_offset
 from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.norms import square_norms
@@ -25,9 +26,9 @@ class DictionaryAdam(torch.optim.Adam):
     """Adam with the constraint that decoder rows have unit norm.
 
     The decoder's gradient loses its part along the rows before the step, and the rows are brought back to
-    unit norm after it. A dictionary on a CPU in float32 is updated feature by feature from its active pairs
-    (`vlmdiff.kernels.adam`); its encoder is then held column by column in memory. State and results are those
-    of `torch.optim.Adam` up to rounding.
+    unit norm after it. A dictionary in float32 on a CPU, or on a GPU that runs Triton's loops, is updated
+    feature by feature from its active pairs (`kernels.adam`, `kernels.device`); its encoder is then held
+    column by column in memory. State and results are those of `torch.optim.Adam` up to rounding.
 
     Args:
         dictionary: whose parameters are optimised.
@@ -54,8 +55,10 @@ class DictionaryAdam(torch.optim.Adam):
         four = {dictionary.W_enc, dictionary.b_enc, dictionary.W_dec, dictionary.b_dec}
         self.has_others = any(one not in four for one in dictionary.parameters())
         # Values that the compiled loops left without a number in the last step; None if torch took the step.
-        self._broken: int | None = None
-        dictionary.defers = alone and compiled_loops_fit(*dictionary.parameters())
+        self._broken: int | Tensor | None = None
+        weights = list(dictionary.parameters())
+        self.loops = DEVICE_LOOPS.fitting(*weights)
+        dictionary.defers = alone and (compiled_loops_fit(*weights) or self.loops is not None)
         if dictionary.defers:
             hold_by_column(dictionary.W_enc)
 
@@ -75,7 +78,8 @@ class DictionaryAdam(torch.optim.Adam):
             self.dictionary.normalise_decoder()
             self._broken = None
         else:
-            self._step_features(found)
+            step = self._step_features if self.loops is None else self._step_on_device
+            step(found)
             if self.has_others:
                 super().step()
         if self.kept_decoder is not None:
@@ -92,17 +96,15 @@ class DictionaryAdam(torch.optim.Adam):
         squares = [self.state[one]["exp_avg_sq"] for one in moved]
         thresholds = [self.dictionary.threshold] if self.dictionary.kind == "jumprelu" else []
         largest = torch.nn.utils.get_total_norm([*moved, *squares, *thresholds], torch.inf)
-        return largest.isfinite() & (not self._broken)
+        broken = torch.as_tensor(0 if self._broken is None else self._broken, device=largest.device)
+        return largest.isfinite() & (broken == 0)
 
     def _step_features(self, found: PairGradients) -> None:
         """Update the encoder, the decoder and their biases."""
-        dictionary, group = self.dictionary, self.param_groups[0]
+        dictionary = self.dictionary
         matrices = self._moved(dictionary.W_enc, by_column=True), self._moved(dictionary.W_dec)
         b_enc, b_dec = self._moved(dictionary.b_enc), self._moved(dictionary.b_dec)
-        time = float(self.state[dictionary.W_dec]["step"])
-        (beta1, beta2), rate = group["betas"], float(group["lr"])
-        scaled = (beta1, beta2, rate / (1 - beta1**time), (1 - beta2**time) ** -0.5, group["eps"])
-        settings = tuple(np.float32(one) for one in scaled)
+        settings = tuple(np.float32(one) for one in self._settings())
         offsets = np.empty((-(-dictionary.d_sae // BLOCK), dictionary.d_model), np.float32)
         begins, columns, values = arrays(found.pairs.begins, found.pairs.columns, found.pairs.values)
         with torch_threads():
@@ -115,6 +117,41 @@ class DictionaryAdam(torch.optim.Adam):
             gradient[: found.biased], offsets, dictionary.subtract_decoder_bias, b_dec, settings
         )
         self._broken = int(broken)
+
+    def _step_on_device(self, found: PairGradients) -> None:
+        """Do what `_step_features` does on a GPU, without waiting for it."""
+        dictionary, loops = self.dictionary, self.loops
+        encoder = self._moments(dictionary.W_enc, by_column=True)
+        decoder, b_enc, b_dec = map(self._moments, (dictionary.W_dec, dictionary.b_enc, dictionary.b_dec))
+        settings = self._settings()
+        order, tokens, begins = by_feature(found.pairs, dictionary.d_sae)
+        grouping = (begins, order, tokens)
+        x, gradient, products = found.x.contiguous(), found.gradient.contiguous(), found.products
+        biases = totals_by_feature(products, (order, tokens, begins))
+        offset = found.offset_gradient.sum(dim=0)
+        if dictionary.subtract_decoder_bias:
+            offset = offset - encoder[0].T @ biases
+        if self.clip_norm is not None:
+            squares = loops.square_norms(grouping, products, found.pairs.values, x, gradient, decoder[0])
+            factor = self._factor(squares.sum(dtype=torch.float64) + offset.double().square().sum())
+            products, gradient, offset = products * factor, gradient * factor, offset * factor
+        broken = loops.update_features(
+            grouping, products, found.pairs.values, x, gradient, encoder, decoder, b_enc, settings
+        )
+        self._broken = broken + adam_vector(*b_dec, offset, *settings)
+
+    def _factor(self, squares: Tensor) -> Tensor:
+        """Return by what all gradients are shortened, and shorten those that are written out.
+
+        Args:
+            squares: () squared norm of the others.
+        """
+        others = [one.grad for one in self.dictionary.parameters() if one.grad is not None]
+        norm = (squares + sum(one.double().square().sum() for one in others)).sqrt()
+        factor = (self.clip_norm / (norm + CLIP_EPS)).clamp(max=1.0).float()
+        for one in others:
+            one.mul_(factor)
+        return factor
 
     def _clipped(
         self, found: PairGradients, grouping: tuple[np.ndarray, ...]
@@ -147,8 +184,18 @@ class DictionaryAdam(torch.optim.Adam):
             offset -= dictionary.W_enc @ biases
         return float(squares.sum() + offset.square().sum())
 
+    def _settings(self) -> tuple[float, ...]:
+        """Return (beta1, beta2, rate, root, eps) of the step that was counted, as the loops take them."""
+        group, time = self.param_groups[0], float(self.state[self.dictionary.W_dec]["step"])
+        (beta1, beta2), rate = group["betas"], float(group["lr"])
+        return beta1, beta2, rate / (1 - beta1**time), (1 - beta2**time) ** -0.5, group["eps"]
+
     def _moved(self, weights: Tensor, by_column: bool = False) -> tuple[np.ndarray, ...]:
         """Count a step of a parameter; return it and its moments as arrays, a matrix as (d_sae, d_model)."""
+        return tuple(one.numpy() for one in self._moments(weights, by_column))
+
+    def _moments(self, weights: Tensor, by_column: bool = False) -> tuple[Tensor, ...]:
+        """Count a step of a parameter; return it and its moments, a matrix as (d_sae, d_model)."""
         state = self.state[weights]
         if not state:
             state["step"] = torch.zeros(())
@@ -157,7 +204,25 @@ class DictionaryAdam(torch.optim.Adam):
         whole = (weights, state["exp_avg"], state["exp_avg_sq"])
         for tensor in whole if by_column else ():
             hold_by_column(tensor)
-        return tuple((one.detach().T if by_column else one.detach()).numpy() for one in whole)
+        return tuple(one.detach().T if by_column else one.detach() for one in whole)
+
+
+def adam_vector(
+    weights: Tensor,
+    first: Tensor,
+    second: Tensor,
+    gradient: Tensor,
+    beta1: float,
+    beta2: float,
+    rate: float,
+    root: float,
+    eps: float,
+) -> Tensor:
+    """Update a vector and its moments as `kernels.adam.adam_row` does; return how many are not finite."""
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    weights.sub_(rate * first / (second.sqrt() * root + eps))
+    return (~(weights.isfinite() & second.isfinite())).sum()
 
 
 def hold_by_column(matrix: Tensor) -> None:

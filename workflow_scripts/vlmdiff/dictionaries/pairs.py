@@ -1,6 +1,6 @@
 """Sums over active pairs of token and feature: what a sparse dictionary does beside its encoder's product.
 
-On a CPU in float32 compiled loops do them (`vlmdiff.kernels`), elsewhere torch's own operations.
+On a CPU in float32 compiled loops do them (`vlmdiff.kernels`), on a GPU Triton's, else torch's operations.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from vlmdiff.dictionaries.loops import DEVICE_LOOPS, compiled_loops_fit
 from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.pair_sums import count_pairs, decode_pairs, pair_products
 
@@ -35,9 +36,10 @@ class Pairs:
     values: Float[Tensor, " pairs"]
 
     def tokens(self) -> Int64[Tensor, " pairs"]:
-        """Return the token of each pair."""
+        """Return the token of each pair; told the length, a device need not be waited for."""
         counts = self.begins.diff()
-        return torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+        tokens = torch.arange(len(counts), device=counts.device)
+        return torch.repeat_interleave(tokens, counts, output_size=len(self.columns))
 
 
 def nonzero_pairs(z: Float[Tensor, "n d_sae"]) -> Pairs:
@@ -92,11 +94,6 @@ def stacked(parts: Sequence[PairGradients]) -> PairGradients:
     )
 
 
-def compiled_loops_fit(*tensors: Tensor) -> bool:
-    """Tell whether the compiled loops do for these tensors."""
-    return all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
-
-
 def arrays(*tensors: Tensor) -> tuple[Any, ...]:
     """Return tensors as arrays that share their memory, row by row."""
     return tuple(tensor.detach().contiguous().numpy() for tensor in tensors)
@@ -105,6 +102,8 @@ def arrays(*tensors: Tensor) -> tuple[Any, ...]:
 def decode_active(pairs: Pairs, W_dec: Tensor, b_dec: Tensor) -> Float[Tensor, "n d_model"]:
     """Return `b_dec + sum over a token's pairs of value * W_dec[feature]`."""
     begins, columns, values = pairs.begins, pairs.columns, pairs.values
+    if loops := DEVICE_LOOPS.fitting(values, W_dec):
+        return loops.decode_pairs(begins, columns, values, W_dec, b_dec)
     if not compiled_loops_fit(values, W_dec):
         whole = embedding_bag(
             columns, W_dec, begins, per_sample_weights=values, mode="sum", include_last_offset=True
@@ -118,6 +117,8 @@ def decode_active(pairs: Pairs, W_dec: Tensor, b_dec: Tensor) -> Float[Tensor, "
 
 def active_products(gradient: Tensor, pairs: Pairs, W_dec: Tensor) -> Float[Tensor, " pairs"]:
     """Return `gradient[token] . W_dec[feature]` of each pair, 0 where it is switched off."""
+    if loops := DEVICE_LOOPS.fitting(gradient, W_dec):
+        return loops.pair_products(gradient.contiguous(), pairs.begins, pairs.columns, pairs.values, W_dec)
     if compiled_loops_fit(gradient, W_dec):
         products = torch.empty(len(pairs.values))
         with torch_threads():
@@ -132,10 +133,17 @@ def active_products(gradient: Tensor, pairs: Pairs, W_dec: Tensor) -> Float[Tens
 def count_active(pairs: Pairs, d_sae: int) -> Int64[Tensor, " d_sae"]:
     """Return for each feature on how many tokens it is active."""
     if not compiled_loops_fit(pairs.values):
-        return torch.bincount(pairs.columns[pairs.values > 0], minlength=d_sae)
+        return counted(pairs.columns, pairs.values > 0, d_sae)
     counts = torch.zeros(d_sae, dtype=torch.int64)
     count_pairs(*arrays(pairs.columns, pairs.values, counts))
     return counts
+
+
+def counted(columns: Tensor, fires: Tensor, d_sae: int) -> Int64[Tensor, " d_sae"]:
+    """Return for each feature how many of its pairs are marked; a device is not waited for."""
+    # Whole numbers have the same sum in any order.
+    counts = torch.zeros(d_sae, dtype=torch.int64, device=columns.device)
+    return counts.index_add_(0, columns, fires.long())
 
 
 def by_feature(pairs: Pairs, d_sae: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,7 +155,8 @@ def by_feature(pairs: Pairs, d_sae: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     order = pairs.columns.argsort(stable=True)
     begins = torch.zeros(d_sae + 1, dtype=torch.int64, device=order.device)
-    torch.cumsum(torch.bincount(pairs.columns, minlength=d_sae), dim=0, out=begins[1:])
+    every = torch.ones_like(pairs.columns)
+    torch.cumsum(counted(pairs.columns, every, d_sae), dim=0, out=begins[1:])
     return order, pairs.tokens()[order], begins
 
 
@@ -159,15 +168,30 @@ def sum_by_feature(weights: Tensor, rows: Tensor, grouping: tuple[Tensor, Tensor
     )
 
 
+def totals_by_feature(
+    values: Float[Tensor, " pairs"], grouping: tuple[Tensor, Tensor, Tensor]
+) -> Float[Tensor, " d_sae"]:
+    """For each feature sum the values of its pairs, in their order: the same bits in every run."""
+    order, _, begins = grouping
+    return torch.segment_reduce(values[order], "sum", offsets=begins, initial=0)
+
+
+def summed_by_feature(values: Float[Tensor, " pairs"], pairs: Pairs, d_sae: int) -> Float[Tensor, " d_sae"]:
+    """For each feature sum the values of its pairs: on a processor as they come, on a device by groups."""
+    if values.device.type == "cpu":
+        return torch.zeros(d_sae, dtype=values.dtype).index_add_(0, pairs.columns, values)
+    return totals_by_feature(values, by_feature(pairs, d_sae))
+
+
 def weight_gradients(
     found: PairGradients, W_enc: Tensor, subtract_decoder_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of `W_enc`, `b_enc`, `W_dec` and `b_dec`, written out."""
     d_sae, gradient = W_enc.shape[1], found.gradient.contiguous()
-    b_enc = torch.zeros_like(W_enc[0]).index_add_(0, found.pairs.columns, found.products)
+    grouping = by_feature(found.pairs, d_sae)
+    b_enc = totals_by_feature(found.products, grouping)
     b_dec = found.offset_gradient.sum(dim=0)
     if subtract_decoder_bias:
         b_dec = b_dec - W_enc @ b_enc
-    grouping = by_feature(found.pairs, d_sae)
     encoder = sum_by_feature(found.products, found.x, grouping).T.contiguous()
     return encoder, b_enc, sum_by_feature(found.pairs.values, gradient, grouping), b_dec

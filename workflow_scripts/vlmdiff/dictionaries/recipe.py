@@ -48,6 +48,7 @@ class Recipe:
     reconstruction: str = "fvu"
     auxk_coefficient: float = 0.0
     dead_after_tokens: int = LONGEST_SILENCE
+    precision: str = "tf32"
     devices: int = 1
     nodes: int = 1
 

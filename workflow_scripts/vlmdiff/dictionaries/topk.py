@@ -7,18 +7,19 @@ dense. The other products are sums over the `n * k` active pairs of token and fe
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from vlmdiff.dictionaries.loops import DEVICE_LOOPS, compiled_loops_fit
 from vlmdiff.dictionaries.pairs import (
     PairGradients,
     Pairs,
     active_products,
     arrays,
-    compiled_loops_fit,
     decode_active,
     weight_gradients,
 )
@@ -35,11 +36,18 @@ def chunk_rows(width: int, device: torch.device) -> int:
 
 
 def encode_topk(
-    x: Float[Tensor, "n d_model"], W_enc: Tensor, b_enc: Tensor, k: int
+    x: Float[Tensor, "n d_model"], W_enc: Tensor, b_enc: Tensor, k: int, precision: str = "fp32"
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """Return values and columns of the `k` largest pre-activations of each token.
 
     Works through chunks of tokens, so that no `(n, d_sae)` matrix goes through main memory.
+
+    Args:
+        x: what the encoder multiplies.
+        W_enc, b_enc: the encoder.
+        k: how many.
+        precision: with `bf16` a GPU's loops look for candidates in bfloat16, a quarter more than are wanted,
+            and choose among these in float32.
 
     Raises:
         ValueError: there are fewer features than `k`.
@@ -48,6 +56,12 @@ def encode_topk(
     if not 1 <= k <= width:
         raise ValueError(f"k must lie between 1 and the number of features, {width}; found {k}")
     rows = chunk_rows(width, x.device)
+    loops = DEVICE_LOOPS.fitting(x, W_enc)
+    if loops and k <= loops.GROUPS:
+        rescored = precision == "bf16" and more_than(k) <= min(width, loops.GROUPS)
+        choose = choose_rescored if rescored else choose_exactly
+        parts = [choose(loops, part, W_enc, b_enc, k) for part in x.split(rows)]
+        return torch.cat([values for values, _ in parts]), torch.cat([columns for _, columns in parts])
     if not compiled_loops_fit(x, W_enc):
         parts = [
             torch.topk(torch.addmm(b_enc, part, W_enc), k, dim=1, sorted=False) for part in x.split(rows)
@@ -63,9 +77,37 @@ def encode_topk(
     return values, columns
 
 
-def topk_pairs(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, divisor: Tensor | None = None) -> Pairs:
+def choose_exactly(
+    loops: ModuleType, x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Return values and columns of the `k` largest pre-activations of a chunk, by a GPU's loops."""
+    return loops.largest_of_rows(torch.mm(x, W_enc), b_enc, k)
+
+
+def more_than(k: int) -> int:
+    """Return how many candidates are found in bfloat16 for `k` that are wanted."""
+    return k + max(8, k // 4)
+
+
+def choose_rescored(
+    loops: ModuleType, x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Do what `choose_exactly` does, among candidates from a product in bfloat16."""
+    wide = more_than(k)
+    _, columns = loops.largest_of_rows(torch.mm(x.bfloat16(), W_enc.bfloat16()), b_enc, wide)
+    begins = torch.arange(0, (len(x) + 1) * wide, wide, device=x.device)
+    flat, every = columns.flatten(), torch.ones(columns.numel(), device=x.device)
+    products = loops.pair_products(x.contiguous(), begins, flat, every, W_enc.T.contiguous())
+    values = products.view_as(columns) + b_enc[columns]
+    chosen = values.topk(k, dim=1).indices.sort(dim=1).values
+    return values.gather(1, chosen), columns.gather(1, chosen)
+
+
+def topk_pairs(
+    x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, divisor: Tensor | None = None, precision: str = "fp32"
+) -> Pairs:
     """Return the `k` largest pre-activations of each token after ReLU, times any divisors, as pairs."""
-    values, columns = encode_topk(x, W_enc, b_enc, k)
+    values, columns = encode_topk(x, W_enc, b_enc, k, precision)
     begins = torch.arange(0, (len(x) + 1) * k, k, device=x.device)
     pairs = Pairs(begins, columns.flatten(), values.flatten().relu_())
     if divisor is not None:
