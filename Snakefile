@@ -37,7 +37,7 @@ include: f"{ROOT}/rules/every_job.smk"
 
 onstart:
     logger.info(plan(CFG))
-    lift_default_limit(workflow.scheduler)
+    begin(workflow)
 
 
 onsuccess:

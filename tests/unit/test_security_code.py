@@ -27,6 +27,7 @@ from vlmdiff.dictionaries.files import PublishedSource, load_dictionary
 from vlmdiff.dictionaries.launch import launcher
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.registry import load_subject
+from vlmdiff.runtime import warm
 
 LIBRARY = Path(__file__).parents[2] / "workflow_scripts"
 
@@ -234,7 +235,9 @@ def test_nothing_runs_text_a_shell_or_unpacks_archives(name):
     # Methods of other kinds have the same names: a model's `eval`, the name of the `system`.
     harmless = {"system": {"platform.system"}, "eval": {ast.unparse(call.func) for _, call in calls("eval")}}
     allowed = harmless.get(name, set()) - {"eval"}
-    assert [path for path, call in calls(name) if ast.unparse(call.func) not in allowed] == []
+    found = [path.name for path, call in calls(name) if ast.unparse(call.func) not in allowed]
+    # The script of a job, which Snakemake has written and asked this user's Python to run.
+    assert found == (["warm.py"] if name == "exec" else [])
 
 
 def test_no_library_for_pickles_is_imported():
@@ -244,16 +247,30 @@ def test_no_library_for_pickles_is_imported():
 
 def test_git_and_launchers_of_trainings_are_all_that_is_started_and_without_a_shell():
     users = [path.name for path in sorted(LIBRARY.rglob("*.py")) if "subprocess" in path.read_text()]
-    assert users == ["launch.py", "origin.py"]
+    assert users == ["launch.py", "origin.py", "warm.py"]
     started = [
         call
         for name in ("run", "Popen")
         for _, call in calls(name)
         if ast.unparse(call.func).startswith("subprocess.")
     ]
-    assert len(started) == 2 and not any("shell" in constants(call) for call in started)
+    assert len(started) == 3 and not any("shell" in constants(call) for call in started)
     assert 'command = ["git", ' in next(LIBRARY.rglob("origin.py")).read_text()
     assert {launcher(devices, 1)[0] for devices in (2, 8)} == {sys.executable}
+
+
+def test_nobody_else_can_ask_for_a_job(monkeypatch):
+    """Its socket lies in a folder of this user alone."""
+    started = []
+    monkeypatch.setattr(warm.subprocess, "Popen", lambda command, **_: started.append(command))
+    monkeypatch.setenv(warm.PLACE, "")
+    monkeypatch.delenv(warm.SWITCH, raising=False)
+    monkeypatch.setattr(warm.Path, "glob", lambda *_: iter(()))
+    warm.start(100, is_local=True)
+    ((python, _, _, place, _),) = started
+    assert python == sys.executable
+    assert Path(place).parent.stat().st_mode & 0o777 == 0o700
+    Path(place).parent.rmdir()
 
 
 def test_several_nodes_are_reached_by_srun_alone(monkeypatch, tmp_path):

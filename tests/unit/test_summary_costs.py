@@ -1,5 +1,7 @@
 """Costs of a run from files as Snakemake writes them."""
 
+import json
+
 import pytest
 
 from vlmdiff.figures.costs import SHOWN, costs
@@ -35,6 +37,18 @@ def test_jobs_are_summed_by_rule(folder, tmp_path):
     assert train["share"] == pytest.approx(40 / 40.5, abs=1e-6)
     assert table["share"].sum() == pytest.approx(1, abs=1e-5)
     assert table.iloc[1]["cpu_s"] == 0 and table["memory_max_mb"].isna().tolist() == [False, True]
+
+
+def test_processor_time_and_memory_are_what_jobs_noted(folder, tmp_path):
+    """Of jobs that a warm process ran Snakemake sees one that waits."""
+    noted = {"files": {}, "cpu_seconds": 25.5, "memory_max_mb": 900.25}
+    for place, log in (("a", "train/seed_0/layer_1"), ("b", "train/seed_0/layer_1"), ("c", "other")):
+        path = tmp_path / "provenance" / f"{place}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps({**noted, "log": f"results/some/logs/{log}.log"}))
+    (tmp_path / "provenance" / "older.json").write_text(json.dumps({"files": {}}))
+    train = cost_table(folder).iloc[0]
+    assert (train["wall_s"], train["cpu_s"], train["memory_max_mb"]) == (40.0, 33.5, 900.25)
 
 
 def test_sums_have_the_decimals_that_were_measured(tmp_path):

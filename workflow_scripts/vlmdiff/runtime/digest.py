@@ -25,6 +25,7 @@ READ_BY_JOBS = (
     "sources.py",
     "defaults.py",
     "documents.py",
+    "memory.py",
     "parts.py",
     "record.py",
     "samples_file.py",
@@ -32,7 +33,7 @@ READ_BY_JOBS = (
 )
 FRAME = (
     "__init__", "causes", "digest", "disk_errors", "environment", "failures", "files", "hdf5", "job", "locks",
-    "origin", "progress", "records", "secrets", "verification",
+    "origin", "progress", "records", "secrets", "verification", "warm",
 )  # fmt: skip
 WITHOUT_RESULT = (
     *(file for file in (LIBRARY / "config").glob("*.py") if file.name not in READ_BY_JOBS),

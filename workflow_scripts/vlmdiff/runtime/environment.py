@@ -45,6 +45,22 @@ def prepare_jobs() -> None:
         os.environ.setdefault(setting, str(2**30))
 
 
+def limit_threads(threads: int) -> None:
+    """Give numerical libraries `threads` threads that sleep instead of spinning while idle.
+
+    Must run before torch or numpy is imported; two spinning processes on two cores run at a
+    third of their speed.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for variable in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+    ):
+        os.environ[variable] = str(threads)
+
+
 def neutralise() -> None:
     """Set the environment of this process and its children; call it before libraries are imported.
 

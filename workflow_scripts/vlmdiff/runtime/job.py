@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.runtime.causes import cause, chain, ran_out
-from vlmdiff.runtime.environment import neutralise
+from vlmdiff.runtime.environment import limit_threads, neutralise
 from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.secrets import RedactingFormatter
+from vlmdiff.runtime.warm import hand_over
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # Set by the workflow where it tells at the end of a run why jobs failed (`vlmdiff.runtime.failures`).
@@ -27,22 +28,6 @@ NEXT_STEPS = {
     "disk": "free disk space, then run snakemake again: finished jobs are kept",
     None: "fix the cause, then run snakemake again: finished jobs are kept",
 }
-
-
-def limit_threads(threads: int) -> None:
-    """Give numerical libraries `threads` threads that sleep instead of spinning while idle.
-
-    Must run before torch or numpy is imported; two spinning processes on two cores run at a
-    third of their speed.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for variable in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-    ):
-        os.environ[variable] = str(threads)
 
 
 def is_for_all(record: logging.LogRecord) -> bool:
@@ -101,12 +86,15 @@ def tell_failure(log: logging.Logger, name: str, error: BaseException, log_file:
 def job(snakemake: Any) -> Iterator[logging.Logger]:
     """Run a script's body with logging and threads set; a failure ends in one line that helps.
 
+    In a local run of many jobs, one that has imported the large libraries runs the script (`runtime.warm`).
     Inputs are compared with what the jobs that wrote them left behind; after the body, outputs are recorded
-    (`vlmdiff.runtime.records`).
+    (`runtime.records`).
 
     Args:
         snakemake: the object that Snakemake hands to a script.
     """
+    if snakemake.threads == 1:
+        hand_over()
     log_file = snakemake.log[0] if snakemake.log else None
     neutralise()
     limit_threads(snakemake.threads)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.runtime.records import read_record, record_path
+from vlmdiff.runtime.warm import usage
 
 PACKAGES = (
     "snakemake", "torch", "transformers", "pytorch-lightning", "h5py", "numpy", "numba", "pandas",
@@ -102,6 +103,8 @@ def origin(snakemake: Any, name: str, started: str, seconds: float) -> dict[str,
         "code": params.get("code"),
         "started": started,
         "seconds": round(seconds, 2),
+        **usage(),
+        "log": str(snakemake.log[0]) if snakemake.log else None,
         "inputs": recorded_inputs(snakemake.input),
         "software": software(),
         "project": project_version(),

@@ -1,11 +1,23 @@
-"""How Snakemake's scheduler spends its time while jobs run."""
+"""What is set up when a run begins: how Snakemake's scheduler spends its time, and how jobs start."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from vlmdiff.runtime import warm
+
 # Jobs and seconds of `--max-jobs-per-timespan` where nobody says otherwise.
 DEFAULT_LIMIT = (100, 1.0)
+
+
+def begin(workflow: Any) -> None:
+    """Set up a run, in the process that starts its jobs.
+
+    Args:
+        workflow: Snakemake's.
+    """
+    lift_default_limit(workflow.scheduler)
+    warm.start(len(list(workflow.dag.needrun_jobs())), workflow.local_exec)
 
 
 def lift_default_limit(scheduler: Any) -> None:

@@ -9,7 +9,7 @@ COSTS = contract(
     ("wall_s", "float", "sum of their wall times in seconds"),
     ("wall_median_s", "float", "median wall time of a job in seconds"),
     ("wall_max_s", "float", "wall time of the longest job in seconds"),
-    ("cpu_s", "float", "sum of their processor times in seconds, as Snakemake samples them"),
+    ("cpu_s", "float", "sum of their processor times in seconds"),
     ("memory_max_mb", "float", "largest resident memory of a job in MB"),
     ("share", "float", "wall_s as a fraction of that of all rules"),
 )
