@@ -9,8 +9,8 @@ from vlmdiff.config.local_files import missing_files, unnameable_files
 from vlmdiff.config.omitted import explain_omitted, omitted_rules
 from vlmdiff.config.resources import resource_problems
 from vlmdiff.config.scoreboard import explain_unscored
-from vlmdiff.config.storage import plan
-from vlmdiff.config.targets import STARVING, explain_starving, explain_target
+from vlmdiff.config.plan import plan
+from vlmdiff.config.targets import by_layer, explain_starving, explain_target, starves
 from vlmdiff.data.local_data import data_problems
 from vlmdiff.features.matched_problems import matched_problems
 from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
@@ -53,11 +53,13 @@ def why_not(name, option):
     of_board = {"scoreboard", "summarise_scoreboard", "plot_scoreboard"}
     if of_board & {one.name for one in makers} and (told := explain_unscored(CFG)):
         return told
-    if option == "until" and name in STARVING:
+    if option == "until" and starves(name):
         return explain_starving(name)
     is_pattern = option == "targets" and any(one.name == name and one.has_wildcards() for one in makers)
     if is_pattern or not (makers or is_there(name)):
-        outputs = {one.name: [str(file) for file in one.output] for one in workflow.rules}
+        outputs = {
+            one.name: [by_layer(str(file), one_of(LAYERS)) for file in one.output] for one in workflow.rules
+        }
         compared = [results(file) for target in TARGETS for file in products.comparison_products(CFG, target)]
         return explain_target(name, outputs, [*EXPERIMENT, *compared], CFG.experiment)
     for values in (one.get_wildcards(name) for one in makers if one.name != name):

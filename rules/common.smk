@@ -16,7 +16,7 @@ from vlmdiff.config.targets import NUMBER
 from vlmdiff.runtime.environment import InterpreterError, prepare_jobs
 from vlmdiff.runtime.failures import failure_summary
 from vlmdiff.runtime.job import TOLD_AT_THE_END
-from vlmdiff.runtime.scheduling import lift_default_limit
+from vlmdiff.runtime.scheduling import begin
 
 # As a module with a `config` of its own, the workflow takes that; else the files and the command line tell it.
 OWN = not workflow.modifier.skip_configfile
@@ -104,6 +104,22 @@ def folder_beside(path):
     Of a folder Snakemake sees the time alone, which a copy changes.
     """
     return ancient(path)
+
+
+def taken(layers, wildcards):
+    """Return the layers that a job takes: those of its rule, or the one that it was asked for."""
+    return [int(str(layer).format(**wildcards)) for layer in layers]
+
+
+def of_layers(path, layers):
+    """Return a path of each layer, in whose place `{}` stands; wildcards stay as they are."""
+    return [path.replace("{}", str(layer)) for layer in layers]
+
+
+def job_of_layers(kind, job, layers):
+    """Return the log or benchmark of a job that takes some layers."""
+    group = f"layer_{layers[0]}" if len(layers) == 1 else f"layers_{layers[0]}_{layers[-1]}"
+    return results(f"{kind}/{job}/{group}.{'log' if kind == 'logs' else 'tsv'}")
 
 
 def once(lists):

@@ -1,8 +1,11 @@
-"""Dictionaries: trained at one layer each or taken from others, then scored at all layers on held-out activations."""
+"""Dictionaries: trained or taken from others, then scored at all layers on held-out activations."""
+
+from functools import partial
 
 from vlmdiff.config.cases import trained_shape
 from vlmdiff.config.local_files import with_targets
 from vlmdiff.config.sources import is_local
+from vlmdiff.config.together import ANY, jobs_by_layers, passed_together, trained_together
 from vlmdiff.dictionaries.source import files_read
 from vlmdiff.runtime.seeds import derive_seed
 
@@ -25,41 +28,64 @@ def streamed(files):
     return lambda wildcards: files(training(wildcards)) if is_streamed(wildcards) else []
 
 
-def training_shards(wildcards):
+def training_shards(layers, wildcards):
     """Return the stored activations that a training reads; none if it reads straight from the model."""
     stage, name = training(wildcards), wildcards.dictionary
     if is_streamed(wildcards):
         return []
-    return FILES.read_by(name, stage.model, stage.dataset)[int(wildcards.layer)]
+    by_layer = FILES.read_by(name, stage.model, stage.dataset)
+    return once(by_layer[layer] for layer in taken(layers, wildcards))
 
 
-# What a training reads: stored activations, or a model and what it is shown.
-TRAINING_DATA = {
-    "shards": training_shards,
-    "samples": streamed(lambda stage: FILES.samples(stage.dataset)),
-    "model": streamed(lambda stage: FILES.model(stage.model)),
-    "model_weights": streamed(lambda stage: FILES.weights(stage.model)),
-}
+def training_data(layers):
+    """Return what a training at some layers reads: stored activations, or a model and what it is shown."""
+    return {
+        "shards": partial(training_shards, layers),
+        "samples": streamed(lambda stage: FILES.samples(stage.dataset)),
+        "model": streamed(lambda stage: FILES.model(stage.model)),
+        "model_weights": streamed(lambda stage: FILES.weights(stage.model)),
+    }
 
 
-def initial_weights(wildcards):
-    """Return the weights that a dictionary starts from, at its layer or at all; none for a random start."""
+def initial_weights(layers, wildcards):
+    """Return the weights that a dictionary starts from at some layers; none for a random start."""
     initial = CFG.dictionaries[wildcards.dictionary].initial
     if initial == "random":
         return []
     # An imported dictionary has no seed of its own.
     seed = wildcards.get("seed", 0)
-    if "layer" not in wildcards.keys():
-        return FILES.dictionaries(initial, seed)
-    return FILES.dictionary(initial, seed, wildcards.layer)
+    return [FILES.dictionary(initial, seed, layer) for layer in taken(layers, wildcards)]
 
 
-def input_scale_file(wildcards):
-    """Return where the input scale stands that was estimated for a training; none if its initial weights tell it."""
+def input_scale_files(layers, wildcards):
+    """Return where input scales stand that were estimated for a training; none if its initial weights tell them."""
     root = CFG.scale_root(wildcards.dictionary)
     if root is None or CFG.scale_stage(root) is None:
         return []
-    return results(f"dictionaries/{root}/input_scale/layer_{wildcards.layer}.json")
+    folder = results(f"dictionaries/{root}/input_scale")
+    return [f"{folder}/layer_{layer}.json" for layer in taken(layers, wildcards)]
+
+
+def layer_seeds(layers, wildcards):
+    """Return the seed of a dictionary at each of some layers."""
+    named = ("train_dictionary", wildcards.dictionary, wildcards.seed)
+    return [derive_seed(CFG.seed, *named, str(layer)) for layer in taken(layers, wildcards)]
+
+
+def order_seeds(layers, wildcards):
+    """Return by which seed a training draws the tokens of each layer; those that share a stream draw in one order."""
+    if not is_streamed(wildcards):
+        return layer_seeds(layers, wildcards)
+    return [derive_seed(CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed)] * len(layers)
+
+
+def scale_seeds(layers, wildcards):
+    """Return by which seed the tokens are drawn on which each layer's input scale is estimated."""
+    named = ("estimate_scale", wildcards.dictionary)
+    alike = is_streamed(wildcards)
+    return [
+        derive_seed(CFG.seed, *named, *([] if alike else [str(layer)])) for layer in taken(layers, wildcards)
+    ]
 
 
 def stream_settings(wildcards):
@@ -81,38 +107,47 @@ def of_two_models(wildcards):
     return facts(entry, "base_model") if entry.base_model else {}
 
 
-rule train_dictionary:
-    """Train a dictionary at one layer, from a random start or from another dictionary."""
-    input:
-        **TRAINING_DATA,
-        initial=initial_weights,
-        scale=input_scale_file,
-    output:
-        weights=f"{DICTIONARY}/layer_{{layer}}/sae_weights.safetensors",
-        config=f"{DICTIONARY}/layer_{{layer}}/cfg.json",
-        training=f"{DICTIONARY}/layer_{{layer}}/training.csv",
-        snapshots=directory(f"{DICTIONARY}/layer_{{layer}}/snapshots"),
-    wildcard_constraints:
-        dictionary=one_of(CFG.trained()),
-    threads: CFG.threads
-    params:
-        seed=lambda wildcards: derive_seed(
-            CFG.seed, "train_dictionary", wildcards.dictionary, wildcards.seed, wildcards.layer
-        ),
-        architecture=lambda wildcards: trained_shape(CFG, wildcards.dictionary),
-        stage=lambda wildcards: training(wildcards).params(
-            "initial", "model", "base_model", "dataset", "architecture"
-        ),
-        provenance=lambda wildcards: {
-            "dictionary": wildcards.dictionary,
-            **facts(training(wildcards), "initial", "model", "dataset"),
-            **of_two_models(wildcards),
-        },
-        stream=stream_settings,
-        # Outside of the declared outputs, which Snakemake clears when a job fails.
-        checkpoints=results("checkpoints/dictionaries/{dictionary}/seed_{seed}/layer_{layer}"),
-    script:
-        "../workflow_scripts/train_dictionary.py"
+for suffix, layers, names in jobs_by_layers(CFG, CFG.trained(), trained_together):
+
+    rule:
+        """Train a dictionary at some layers, from random starts or from another dictionary."""
+        name:
+            f"train_dictionary{suffix}"
+        input:
+            **training_data(layers),
+            initial=partial(initial_weights, layers),
+            scale=partial(input_scale_files, layers),
+        output:
+            weights=of_layers(f"{DICTIONARY}/layer_{{}}/sae_weights.safetensors", layers),
+            config=of_layers(f"{DICTIONARY}/layer_{{}}/cfg.json", layers),
+            training=of_layers(f"{DICTIONARY}/layer_{{}}/training.csv", layers),
+            snapshots=[directory(one) for one in of_layers(f"{DICTIONARY}/layer_{{}}/snapshots", layers)],
+        log:
+            job_of_layers("logs", "train_dictionary/{dictionary}/seed_{seed}", layers),
+        benchmark:
+            job_of_layers("benchmarks", "train_dictionary/{dictionary}/seed_{seed}", layers)
+        wildcard_constraints:
+            dictionary=one_of(names),
+        threads: CFG.threads
+        params:
+            layers=partial(taken, layers),
+            seed=partial(layer_seeds, layers),
+            order=partial(order_seeds, layers),
+            architecture=lambda wildcards: trained_shape(CFG, wildcards.dictionary),
+            stage=lambda wildcards: training(wildcards).params(
+                "initial", "model", "base_model", "dataset", "architecture"
+            ),
+            provenance=lambda wildcards: {
+                "dictionary": wildcards.dictionary,
+                **facts(training(wildcards), "initial", "model", "dataset"),
+                **of_two_models(wildcards),
+            },
+            stream=stream_settings,
+            # Outside of the declared outputs, which Snakemake clears when a job fails.
+            checkpoints=results("checkpoints/dictionaries/{dictionary}/seed_{seed}"),
+            kept=results("finished/dictionaries/{dictionary}/seed_{seed}"),
+        script:
+            "../workflow_scripts/train_dictionary.py"
 
 
 rule fetch_dictionary:
@@ -149,7 +184,7 @@ rule import_dictionary:
         sources=results("dictionaries/{dictionary}/sources.json"),
         content=published_content,
         # The dictionary whose feature indices it keeps.
-        initial=initial_weights,
+        initial=partial(initial_weights, ANY),
         model=FILES.model(CFG.diff.model),
     output:
         weights=results("dictionaries/{dictionary}/seed_0/layer_{layer}/sae_weights.safetensors"),
@@ -174,25 +209,34 @@ rule import_dictionary:
         "../workflow_scripts/import_dictionary.py"
 
 
-rule estimate_scale:
-    """Estimate the factor by which an imported dictionary's inputs are scaled, where its source does not tell."""
-    input:
-        **TRAINING_DATA,
-    output:
-        scale=results("dictionaries/{dictionary}/input_scale/layer_{layer}.json"),
-    wildcard_constraints:
-        dictionary=one_of(CFG.published()),
-    threads: CFG.threads
-    params:
-        seed=lambda wildcards: derive_seed(CFG.seed, "estimate_scale", wildcards.dictionary, wildcards.layer),
-        tokens=lambda wildcards: training(wildcards).tokens,
-        facts=lambda wildcards: {
-            **facts(CFG.dictionaries[wildcards.dictionary], "scale_on"),
-            **facts(training(wildcards), "model", "dataset"),
-        },
-        stream=stream_settings,
-    script:
-        "../workflow_scripts/estimate_scale.py"
+for suffix, layers, names in jobs_by_layers(CFG, CFG.published(), passed_together):
+
+    rule:
+        """Estimate the factor by which an imported dictionary's inputs are scaled, where its source does not tell."""
+        name:
+            f"estimate_scale{suffix}"
+        input:
+            **training_data(layers),
+        output:
+            scale=of_layers(results("dictionaries/{dictionary}/input_scale/layer_{}.json"), layers),
+        log:
+            job_of_layers("logs", "estimate_scale/{dictionary}", layers),
+        benchmark:
+            job_of_layers("benchmarks", "estimate_scale/{dictionary}", layers)
+        wildcard_constraints:
+            dictionary=one_of(names),
+        threads: CFG.threads
+        params:
+            layers=partial(taken, layers),
+            seed=partial(scale_seeds, layers),
+            tokens=lambda wildcards: training(wildcards).tokens,
+            facts=lambda wildcards: {
+                **facts(CFG.dictionaries[wildcards.dictionary], "scale_on"),
+                **facts(training(wildcards), "model", "dataset"),
+            },
+            stream=stream_settings,
+        script:
+            "../workflow_scripts/estimate_scale.py"
 
 
 rule evaluate_dictionary:
@@ -205,7 +249,7 @@ rule evaluate_dictionary:
             for file in FILES.dictionaries(wildcards.dictionary, wildcards.seed, "snapshots")
             if wildcards.dictionary in CFG.trained()
         ],
-        initial=initial_weights,
+        initial=partial(initial_weights, LAYERS),
         shards=lambda wildcards: once(
             files for one in FILES.evaluation_sets(wildcards.dictionary) for files in one["shards"].values()
         ),

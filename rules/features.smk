@@ -3,27 +3,53 @@
 from vlmdiff.config.comparisons import CROSSCODER, DRIFT, MAIN
 from vlmdiff.config.latent_scaling import is_scaled
 from vlmdiff.config.storage import drifting_models
+from vlmdiff.config.together import counted_together, jobs_by_layers
 
 # Of a comparison, and in it of a concept.
 FEATURES = "features/{comparison}/seed_{seed}"
 CONCEPT = f"{FEATURES}/{{concept}}"
-STATISTICS = results("features/statistics/{dictionary}/seed_{seed}/{model}/{dataset}/layer_{layer}")
+COUNTED = "statistics/{dictionary}/seed_{seed}/{model}/{dataset}"
+STATISTICS = results(f"features/{COUNTED}")
 
 
-rule feature_statistics:
-    """Count where each feature of a dictionary fires on a data set, and keep its strongest samples."""
-    input:
-        shards=lambda wildcards: FILES.read_by(wildcards.dictionary, wildcards.model, wildcards.dataset)[
-            int(wildcards.layer)
-        ],
-        dictionary=lambda wildcards: FILES.dictionary(wildcards.dictionary, wildcards.seed, wildcards.layer),
-    output:
-        **{name: f"{STATISTICS}/{name}.parquet" for name in ("statistics", "totals", "top_samples")},
-    threads: CFG.threads
-    params:
-        top=CFG.lexical.samples,
-    script:
-        "../workflow_scripts/feature_statistics.py"
+def counted_shards(layers, wildcards):
+    """Return the stored activations on which features are counted."""
+    by_layer = FILES.read_by(wildcards.dictionary, wildcards.model, wildcards.dataset)
+    return once(by_layer[layer] for layer in taken(layers, wildcards))
+
+
+def counted_dictionaries(layers, wildcards):
+    """Return the dictionary whose features are counted, at each of some layers."""
+    name, seed = wildcards.dictionary, wildcards.seed
+    return [FILES.dictionary(name, seed, layer) for layer in taken(layers, wildcards)]
+
+
+for suffix, layers, names in jobs_by_layers(CFG, CFG.dictionaries, counted_together):
+
+    rule:
+        """Count where each feature of a dictionary fires on a data set, and keep its strongest samples."""
+        name:
+            f"feature_statistics{suffix}"
+        input:
+            shards=partial(counted_shards, layers),
+            dictionaries=partial(counted_dictionaries, layers),
+        output:
+            **{
+                name: of_layers(f"{STATISTICS}/layer_{{}}/{name}.parquet", layers)
+                for name in ("statistics", "totals", "top_samples")
+            },
+        log:
+            job_of_layers("logs", f"feature_{COUNTED}", layers),
+        benchmark:
+            job_of_layers("benchmarks", f"feature_{COUNTED}", layers)
+        wildcard_constraints:
+            dictionary=one_of(names),
+        threads: CFG.threads
+        params:
+            layers=partial(taken, layers),
+            top=CFG.lexical.samples,
+        script:
+            "../workflow_scripts/feature_statistics.py"
 
 
 def diff_tables(name, kind):

@@ -49,13 +49,12 @@ def opened(activations: Sequence[Path] | dict[str, Path]) -> Any:
     if not isinstance(activations, dict):
         return activations
     from vlmdiff.data.samples import load_samples
-    from vlmdiff.extraction.stream import ActivationStream
+    from vlmdiff.extraction.stream import ActivationStream, ModelPasses
     from vlmdiff.models.registry import load_subject
 
     subject = load_subject("vlm", {"family": "llava"}, activations["model"], "cpu")
-    return ActivationStream(
-        subject, load_samples(activations["samples"]), 0, pool_samples=7, batch_tokens=256
-    )
+    passes = ModelPasses(subject, load_samples(activations["samples"]), batch_tokens=256)
+    return ActivationStream(passes, 0, pool_samples=7)
 
 
 def train(activations: Sequence[Path] | dict[str, Path], folder: Path, work: Path, **values: Any) -> Path:

@@ -161,6 +161,7 @@ OTHER: dict[str, Any] = {
     "dictionaries.*.tokens": ["text", "image"],
     "dictionaries.*.architecture": {"d_sae": 64, "k": 3},
     "dictionaries.*.snapshots": [25],
+    "dictionaries.*.precision": "fp32",
     "evaluation.*.dictionaries": {"base": ["base"], "scratch": ["adapted"]},
     "evaluation.*.model": {"base_lm": "vlm", "vlm": "base_lm"},
     "evaluation.*.dataset": "spatial_val",

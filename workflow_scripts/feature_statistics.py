@@ -1,4 +1,4 @@
-"""Count and sum what the features of one dictionary do on one data set at one layer."""
+"""Count and sum what the features of one dictionary do on one data set at some layers."""
 
 from vlmdiff.runtime.job import job
 
@@ -7,11 +7,7 @@ with job(snakemake):
 
     from vlmdiff.features.statistics import feature_statistics
 
-    output = snakemake.output
-    feature_statistics(
-        snakemake.input.shards,
-        Path(snakemake.input.dictionary).parent,
-        int(snakemake.wildcards.layer),
-        (output.statistics, output.totals, output.top_samples),
-        snakemake.params.top,
-    )
+    given, output, params = snakemake.input, snakemake.output, snakemake.params
+    tables = zip(output.statistics, output.totals, output.top_samples, strict=True)
+    for layer, weights, outputs in zip(params.layers, given.dictionaries, tables, strict=True):
+        feature_statistics(given.shards, Path(weights).parent, layer, outputs, params.top)

@@ -1,32 +1,34 @@
-"""Train one dictionary at one layer."""
+"""Train one dictionary at some layers."""
 
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
     from pathlib import Path
 
-    from vlmdiff.dictionaries.launch import train_in_processes
-    from vlmdiff.dictionaries.training import train_dictionary
-    from vlmdiff.extraction.stream import open_stream
+    from vlmdiff.dictionaries.one_pass import train_from_shards, train_in_passes
+    from vlmdiff.extraction.stream import open_passes
 
-    given, params, layer = snakemake.input, snakemake.params, int(snakemake.wildcards.layer)
-    initial, stage = given.get("initial"), params.stage
-    settings = {
-        "initial": Path(initial).parent if initial else "random",
-        "layer": layer,
-        "seed": params.seed,
-        "architecture": params.architecture,
-        "stage": stage,
-        "provenance": params.provenance,
-        "folder": Path(snakemake.output.weights).parent,
-        "checkpoints": params.checkpoints,
-        "code": params.code,
-        "checkpoint_every_s": snakemake.resources.get("checkpoint_every_s"),
-        "scale_file": given.get("scale") or None,
-    }
-    if stage["devices"] * stage["nodes"] > 1:
-        train_in_processes({"activations": list(given.shards), **settings}, snakemake.threads)
-    elif params.stream:
-        train_dictionary(open_stream(given.model, given.samples, layer, params.stream), **settings)
+    given, params, resources = snakemake.input, snakemake.params, snakemake.resources
+    trainings = [
+        {
+            "initial": Path(given.initial[place]).parent if given.initial else "random",
+            "layer": layer,
+            "seed": params.seed[place],
+            "order": params.order[place],
+            "architecture": params.architecture,
+            "stage": params.stage,
+            "provenance": params.provenance,
+            "folder": Path(snakemake.output.weights[place]).parent,
+            "checkpoints": f"{params.checkpoints}/layer_{layer}",
+            "kept": f"{params.kept}/layer_{layer}",
+            "code": params.code,
+            "checkpoint_every_s": resources.get("checkpoint_every_s"),
+            "scale_file": given.scale[place] if given.scale else None,
+        }
+        for place, layer in enumerate(params.layers)
+    ]
+    if params.stream:
+        passes = open_passes(given.model, given.samples, params.stream)
+        train_in_passes(passes, trainings, resources.mem_mb * 1e6)
     else:
-        train_dictionary(given.shards, **settings)
+        train_from_shards(list(given.shards), trainings, snakemake.threads)

@@ -1,12 +1,12 @@
 """The Slurm profile in few jobs: requests, growth on retry, groups, a cancelled job. Under three minutes."""
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 from dependable.compare import differences
 from disturbances import Disturbance, cancel, disturb, terminate
+from rule_texts import rules
 from workflow_runs import CONFIG, RESULTS, ROOT, WorkflowRun
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -24,13 +24,9 @@ def with_resources(folder: Path, **rules: dict[str, int]) -> Path:
 
 def test_the_profile_names_rules_that_exist_and_repeats_the_default_profile():
     profile = yaml.safe_load((PROFILE / "config.yaml").read_text())
-    rules = {
-        name
-        for file in (ROOT / "rules").glob("*.smk")
-        for name in re.findall(r"^rule (\w+):", file.read_text(), re.MULTILINE)
-    }
-    assert set(profile["groups"]) <= rules
-    assert {name for name in rules if name.startswith("plot_")} - set(profile["groups"]) == {
+    names = set(rules())
+    assert set(profile["groups"]) <= names
+    assert {name for name in names if name.startswith("plot_")} - set(profile["groups"]) == {
         "plot_model_accuracy"
     }
     assert set(profile["group-components"]) <= set(profile["groups"].values())

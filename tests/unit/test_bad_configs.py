@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
+from vlmdiff.config.plan import plan
 from vlmdiff.config.schema import Config
-from vlmdiff.config.storage import plan
 
 CONFIGS = Path(__file__).parents[2] / "config"
 WHOLE = {path.stem: read_layers({}, [path]).values for path in sorted(CONFIGS.glob("*.yaml"))}

@@ -14,7 +14,7 @@ from vlmdiff.config.derive import derive
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_checkpoints import with_family
-from vlmdiff.config.storage import plan
+from vlmdiff.config.plan import plan
 from vlmdiff.data.local_data import data_problems
 
 MINIMAL = """

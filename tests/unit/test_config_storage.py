@@ -9,11 +9,11 @@ import yaml
 from vlmdiff.activations.shards import open_shard
 from vlmdiff.activations.tokens import TEXT
 from vlmdiff.config.load import load_config
+from vlmdiff.config.plan import plan
 from vlmdiff.config.storage import (
     dictionary_bytes,
     layer_groups,
     peak_bytes,
-    plan,
     planned_series,
     planned_size,
     readers,

@@ -1,21 +1,17 @@
 """Generated pages match the code; every rule has its script and its page."""
 
-import re
 from pathlib import Path
 from typing import Literal, Optional
 
 import pytest
+from rule_texts import rules
 
 from vlmdiff.config import document as config_document
 from vlmdiff.config.base import Count, Name
 from vlmdiff.tables import document as tables_document
 
 ROOT = Path(__file__).parents[2]
-RULES = [
-    name
-    for file in sorted((ROOT / "rules").glob("*.smk"))
-    for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
-]
+RULES = list(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
 
 def test_configuration_page_is_current():

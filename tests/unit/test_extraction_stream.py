@@ -12,7 +12,7 @@ from vlmdiff.activations.store import ActivationStore
 from vlmdiff.data.samples import load_samples
 from vlmdiff.dictionaries.training import train_dictionary
 from vlmdiff.extraction.blocks import extract_block
-from vlmdiff.extraction.stream import ActivationStream
+from vlmdiff.extraction.stream import ActivationStream, ModelPasses
 from vlmdiff.models.registry import load_subject
 
 LAYER = 1
@@ -30,7 +30,7 @@ def samples(tiny_dataset):
 
 @pytest.fixture
 def stream(vlm, samples):
-    return ActivationStream(vlm, samples, LAYER, pool_samples=7, batch_tokens=256)
+    return ActivationStream(ModelPasses(vlm, samples, batch_tokens=256), LAYER, pool_samples=7)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_epochs_differ_in_order_and_agree_in_content(stream):
 def test_tokens_that_are_not_there_are_an_error(vlm, tiny_text_dataset):
     documents = load_samples(tiny_text_dataset / "samples.jsonl")
     with pytest.raises(ShardError, match=r"no tokens of the types \['image'\]"):
-        next(ActivationStream(vlm, documents, LAYER).batches(("image",), 8, 0))
+        next(ActivationStream(ModelPasses(vlm, documents), LAYER).batches(("image",), 8, 0))
 
 
 def test_types_are_those_of_a_prepared_batch(vlm, samples):
@@ -128,14 +128,14 @@ def test_a_dictionary_trains_on_a_stream_and_resumes_exactly(stream, vlm, sample
 
         calls = 0
 
-        def batches(self, *arguments, **options):
+        def stored_batches(self, *arguments, **options):
             self.calls += 1
             limit = 10 if self.calls == 2 else None
-            yield from islice(super().batches(*arguments, **options), limit)
+            yield from islice(super().stored_batches(*arguments, **options), limit)
             raise OSError("the power failed")
 
     whole = train("whole", stream)
-    broken = Interrupted(vlm, samples, LAYER, pool_samples=7, batch_tokens=256)
+    broken = Interrupted(ModelPasses(vlm, samples, batch_tokens=256), LAYER, pool_samples=7)
     with pytest.raises(OSError, match="power"):
         train("broken", broken, checkpoint_every_s=0.0)
     assert (tmp_path / "broken_work" / "last.ckpt").is_file()

@@ -23,7 +23,7 @@ from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.config.subjects import ExtractionConfig
 from vlmdiff.data.samples import load_samples
 from vlmdiff.extraction.blocks import extract_block
-from vlmdiff.extraction.stream import ActivationStream
+from vlmdiff.extraction.stream import ActivationStream, ModelPasses
 from vlmdiff.models.batch import token_types
 from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.registry import load_subject
@@ -93,7 +93,7 @@ def test_a_bos_that_is_not_added_leaves_the_first_token_out(no_bos, documents, t
         row[1:] for row in rows
     ]
     assert shard.position.min() == 1
-    stream = ActivationStream(no_bos, documents, 1)
+    stream = ActivationStream(ModelPasses(no_bos, documents), 1)
     assert stream.token_counts(["text"]).tolist() == [len(row) - 1 for row in rows]
 
 
@@ -208,14 +208,15 @@ def test_no_ratio_leaves_nothing_but_the_first_token_out(no_bos, documents, tmp_
 def test_a_stream_never_yields_a_massive_token_and_goes_on_anywhere(no_bos, documents):
     token = token_of(no_bos, documents)
     with planted(no_bos, 2, token, LONG):
-        stream = ActivationStream(no_bos, documents, 2, pool_samples=7, batch_tokens=200)
+        stream = ActivationStream(ModelPasses(no_bos, documents, batch_tokens=200), 2, pool_samples=7)
         steps = sum(stream.token_counts(["text"])) // 8
         whole = list(islice(stream.batches(["text"], 8, seed=3), steps))
         later = list(islice(stream.batches(["text"], 8, seed=3, start_step=11), steps - 11))
     norms = torch.cat(whole).norm(dim=1)
     assert norms.max() < LONG / 2 * norms.median()
     assert all(torch.equal(a, b) for a, b in zip(whole[11:], later, strict=True))
-    assert stream.fingerprint() != ActivationStream(no_bos, documents, 2, massive_ratio=5.0).fingerprint()
+    other = ActivationStream(ModelPasses(no_bos, documents, massive_ratio=5.0), 2)
+    assert stream.fingerprint() != other.fingerprint()
 
 
 def test_the_report_counts_and_shares_are_right(planted_shard, no_bos, documents, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from pages import PAGES, ROOT, anchors, links, prose_lines, sentences, words
+from rule_texts import FILES, rules
 from snakemake import cli, exceptions
 from snakemake.common import configfile
 from snakemake.deployment import conda
@@ -20,11 +21,8 @@ OUTSIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PROSE = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
 MOST_WORDS = 35
 STOPGAPS = re.compile(r"\b(beside|anew|mend(s|ed|ing)?|dear(er|est)?|dearly)\b", re.IGNORECASE)
-RULES = {
-    name
-    for file in [ROOT / "Snakefile", *(ROOT / "rules").rglob("*.smk")]
-    for name in re.findall(r"^(?:use )?rule (\w+)(?::| from .* with:)", file.read_text(), flags=re.MULTILINE)
-}
+USED = re.compile(r"^use rule (\w+) from .* with:", re.MULTILINE)
+RULES = {*rules(), *(name for file in FILES for name in USED.findall(file.read_text()))}
 
 
 def name_of(page):

@@ -8,17 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rule_texts import rules
 
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
 READY = ("llava_more", "llava_more_first_look", "paligemma2", "paligemma2_first_look", "paligemma2_stages")
-RULES = {
-    name
-    for file in sorted((ROOT / "rules").glob("*.smk"))
-    for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
-}
+RULES = set(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
 
 def config_of(name):

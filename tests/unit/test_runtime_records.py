@@ -267,6 +267,10 @@ def test_the_page_lists_apart_what_no_rule_makes_any_more(results):
         ("plot_new", "write_provenance", False),
         # The same results, made by a workflow that uses this one as a module.
         ("vd_plot_new", "write_provenance", False),
+        # Of several groups of layers.
+        ("plot_new_16_31", "write_provenance", False),
+        ("plot_new_alone", "write_provenance", False),
+        ("plot_old_16_31", "write_provenance", True),
         ("vd_plot_old", "vd_write_provenance", True),
         ("plot_old", "vd_write_provenance", False),
         ("plot_old", "again", False),

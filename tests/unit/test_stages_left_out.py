@@ -17,8 +17,9 @@ from dry_runs import DryRuns
 
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.omitted import RULES, omitted, omitted_rules
+from vlmdiff.config.plan import plan
 from vlmdiff.config.schema import Config, references
-from vlmdiff.config.storage import plan, planned_series
+from vlmdiff.config.storage import planned_series
 
 ROOT = Path(__file__).parents[2]
 DEFAULT = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())

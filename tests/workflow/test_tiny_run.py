@@ -1,18 +1,16 @@
 """The whole workflow, every rule executed, on the smallest experiment: models trained from nothing."""
 
 import re
+import shutil
 from functools import partial
 
 import pytest
+from rule_texts import rules
 from tiny_experiment import RESULTS as FOLDER
 from tiny_experiment import ROOT, TARGETS, snakemake
 
 RESULTS = ROOT / FOLDER
-RULES = {
-    name
-    for file in sorted((ROOT / "rules").glob("*.smk"))
-    for name in re.findall(r"^rule (\w+):", file.read_text(), flags=re.MULTILINE)
-}
+RULES = set(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
 # Targets, which have no job of their own, and the rule that needs an endpoint.
 NO_JOB = {*TARGETS, "descriptions", "sources"}
@@ -104,3 +102,21 @@ def test_a_bad_setting_stops_before_anything_is_planned(setting, words):
     for word in [*words, "The configuration is not valid"]:
         assert word in output
     assert "Traceback" not in output
+
+
+@pytest.mark.long
+def test_a_job_trains_only_the_layer_that_is_not_kept(tiny_run, tiny_config):
+    """One layer has lost its dictionary and the second name of it; the other one comes back as it was."""
+    place = "dictionaries/base/seed_0"
+    weights = {layer: RESULTS / place / f"layer_{layer}" / "sae_weights.safetensors" for layer in (0, 1)}
+    before = {layer: file.read_bytes() for layer, file in weights.items()}
+    weights[1].unlink()
+    shutil.rmtree(RESULTS / "finished" / place / "layer_1")
+    run = snakemake("--", str(weights[1].relative_to(ROOT)), config=tiny_config)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {layer: file.read_bytes() for layer, file in weights.items()} == before
+    log = (RESULTS / "logs/train_dictionary/base/seed_0/layers_0_1.log").read_text()
+    assert log.count("layer_0 was trained before") == 1 and "layer_1 was trained" not in log
+    assert len(set(re.findall(r"step (\d+)/", log))) == log.count(": loss") > 0
+    # Whatever reads them is brought up to date, and comes out as it was.
+    assert snakemake(*TARGETS, config=tiny_config).returncode == 0

@@ -96,6 +96,8 @@ class ShuffledStream:
         self.sizes, self.fill, self.seed, self.buffers = sizes, fill, seed, buffers
         self.total = int(sizes.sum())
         self.kept: tuple[np.ndarray, int] | None = None
+        # Epoch and number of the buffer that is drawn from.
+        self.place = (0, 0)
 
     def batches(self, size: int, start_row: int, share: Share = ALONE) -> Iterator[np.ndarray]:
         """Yield the stream from `start_row` on in batches of exactly `size` rows, of each a share.
@@ -128,6 +130,7 @@ class ShuffledStream:
                 if skip >= size:
                     skip -= size
                     continue
+                self.place = (epoch, number)
                 rng = np.random.default_rng(derive_seed(self.seed, "rows", epoch, number))
                 order = deal(size, row - skip, rng)[skip:]
                 yield members, order[(share.process - row) % share.of :: share.of]

@@ -314,13 +314,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def streams_have_one_process(self) -> Config:
-        """Processes that train straight from the model would each run the whole model."""
+        """Processes that share a training would each run the whole model; layers are what devices share."""
         for name, stage in self.trained().items():
             if self.extraction.store == "stream" and stage.processes > 1:
                 raise ValueError(
                     f"dictionaries.{name}: found {stage.processes} processes and `store: stream`, but "
-                    "several train from stored activations alone; set `extraction.store` to temporary, or "
-                    "devices and nodes to 1"
+                    "several train from stored activations alone. Set devices and nodes to 1: with "
+                    f"`extraction.layers_at_once: {-(-len(self.layers) // stage.processes)}` the layers are "
+                    "shared out to jobs with a device each; or set `extraction.store` to temporary"
                 )
         return self
 

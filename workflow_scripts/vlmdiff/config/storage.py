@@ -14,7 +14,6 @@ from vlmdiff.config.crosscoders import models_read
 from vlmdiff.config.decoder import described, width_in
 from vlmdiff.config.drifts import base_model
 from vlmdiff.config.latent_scaling import is_scaled
-from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import world_model
@@ -196,42 +195,3 @@ def dictionary_bytes(config: Config) -> int | None:
     )
     published = len(config.published())
     return one * (trained + published * config.architecture.d_sae)
-
-
-def written(count: int | None) -> str:
-    """Write a number of bytes for people."""
-    if count is None:
-        return "unknown until the models are there"
-    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
-
-
-def plan(config: Config) -> str:
-    """Write the plan for people: one line for each series, then the totals."""
-    lines = [f"Activations that experiment '{config.experiment}' stores ({config.extraction.store}):"]
-    for one in planned_series(config):
-        tokens = "?" if one.tokens is None else one.tokens
-        size = written(one.bytes)
-        counted = f"{one.samples} samples x {tokens} tokens x {one.layers} layers"
-        lines.append(f"  {one.model} on {one.dataset}: {counted}: {size}")
-    lines.append(
-        f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
-    )
-    return "\n".join([*lines, *notes(config)])
-
-
-def notes(config: Config) -> Iterator[str]:
-    """Yield what is left out of an experiment on photos that nobody asked to leave out."""
-    if not isinstance(config.data, OwnData):
-        return
-    if note := config.data.note():
-        yield note
-    found, count = config.data.open_answers()
-    name, first = next(iter(config.concepts.items()), ("", None))
-    if config.ablation is None and found < count and first is not None and first.target.groups is None:
-        yield (
-            f"concepts.{name}: ablation and heads are left out; they need `groups`, of which all others are "
-            "the control"
-        )

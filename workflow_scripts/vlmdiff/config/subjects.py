@@ -137,8 +137,8 @@ class ExtractionConfig(Section):
     )
     layers_at_once: Count | None = Field(
         None,
-        description="Layers in one shard file, and so in one pass of the model; left out: all. With "
-        "`temporary`, training data lie on disk for one such group at a time.",
+        description="Layers in one pass of the model: in one shard file, and with `stream` in one training; "
+        "left out: all. With `temporary`, training data lie on disk for one such group at a time.",
     )
     shard_samples: Count = Field(2000, description="Samples in one shard file, and so in one extraction job.")
     batch_tokens: Count = Field(8192, description="Tokens in one forward pass, padding included.")

@@ -14,6 +14,10 @@ CHOICES = re.compile(r"[\w|]+")
 # A whole number as jobs write it: another way to write it would be another file of the same job.
 NUMBER = r"0|[1-9]\d*"
 SHOWN = 12
+# What `vlmdiff.config.together` puts behind the name of a rule.
+LAYERS = re.compile(r"_(alone|\d+_\d+)$")
+# A layer in the path of an output, in a rule whose jobs make the files of several layers.
+LAYER = re.compile(r"(?<=/layer_)\d+(?=[/.])")
 # Rules whose jobs may wait for each other, and what to ask for in the place of `--until`: Snakemake takes all
 # jobs of such a rule for its last ones, never starts those that wait, and calls that a bug of its own.
 STARVING = MappingProxyType(
@@ -34,6 +38,11 @@ def constraints(pattern: str) -> dict[str, str]:
 def plain(pattern: str) -> str:
     """Return an output's path without the constraints of its wildcards."""
     return WILDCARD.sub(r"{\1}", pattern)
+
+
+def by_layer(pattern: str, layers: str) -> str:
+    """Return an output with a wildcard in the place of its layer; `layers` is its constraint."""
+    return LAYER.sub(f"{{layer,{layers}}}", pattern, count=1)
 
 
 def loose(pattern: str) -> re.Pattern:
@@ -78,10 +87,15 @@ def expected(name: str, value: str, constraint: str) -> str:
     )
 
 
+def starves(rule: str) -> bool:
+    """Tell whether the jobs of a rule may wait for each other, whichever layers it stands for."""
+    return LAYERS.sub("", rule) in STARVING
+
+
 def explain_starving(rule: str) -> str:
     """Say in one line that `--until` a rule whose jobs wait for each other comes to no end."""
     why = "its jobs may wait for each other, and Snakemake would never start those that wait"
-    return f"--until {rule}: {why}; ask for {STARVING[rule]}"
+    return f"--until {rule}: {why}; ask for {STARVING[LAYERS.sub('', rule)]}"
 
 
 def explain_target(
@@ -99,7 +113,7 @@ def explain_target(
         return (
             f"{target} makes one set of files for each of many cases; ask for a file, such as "
             f"{plain(next(iter(outputs[target])))} with values for what stands in braces"
-            + (f", or make all with `--until {target}`" if target not in STARVING else "")
+            + (f", or make all with `--until {target}`" if not starves(target) else "")
         )
     parts = PurePath(target).parts
     if len(parts) > 2 and parts[0] == "results" and parts[1] != experiment:

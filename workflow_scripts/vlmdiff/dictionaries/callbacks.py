@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 import time
 from contextlib import nullcontext
 from copy import deepcopy
@@ -41,8 +42,8 @@ def in_raw_units(task: DictionaryTask) -> Dictionary:
 class TrainingLog(pl.Callback):
     """Keeps about a hundred rows of progress (contract TRAINING_LOG) and tells them to the log file."""
 
-    def __init__(self, steps: int):
-        self.steps, self.every = steps, max(1, steps // LOG_ROWS)
+    def __init__(self, steps: int, layer: int):
+        self.steps, self.layer, self.every = steps, layer, max(1, steps // LOG_ROWS)
         self.rows: list[dict[str, int | float]] = []
         self.told = time.monotonic()
 
@@ -65,8 +66,9 @@ class TrainingLog(pl.Callback):
         if step == self.steps or now - self.told >= PROGRESS_EVERY_S:
             self.told, row = now, self.rows[-1]
             log.info(
-                "step %d/%d: loss %.4f, FVU %.4f, L0 %.1f, %d dead, auxiliary loss %.4f",
-                step, self.steps, row["loss"], row["fvu"], row["l0"], row["dead"], row["auxiliary"],
+                "layer %d, step %d/%d: loss %.4f, FVU %.4f, L0 %.1f, %d dead, auxiliary %.4f",
+                self.layer, step, self.steps,
+                *(row[name] for name in ("loss", "fvu", "l0", "dead", "auxiliary")),
             )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,12 +116,19 @@ class ResumePoint(pl.Callback):
         path: file that is replaced each time.
         settings: digest of everything that the result depends on.
         every_s: seconds between two checkpoints; None: as above.
+        stopping: set when the training has to stop; None: only this one sets it.
     """
 
-    def __init__(self, path: Path, settings: str, every_s: float | None = None):
+    def __init__(
+        self,
+        path: Path,
+        settings: str,
+        every_s: float | None = None,
+        stopping: threading.Event | None = None,
+    ):
         self.path, self.settings, self.every_s = path, settings, every_s
         self.saved, self.cost_s = time.monotonic(), 0.0
-        self.stopping = False
+        self.stopping = stopping or threading.Event()
 
     def on_train_start(self, trainer: pl.Trainer, task: DictionaryTask) -> None:
         """Answer SIGTERM in the place of Lightning, which talks to the other processes at any moment."""
@@ -128,7 +137,7 @@ class ResumePoint(pl.Callback):
 
     def stop(self, number: int, frame: Any) -> None:
         """Remember a signal until the step is done."""
-        self.stopping = True
+        self.stopping.set()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, task: DictionaryTask, outputs: Any, batch: Any, batch_idx: int
@@ -136,12 +145,12 @@ class ResumePoint(pl.Callback):
         """Save if the last checkpoint is long enough ago.
 
         Raises:
-            SIGTERMException: a process of several got the signal.
+            SIGTERMException: a process of several got the signal, or trainings that take turns have to stop.
         """
         # The first process writes, and alone knows how long that takes.
         due = trainer.is_global_zero and time.monotonic() - self.saved >= self.pause_s()
         due = due and task.worth_keeping
-        wanted = largest(STOP if self.stopping else SAVE if due else NOTHING, task.device)
+        wanted = largest(STOP if self.stopping.is_set() else SAVE if due else NOTHING, task.device)
         if wanted == STOP:
             raise SIGTERMException
         if wanted == SAVE:

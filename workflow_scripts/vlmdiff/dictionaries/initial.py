@@ -247,16 +247,25 @@ def start(
     initial: str | Path,
     seed: int,
     scale_file: str | Path | None = None,
+    sample_seed: int | None = None,
 ) -> tuple[Dictionary, float]:
     """Return the dictionary to train, in scaled units, and the scale of its input.
 
     Only a random start estimates a scale. A warm start inherits one, so that all that start from one
     dictionary are trained in the same units.
 
+    Args:
+        store: activations.
+        recipe: gives the architecture.
+        initial: `random`, or the folder of an earlier dictionary.
+        seed: of random weights.
+        scale_file: as for `inherited_scale`.
+        sample_seed: of the tokens that are looked at; None: as `seed`.
+
     Raises:
         DictionaryError: the activations do not vary, or the initial dictionary does not fit or has no scale.
     """
-    sample = cache(lambda: sample_tokens(store, recipe, seed))
+    sample = cache(lambda: sample_tokens(store, recipe, seed if sample_seed is None else sample_seed))
     if initial == "random":
         scale = estimate_scale(sample())
         warn_of_unequal_models(sample(), store.models)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlmdiff.activations.paired import open_store
 from vlmdiff.dictionaries.initial import estimate_scale, sample_tokens
 from vlmdiff.dictionaries.recipe import Sampling
+from vlmdiff.dictionaries.turns import Turns, take_turns
+from vlmdiff.extraction.stream import ActivationStream, ModelPasses
 from vlmdiff.runtime.files import replacing
-
-if TYPE_CHECKING:
-    from vlmdiff.extraction.stream import ActivationStream
 
 log = logging.getLogger(__name__)
 
@@ -47,3 +48,22 @@ def estimate_input_scale(
     with replacing(output) as temporary:
         temporary.write_text(json.dumps({**found, **facts, "layer": layer}, indent=2) + "\n")
     log.info("layer %d: input scale %g, from %d tokens", layer, found["input_scale"], len(sample))
+
+
+def estimate_from_stream(passes: ModelPasses, estimates: Sequence[Mapping[str, Any]]) -> None:
+    """Estimate the scales of several layers from one pass of a model.
+
+    Args:
+        passes: the model and what it is shown.
+        estimates: arguments of `estimate_input_scale`, activations aside, for each layer.
+
+    Raises:
+        Exception: of the first layer that failed.
+    """
+
+    def estimate(one: Mapping[str, Any], turns: Turns) -> None:
+        estimate_input_scale(ActivationStream(passes, one["layer"], get=turns.get), **one)
+
+    failed = take_turns({one["layer"]: partial(estimate, one) for one in estimates}, threading.Event())
+    for error in failed.values():
+        raise error

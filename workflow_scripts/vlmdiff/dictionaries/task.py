@@ -82,6 +82,17 @@ class DictionaryTask(pl.LightningModule):
         """Tell which features have not fired for `dead_after_tokens`."""
         return self.silent_tokens >= self.recipe.dead_after_tokens
 
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        """Choose the precision of a step's products on a GPU; a model that is streamed from keeps its own."""
+        if batch.device.type == "cuda":
+            torch.set_float32_matmul_precision("highest" if self.recipe.precision == "fp32" else "high")
+
+    def on_train_batch_end(self, outputs: Any, batch: Tensor, batch_idx: int) -> None:
+        """Free gradients: layers that take turns need memory for those of one layer alone."""
+        self.dictionary.zero_grad(set_to_none=True)
+        if batch.device.type == "cuda":
+            torch.set_float32_matmul_precision("highest")
+
     def configure_optimizers(self) -> dict[str, Any]:
         """Return Adam, and the schedule that is stepped with it."""
         betas = (0.0, 0.999) if self.dictionary.kind == "jumprelu" else (0.9, 0.999)
@@ -107,10 +118,12 @@ class ShuffledBatches(IterableDataset):
         self.start_step, self.process = start_step, process
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield float32 batches `(batch_tokens / processes, d_model)`."""
+        """Yield batches `(batch_tokens / processes, d_model)` in 16 bits."""
         recipe = self.recipe
         share = Share(self.process, recipe.processes)
-        return self.store.batches(recipe.tokens, recipe.batch_tokens, self.seed, self.start_step, share)
+        return self.store.stored_batches(
+            recipe.tokens, recipe.batch_tokens, self.seed, self.start_step, share
+        )
 
 
 class ActivationDataModule(pl.LightningDataModule):
@@ -126,4 +139,8 @@ class ActivationDataModule(pl.LightningDataModule):
         batches = ShuffledBatches(
             self.store, self.recipe, self.seed, trainer.global_step, trainer.global_rank
         )
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(batches, batch_size=None, pin_memory=torch.cuda.is_available())
+
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
+        """Widen a batch to float32 where it is used: half of the bytes go over to a device."""
+        return batch.float()

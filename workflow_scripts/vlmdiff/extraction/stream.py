@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from vlmdiff.activations.format import STORED, ShardError, Storage, check_finite
-from vlmdiff.activations.precision import from_storage
+from vlmdiff.activations.precision import as_stored
 from vlmdiff.activations.shuffling import ALONE, Share, ShuffledStream
 from vlmdiff.activations.tokens import type_codes
 from vlmdiff.config.defaults import MASSIVE_RATIO
@@ -28,69 +28,50 @@ if TYPE_CHECKING:
     from vlmdiff.models.subject import Subject
 
 POOL_SAMPLES = 1024
-BUFFER_BYTES = 2**32
+# As of a store: of several layers that are made in one pass of the model, each has such a buffer.
+BUFFER_BYTES = 2**30
 # Samples whose token ids are held at once, to count them.
 COUNTED_SAMPLES = 1024
 log = logging.getLogger(__name__)
 
 
-class ActivationStream:
-    """One layer's residuals of a model shown a data set, made when they are needed.
+class ModelPasses:
+    """A model that is shown samples of a data set, for the streams of one layer or of several.
 
-    Samples come in a new random order every epoch. The tokens of a pool of samples are shuffled together;
-    pools follow one another. Values are rounded to 16 bits, as in a store, and the same tokens are left out.
+    Values are rounded to 16 bits, as in a store, and the same tokens are left out.
 
-    Attributes:
-        d_model: residual width.
-        n_samples: samples of an epoch.
-        models: one, as of `ActivationStore`.
+    Args:
+        subject: the model.
+        samples: the data set.
+        storage: 16-bit type to which values are rounded.
+        batch_tokens: most tokens of a forward pass, padding included.
+        massive_ratio: multiple of its sample's median norm above which a token is massive; 0: none is.
     """
-
-    models = 1
 
     def __init__(
         self,
         subject: Subject,
         samples: Sequence[Sample],
-        layer: int,
         *,
         storage: Storage = "float16",
         batch_tokens: int = 8192,
-        pool_samples: int = POOL_SAMPLES,
         massive_ratio: float = MASSIVE_RATIO,
     ) -> None:
-        """Check the layer; nothing runs yet.
-
-        Args:
-            subject: the model.
-            samples: the data set.
-            layer: decoder block; later ones do not run.
-            storage: 16-bit type to which values are rounded.
-            batch_tokens: most tokens of a forward pass, padding included.
-            pool_samples: samples whose tokens are shuffled together; fewer where their values would take
-                more than 4 GiB.
-            massive_ratio: multiple of its sample's median norm above which a token is massive; 0: none is.
-
-        Raises:
-            SubjectError: the model does not have the layer.
-        """
-        subject.check_layers([layer])
-        self.subject, self.samples, self.layer = subject, list(samples), layer
-        self.storage, self.batch_tokens, self.pool_samples = storage, batch_tokens, pool_samples
-        self.massive_ratio, self.told = float(massive_ratio), False
-        self.d_model: int = subject.d_model
-        self.n_samples = len(self.samples)
-
-    def fingerprint(self) -> str:
-        """Digest all that the values depend on: model, data set, layer, rounding, pools."""
-        parts = [self.subject.fingerprint, dataset_fingerprint(self.samples), self.layer, self.storage]
-        parts += [self.pool_samples, self.massive_ratio]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        self.subject, self.samples, self.storage = subject, list(samples), storage
+        self.batch_tokens, self.massive_ratio, self.told = batch_tokens, float(massive_ratio), False
+        self.counted: dict[tuple[str, ...], Int64[np.ndarray, " samples"]] = {}
 
     def token_counts(self, token_types: Sequence[str]) -> Int64[np.ndarray, " samples"]:
         """Return how many tokens of the given types each sample has, without running the model."""
+        types = tuple(token_types)
+        if types not in self.counted:
+            self.counted[types] = self.count_tokens(types)
+        return self.counted[types]
+
+    def count_tokens(self, token_types: Sequence[str]) -> Int64[np.ndarray, " samples"]:
+        """Count what `token_counts` keeps."""
         codes = type_codes(token_types)
-        counts = np.zeros(self.n_samples, np.int64)
+        counts = np.zeros(len(self.samples), np.int64)
         for (_, chat), members in alike(self.samples).items():
             for first in range(0, len(members), COUNTED_SAMPLES):
                 some = members[first : first + COUNTED_SAMPLES]
@@ -103,14 +84,108 @@ class ActivationStream:
                     counts[index] = np.isin(types[1:], codes).sum()
         return counts
 
-    def batches(
+    def run(
+        self, members: Int64[np.ndarray, " members"], token_types: Sequence[str], layers: Sequence[int]
+    ) -> dict[int, np.ndarray]:
+        """Return the 16-bit residuals (tokens, d_model) of some samples, in their order, at some layers.
+
+        How many tokens are massive is known only when the model has run, yet a training that goes on must
+        skip pools without running them: another token of its sample takes the place of each.
+
+        Args:
+            members: which samples.
+            token_types: which tokens.
+            layers: decoder blocks; those after the last of them do not run.
+        """
+        counts, left_out = self.token_counts(token_types)[members], LeftOut()
+        ends, width = np.cumsum(counts), self.subject.d_model
+        values = {layer: np.empty((int(ends[-1]), width), STORED[self.storage]) for layer in layers}
+        keeping = Keeping(self.storage, tuple(token_types), self.massive_ratio)
+        batches = prepare_batches(self.subject, [self.samples[i] for i in members], self.batch_tokens)
+        with torch.inference_mode():
+            for indices, batch in batches:
+                found = capture_batch(self.subject, batch, layers, keeping, left_out)
+                for index, one in zip(indices, found, strict=True):
+                    rows = slice(ends[index] - counts[index], ends[index])
+                    for layer in layers:
+                        values[layer][rows] = without_massive(one.residual[layer], one.massive[layer])
+        for layer in layers:
+            check_finite(values[layer], layer, self.storage, f"model '{self.subject.name}'")
+        if not self.told:
+            left_out.tell(f"model '{self.subject.name}', the first {len(members)} samples")
+            self.told = True
+        return values
+
+
+# Names a pool, and sorts them: how often batches were asked for, their seed, epoch, number.
+Place = tuple[int, int, int, int]
+# Makes the values of some layers.
+Run = Callable[[Sequence[int]], dict[int, np.ndarray]]
+
+
+def alone(layer: int, place: Place, run: Run) -> np.ndarray:
+    """Make a pool of one layer, which shares the model with no other."""
+    return run([layer])[layer]
+
+
+class ActivationStream:
+    """One layer's residuals of a model shown a data set, made when they are needed.
+
+    Samples come in a new random order every epoch. The tokens of a pool of samples are shuffled together;
+    pools follow one another.
+
+    Attributes:
+        d_model: residual width.
+        n_samples: samples of an epoch.
+        models: one, as of `ActivationStore`.
+    """
+
+    models = 1
+
+    def __init__(
+        self,
+        passes: ModelPasses,
+        layer: int,
+        *,
+        pool_samples: int = POOL_SAMPLES,
+        get: Callable[[int, Place, Run], np.ndarray] = alone,
+    ) -> None:
+        """Check the layer; nothing runs yet.
+
+        Args:
+            passes: the model and what it is shown.
+            layer: decoder block; later ones do not run.
+            pool_samples: samples whose tokens are shuffled together; fewer where their values would take
+                more than 1 GiB.
+            get: returns the values of a pool, given its layer, its place, and what makes it.
+
+        Raises:
+            SubjectError: the model does not have the layer.
+        """
+        passes.subject.check_layers([layer])
+        self.passes, self.layer, self.pool_samples, self.get = passes, layer, pool_samples, get
+        self.d_model: int = passes.subject.d_model
+        self.n_samples, self.asked = len(passes.samples), 0
+
+    def fingerprint(self) -> str:
+        """Digest all that the values depend on: model, data set, layer, rounding, pools."""
+        passes = self.passes
+        parts = [passes.subject.fingerprint, dataset_fingerprint(passes.samples), self.layer, passes.storage]
+        parts += [self.pool_samples, passes.massive_ratio]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def token_counts(self, token_types: Sequence[str]) -> Int64[np.ndarray, " samples"]:
+        """Return how many tokens of the given types each sample has, without running the model."""
+        return self.passes.token_counts(token_types)
+
+    def stored_batches(
         self,
         token_types: Sequence[str],
         batch_tokens: int,
         seed: int,
         start_step: int = 0,
         share: Share = ALONE,
-    ) -> Iterator[Float32[Tensor, "tokens d_model"]]:
+    ) -> Iterator[Float[Tensor, "tokens d_model"]]:
         """Yield full batches of shuffled tokens without end, each token once an epoch.
 
         Batch `i` is the same whatever `start_step` is: pools before it are counted, not run.
@@ -128,46 +203,29 @@ class ActivationStream:
         counts = self.token_counts(token_types)
         if not (total := int(counts.sum())):
             raise ShardError(f"the data set has no tokens of the types {list(token_types)}")
+        self.asked += 1
+        asked = self.asked
 
         def fill(members: np.ndarray) -> np.ndarray:
-            return self.run(members, counts[members], token_types)
+            place = (asked, seed, *stream.place)
+            return self.get(self.layer, place, lambda layers: self.passes.run(members, token_types, layers))
 
         pools = max(-(-self.n_samples // self.pool_samples), -(-total * 2 * self.d_model // BUFFER_BYTES))
         stream = ShuffledStream(counts, fill, seed, pools)
         start_row = start_step * batch_tokens
-        return (from_storage(rows) for rows in stream.batches(batch_tokens, start_row, share))
+        return (as_stored(rows) for rows in stream.batches(batch_tokens, start_row, share))
 
-    def run(
+    def batches(
         self,
-        members: Int64[np.ndarray, " members"],
-        counts: Int64[np.ndarray, " members"],
         token_types: Sequence[str],
-    ) -> np.ndarray:
-        """Return the 16-bit residuals (tokens, d_model) of some samples, in their order.
-
-        How many tokens are massive is known only when the model has run, yet a training that goes on must
-        skip pools without running them: another token of its sample takes the place of each.
-
-        Args:
-            members: which samples.
-            counts: how many tokens of the given types each of them has.
-            token_types: which tokens.
-        """
-        ends, left_out = np.cumsum(counts), LeftOut()
-        values = np.empty((int(ends[-1]), self.d_model), STORED[self.storage])
-        keeping = Keeping(self.storage, tuple(token_types), self.massive_ratio)
-        batches = prepare_batches(self.subject, [self.samples[i] for i in members], self.batch_tokens)
-        with torch.inference_mode():
-            for indices, batch in batches:
-                found = capture_batch(self.subject, batch, [self.layer], keeping, left_out)
-                for index, one in zip(indices, found, strict=True):
-                    rows = slice(ends[index] - counts[index], ends[index])
-                    values[rows] = without_massive(one.residual[self.layer], one.massive[self.layer])
-        check_finite(values, self.layer, self.storage, f"model '{self.subject.name}'")
-        if not self.told:
-            left_out.tell(f"model '{self.subject.name}', the first {len(members)} samples")
-            self.told = True
-        return values
+        batch_tokens: int,
+        seed: int,
+        start_step: int = 0,
+        share: Share = ALONE,
+    ) -> Iterator[Float32[Tensor, "tokens d_model"]]:
+        """Yield in float32 what `stored_batches` yields."""
+        rounded = self.stored_batches(token_types, batch_tokens, seed, start_step, share)
+        return (rows.float() for rows in rounded)
 
 
 def without_massive(values: np.ndarray, massive: np.ndarray) -> np.ndarray:
@@ -181,19 +239,18 @@ def without_massive(values: np.ndarray, massive: np.ndarray) -> np.ndarray:
     return values[taken]
 
 
-def open_stream(
-    model_config: str | Path, samples_file: str | Path, layer: int, settings: Mapping[str, Any]
-) -> ActivationStream:
+def open_passes(
+    model_config: str | Path, samples_file: str | Path, settings: Mapping[str, Any]
+) -> ModelPasses:
     """Load a model and a data set for streaming.
 
     Args:
         model_config: config.json of the checkpoint.
         samples_file: samples.jsonl.
-        layer: decoder block.
         settings: `name` and `subject` of the model, `samples` and `fewer` as for `first_samples`,
-            `storage`, `batch_tokens` and `massive_ratio` as for `ActivationStream`.
+            `storage`, `batch_tokens` and `massive_ratio` as for `ModelPasses`.
     """
     subject = load_subject(settings["name"], settings["subject"], Path(model_config).parent)
     samples = first_samples(samples_file, settings["samples"], settings["fewer"])
     chosen = {key: settings[key] for key in ("storage", "batch_tokens", "massive_ratio")}
-    return ActivationStream(subject, samples, layer, **chosen)
+    return ModelPasses(subject, samples, **chosen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from vlmdiff.runtime.files import replacing
 from vlmdiff.runtime.records import FOLDER, described_path, read_record
 
 Record = dict[str, Any]
+# What `vlmdiff.config.together` puts behind the name of a rule.
+LAYERS = re.compile(r"_(alone|\d+_\d+)$")
 # The script of the rule that writes the page.
 OWN_SCRIPT = "write_provenance"
 
@@ -33,14 +36,15 @@ def is_of_a_former_rule(rule: str, scripts: Collection[str], own: str) -> bool:
     """Tell whether the workflow has a rule of this name no longer.
 
     Args:
-        rule: the name in a record. A workflow that uses this one as a module puts a prefix before it.
+        rule: the name in a record. A workflow that uses this one as a module puts a prefix before it; a rule
+            for one of several groups of layers has these behind it.
         scripts: names of the workflow's scripts, which are those of its rules.
         own: what the rule that asks is called. A name of the user's own choice tells no prefix.
     """
     if OWN_SCRIPT not in scripts or not own.endswith(OWN_SCRIPT):
         return False
     ours = rule.startswith(own.removesuffix(OWN_SCRIPT))
-    return ours and not any(rule.endswith(name) for name in scripts)
+    return ours and not LAYERS.sub("", rule).endswith(tuple(scripts))
 
 
 def counted(records: Sequence[Record], say: Callable[[Record], str]) -> list[str]:
@@ -80,9 +84,15 @@ def rule_rows(records: Sequence[Record]) -> list[str]:
     for rule, members in sorted(rules.items()):
         codes = ", ".join(sorted({f"`{one['code']}`" for one in members}))
         threads = ", ".join(map(str, sorted({one["threads"] for one in members})))
-        seeds = sorted({one["seed"] for one in members if one["seed"] is not None})
+        seeds = sorted({seed for one in members for seed in seeds_of(one)})
         rows.append(f"| `{rule}` | {len(members)} | {codes} | {threads} | {some(seeds)} |")
     return rows
+
+
+def seeds_of(job: Record) -> list[int]:
+    """Return a job's random seeds: none, one, or one for each of its layers."""
+    found = job["seed"]
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def some(names: Sequence[Any], most: int = 3) -> str:

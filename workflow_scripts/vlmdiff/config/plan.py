@@ -1,0 +1,69 @@
+"""What an experiment is going to store and to train, in words, before it starts (docs/run/storage.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vlmdiff.config.memory import at_once, training_bytes
+from vlmdiff.config.own_data import OwnData
+from vlmdiff.config.schema import Config
+from vlmdiff.config.storage import dictionary_bytes, peak_bytes, planned_series, planned_size
+from vlmdiff.config.together import is_streamed, trained_together
+
+# What a model of eight billion parameters leaves of a card with 80 GB.
+FREE_BYTES = 62e9
+
+
+def written(count: float | None) -> str:
+    """Write a number of bytes for people."""
+    if count is None:
+        return "unknown until the models are there"
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def plan(config: Config) -> str:
+    """Write the plan for people: one line for each series, then the totals."""
+    lines = [f"Activations that experiment '{config.experiment}' stores ({config.extraction.store}):"]
+    for one in planned_series(config):
+        tokens = "?" if one.tokens is None else one.tokens
+        size = written(one.bytes)
+        counted = f"{one.samples} samples x {tokens} tokens x {one.layers} layers"
+        lines.append(f"  {one.model} on {one.dataset}: {counted}: {size}")
+    lines.append(
+        f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
+    )
+    return "\n".join([*lines, *passes(config), *notes(config)])
+
+
+def passes(config: Config) -> Iterator[str]:
+    """Yield how many layers are trained in one pass of the model, for trainings straight from it."""
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for name in config.default_dictionaries():
+        if is_streamed(config, name) and (size := planned_size(config, config.dictionaries[name].model)):
+            most = max(map(len, trained_together(config, name)))
+            groups.setdefault((size.d_model, config.shape(name).d_sae, most), []).append(name)
+    for (d_model, d_sae, most), names in groups.items():
+        one = training_bytes(d_model, d_sae)
+        runs = -(-most // at_once(FREE_BYTES, d_model, d_sae))
+        yield (
+            f"  {', '.join(names)}: {most} layers a job, {written(one)} each; where {written(FREE_BYTES)} of "
+            f"memory are free, in {runs} pass{'es' * (runs > 1)} of the model"
+        )
+
+
+def notes(config: Config) -> Iterator[str]:
+    """Yield what is left out of an experiment on photos that nobody asked to leave out."""
+    if not isinstance(config.data, OwnData):
+        return
+    if note := config.data.note():
+        yield note
+    found, count = config.data.open_answers()
+    name, first = next(iter(config.concepts.items()), ("", None))
+    if config.ablation is None and found < count and first is not None and first.target.groups is None:
+        yield (
+            f"concepts.{name}: ablation and heads are left out; they need `groups`, of which all others are "
+            "the control"
+        )
