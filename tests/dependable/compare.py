@@ -19,7 +19,7 @@ TIMES = (
 )
 # Records that hold a time beside what must be the same.
 MODEL_RECORD, JOB_RECORDS = "training.json", "provenance/"
-TIME_KEYS = {"wall_s", "started", "seconds"}
+TIME_KEYS = {"wall_s", "started", "seconds", "cpu_seconds", "memory_max_mb"}
 
 
 def compared_files(folder: Path) -> dict[str, Path]:
