@@ -16,7 +16,7 @@ with job(snakemake):
         shape=(expected_width(snakemake.input.model, params.format), params.d_sae),
         facts=params.facts,
         folder=Path(snakemake.output.weights).parent,
-        initial=Path(initial).parent if initial else None,
+        initial=Path(initial[0]).parent if initial else None,
         models=params.models,
         needs_scale=params.needs_scale,
     )

@@ -186,7 +186,7 @@ class ActivationStream:
         start_step: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Float[Tensor, "tokens d_model"]]:
-        """Yield full batches of shuffled tokens without end, each token once an epoch.
+        """Yield full batches of shuffled tokens, in 16 bits, without end, each token once an epoch.
 
         Batch `i` is the same whatever `start_step` is: pools before it are counted, not run.
 
