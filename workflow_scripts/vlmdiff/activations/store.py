@@ -125,7 +125,7 @@ class ActivationStore:
         start_step: int = 0,
         share: Share = ALONE,
     ) -> Iterator[Float[Tensor, "tokens d_model"]]:
-        """Yield full batches of shuffled tokens without end, each token once an epoch.
+        """Yield full batches of shuffled tokens, in 16 bits, without end, each token once an epoch.
 
         Batch `i` is the same whatever `start_step` is and wherever samples are cut into shards; it
         depends on `seed` and `buffer_bytes`. Batches run over the ends of epochs.
