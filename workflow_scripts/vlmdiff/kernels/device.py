@@ -44,7 +44,7 @@ def kth_largest(keys, k):
 
 @triton.jit
 def keys_at(rows, bias, row, first, width, GROUPS: tl.constexpr):
-    """Return columns and keys of a part of a row with its bias; those beyond its end are the least."""
+    """Return columns, keys and values of a part of a row with its bias; keys beyond its end are the least."""
     columns = first + tl.arange(0, GROUPS)
     inside = columns < width
     value = tl.load(rows + row * width + columns, mask=inside, other=0.0).to(tl.float32)
@@ -115,10 +115,8 @@ def count_rows(rows, bias, threshold, half, above, near, width, GROUPS: tl.const
     exceeding = 0
     close = 0
     for first in range(0, width, GROUPS):
-        at = first + tl.arange(0, GROUPS)
+        at, _, value = keys_at(rows, bias, row, first, width, GROUPS)
         inside = at < width
-        value = tl.load(rows + row * width + at, mask=inside, other=0.0).to(tl.float32)
-        value += tl.load(bias + at, mask=inside, other=0.0)
         limit = tl.load(threshold + at, mask=inside, other=0.0)
         exceeding += tl.sum((inside & (value > limit)).to(tl.int32), 0)
         close += tl.sum((inside & (tl.abs(value - limit) < half)).to(tl.int32), 0)
@@ -136,10 +134,8 @@ def list_rows(
     at_above = tl.load(begins + row)
     at_near = tl.load(near_begins + row)
     for first in range(0, width, GROUPS):
-        at = first + tl.arange(0, GROUPS)
+        at, _, value = keys_at(rows, bias, row, first, width, GROUPS)
         inside = at < width
-        value = tl.load(rows + row * width + at, mask=inside, other=0.0).to(tl.float32)
-        value += tl.load(bias + at, mask=inside, other=0.0)
         limit = tl.load(threshold + at, mask=inside, other=0.0)
         above = inside & (value > limit)
         place = at_above + tl.cumsum(above.to(tl.int32), 0) - 1
