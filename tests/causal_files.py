@@ -23,11 +23,11 @@ def filled(schema: pa.Schema, rows: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{**values, **row} for row in rows], columns=schema.names)
 
 
-def answered(subject, samples, *editor):
-    """Answer questions once, with every block computed anew."""
+def answered(subject, samples, intervention=None):
+    """Answer questions once, with every block and token computed anew."""
     from vlmdiff.interventions.evaluation import Evaluation
 
-    return Evaluation(subject, samples, 1024, cache_bytes=0).answers(*editor)
+    return Evaluation(subject, samples, 1024, cache_bytes=0).answers(intervention)
 
 
 def write_dictionaries(folder: Path) -> list[str]:

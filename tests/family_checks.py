@@ -22,6 +22,7 @@ from vlmdiff.interventions.restart import restart
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.describe import describe, rows_of
 from vlmdiff.models.hooks import edit_input
+from vlmdiff.models.prefix import read_prefix
 from vlmdiff.models.subject import Subject
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -88,12 +89,27 @@ def check_restart(subject: Subject, batch: Batch) -> None:
         assert all(torch.equal(again[at], residuals[at]) for at in layers[layer:])
 
 
+def check_prefix(subject: Subject, batch: Batch) -> None:
+    """The tokens after a prefix give the full run's logits, at the end of the image and within it."""
+    ends = [0, *(batch.token_type == IMAGE).nonzero()[:, 1].tolist()]
+    logits = subject.final_logits(batch)
+    for length in (1, min(ends) + 2, max(ends) + 1):
+        prefix = read_prefix(subject, batch, length)
+        for _ in range(2):
+            torch.testing.assert_close(subject.final_logits(batch, past=prefix.past()), logits, **CLOSE)
+    streams = subject.entering(batch, list(range(subject.n_layers)))
+    for layer, entering in streams.items():
+        with restart(subject, layer, entering[:, length:]) as embeds:
+            found = subject.final_logits(batch, embeds, prefix.past())
+        torch.testing.assert_close(found, logits, **CLOSE)
+
+
 def check_ablation(subject: Subject, batch: Batch, layer: int) -> None:
     """An ablated direction is gone from text tokens; the others leave the block as they were."""
     direction = random_direction(7, subject.d_model)
     ablation = plan_ablation(subject, {(layer, 0): direction}, [(layer, 0)], "own_layer")
     clean = subject.residuals(batch, [layer])[layer]
-    with ablation(batch):
+    with ablation.at(ablation.tokens(batch)):
         ablated = subject.residuals(batch, [layer])[layer]
     text = batch.token_type == TEXT
     assert (clean[text] @ direction).abs().max() > 0.1

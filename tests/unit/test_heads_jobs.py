@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from causal_files import filled, write_dictionaries
+from causal_files import answered, filled, write_dictionaries
 
 from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.data.batching import prepare_batches
@@ -72,7 +72,8 @@ def test_ablation_writes_the_mean_into_the_head_on_text_only(subject, samples):
     clean = head_values(subject, batch, [1], subject.embed(batch))[1]
     # The head of another block does not count here.
     heads = [(1, 2), (2, 0)]
-    with HeadAblation(subject, heads, means)(batch), recorded_heads(subject, [1]) as edited:
+    ablation = HeadAblation(subject, heads, means)
+    with ablation.at(ablation.tokens(batch)), recorded_heads(subject, [1]) as edited:
         subject.residuals(batch, [1])
     text = batch.token_type == TEXT
     torch.testing.assert_close(edited[1][text][:, 16:24], means[1][16:24].expand(int(text.sum()), 8))
@@ -86,7 +87,7 @@ def test_ablation_skips_earlier_blocks_without_changing_the_answer(subject, samp
     ablation = HeadAblation(subject, [(2, 1), (1, 0)], means)
     assert ablation.first_block == 1
     evaluation = Evaluation(subject, samples, 512)
-    full, restarted = evaluation.answers(ablation), evaluation.answers(ablation, ablation.first_block)
+    full, restarted = answered(subject, samples, ablation), evaluation.answers(ablation)
     assert (full.margin == restarted.margin).all()
     assert not np.allclose(full.margin, evaluation.answers().margin)
 

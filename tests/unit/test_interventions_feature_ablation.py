@@ -85,7 +85,7 @@ def test_ablated_block_writes_nothing_along_the_direction_on_text_and_leaves_the
     plan = plan_ablation(subject, features, [(1, 5)], "own_layer")
     parts = {0: subject.block(1), 1: subject.mlp(1), 2: subject.attention(1)}
     clean = subject.residuals(batch, [0, 1, 2])
-    with plan(batch), record_outputs(parts) as outputs:
+    with plan.at(plan.tokens(batch)), record_outputs(parts) as outputs:
         edited = subject.residuals(batch, [0, 1, 2])
     text = batch.token_type == TEXT
     for output in outputs.values():
@@ -120,7 +120,8 @@ def test_equals_a_naive_edited_forward(subject, batch, features, scope):
         naive = {1: torch.stack([features[1, 5], features[1, 7]]), 2: features[2, 2][None]}
     else:
         naive = dict.fromkeys(range(3), torch.stack([features[key] for key in chosen]))
-    with plan_ablation(subject, features, chosen, scope)(batch):
+    plan = plan_ablation(subject, features, chosen, scope)
+    with plan.at(plan.tokens(batch)):
         found = subject.final_logits(batch)
     torch.testing.assert_close(found, naive_logits(subject, batch, naive), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found, subject.final_logits(batch), atol=1e-2)
@@ -134,7 +135,8 @@ def test_no_features_is_the_clean_run_bit_for_bit(subject, samples):
 
 def test_hooks_are_gone_afterwards(subject, batch, features):
     before = subject.final_logits(batch)
-    with pytest.raises(RuntimeError), plan_ablation(subject, features, [(0, 3)], "all_layers")(batch):
+    plan = plan_ablation(subject, features, [(0, 3)], "all_layers")
+    with pytest.raises(RuntimeError), plan.at(plan.tokens(batch)):
         raise RuntimeError
     assert torch.equal(before, subject.final_logits(batch))
 
@@ -153,7 +155,7 @@ def test_restart_equals_the_full_run_bit_for_bit(subject, batch):
 def test_cached_evaluation_equals_a_plain_one(subject, samples, features, scope, cache_bytes):
     plan = plan_ablation(subject, features, [(1, 7), (2, 2)], scope)
     cached = Evaluation(subject, samples, 512, cache_bytes=cache_bytes)
-    found = cached.answers(plan, plan.first_block).margin
+    found = cached.answers(plan).margin
     assert (found == answered(subject, samples, plan).margin).all()
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from vlmdiff.interventions.feature_ablation import plan_ablation, unit_direction
 from vlmdiff.interventions.inputs import ModelFiles, QuestionSets, dictionary_folders, ranked_features
 from vlmdiff.interventions.screening import estimated_changes
 from vlmdiff.models.hooks import edit_output, record_inputs
+from vlmdiff.models.subject import Subject
 from vlmdiff.tables.causal import ABLATION, RANKING
 from vlmdiff.tables.features import CONTRAST
 from vlmdiff.tables.io import read_table, write_table
@@ -97,7 +98,7 @@ def test_ranking_reports_the_change_of_margin_and_accuracy(model, questions, dic
         change = {}
         for role, data in (("target", questions.target), ("control", questions.control)):
             samples = load_samples(data, limit=20)
-            clean, ablated = (answered(subject, samples, *editor) for editor in ((), (plan,)))
+            clean, ablated = (answered(subject, samples, one) for one in (None, plan))
             change[role] = (ablated.margin - clean.margin).mean()
             accuracy = ablated.correct.mean() - clean.correct.mean()
             assert best[f"{role}_delta_margin"] == pytest.approx(change[role], abs=1e-6)
@@ -119,26 +120,36 @@ def test_only_the_first_by_estimate_are_measured(model, questions, dictionaries,
         assert row.target_delta_margin == pytest.approx(whole.loc[row.name, "target_delta_margin"], abs=1e-6)
 
 
-def written(subject, direction, layers, share):
-    """Take a share of a direction from what some blocks add to the stream, and what enters the first."""
+@dataclass(frozen=True, eq=False)
+class Written:
+    """Takes a share of a direction from what some blocks add to the stream, and what enters the first."""
+
+    subject: Subject
+    direction: torch.Tensor
+    layers: list[int]
+    share: float
+
+    @property
+    def first_block(self):
+        return self.layers[0]
+
+    def tokens(self, batch):
+        return batch.token_type == TEXT
 
     @contextmanager
-    def editor(batch):
-        text = (batch.token_type == TEXT)[..., None]
-
+    def at(self, where):
         def less(values, part):
-            return values - share * (part @ direction)[..., None] * direction * text
+            along = (part @ self.direction)[..., None] * self.direction
+            return values - self.share * along * where[..., None]
 
+        first = self.subject.block(self.first_block)
         with ExitStack() as stack:
-            entered = stack.enter_context(record_inputs({layers[0]: subject.block(layers[0])}))
-            for layer in layers:
-                for module in subject.writers(layer):
+            entered = stack.enter_context(record_inputs({0: first}))
+            for layer in self.layers:
+                for module in self.subject.writers(layer):
                     stack.enter_context(edit_output(module, lambda values: less(values, values)))
-            first = subject.block(layers[0])
-            stack.enter_context(edit_output(first, lambda values: less(values, entered[layers[0]])))
+            stack.enter_context(edit_output(first, lambda values: less(values, entered[0])))
             yield
-
-    return editor
 
 
 @pytest.mark.parametrize("scope", ["own_layer", "all_layers"])
@@ -153,7 +164,7 @@ def test_estimates_are_the_derivative_of_what_is_removed(model, questions, dicti
     for feature, estimate in zip(features, found):
         layers = [feature[0]] if scope == "own_layer" else [0, 1, 2]
         changes = [
-            (evaluation.answers(written(subject, directions[feature], layers, share)).margin - clean).mean()
+            (evaluation.answers(Written(subject, directions[feature], layers, share)).margin - clean).mean()
             for share in (step, -step)
         ]
         assert estimate == pytest.approx((changes[0] - changes[1]) / (2 * step), rel=0.02, abs=1e-5)
@@ -247,7 +258,7 @@ def test_ablation_says_what_a_run_by_hand_says(model, questions, dictionaries, t
         names = ";".join(f"L{layer}F{index}" for layer, index in features)
         for name, file in (("spatial", questions.target), ("general", questions.control)):
             samples = load_samples(file, limit=20)
-            clean, ablated = (answered(subject, samples, *editor) for editor in ((), (plan,)))
+            clean, ablated = (answered(subject, samples, one) for one in (None, plan))
             row = whole[(whole["features"] == names) & (whole["dataset"] == name)].iloc[0]
             assert row["delta_margin"] == pytest.approx((ablated.margin - clean.margin).mean(), abs=1e-5)
             assert row["accuracy_clean"] == pytest.approx(clean.correct.mean())

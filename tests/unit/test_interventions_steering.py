@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from causal_files import filled, rank_tiny, write_dictionaries, write_tables
+from causal_files import answered, filled, rank_tiny, write_dictionaries, write_tables
 from tiny_models import build_tiny_dataset
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
@@ -102,7 +102,7 @@ def test_exactly_what_was_asked_for_is_added(evaluation, layer):
     with torch.no_grad():
         for length in (0.0, 3.0):
             steering = Steering(subject, Direction("caa", layer, -1, 0, vector), length)
-            with steering(batch), record_inputs(leaving) as recorded:
+            with steering.at(steering.tokens(batch)), record_inputs(leaving) as recorded:
                 subject.final_logits(batch)
             found.append(recorded[layer])
     moved = (found[1] - found[0])[0]
@@ -119,15 +119,15 @@ def test_blocks_up_to_the_direction_are_skipped_without_changing_the_answer(eval
     vector = torch.nn.functional.normalize(torch.arange(evaluation.subject.d_model).float() - 7, dim=0)
     steering = Steering(evaluation.subject, Direction("caa", layer, -1, 0, vector), 4.0)
     assert steering.first_block == (1, 2, 2)[layer]
-    every = evaluation.answers(steering).margin
+    every = answered(evaluation.subject, evaluation.samples, steering).margin
     assert np.abs(every - evaluation.answers().margin).max() > 1e-3
-    np.testing.assert_allclose(evaluation.answers(steering, steering.first_block).margin, every, atol=1e-5)
+    np.testing.assert_allclose(evaluation.answers(steering).margin, every, atol=1e-5)
 
 
 def test_nothing_added_changes_nothing(evaluation):
     vector = torch.ones(evaluation.subject.d_model)
     steering = Steering(evaluation.subject, Direction("caa", 1, -1, 0, vector), 0.0)
-    np.testing.assert_allclose(evaluation.answers(steering, 1).margin, evaluation.answers().margin, atol=1e-5)
+    np.testing.assert_allclose(evaluation.answers(steering).margin, evaluation.answers().margin, atol=1e-5)
 
 
 def test_adding_what_raises_the_right_answer_raises_the_margin(evaluation):
@@ -136,7 +136,7 @@ def test_adding_what_raises_the_right_answer_raises_the_margin(evaluation):
     ids = subject.tokenizer.convert_tokens_to_ids(["true", "false"])
     weight = subject.model.lm_head.weight
     vector = torch.nn.functional.normalize(weight[ids[0]] - weight[ids[1]], dim=0).detach()
-    steered = evaluation.answers(Steering(subject, Direction("feature", 2, 0, 0, vector), 5.0), 2)
+    steered = evaluation.answers(Steering(subject, Direction("feature", 2, 0, 0, vector), 5.0))
     change = steered.margin - evaluation.answers().margin
     answers = np.array([sample.answer for sample in evaluation.samples])
     assert change[answers == "true"].min() > 0
@@ -250,7 +250,7 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
             own = (table["arm"] == arm) & (table["name"] == name) & (table["strength"] == strength)
             for dataset, sets in (("spatial", tested), ("general", tested), ("validation", learned)):
                 evaluation = sets["spatial" if dataset == "validation" else dataset]
-                after, before = evaluation.answers(steering, layer), evaluation.answers()
+                after, before = evaluation.answers(steering), evaluation.answers()
                 change = after.correct.mean() - before.correct.mean(), (after.margin - before.margin).mean()
                 part = table[own & (table["group"] == "all")].set_index("dataset")
                 row = part.loc["spatial" if dataset == "validation" else dataset]
@@ -286,7 +286,7 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
             for strength in (-0.5, 1.0):
                 length = strength * pooled.norms[arm.layer]
                 steering = Steering(subject, Direction("random", arm.layer, -1, draw, vector), length)
-                after, before = (learned["spatial"].answers(*edit) for edit in ((steering,), ()))
+                after, before = map(learned["spatial"].answers, (steering, None))
                 gain = after.correct.mean() - before.correct.mean(), (after.margin - before.margin).mean()
                 found.append((gain, arm.layer, strength, steering))
         gain, layer, strength, steering = max(found, key=lambda item: item[0])
@@ -295,7 +295,7 @@ def test_the_table_says_what_runs_by_hand_say(model, questions, tmp_path):
         assert set(zip(mine["layer"], mine["strength"])) == {(layer, strength)}
         np.testing.assert_allclose(mine[order].to_numpy(), [gain, gain], atol=1e-5)
         for dataset, row in mine.set_index("dataset").iterrows():
-            after, before = (tested[dataset].answers(*edit) for edit in ((steering,), ()))
+            after, before = map(tested[dataset].answers, (steering, None))
             assert row["delta_margin"] == pytest.approx((after.margin - before.margin).mean(), abs=1e-5)
             assert row["accuracy"] == pytest.approx(after.correct.mean())
 

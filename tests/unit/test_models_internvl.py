@@ -156,6 +156,7 @@ def test_heads_are_attention_times_values(subject, batch):
 
 def test_a_restart_is_the_whole_run(subject, batch):
     checks.check_restart(subject, batch)
+    checks.check_prefix(subject, batch)
 
 
 def test_an_ablation_touches_text_only(subject, batch):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from family_checks import check_restart, random_direction
+from family_checks import check_prefix, check_restart, random_direction
 from tiny_models import tiny_tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -110,6 +110,7 @@ def test_every_part_of_a_decoder_is_where_the_method_reads_it(case):
     check_sum(subject, batch)
     check_head_slices(subject, batch)
     check_restart(subject, batch)
+    check_prefix(subject, batch)
     check_writers_are_ablated(subject, batch)
     check_ablation_of_blocks(subject, batch)
 
@@ -149,7 +150,7 @@ def check_writers_are_ablated(subject, batch) -> None:
     ablation = plan_ablation(subject, {(0, 0): direction}, [(0, 0)], "own_layer")
     text = batch.token_type == TEXT
     attention, mlp = subject.writers(0)
-    with ablation(batch), record_outputs({0: attention, 1: mlp}, torch.clone) as parts:
+    with ablation.at(ablation.tokens(batch)), record_outputs({0: attention, 1: mlp}, torch.clone) as parts:
         subject.residuals(batch, [0])
     for part in parts.values():
         assert (part.reshape(*text.shape, -1)[text] @ direction).abs().max() < 1e-4
@@ -159,7 +160,8 @@ def check_ablation_of_blocks(subject, batch) -> None:
     """A direction that is ablated is gone from what the block puts out."""
     direction = random_direction(7, subject.d_model)
     clean = subject.residuals(batch, [1])[1]
-    with plan_ablation(subject, {(1, 0): direction}, [(1, 0)], "own_layer")(batch):
+    ablation = plan_ablation(subject, {(1, 0): direction}, [(1, 0)], "own_layer")
+    with ablation.at(ablation.tokens(batch)):
         ablated = subject.residuals(batch, [1])[1]
     text = batch.token_type == TEXT
     assert (clean[text] @ direction).abs().max() > 0.05

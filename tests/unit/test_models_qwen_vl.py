@@ -134,6 +134,7 @@ def test_heads(subject):
 
 def test_restart(subject, batch):
     checks.check_restart(subject, batch)
+    checks.check_prefix(subject, batch)
 
 
 def test_ablation(subject, batch):

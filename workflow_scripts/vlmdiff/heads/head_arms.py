@@ -164,5 +164,5 @@ def ablation_rows(
         first = {"arm": arm.arm, "size": arm.size, "draw": arm.draw}
         first["heads"] = ";".join(f"L{layer}H{head}" for layer, head in arm.heads)
         for name, evaluation in evaluations.items():
-            answers = evaluation.answers(ablation, ablation.first_block)
+            answers = evaluation.answers(ablation)
             yield from ({**first, **row} for row in effects[name].rows(answers))

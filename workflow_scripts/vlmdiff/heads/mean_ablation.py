@@ -72,10 +72,13 @@ class HeadAblation:
         """First block that the ablation touches; 0 if it touches none."""
         return min((layer for layer, _ in self.heads), default=0)
 
+    def tokens(self, batch: Batch) -> Bool[Tensor, "samples sequence"]:
+        """See `Intervention.tokens`: text tokens; image tokens and BOS keep their values."""
+        return batch.token_type == TEXT
+
     @contextmanager
-    def __call__(self, batch: Batch) -> Iterator[None]:
-        """Ablate on the text tokens of one batch; image tokens and BOS keep their values."""
-        where = batch.token_type == TEXT
+    def at(self, where: Bool[Tensor, "samples tokens"]) -> Iterator[None]:
+        """See `Intervention.at`."""
         with ExitStack() as stack:
             for layer in sorted({layer for layer, _ in self.heads}):
                 edit = self._edit(layer, where)

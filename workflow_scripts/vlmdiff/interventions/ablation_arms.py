@@ -126,7 +126,7 @@ def ablate_arms(
         plan = plan_ablation(subject, directions, features, scope)
         carried = weight.row(features, plan)
         for name, evaluation in evaluations.items():
-            answers = evaluation.answers(plan, plan.first_block)
+            answers = evaluation.answers(plan)
             for row in effects[name].rows(answers):
                 yield from ({**head(arm), "scope": scope, **carried, **row} for arm in alike)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from vlmdiff.data.batching import prepare_batches
@@ -15,26 +18,46 @@ from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import Answers, ChoiceScorer
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.batch import Batch
+from vlmdiff.models.errors import of_machine
+from vlmdiff.models.prefix import Prefix, read_prefix
 from vlmdiff.models.subject import Subject
 
-Editor = Callable[[Batch], AbstractContextManager]
+log = logging.getLogger(__name__)
 CACHE_BYTES = 2 * 1024**3  # of one data set on a CPU
 # What a batch computes should stay in a core's cache: 2,048 tokens took two thirds of the time of 8,192.
 CPU_BATCH_TOKENS = 2048
+# Share of a batch's tokens that must stand before the first edited one to be worth remembering.
+WORTHWHILE = 0.25
+# Relative difference of logits that rounding makes at most, in 16 bits.
+ROUNDING = 0.05
 
 
-def no_edit(_: Batch) -> AbstractContextManager:
-    """Leave the model as it is."""
-    return nullcontext()
+class Intervention(Protocol):
+    """Edits what blocks of a model compute at some tokens."""
+
+    @property
+    def first_block(self) -> int:
+        """First block that it touches; 0 if it touches none."""
+
+    def tokens(self, batch: Batch) -> Bool[Tensor, "samples sequence"]:
+        """Mark the tokens of a batch that it edits."""
+
+    def at(self, where: Bool[Tensor, "samples tokens"]) -> AbstractContextManager:
+        """Open it for a run of some last tokens of a batch, of which those that are marked are edited."""
 
 
 class Evaluation:
     """A data set ready to be answered under dozens of interventions.
 
-    Prompts are tokenised and images encoded once. The residual streams that enter the blocks are
-    kept as well, so that an intervention that begins in block `l` skips the blocks before it. If not
-    all streams fit into `cache_bytes`, those of evenly spaced blocks are kept, and a run begins at
-    the last of them before the intervention; results are the same.
+    Prompts are tokenised and images encoded once. What no intervention can change is remembered:
+
+    - The residual streams that enter the blocks, so that an intervention that begins in block `l` skips the
+      blocks before it. If not all streams fit into `cache_bytes`, those of evenly spaced blocks are kept, and
+      a run begins at the last of them before the intervention.
+    - Keys and values of the tokens before the first that is edited, where these are many, the model reads from
+      left to right and there is memory left. Only the tokens from there on run again.
+
+    Answers are those of whole runs: the same bits in float32 on a CPU, up to rounding elsewhere.
     """
 
     def __init__(
@@ -46,7 +69,7 @@ class Evaluation:
             subject: the model.
             samples: multiple-choice questions.
             batch_tokens: most tokens in one forward pass, padding included; a CPU gets at most 2,048.
-            cache_bytes: memory that embeddings and residual streams may take.
+            cache_bytes: memory that embeddings, residual streams, keys and values may take.
 
         Raises:
             AnswerError: a sample cannot be scored.
@@ -57,15 +80,17 @@ class Evaluation:
         budget = min(batch_tokens, CPU_BATCH_TOKENS) if subject.device.type == "cpu" else batch_tokens
         prepared = prepare_batches(subject, self.samples, budget)
         self.batches = [(indices, with_images_at(batch, "cpu")) for indices, batch in prepared]
-        self.kept = self._kept_blocks(cache_bytes)
+        one = self._stream_bytes()
+        self.kept = spaced_from_first(min(subject.n_layers, cache_bytes // one), subject.n_layers)
+        self.spare = cache_bytes - len(self.kept) * one
+        self.prefixes: dict[tuple[int, int], Prefix | None] = {}
         with torch.no_grad():
             self.entering = [self._streams(batch) for _, batch in self.batches]
 
-    def _kept_blocks(self, cache_bytes: int) -> list[int]:
-        """Return the blocks whose entering residual stream is kept, as many as fit, block 0 first."""
+    def _stream_bytes(self) -> int:
+        """Return the memory that what enters one block takes."""
         tokens = sum(batch.input_ids.numel() for _, batch in self.batches)
-        one = max(1, tokens * self.subject.d_model * self.subject.model.dtype.itemsize)
-        return spaced_from_first(min(self.subject.n_layers, cache_bytes // one), self.subject.n_layers)
+        return max(1, tokens * self.subject.d_model * self.subject.model.dtype.itemsize)
 
     def _streams(self, batch: Batch) -> dict[int, Tensor]:
         """Return the residual streams that enter the kept blocks."""
@@ -75,31 +100,70 @@ class Evaluation:
         """Return a batch with its images where the model is."""
         return with_images_at(batch, self.subject.device)
 
+    def _prefix(self, number: int, where: Bool[Tensor, "samples sequence"]) -> Prefix | None:
+        """Return keys and values of the tokens before the first edited one of a batch, if worthwhile."""
+        edited = where.any(dim=0)
+        length = int(edited.int().argmax()) if edited.any() else 0
+        if length < WORTHWHILE * len(edited):
+            return None
+        key = (number, length)
+        if key not in self.prefixes:
+            self.prefixes[key] = self._read_prefix(number, length) if self.spare > 0 else None
+        return self.prefixes[key]
+
+    def _read_prefix(self, number: int, length: int) -> Prefix | None:
+        """Read a prefix and take its memory from what is spare; None if there is none that serves."""
+        batch = self._shown(self.batches[number][1])
+        try:
+            prefix = read_prefix(self.subject, batch, length)
+            serves = prefix is None or serves_as_prefix(self.subject, batch, prefix)
+        except Exception as error:  # decoders fail in many ways if they do not know what they are given
+            if of_machine(error):
+                raise
+            prefix, serves = None, False
+        if not serves:
+            log.warning("model '%s' runs all tokens each time: its earlier ones cannot be kept", self.subject.name)
+            self.spare = 0
+            return None
+        if prefix is None or prefix.nbytes > self.spare:
+            self.spare = 0
+            return None
+        self.spare -= prefix.nbytes
+        return prefix
+
     def _logits(
-        self, batch: Batch, streams: Mapping[int, Tensor], editor: Editor, first_block: int
+        self, batch: Batch, streams: Mapping[int, Tensor], intervention: Intervention, prefix: Prefix | None
     ) -> Tensor:
-        """Run one batch from the deepest kept block that the intervention leaves alone."""
+        """Run what an intervention may change of one batch: blocks from the deepest kept one, and tokens."""
+        known = 0 if prefix is None else prefix.length
+        where = intervention.tokens(batch)[:, known:]
         with ExitStack() as stack:
             embeds = None
             if streams:
-                start = max(block for block in streams if block <= first_block)
-                embeds = stack.enter_context(restart(self.subject, start, streams[start]))
-            stack.enter_context(editor(batch))
-            return self.subject.final_logits(self._shown(batch), embeds=embeds)
+                start = max(block for block in streams if block <= intervention.first_block)
+                embeds = stack.enter_context(restart(self.subject, start, streams[start][:, known:]))
+            stack.enter_context(intervention.at(where))
+            past = None if prefix is None else prefix.past()
+            return self.subject.final_logits(self._shown(batch), embeds, past)
 
     @torch.no_grad()
-    def answers(self, editor: Editor = no_edit, first_block: int = 0) -> Answers:
-        """Answer all questions under an intervention.
-
-        Args:
-            editor: opens the intervention for one batch.
-            first_block: first block that the intervention touches; the blocks before it are skipped.
-        """
+    def answers(self, intervention: Intervention | None = None) -> Answers:
+        """Answer all questions, under an intervention if there is one."""
         margin = np.zeros(len(self.samples))
-        for (indices, batch), streams in zip(self.batches, self.entering):
-            logits = self._logits(batch, streams, editor, first_block)
+        for number, ((indices, batch), streams) in enumerate(zip(self.batches, self.entering)):
+            if intervention is None:
+                logits = self.subject.final_logits(self._shown(batch))
+            else:
+                prefix = self._prefix(number, intervention.tokens(batch))
+                logits = self._logits(batch, streams, intervention, prefix)
             margin[indices] = self.scorer.margins(logits, indices).cpu().numpy()
         return Answers(margin)
+
+
+def serves_as_prefix(subject: Subject, batch: Batch, prefix: Prefix) -> bool:
+    """Tell whether the clean logits of a batch follow from a prefix and the tokens after it."""
+    whole, rest = subject.final_logits(batch), subject.final_logits(batch, past=prefix.past())
+    return bool((whole - rest).norm() <= ROUNDING * whole.norm())
 
 
 def spaced_from_first(count: int, total: int) -> list[int]:

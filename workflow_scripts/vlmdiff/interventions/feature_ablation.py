@@ -139,14 +139,17 @@ class FeatureAblation:
         """First block that the ablation touches; 0 if it touches none."""
         return min(self.bases, default=0)
 
-    @contextmanager
-    def __call__(self, batch: Batch) -> Iterator[None]:
-        """Ablate in attention, MLP and block outputs on the text tokens of one batch.
+    def tokens(self, batch: Batch) -> Bool[Tensor, "samples sequence"]:
+        """See `Intervention.tokens`: text tokens.
 
         Image tokens and BOS keep their values at the ablated block; they may change later only
         through attention to text tokens.
         """
-        where = batch.token_type == TEXT
+        return batch.token_type == TEXT
+
+    @contextmanager
+    def at(self, where: Bool[Tensor, "samples tokens"]) -> Iterator[None]:
+        """See `Intervention.at`: ablate in attention, MLP and block outputs."""
         with ExitStack() as stack:
             for layer, basis in self.bases.items():
                 edit = remover(basis, where)

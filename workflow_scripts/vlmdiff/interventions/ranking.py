@@ -91,7 +91,7 @@ def measure_alone(
         plan = plan_ablation(subject, directions, [feature], scope)
         row = {}
         for role, before, evaluation in zip(ROLES, clean, evaluations.values()):
-            after = evaluation.answers(plan, plan.first_block)
+            after = evaluation.answers(plan)
             row[f"{role}_delta_accuracy"] = float(after.correct.mean() - before.correct.mean())
             row[f"{role}_delta_margin"] = float((after.margin - before.margin).mean())
         rows.append(row)

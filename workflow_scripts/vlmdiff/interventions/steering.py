@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlmdiff.activations.tokens import TEXT
@@ -201,9 +201,13 @@ class Steering:
         """First block that must run again."""
         return min(self.direction.layer + 1, self.subject.n_layers - 1)
 
-    def __call__(self, batch: Batch) -> AbstractContextManager:
-        """Open the intervention for one batch."""
-        where, shift = steered_tokens(batch), self.direction.vector * self.length
+    def tokens(self, batch: Batch) -> Bool[Tensor, "samples sequence"]:
+        """See `Intervention.tokens`: text tokens after the image."""
+        return steered_tokens(batch)
+
+    def at(self, where: Bool[Tensor, "samples tokens"]) -> AbstractContextManager:
+        """See `Intervention.at`."""
+        shift = self.direction.vector * self.length
 
         def edit(values: Tensor) -> Tensor:
             return values + (where[..., None].to(values.device) * shift.to(values.device)).to(values.dtype)
@@ -230,7 +234,7 @@ class Sweep:
     def answers(self, direction: Direction, strength: float, dataset: str) -> Answers:
         """Answer one data set's questions under a direction."""
         steering = Steering(self.subject, direction, strength * self.norms[direction.layer])
-        return self.evaluations[dataset].answers(steering, steering.first_block)
+        return self.evaluations[dataset].answers(steering)
 
 
 def validate(

@@ -15,6 +15,7 @@ from vlmdiff.models.subject import Size, Subject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import DynamicCache
 
 
 class CausalLM(Subject):
@@ -71,9 +72,14 @@ class OwnDecoder(CausalLM):
         """The language model without its head."""
         return self.whole.decoder
 
-    def run_decoder(self, batch: Batch, embeds: Tensor) -> Tensor:
+    @property
+    def left_to_right(self) -> bool:
+        """Whether no token sees a later one."""
+        return self.whole.left_to_right
+
+    def run_decoder(self, batch: Batch, embeds: Tensor, past: DynamicCache | None = None) -> Tensor:
         """See `Subject.run_decoder`; attention and positions are those of the whole model."""
-        return self.whole.run_decoder(batch, embeds)
+        return self.whole.run_decoder(batch, embeds, past)
 
     def embed(self, batch: Batch) -> Tensor:
         """See `Subject.embed`."""

@@ -22,7 +22,7 @@ from vlmdiff.models.vlm import PROCESSOR_REMEDY, VisionLanguageModel, seen_featu
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import BatchFeature
+    from transformers import BatchFeature, DynamicCache
 
 
 class PaliGemma(VisionLanguageModel):
@@ -32,6 +32,8 @@ class PaliGemma(VisionLanguageModel):
     model's own words see what is before them. Raw documents count as own words: a language model reads
     them so.
     """
+
+    left_to_right = False
 
     @classmethod
     def load(cls, name: str, folder: Path, loading: Loading) -> PaliGemma:
@@ -105,9 +107,12 @@ class PaliGemma(VisionLanguageModel):
         return seen_features(list(found.pooler_output), [self.grid_of(image.size) for image in images])
 
     def run_decoder(
-        self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"]
+        self,
+        batch: Batch,
+        embeds: Float[Tensor, "samples sequence d_model"],
+        past: DynamicCache | None = None,
     ) -> Float[Tensor, "samples sequence d_model"]:
-        """See `Subject.run_decoder`: prefix attention, positions counted from 1."""
+        """See `Subject.run_decoder`: prefix attention, positions counted from 1; no `past`."""
         output = self.model.model(
             inputs_embeds=embeds,
             attention_mask=batch.attention_mask,

@@ -14,12 +14,12 @@ from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
-from vlmdiff.models.subject import Size
+from vlmdiff.models.subject import Size, known_tokens
 from vlmdiff.models.vlm import VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import BatchFeature
+    from transformers import BatchFeature, DynamicCache
 
 
 class QwenVL(VisionLanguageModel):
@@ -80,16 +80,17 @@ class QwenVL(VisionLanguageModel):
         return seen_features(list(found.pooler_output), cut, deepstack=deepstack)
 
     def run_decoder(
-        self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"]
-    ) -> Float[Tensor, "samples sequence d_model"]:
+        self, batch: Batch, embeds: Float[Tensor, "samples tokens d_model"], past: DynamicCache | None = None
+    ) -> Float[Tensor, "samples tokens d_model"]:
         """See `Subject.run_decoder`: positions of time, row and column, and deepstack features."""
-        is_image = batch.token_type == IMAGE
+        is_image, known = batch.token_type == IMAGE, known_tokens(past)
         output = self.decoder(
             inputs_embeds=embeds,
             attention_mask=batch.attention_mask,
-            position_ids=self.positions(batch, is_image),
-            use_cache=False,
-            **deepstack_inputs(batch, is_image),
+            position_ids=self.positions(batch, is_image)[..., known:],
+            past_key_values=past,
+            use_cache=past is not None,
+            **deepstack_inputs(batch, is_image, known),
         )
         return output.last_hidden_state
 
@@ -105,8 +106,10 @@ class QwenVL(VisionLanguageModel):
         return found
 
 
-def deepstack_inputs(batch: Batch, is_image: Tensor) -> dict[str, Any]:
-    """Return what a decoder with deepstack is given besides; nothing for others."""
+def deepstack_inputs(batch: Batch, is_image: Tensor, known: int) -> dict[str, Any]:
+    """Return what a decoder with deepstack is given besides, from token `known` on; nothing for others."""
     if batch.seen is None or batch.seen.deepstack is None:
         return {}
-    return {"visual_pos_masks": is_image, "deepstack_visual_embeds": list(batch.seen.deepstack)}
+    places = is_image.nonzero()[:, 1].to(batch.seen.deepstack.device)
+    shown = batch.seen.deepstack[:, places >= known]
+    return {"visual_pos_masks": is_image[:, known:], "deepstack_visual_embeds": list(shown)}

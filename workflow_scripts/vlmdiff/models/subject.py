@@ -22,7 +22,7 @@ from vlmdiff.models.prompts import Prompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from vlmdiff.models.loading import Loading
 
@@ -46,6 +46,8 @@ class Subject(ABC):
     """
 
     context_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings", "max_seq_len")
+    # Whether no token sees a later one.
+    left_to_right: ClassVar[bool] = True
     image_id: int | None = None
 
     def __init__(
@@ -242,11 +244,19 @@ class Subject(ABC):
         return {layer: recorded[layer] for layer in layers}
 
     def final_logits(
-        self, batch: Batch, embeds: Float[Tensor, "samples sequence d_model"] | None = None
+        self,
+        batch: Batch,
+        embeds: Float[Tensor, "samples sequence d_model"] | None = None,
+        past: DynamicCache | None = None,
     ) -> Float[Tensor, "samples vocabulary"]:
-        """Return the logits at the last real token of each sample, the only ones computed."""
-        states = self.run_decoder(batch, self.embed(batch) if embeds is None else embeds)
-        last = batch.last.to(states.device)
+        """Return the logits at the last real token of each sample, the only ones computed.
+
+        Args:
+            batch, embeds, past: see `run_decoder`; without `embeds` what `embed` returns.
+        """
+        known = known_tokens(past)
+        states = self.run_decoder(batch, self.embed(batch)[:, known:] if embeds is None else embeds, past)
+        last = batch.last.to(states.device) - known
         logits = precise_logits(self.head, states[torch.arange(len(last), device=last.device), last])
         return as_published(logits, self.model.config.get_text_config())
 
@@ -265,9 +275,22 @@ class Subject(ABC):
         """Decoder blocks."""
         return part(self.decoder, self.layout.blocks)
 
-    def run_decoder(self, batch: Batch, embeds: Tensor) -> Float[Tensor, "samples sequence d_model"]:
-        """Run all blocks and the final norm on given embeddings; padding is masked."""
-        output = self.decoder(inputs_embeds=embeds, attention_mask=batch.attention_mask, use_cache=False)
+    def run_decoder(
+        self, batch: Batch, embeds: Float[Tensor, "samples tokens d_model"], past: DynamicCache | None = None
+    ) -> Float[Tensor, "samples tokens d_model"]:
+        """Run all blocks and the final norm on given embeddings; padding is masked.
+
+        Args:
+            batch: the prompts.
+            embeds: of all their tokens, or of those that `past` does not know.
+            past: keys and values of the first tokens; those of the others are added.
+        """
+        output = self.decoder(
+            inputs_embeds=embeds,
+            attention_mask=batch.attention_mask,
+            past_key_values=past,
+            use_cache=past is not None,
+        )
         return output.last_hidden_state
 
     def check_layers(self, layers: Sequence[int]) -> None:
@@ -302,6 +325,11 @@ class Subject(ABC):
     def attention_output(self, layer: int) -> nn.Module:
         """Output projection of attention; its input holds the heads side by side, `d_head` each."""
         return part(self.attention(layer), self.layout.projection)
+
+
+def known_tokens(past: DynamicCache | None) -> int:
+    """Return of how many tokens of each sample keys and values are known."""
+    return 0 if past is None else past.get_seq_length()
 
 
 def as_published(logits: Float[Tensor, "n vocabulary"], config: PretrainedConfig) -> Tensor:
