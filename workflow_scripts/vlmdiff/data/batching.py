@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from vlmdiff.models.batch import Batch
     from vlmdiff.models.subject import Subject
 
+# What a batch computes should stay in a core's cache: 2,048 tokens took two thirds of the time of 8,192.
+CPU_BATCH_TOKENS = 2048
+
 
 def length_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group indices of similar length; longest first, so that memory runs out at once or never.
@@ -96,8 +99,15 @@ def prepare_batches(
     """Yield (indices into `samples`, batch), every sample once, batched by length.
 
     Samples with and without images, and with and without chat template, go into separate batches.
+
+    Args:
+        subject: the model.
+        samples: what it is shown.
+        batch_tokens: most tokens of a batch, padding included; on a CPU at most 2,048.
     """
     rows = token_rows(subject, samples)
+    if subject.device.type == "cpu":
+        batch_tokens = min(batch_tokens, CPU_BATCH_TOKENS)
     for (_, chat), members in alike(samples).items():
         batches = [
             [members[i] for i in local]

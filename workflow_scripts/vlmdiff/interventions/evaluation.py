@@ -24,8 +24,6 @@ from vlmdiff.models.subject import Subject
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2 * 1024**3  # of one data set on a CPU
-# What a batch computes should stay in a core's cache: 2,048 tokens took two thirds of the time of 8,192.
-CPU_BATCH_TOKENS = 2048
 # Share of a batch's tokens that must stand before the first edited one to be worth remembering.
 WORTHWHILE = 0.25
 # Relative difference of logits that rounding makes at most, in 16 bits.
@@ -68,7 +66,7 @@ class Evaluation:
         Args:
             subject: the model.
             samples: multiple-choice questions.
-            batch_tokens: most tokens in one forward pass, padding included; a CPU gets at most 2,048.
+            batch_tokens: most tokens in one forward pass, padding included.
             cache_bytes: memory that embeddings, residual streams, keys and values may take.
 
         Raises:
@@ -77,8 +75,7 @@ class Evaluation:
         self.subject = subject
         self.samples = list(samples)
         self.scorer = ChoiceScorer(subject.tokenizer, self.samples)
-        budget = min(batch_tokens, CPU_BATCH_TOKENS) if subject.device.type == "cpu" else batch_tokens
-        prepared = prepare_batches(subject, self.samples, budget)
+        prepared = prepare_batches(subject, self.samples, batch_tokens)
         self.batches = [(indices, with_images_at(batch, "cpu")) for indices, batch in prepared]
         one = self._stream_bytes()
         self.kept = spaced_from_first(min(subject.n_layers, cache_bytes // one), subject.n_layers)
