@@ -18,7 +18,6 @@ from vlmdiff.data.identity import image_identity
 from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import ChoiceScorer
 from vlmdiff.interventions.effects import ALL
-from vlmdiff.interventions.evaluation import CPU_BATCH_TOKENS
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.seeds import derive_seed
@@ -90,9 +89,8 @@ def answered(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -> 
         AnswerError: a sample cannot be scored.
     """
     scorer = ChoiceScorer(subject.tokenizer, samples)
-    budget = min(batch_tokens, CPU_BATCH_TOKENS) if subject.device.type == "cpu" else batch_tokens
     correct, word = np.zeros((2, len(samples)), dtype=bool)
-    for indices, batch in prepare_batches(subject, samples, budget):
+    for indices, batch in prepare_batches(subject, samples, batch_tokens):
         logits = subject.final_logits(batch)
         correct[indices] = (scorer.margins(logits, indices) > 0).cpu().numpy()
         of_answer = scorer.token_ids[torch.tensor(indices), scorer.answer[indices]]
