@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce new test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages lint docs world-models ship-world clean
+.PHONY: reproduce new test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -104,6 +104,12 @@ bench: .venv-bench/installed
 # The workflow on a real Slurm that the tests start on this machine; `make slurm ARGS="-k short"` for few jobs.
 slurm: .venv-slurm/installed
 	.venv-slurm/bin/pytest tests/slurm $(ARGS)
+
+# Debian's Chromium and Firefox, in which the explorer is tried (tests/browser; Debian has no geckodriver, and none is
+# needed). Needs root.
+browser-packages:
+	apt-get update --quiet
+	apt-get install --yes --no-install-recommends chromium chromium-driver firefox-esr
 
 # Debian's Slurm and munge, which `make slurm` needs; no service is configured. Needs root.
 slurm-packages:

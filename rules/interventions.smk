@@ -1,4 +1,4 @@
-"""Causal checks: what the model answers; features ranked on validation data, reported on test data."""
+"""Causal checks: what the model answers; features ranked on validation data and reported on test data; steering."""
 
 from vlmdiff.config.cases import asked_data, reported_data
 
@@ -105,3 +105,72 @@ rule evaluate_ablation:
 def ablation_tables(wildcards):
     """Return the test effects of ablating a concept's features, one table a scope."""
     return expand(rules.evaluate_ablation.output[0], scope=CFG.ablation.scopes, **wildcards)
+
+
+# Features of the user's own, for the first seed: indices mean other features in other dictionaries.
+CHOSEN = "interventions/chosen/seed_{seed,0}"
+
+
+rule read_chosen:
+    """Read features of your own, such as the explorer exports."""
+    input:
+        lambda wildcards: CFG.ablation.chosen,
+    output:
+        results("interventions/chosen/features.csv"),
+    params:
+        layers=LAYERS,
+    script:
+        "../workflow_scripts/read_chosen.py"
+
+
+use rule rank_features as rank_chosen with:
+    input:
+        **checkpoint_of(CFG.diff.model),
+        **questions_of(CFG.ablation, "rank_on"),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
+        final_features=rules.read_chosen.output[0],
+        contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
+    output:
+        ranking=results(f"{CHOSEN}/{{concept}}/ranking.csv"),
+        pools=results(f"{CHOSEN}/{{concept}}/random_pools.csv"),
+
+
+use rule evaluate_ablation as ablate_chosen with:
+    input:
+        **checkpoint_of(CFG.diff.model),
+        **questions_of(CFG.ablation),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
+        ranking=rules.rank_chosen.output.ranking,
+        pools=rules.rank_chosen.output.pools,
+    output:
+        results(f"{CHOSEN}/{{concept}}/ablation_{{scope}}.csv"),
+
+
+rule chosen:
+    """Target: features of your own, ablated as a concept's final ones; nothing if the configuration names none."""
+    input:
+        [results(file) for file in products.chosen_tables(CFG)],
+
+
+rule evaluate_steering:
+    """Add a concept's directions to the residual stream and measure how the answers change."""
+    input:
+        **checkpoint_of(lambda wildcards: CFG.steering.model),
+        **questions_of(CFG.steering, "rank_on", ("rank_target", "rank_control")),
+        **questions_of(CFG.steering),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
+        ranking=rules.rank_features.output.ranking,
+    output:
+        shown("interventions/seed_{seed}/{concept}/steering.csv", "Interventions", "Steering"),
+    threads: CFG.threads
+    params:
+        model=lambda wildcards: named_subject(CFG.steering.model),
+        validation=lambda wildcards: question_sets(CFG.steering.rank_on),
+        test=lambda wildcards: question_sets(CFG.steering.report_on),
+        seed=CFG.seed,
+        stage=lambda wildcards: {
+            "layers": LAYERS,
+            **CFG.steering.params("concepts", "model", "rank_on", "report_on"),
+        },
+    script:
+        "../workflow_scripts/evaluate_steering.py"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "tests" / "workflow" / "config.yaml"
 RESULTS = "results/tiny"
 # All of them together make every rule run, `descriptions` and published sources aside.
-TARGETS = ("all", "world_models", "controls", "stages", "sensitivity", "scoreboard")
+TARGETS = ("all", "world_models", "controls", "stages", "sensitivity", "scoreboard", "chosen")
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -65,6 +65,7 @@ def settings(port: int) -> dict[str, Any]:
     labelling = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "m", "features": 2}
     values = yaml.safe_load(CONFIG.read_text())
     values["scoreboard"]["submissions"] = submissions()
+    values["ablation"]["chosen"] = submissions()["features"]["file"]
     return {**values, "labelling": labelling}
 
 

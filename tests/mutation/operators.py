@@ -21,6 +21,7 @@ ROOMS = {
     "features": ("features",),
     "interventions": ("interventions",),
     "heads": ("heads",),
+    "explorer": ("explorer",),
     "dictionaries": ("dictionaries",),
     "kernels": ("kernels",),
     "hypergeometric": ("hypergeometric",),

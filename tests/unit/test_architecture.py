@@ -25,6 +25,7 @@ ROOMS = (
     "interventions",
     "heads",
     "figures",
+    "explorer",
     "summary",
     "world",
     "scoreboard",

@@ -16,6 +16,7 @@ from vlmdiff.interventions.feature_ablation import plan_ablation
 from vlmdiff.models.errors import LayoutError
 from vlmdiff.models.hooks import edit_input, record_inputs, record_outputs
 from vlmdiff.models.layout import verified
+from vlmdiff.models.prefix import read_prefix
 from vlmdiff.models.registry import check_parts, load_subject
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
@@ -92,6 +93,19 @@ def load(folder: Path):
 def case(request, tmp_path):
     kind, values, writers = CASES[request.param]
     return load(build(tmp_path, kind, values)), writers
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "gemma3_text"])
+def test_a_window_ends_where_it_does_in_a_whole_run(tmp_path, kind):
+    """The window of four tokens reaches into the prefix, or begins behind it."""
+    subject = load(build(tmp_path, kind, LLAMA | {"sliding_window": 4, "head_dim": 8}))
+    wide = load(build(tmp_path / "wide", kind, LLAMA | {"sliding_window": 64, "head_dim": 8}))
+    batch = subject.prepare(PROMPTS, [None, None], as_chat=False)
+    logits = subject.final_logits(batch)
+    assert not torch.allclose(logits, wide.final_logits(batch), atol=1e-3)
+    for length in range(1, int(batch.last.min())):
+        found = subject.final_logits(batch, past=read_prefix(subject, batch, length).past())
+        torch.testing.assert_close(found, logits, **CLOSE)
 
 
 def test_every_part_of_a_decoder_is_where_the_method_reads_it(case):

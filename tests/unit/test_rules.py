@@ -16,7 +16,7 @@ from vlmdiff.config.resources import NEEDS
 
 ROOT = Path(__file__).parents[2]
 TARGETS = {"all", "descriptions", "controls", "stages", "sensitivity", "sources", "world_models"}
-TARGETS |= {"scoreboard"}
+TARGETS |= {"scoreboard", "chosen"}
 
 
 @pytest.fixture(scope="module")

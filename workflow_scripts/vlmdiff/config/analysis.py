@@ -177,6 +177,11 @@ class AblationConfig(Section):
         "candidate and its matched random features one; the smallest possible p is 1 / (1 + pools).",
     )
     bootstrap: Count = Field(2000, description="Bootstrap resamples for 95 % intervals.")
+    chosen: str | None = Field(
+        None,
+        description="CSV file with the columns `layer` and `feature`, such as the explorer exports: features "
+        "of your own, which the target `chosen` ablates.",
+    )
 
     @model_validator(mode="after")
     def headline_is_made(self) -> AblationConfig:

@@ -16,6 +16,9 @@ RULES = MappingProxyType(
             "evaluate_model",
             "rank_features",
             "evaluate_ablation",
+            "read_chosen",
+            "rank_chosen",
+            "ablate_chosen",
             "plot_ablation_effects",
             "plot_ablation_by_group",
             "evaluate_selection",
@@ -38,6 +41,7 @@ RULES = MappingProxyType(
             "plot_attention_map",
         ),
         "steering": ("evaluate_steering", "plot_steering"),
+        "explorer": ("collect_examples", "write_explorer"),
         "labelling": ("describe_features",),
     }
 )

@@ -40,7 +40,7 @@ def experiment(config: Config) -> list[str]:
     tables = summary_tables(config)
     read = ("selection", "recurrence", "labels", "quality", "steering")
     return [
-        *("config.yaml", "summary.md"),
+        *("config.yaml", "summary.md", *(["explorer"] if config.explorer else [])),
         *(f"figures/{name}.svg" for name in figures(config)),
         *(file for name in read for file in tables[name]),
         *funnels,
@@ -116,6 +116,7 @@ def summary_facts(config: Config) -> dict[str, Any]:
         },
         "selection": selection_facts(config),
         "omitted": omitted(config),
+        "explorer": config.explorer is not None,
     }
 
 
@@ -142,6 +143,15 @@ def ablation_tables(config: Config) -> list[str]:
         f"interventions/seed_{seed}/{concept}/ablation_{scope}.csv"
         for seed in range(config.seeds)
         for concept in (config.ablation.concepts if config.ablation else [])
+        for scope in config.ablation.scopes
+    ]
+
+
+def chosen_tables(config: Config) -> list[str]:
+    """Return the test effects of features of the user's own; none if there are none."""
+    return [
+        f"interventions/chosen/seed_0/{concept}/ablation_{scope}.csv"
+        for concept in (config.ablation.concepts if config.ablation and config.ablation.chosen else [])
         for scope in config.ablation.scopes
     ]
 

@@ -8,16 +8,11 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from vlmdiff.config.amounts import check_amounts
-from vlmdiff.config.analysis import (
-    AblationConfig,
-    DiffConfig,
-    HeadsConfig,
-    LexicalConfig,
-    SteeringConfig,
-)
+from vlmdiff.config.analysis import AblationConfig, DiffConfig, HeadsConfig, LexicalConfig, SteeringConfig
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_needs
+from vlmdiff.config.chosen import check_chosen
 from vlmdiff.config.comparable import check_budgets, check_grid, check_index, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.concepts import ConceptConfig
@@ -25,6 +20,7 @@ from vlmdiff.config.datasets import Dataset
 from vlmdiff.config.depth import Layers, studied_layers
 from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, PublishedDictionary, Stage
 from vlmdiff.config.drifts import dictionaries_of, further_models
+from vlmdiff.config.explorer import ExplorerConfig
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
 from vlmdiff.config.labels import LabellingConfig, LabelsConfig
 from vlmdiff.config.lowered import as_written
@@ -99,6 +95,9 @@ class Config(Section):
     labels: LabelsConfig = Field(LabelsConfig(), description="Labels of final features.")
     labelling: Annotated[LabellingConfig | None, OrNone()] = Field(
         None, description="Endpoint that describes features (target `descriptions`); left out: `none`."
+    )
+    explorer: Annotated[ExplorerConfig | None, OrNone()] = Field(
+        ExplorerConfig(), description="A page of all features; left out: `none`."
     )
     resources: Annotated[dict[str, dict[str, int | str]], BeforeValidator(check_amounts)] = Field(
         {},
@@ -333,6 +332,7 @@ class Config(Section):
         check_grid(self)
         check_untuned(self)
         check_scoreboard(self)
+        check_chosen(self)
         check_models(self)
         check_budgets(self)
         return self

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -26,8 +27,8 @@ log = logging.getLogger(__name__)
 CACHE_BYTES = 2 * 1024**3  # of one data set on a CPU
 # Share of a batch's tokens that must stand before the first edited one to be worth remembering.
 WORTHWHILE = 0.25
-# Relative difference of logits that rounding makes at most, in 16 bits.
-ROUNDING = 0.05
+# Relative difference of logits that rounding makes at most, in 32 bits and in 16.
+ROUNDING = MappingProxyType({4: 1e-3, 2: 0.05})
 
 
 class Intervention(Protocol):
@@ -52,8 +53,8 @@ class Evaluation:
     - The residual streams that enter the blocks, so that an intervention that begins in block `l` skips the
       blocks before it. If not all streams fit into `cache_bytes`, those of evenly spaced blocks are kept, and
       a run begins at the last of them before the intervention.
-    - Keys and values of the tokens before the first that is edited, where these are many, the model reads from
-      left to right and there is memory left. Only the tokens from there on run again.
+    - Keys and values of the tokens before the first that is edited, where these are many, the model reads
+      from left to right and there is memory left. Only the tokens from there on run again.
 
     Answers are those of whole runs: the same bits in float32 on a CPU, up to rounding elsewhere.
     """
@@ -119,7 +120,9 @@ class Evaluation:
                 raise
             prefix, serves = None, False
         if not serves:
-            log.warning("model '%s' runs all tokens each time: its earlier ones cannot be kept", self.subject.name)
+            log.warning(
+                "model '%s' runs all tokens each time: its earlier ones cannot be kept", self.subject.name
+            )
             self.spare = 0
             return None
         if prefix is None or prefix.nbytes > self.spare:
@@ -160,7 +163,7 @@ class Evaluation:
 def serves_as_prefix(subject: Subject, batch: Batch, prefix: Prefix) -> bool:
     """Tell whether the clean logits of a batch follow from a prefix and the tokens after it."""
     whole, rest = subject.final_logits(batch), subject.final_logits(batch, past=prefix.past())
-    return bool((whole - rest).norm() <= ROUNDING * whole.norm())
+    return bool((whole - rest).norm() <= ROUNDING[subject.model.dtype.itemsize] * whole.norm())
 
 
 def spaced_from_first(count: int, total: int) -> list[int]:

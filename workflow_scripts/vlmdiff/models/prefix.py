@@ -1,4 +1,4 @@
-"""Keys and values of the first tokens of a batch: where only later ones are edited, the first need not run again."""
+"""Keys and values of a batch's first tokens, which need not run again where only later ones are edited."""
 
 from __future__ import annotations
 

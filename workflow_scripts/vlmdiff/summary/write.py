@@ -76,6 +76,7 @@ class Names:
         contrasts: by what each concept is contrasted, its unit and fdr, and whether the lexical filter runs.
         selection: sizes by which selection rules are compared, and the rules of each comparison.
         omitted: keys of the stages that the configuration leaves out.
+        explorer: whether there is a page of all features.
     """
 
     experiment: str
@@ -90,6 +91,7 @@ class Names:
     contrasts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
     omitted: Sequence[str] = ()
+    explorer: bool = False
 
     def test_data(self) -> list[str]:
         """Return all data on which the model is asked, each once."""
@@ -162,7 +164,10 @@ def compose(names: Names, findings: Sequence[str], chapters: Sequence[tuple[Sect
     sections = [section for section, _ in chapters]
     counts = [(one.claims, len(one.failed), len(one.untestable)) for one in sections]
     said = [sentence for sentence in (*findings, say_claims(counts)) if sentence]
-    lines += [*(f"- {sentence}" for sentence in said), "", "## What was asked", "", names.question(), ""]
+    lines += [*(f"- {sentence}" for sentence in said), ""]
+    if names.explorer:
+        lines += ["Every feature can be looked at in the [explorer](explorer/index.html).", ""]
+    lines += ["## What was asked", "", names.question(), ""]
     for section, sources in chapters:
         lines += [f"## {section.title}", "", *section.lines, "", *sources_line(sources), ""]
     lines += ["## Weak or negative results", "", *weak_results(sections), "", *untestable(sections)]

@@ -8,7 +8,18 @@ from types import ModuleType
 import pyarrow as pa
 
 from vlmdiff.config.places import ROOT
-from vlmdiff.tables import activations, causal, costs, data, features, labels, models, scoreboard, world
+from vlmdiff.tables import (
+    activations,
+    causal,
+    costs,
+    data,
+    explorer,
+    features,
+    labels,
+    models,
+    scoreboard,
+    world,
+)
 
 HEADING = "## Tables\n"
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "understand" / "formats.md"
@@ -36,7 +47,18 @@ def tables_chapter() -> str:
     """Write the chapter on tables."""
     parts = [
         describe(name, schema)
-        for module in (data, activations, models, features, causal, labels, world, scoreboard, costs)
+        for module in (
+            data,
+            activations,
+            models,
+            features,
+            causal,
+            labels,
+            explorer,
+            world,
+            scoreboard,
+            costs,
+        )
         for name, schema in contracts(module).items()
     ]
     intro = (

@@ -1,0 +1,100 @@
+"""The explorer: a page of all features of the main comparison, with samples of some of them."""
+
+from vlmdiff.config.cases import concept_seeds
+from vlmdiff.config.comparisons import ROTATION
+
+EXPLORED = results("features/main/seed_0")
+SAMPLED = {
+    name: results(f"examples/seed_0/{name}.parquet")
+    for name in ("examples", "activations", "tokens", "bins", "neighbours")
+}
+# Concepts that the first seed has; those whose features are ablated, traced and labelled.
+CONCEPTS = [name for name in CFG.concepts if 0 in concept_seeds(CFG, name)]
+ABLATED = CFG.ablation.concepts if CFG.ablation else []
+TOLD_BY = CFG.concepts[CFG.studied_concepts()[0]].target.dataset
+# Base and null may be indexed otherwise than the dictionary of another method.
+HAS_SAMPLES = CFG.explorer is not None and CFG.diff.method == ROTATION
+
+
+def flat(files):
+    """Return one path, or several, as a list."""
+    return [files] if isinstance(files, str) else list(files)
+
+
+def of_concepts(concepts, pattern):
+    """Return a file of each concept for the first seed."""
+    return [results(pattern.format(concept)) for concept in concepts]
+
+
+rule collect_examples:
+    """Collect samples on which features fire, fire half as strongly, and stay silent."""
+    input:
+        **checkpoint_of(CFG.diff.model),
+        samples=FILES.samples(TOLD_BY),
+        base=FILES.dictionaries(CFG.diff.base, 0) if HAS_SAMPLES else [],
+        adapted=FILES.dictionaries(CFG.diff.adapted, 0),
+        null=FILES.dictionaries(CFG.diff.null, 0) if HAS_SAMPLES else [],
+        table=f"{EXPLORED}/adapted.parquet",
+        final=of_concepts(CONCEPTS, "features/main/seed_0/{}/final_features.csv"),
+        ranking=of_concepts(ABLATED, "interventions/seed_0/{}/ranking.csv"),
+        pools=of_concepts(ABLATED, "interventions/seed_0/{}/random_pools.csv"),
+    output:
+        **SAMPLED,
+    threads: CFG.threads
+    params:
+        model=named_subject(CFG.diff.model),
+        stage=lambda wildcards: {
+            "layers": LAYERS,
+            **facts(CFG.explorer, "features", "samples", "limit"),
+            **facts(CFG.extraction, "batch_tokens", "massive_ratio"),
+        },
+    script:
+        "../workflow_scripts/collect_examples.py"
+
+
+def told_of(name):
+    """Return the paths of a concept's tables that the explorer reads, and the unit of its contrast."""
+    folder, done = f"{EXPLORED}/{name}", name in ABLATED
+    scopes = [CFG.ablation.headline.scope] if done else []
+    return {
+        "unit": CFG.concepts[name].unit,
+        "contrast": f"{folder}/contrast.parquet",
+        "lexical": f"{folder}/lexical.parquet",
+        "final": f"{folder}/final_features.csv",
+        "ranking": of_concepts([name] * done, "interventions/seed_0/{}/ranking.csv"),
+        "ablation": [results(f"interventions/seed_0/{name}/ablation_{scope}.csv") for scope in scopes],
+    }
+
+
+TOLD = {name: told_of(name) for name in CONCEPTS}
+TOLD_OF_SOME = {
+    **SAMPLED,
+    "samples": FILES.samples(TOLD_BY),
+    "labels": of_concepts(CFG.studied_concepts(), "labels/seed_0/{}/labels.csv"),
+    "recurrence": of_concepts(
+        CFG.studied_concepts() if CFG.seeds > 1 else [], "features/main/recurrence/{}.csv"
+    ),
+    "steering": of_concepts(
+        CFG.steering.concepts if CFG.steering else [], "interventions/seed_0/{}/steering.csv"
+    ),
+    "attribution": of_concepts(CFG.heads.concepts if CFG.heads else [], "heads/seed_0/{}/attribution.csv"),
+}
+
+
+rule write_explorer:
+    """Write a page on which every feature can be found and looked at."""
+    input:
+        adapted=f"{EXPLORED}/adapted.parquet",
+        tables=[file for told in TOLD.values() for key in told if key != "unit" for file in flat(told[key])],
+        truth=[results("ground_truth/seed_0/features.parquet")] if TRUTH_DATA and ABLATED else [],
+        some=[file for files in TOLD_OF_SOME.values() for file in flat(files)] if HAS_SAMPLES else [],
+    output:
+        directory(results("explorer")),
+    params:
+        experiment=CFG.experiment,
+        concepts=TOLD,
+        target=reported_data(CFG.ablation)[0] if CFG.ablation else None,
+        details=TOLD_OF_SOME if HAS_SAMPLES else None,
+        picture_pixels=CFG.explorer.picture_pixels if CFG.explorer else None,
+    script:
+        "../workflow_scripts/write_explorer.py"

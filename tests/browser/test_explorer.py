@@ -1,0 +1,262 @@
+"""The explorer in real browsers, opened from the disk."""
+
+import base64
+import csv
+import io
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from explorer_files import CONCEPT, NASTY, write_experiment, write_features
+
+from vlmdiff.explorer.columns import all_columns
+
+axe_core_python = pytest.importorskip("axe_core_python")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+
+ROWS, LAYERS = 150, 3
+
+
+def opened(browser, page, address=""):
+    """Open the explorer at an address, from nothing, and wait until all layers are there."""
+    browser.get("about:blank")
+    browser.get(f"file://{page}{address}")
+    ready(browser)
+
+
+def ready(browser):
+    WebDriverWait(browser, 30).until(lambda one: one.execute_script("return document.body.dataset.ready"))
+    settle(browser)
+
+
+def settle(browser):
+    """Wait until what was asked for is drawn."""
+    browser.execute_async_script(
+        "const done = arguments[0]; setTimeout(() => requestAnimationFrame(() => done()), 80)"
+    )
+
+
+def lines(browser):
+    """Return what the table shows, by rows."""
+    return browser.execute_script(
+        "const cells = (tr) => [...tr.children].map((td) => td.textContent);"
+        "return [...document.querySelectorAll('#body tr')].map(cells)"
+    )
+
+
+def status(browser):
+    return browser.find_element(By.ID, "status").text
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory):
+    """The columns of the same experiment, by key, in the order of rows."""
+    adapted, concepts, truth = write_features(tmp_path_factory.mktemp("tables"), LAYERS, 50)
+    return {column.key: values.to_numpy() for column, values in all_columns(adapted, concepts, truth, "test")}
+
+
+def test_it_opens_without_an_error_and_without_a_network(browser, page):
+    opened(browser, page, "#open=L0F3")
+    assert status(browser) == f"{ROWS} of {ROWS} features."
+    assert not browser.execute_script("return window.broken")
+    assert [line for line in browser.get_log("browser") if line["level"] != "INFO"] == []
+    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    requests = [event for event in events if event["method"] == "Network.requestWillBeSent"]
+    urls = {event["params"]["request"]["url"] for event in requests}
+    assert urls and all(url.startswith(("file:", "data:", "about:")) for url in urls), urls
+
+
+def test_every_number_is_that_of_the_tables(browser, page, columns):
+    opened(browser, page)
+    found = browser.execute_script(
+        "const told = (v) => Number.isFinite(v) ? v : String(v);"
+        "const all = [...explorer.columns].map(([key, { values }]) => [key, [...values].map(told)]);"
+        "return Object.fromEntries(all)"
+    )
+    words = browser.execute_script("return explorer.about.words")
+    for key, expected in columns.items():
+        if key in words:
+            assert [words[key][code] for code in found[key]] == list(expected)
+            continue
+        values = np.array([float(str(one).replace("Infinity", "inf")) for one in found[key]])
+        np.testing.assert_allclose(values, expected.astype(float), rtol=2**-15)
+
+
+def test_a_click_sorts_and_gaps_stay_behind(browser, page, columns):
+    opened(browser, page)
+    button = browser.find_element(By.CSS_SELECTOR, "[data-key=similarity] button")
+    for order in ("descending", "ascending"):
+        button.click()
+        settle(browser)
+        assert button.find_element(By.XPATH, "..").get_attribute("aria-sort") == order
+        rows = browser.execute_script("return [...main.rows]")
+        values = columns["similarity"][rows].astype(np.float32)
+        known = values[np.isfinite(values)]
+        assert len(known) and np.isnan(values[len(known) :]).all()
+        steps = np.diff(known) if order == "ascending" else -np.diff(known)
+        assert (steps >= -1e-4).all()
+
+
+def test_filters_keep_what_they_say_and_the_address_brings_it_back(browser, page, columns):
+    opened(browser, page)
+    field = browser.find_element(By.ID, "condition")
+    for text in ("visual_energy > 0.5", "!adapted", "truth = left ; or so"):
+        field.send_keys(text, Keys.ENTER)
+        settle(browser)
+    expected = (columns["visual_energy"] > 0.5) & ~columns["adapted"] & (columns["truth"] == "left ; or so")
+    assert 0 < expected.sum() < ROWS
+    rows = browser.execute_script("return [...main.rows].sort((a, b) => a - b)")
+    assert rows == np.flatnonzero(expected).tolist()
+    before, address = lines(browser), browser.current_url
+    opened(browser, page, "#" + address.split("#")[1])
+    assert lines(browser) == before
+    browser.find_element(By.CSS_SELECTOR, "[aria-label='Remove !adapted']").click()
+    settle(browser)
+    assert len(lines(browser)) > len(before)
+    browser.back()
+    settle(browser)
+    assert lines(browser) == before
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("nothing < 1", "expected a column"),
+        ("similarity", "needs a comparison"),
+        ("similarity < low", "expected a number"),
+        ("adapted = 1", "is a flag"),
+        ("truth < left", "compare with ="),
+        ("truth = right", "No feature's truth is"),
+    ],
+)
+def test_a_wrong_filter_is_told_and_changes_nothing(browser, page, text, told):
+    opened(browser, page)
+    browser.find_element(By.ID, "condition").send_keys(text, Keys.ENTER)
+    settle(browser)
+    assert told in browser.find_element(By.ID, "problem").text
+    assert status(browser) == f"{ROWS} of {ROWS} features."
+
+
+def test_a_feature_is_found_by_its_name_and_shows_its_samples(browser, page):
+    opened(browser, page)
+    field = browser.find_element(By.NAME, "feature")
+    field.send_keys("L0F3", Keys.ENTER)
+    WebDriverWait(browser, 10).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#detail .card"))
+    detail = browser.find_element(By.ID, "detail")
+    assert detail.find_element(By.TAG_NAME, "h2").text == "L0F3"
+    titles = [one.text for one in detail.find_elements(By.TAG_NAME, "h3")]
+    assert titles[0] == f"Label ({CONCEPT})" and "Nearest features" in titles
+    assert titles[-3:] == ["Strongest", "Half as strong", "Silent, of the same groups"]
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#detail .words')].map((one) => one.textContent)"
+    )
+    assert len(shown) == 9 and any(NASTY[0] in text for text in shown)
+    patch = browser.execute_script(
+        "const patches = document.querySelectorAll('#detail .card:first-of-type .picture span');"
+        "return [...patches].map((one) => one.title)"
+    )
+    assert "patch 1: 3.250" in patch and "patch 2: 1.500" in patch
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('#detail img')].map((one) => one.naturalWidth)"
+    )
+    assert sizes[:3] == [128, 128, 128]
+    assert not browser.execute_script("return window.broken")
+
+
+def test_a_name_that_is_not_there_is_told(browser, page):
+    opened(browser, page, "#open=L9F9")
+    assert "There is no feature L9F9" in status(browser)
+    browser.find_element(By.NAME, "feature").send_keys("7", Keys.ENTER)
+    assert "write layer and index" in status(browser)
+
+
+def test_keys_walk_star_and_close(browser, page):
+    opened(browser, page, "#sort=layer")
+    browser.execute_script("localStorage.clear(); stars.read()")
+    body = browser.find_element(By.TAG_NAME, "body")
+    for key, name in (("j", "L0F0"), ("j", "L0F1"), ("k", "L0F0")):
+        body.send_keys(key)
+        settle(browser)
+        assert browser.find_element(By.CSS_SELECTOR, "#detail h2").text == name
+    body.send_keys("s", "c", "j")
+    settle(browser)
+    assert browser.find_element(By.CSS_SELECTOR, "#detail h2").text == "L0F1 next to L0F0"
+    assert browser.find_element(By.ID, "stars").text == "1"
+    note = browser.execute_script("stars.note('L0F0', arguments[0]); return stars.table()", 'a "b", c\nd')
+    assert list(csv.DictReader(io.StringIO(note))) == [
+        {"layer": "0", "feature": "0", "name": "L0F0", "note": 'a "b", c\nd'}
+    ]
+    opened(browser, page, "#stars")
+    assert [line[0] for line in lines(browser)] == ["★ L0F0"]
+    browser.execute_script("localStorage.clear()")
+
+
+def test_a_drag_over_the_histogram_keeps_what_lies_there(browser, page, columns):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    opened(browser, page, "#of=text_energy")
+    canvas = browser.find_element(By.ID, "histogram")
+    browser.execute_script("arguments[0].scrollIntoView()", canvas)
+    ActionChains(browser).move_to_element_with_offset(canvas, -80, 0).click_and_hold().move_by_offset(
+        120, 5
+    ).release().perform()
+    settle(browser)
+    texts = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#filters button")][:2]
+    low, high = (float(text.split()[2].removesuffix("×")) for text in texts)
+    rows = browser.execute_script("return [...main.rows].sort((a, b) => a - b)")
+    values = columns["text_energy"]
+    assert 0 < len(rows) < ROWS and rows == np.flatnonzero((values >= low) & (values <= high)).tolist()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    browser.set_window_size(max(width, 500), 900)
+    opened(browser, page, "#open=L0F3")
+    wide = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    browser.set_window_size(1280, 900)
+    assert wide[0] <= wide[1]
+
+
+def test_the_picture_of_the_page(browser, page, tmp_path):
+    """It is not blank: charts are drawn."""
+    opened(browser, page)
+    for name in ("scatter", "histogram"):
+        data = browser.execute_script(f"return document.getElementById('{name}').toDataURL()")
+        assert len(base64.b64decode(data.split(",")[1])) > 2000
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("address", ["", "#open=L0F3&with=L1F4&keep=adapted"])
+def test_no_serious_hurdle_for_those_who_use_other_tools(browser, page, address, dark):
+    """By axe-core: names, roles, contrast, order of headings."""
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    opened(browser, page, address)
+    browser.execute_script((Path(axe_core_python.__file__).parent / "axe.min.js").read_text())
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert len(found["passes"]) > 15
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in serious] == []
+
+
+@pytest.mark.long
+def test_a_million_features_stay_usable(browser, tmp_path):
+    """32 layers of 32,768 features: sorting and filtering take no longer than a second or so."""
+    page = write_experiment(tmp_path, 32, 32768)
+    size = sum(file.stat().st_size for file in page.parent.rglob("*") if file.is_file())
+    assert size < 80e6
+    began = time.monotonic()
+    opened(browser, page)
+    print(f"{size / 1e6:.1f} MB, all there after {time.monotonic() - began:.1f} s")
+    for change in ("{sort: 'similarity'}", "{keep: [explorer.condition('visual_energy > 1')]}"):
+        took = browser.execute_script(
+            f"const began = performance.now(); state.change({change}); state.read(); main.update();"
+            "return performance.now() - began"
+        )
+        print(change, f"{took:.0f} ms")
+        assert took < 5000
+    assert int(status(browser).split(" ")[0].replace(",", "")) > 1e5

@@ -1,0 +1,159 @@
+"""What the explorer is told: columns as in the tables, samples that show what they are called."""
+
+import base64
+import gzip
+import json
+import re
+
+import numpy as np
+import pytest
+from explorer_files import CONCEPT, NASTY, write_experiment, write_features
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from vlmdiff.explorer.columns import all_columns, null_quantile, ranked_null_p
+from vlmdiff.explorer.pack import packed, rounded, script
+from vlmdiff.tables.causal import ABLATION, RANKING
+from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, LEXICAL
+from vlmdiff.tables.io import read_table
+
+
+def told(file):
+    """Return the values that a script hands over."""
+    text = file.read_text()
+    assert text.isascii() and "<" not in text
+    return json.loads("[" + re.fullmatch(r"explorer\.\w+\((.*)\);\n", text, re.DOTALL)[1] + "]")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("explorer"))
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=50))
+def test_rounding_keeps_four_digits_and_all_that_is_no_number(values):
+    values = np.array(values, np.float32)
+    found = rounded(values)
+    usual = np.isfinite(values) & (np.abs(values) > 1e-30)
+    np.testing.assert_allclose(found[usual], values[usual], rtol=2**-16)
+    assert np.array_equal(found[~np.isfinite(values)], values[~np.isfinite(values)], equal_nan=True)
+    assert np.isfinite(found[np.isfinite(values)]).all()
+
+
+def test_packed_columns_come_back_and_are_the_same_bytes_each_time():
+    columns = [
+        np.arange(5, dtype=np.float32),
+        np.array([1, 0, 1, 1, 0], np.uint8),
+        np.arange(5, dtype=np.uint16),
+    ]
+    text = packed(columns)
+    content = gzip.decompress(base64.b64decode(text))
+    assert content == b"".join(column.tobytes() for column in columns)
+    assert text == packed(columns)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_no_text_ends_its_script(text):
+    found = script("f", {"text": text})
+    assert found.isascii() and "<" not in found and found.count("\n") == 1
+    assert json.loads(found[2:-3]) == {"text": text}
+
+
+def test_quantiles_of_the_null():
+    null = np.array([0.9, 0.95, 0.99, 1.0, np.nan])
+    found = null_quantile(np.array([0.5, 0.9, 0.96, 1.0, np.nan]), null)
+    assert found[:4].tolist() == [0, 0.25, 0.5, 1] and np.isnan(found[4])
+    assert np.isnan(null_quantile(np.array([0.5]), np.array([np.nan]))).all()
+
+
+def test_p_of_single_features_count_pools():
+    found = ranked_null_p(np.array([-2.0, -0.5, 1.0, np.nan]), np.array([-1.0, -0.5, 0.0]))
+    assert found[:3].tolist() == [0.25, 0.75, 1] and np.isnan(found[3])
+
+
+def test_columns_are_those_of_the_tables(tmp_path):
+    adapted, concepts, truth = write_features(tmp_path, 3, 50)
+    columns = {column.key: values for column, values in all_columns(adapted, concepts, truth, "test")}
+    table = read_table(adapted, ADAPTED)
+    for key in ("similarity", "visual_energy", "adapted"):
+        assert np.array_equal(columns[key], table[key], equal_nan=table[key].dtype != bool)
+    assert set(columns["adapted"].index) == set(zip(table["layer"], table["feature"]))
+    own = concepts[CONCEPT]
+    for key, file, schema in (("invariant", own.lexical, LEXICAL), ("final", own.final, FINAL_FEATURES)):
+        rows = read_table(file, schema)
+        rows = rows if key == "final" else rows[rows["invariant"]]
+        flags = columns[f"{CONCEPT}.{key}"]
+        assert set(flags.index[flags]) == set(zip(rows["layer"], rows["feature"]))
+    ranking = read_table(own.ranking[0], RANKING).set_index(["layer", "feature"])["target_delta_margin"]
+    assert columns[f"{CONCEPT}.validation"].dropna().sort_index().equals(ranking.sort_index())
+    tested = read_table(own.ablation[0], ABLATION).query("arm == 'selected'")
+    margins = columns[f"{CONCEPT}.margin"].dropna()
+    assert {f"L{at}F{i}": value for (at, i), value in margins.items()} == dict(
+        zip(tested["features"], tested["delta_margin"])
+    )
+    p = columns[f"{CONCEPT}.null_p"].dropna()
+    assert p.sort_values().tolist() == pytest.approx([1 / 21, 1 / 21, 10 / 21, 1])
+    assert (columns["truth"][columns["truth"].index[::3]] == "").all()
+
+
+def test_a_concept_that_was_not_ablated_has_no_columns_of_ablation(tmp_path):
+    adapted, concepts, _ = write_features(tmp_path, 1, 20)
+    own = concepts[CONCEPT]
+    bare = type(own)(own.unit, own.contrast, own.lexical, own.final)
+    keys = {column.key for column, _ in all_columns(adapted, {CONCEPT: bare}, [], "test")}
+    assert f"{CONCEPT}.effect" in keys and f"{CONCEPT}.margin" not in keys and "truth" not in keys
+
+
+def test_the_page_is_told_what_the_layers_hold(page):
+    (about,) = told(page.parent / "data" / "about.js")
+    assert about["experiment"] == "try & <see>"
+    assert about["layers"] == [{"layer": layer, "features": 50} for layer in range(3)]
+    sizes = {"number": 4, "flag": 1, "words": 2}
+    width = sum(50 * sizes[column["kind"]] for column in about["columns"])
+    for layer in range(3):
+        number, text = told(page.parent / "data" / f"layer_{layer}.js")
+        assert number == layer and len(gzip.decompress(base64.b64decode(text))) == width
+    assert set(about["words"]["truth"]) == {"", "left ; or so", *NASTY}
+    steps = about["concepts"][0]["steps"]
+    assert [step["title"] for step in steps] == ["adapted", "contrast", "invariant", "final"]
+    assert steps[0]["left"] >= steps[1]["left"] >= steps[2]["left"] >= steps[3]["left"]
+
+
+def test_a_detail_holds_its_samples(page):
+    (about,) = told(page.parent / "data" / "about.js")
+    assert about["details"] == ["L0F3", "L1F4"]
+    name, content = told(page.parent / "details" / "L0F3.js")
+    assert name == "L0F3" and content["largest"] == 3.25
+    assert [sample["kind"] for sample in content["samples"]] == ["middle", "silent", "top"]
+    top = content["samples"][2]
+    assert top["values"] == {"adapted": {"1": 3.25, "5": 0.125}, "base": {"2": 1.5}, "null": {"5": 2.0}}
+    assert content["samples"][1]["values"] == {}
+    assert top["words"][0][1] == NASTY[0] and len(top["patches"]) == 4
+    label, *others = content["facts"]
+    assert label["lines"][0] == NASTY[0]
+    assert {one["title"]: one["lines"] for one in others} == {
+        f"Heads that write it ({CONCEPT})": ["L0H1, score 0.500", "L0H0, score 0.250", "L0H2, score 0.125"],
+        f"In other seeds ({CONCEPT})": ["seed 1: L0F7, cosine 0.875, final too"],
+        f"Steered by it ({CONCEPT})": ["test, strength 0.5: accuracy +0.125"],
+        "Nearest features": ["L0F9, cosine 0.750", "L0F8, cosine 0.500"],
+    }
+    assert content["bins"] == [[0.0, 2.0, 7], [2.0, 4.0, 3]]
+    picture = Image.open(page.parent / top["image"])
+    assert max(picture.size) == 128
+
+
+def test_nothing_of_an_earlier_page_is_left(tmp_path):
+    page = write_experiment(tmp_path)
+    (page.parent / "details" / "L9F9.js").write_text("old")
+    write_experiment(tmp_path)
+    assert not (page.parent / "details" / "L9F9.js").exists()
+
+
+def test_what_the_page_loads_is_there(page):
+    html = page.read_text()
+    for place in re.findall(r'(?:src|href)="([^"#]+)"', html):
+        if not place.startswith(("data:", "../")):
+            assert (page.parent / place).is_file(), place
+    scripts = [file.read_text() for file in (page.parent / "page").iterdir()]
+    assert not any(re.search(r"https?:", text) for text in (html, *scripts))

@@ -1,0 +1,131 @@
+"use strict";
+// One feature: why it is (not) among the final ones, its numbers, and samples on which it fires.
+
+const detail = { known: new Map() };
+
+/** Called by details/<name>.js. */
+explorer.detail = (name, content) => detail.known.set(name, content);
+
+/** An element with attributes, properties and children; text is never read as markup. */
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== false && value != null) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child != null));
+  return made;
+}
+
+detail.show = async function () {
+  const box = document.getElementById("detail"), names = [state.open, state.with].filter(Boolean);
+  box.hidden = !state.open;
+  document.body.classList.toggle("looking", Boolean(state.open));
+  if (!state.open) return box.replaceChildren();
+  await Promise.all(names.map(detail.load));
+  // Meanwhile another one may have been opened.
+  if (names.join() !== [state.open, state.with].filter(Boolean).join()) return;
+  box.replaceChildren(detail.heading(), ...explorer.about.concepts.map((concept) => detail.funnel(concept, names)), ...names.flatMap(detail.samples), detail.numbers(names));
+};
+
+detail.load = async function (name) {
+  if (explorer.about.details.includes(name) && !detail.known.has(name)) await explorer.load(`details/${name}.js`);
+};
+
+detail.heading = function () {
+  const name = state.open, starred = stars.all.has(name), label = detail.known.get(name)?.label;
+  const redraw = () => { stars.toggle(name); main.draw(); };
+  const others = state.with
+    ? element("button", { onclick: () => state.change({ with: "" }) }, `Only ${name}`)
+    : element("button", { title: "Key c", onclick: () => state.change({ with: name }) }, "Compare");
+  const note = starred && element("input", {
+    "aria-label": `Note on ${name}`, placeholder: "Note", value: stars.all.get(name), maxlength: 2000,
+    onchange: (event) => stars.note(name, event.target.value),
+  });
+  return element("div", { class: "heading" },
+    element("h2", {}, name, state.with && state.with !== name ? ` next to ${state.with}` : ""),
+    label ? element("p", { class: "label" }, label) : null,
+    element("button", { "aria-pressed": String(starred), title: "Key s", onclick: redraw }, starred ? "★ Starred" : "☆ Star"),
+    others,
+    element("button", { title: "Key Esc", onclick: () => state.change({ open: "", with: "" }) }, "Close"),
+    note || null,
+  );
+};
+
+/** Why a feature is, or is not, among a concept's final ones. */
+detail.funnel = function (concept, names) {
+  const out = new Set();
+  const steps = concept.steps.map(({ key, title, asks }) => {
+    const cells = names.map((name) => {
+      const passed = explorer.columns.get(key).values[explorer.rowOf(name)];
+      // What is only asked of those that passed so far was never tried on others.
+      if (asks && out.has(name)) return element("td", { class: "quiet" }, "– not asked");
+      if (!passed) out.add(name);
+      return element("td", { class: passed ? "passed" : "failed" }, passed ? "✓ yes" : "✗ no");
+    });
+    return element("tr", {}, element("th", { scope: "row" }, title), ...cells);
+  });
+  const heads = names.length > 1 ? element("tr", {}, element("td"), ...names.map((name) => element("th", { scope: "col" }, name))) : null;
+  return element("table", { class: "funnel" }, element("caption", {}, concept.name), element("tbody", {}, heads, ...steps));
+};
+
+detail.numbers = function (names) {
+  const bodies = new Map();
+  for (const column of explorer.columns.values()) {
+    if (column.kind === "flag" || column.part === "feature") continue;
+    const shown = names.map((name) => explorer.shown(column, explorer.rowOf(name)));
+    if (!bodies.has(column.part)) bodies.set(column.part, []);
+    bodies.get(column.part).push(element("tr", {}, element("th", { scope: "row", title: column.meaning }, column.title), ...shown.map((text) => element("td", {}, text || "–"))));
+  }
+  const parts = [...bodies].map(([part, rows]) => element("tbody", {}, element("tr", {}, element("th", { scope: "colgroup", colspan: names.length + 1, class: "part" }, part)), ...rows));
+  return element("table", { class: "numbers" }, element("caption", {}, "Numbers"), ...parts);
+};
+
+const KINDS = { top: "Strongest", middle: "Half as strong", silent: "Silent, of the same groups" };
+
+detail.samples = function (name) {
+  const content = detail.known.get(name);
+  if (!content) {
+    const told = `Samples were collected for ${explorer.about.details.length} features, which ▦ marks in the table; ${name} is not one of them.`;
+    return [element("p", { class: "quiet" }, told)];
+  }
+  const facts = content.facts.map(({ title, lines }) => element("div", { class: "fact" }, element("h3", {}, title), element("ul", {}, ...lines.map((line) => element("li", {}, line)))));
+  const groups = Object.entries(KINDS).map(([kind, title]) => {
+    const samples = content.samples.filter((sample) => sample.kind === kind);
+    return samples.length ? element("section", { class: "samples" }, element("h3", {}, title), ...samples.map((sample) => card(sample, content))) : null;
+  });
+  return [element("div", { class: "facts" }, ...facts), bins(name, content.bins), ...groups.filter(Boolean)].filter(Boolean);
+};
+
+/** How strongly a feature fires where it does: bars of tokens by activation. */
+function bins(name, found) {
+  if (!found.length) return null;
+  const most = Math.max(...found.map(([, , tokens]) => tokens)), fires = found.reduce((sum, [, , tokens]) => sum + tokens, 0);
+  const bars = found.map(([low, high, tokens]) => element("span", { style: `--part: ${(tokens / most).toFixed(3)}`, title: `${number(low)} to ${number(high)}: ${tokens} tokens` }));
+  const told = `Activations on the ${fires.toLocaleString("en")} text tokens on which ${name} fires, up to ${number(found.at(-1)[1])}`;
+  return element("figure", { class: "bins" }, element("figcaption", {}, told), element("div", { role: "img", "aria-label": told }, ...bars));
+}
+
+/** A sample, with what the feature of each dictionary does on its patches and words. */
+function card(sample, { dictionaries, largest }) {
+  const panels = dictionaries.map(({ key, title }) => panel(sample, title, sample.values[key] ?? {}, largest));
+  return element("article", { class: "card" }, element("p", { class: "quiet" }, sample.about), element("div", { class: "panels" }, ...panels));
+}
+
+function panel(sample, title, values, largest) {
+  const shade = (place) => `--shade: ${Math.min(1, (values[place] ?? 0) / (largest || 1)).toFixed(3)}`;
+  const told = (what, place) => `${what}: ${number(values[place] ?? 0)}`;
+  const made = element("div", {}, element("h4", {}, title));
+  if (sample.image) {
+    const picture = element("div", { class: "picture" }, element("img", { src: sample.image, alt: `Picture of ${sample.about}`, loading: "lazy" }));
+    sample.patches.forEach(([place, ...edges], i) => {
+      const [left, top, right, bottom] = edges.map((edge) => edge * 100);
+      const box = `left: ${left}%; top: ${top}%; width: ${right - left}%; height: ${bottom - top}%`;
+      picture.append(element("span", { style: `${box}; ${shade(place)}`, title: told(`patch ${i + 1}`, place) }));
+    });
+    made.append(picture);
+  }
+  const words = sample.words.map(([place, text]) => element("span", { style: shade(place), title: told(text.trim(), place) }, text));
+  made.append(element("p", { class: "words" }, ...words), element("p", { class: "quiet" }, `largest ${number(Math.max(0, ...Object.values(values)))}`));
+  return made;
+}

@@ -1,0 +1,140 @@
+"use strict";
+// The page as a whole: what happens at the start, when the address changes, and at a key.
+
+const main = { rows: new Uint32Array(0) };
+
+/** Called when it is known what there is. */
+explorer.start = async function () {
+  const { about } = explorer;
+  document.title = `Features of ${about.experiment}`;
+  document.getElementById("title").textContent = document.title;
+  stars.read();
+  table.setUp();
+  charts.setUp();
+  main.setUp();
+  const problem = state.read();
+  try {
+    await explorer.loadLayers((done, all) => {
+      if (done === 1 || done === all) main.update();
+      main.tell(done < all ? `Loading layer ${done} of ${all} …` : problem);
+    });
+  } catch (error) {
+    main.tell(error.message);
+    throw error;
+  }
+  window.addEventListener("hashchange", () => { const told = state.read(); main.update(); main.tell(told); });
+  document.body.dataset.ready = "true";
+};
+
+main.tell = function (problem) {
+  const of = explorer.rows.toLocaleString("en"), shown = main.rows.length.toLocaleString("en");
+  document.getElementById("status").textContent = `${shown} of ${of} features. ${problem}`.trim();
+};
+
+/** Filter, sort and draw what the state asks for. */
+main.update = function () {
+  const asked = JSON.stringify([state.keep.map(({ text }) => text), state.stars && [...stars.all.keys()], explorer.loaded]);
+  if (asked !== main.asked) main.kept = explorer.kept(state.keep, state.stars ? stars.rows() : null);
+  const order = `${asked} ${state.sort} ${state.falling}`;
+  if (order !== main.order) {
+    const column = explorer.columns.get(state.sort);
+    main.rows = column.key === "layer" && !state.falling ? main.kept : explorer.sorted(main.kept, column, state.falling);
+  }
+  Object.assign(main, { asked, order });
+  main.draw();
+  table.reveal();
+};
+
+/** Draw everything again; rows stay as they are. */
+main.draw = function () {
+  table.show(main.rows);
+  charts.draw(main.rows);
+  main.drawFilters();
+  main.drawFunnels();
+  document.getElementById("stars").textContent = String(stars.all.size);
+  document.getElementById("starred").ariaPressed = String(state.stars);
+  main.tell("");
+  return detail.show();
+};
+
+main.drawFilters = function () {
+  const without = (gone) => state.change({ keep: state.keep.filter((one) => one !== gone) });
+  const items = state.keep.map((one) => element("li", {}, element("button", { "aria-label": `Remove ${one.text}`, onclick: () => without(one) }, `${one.text} ×`)));
+  if (items.length > 1) items.push(element("li", {}, element("button", { onclick: () => state.change({ keep: [] }) }, "Remove all")));
+  document.getElementById("filters").replaceChildren(...items);
+};
+
+/** How many features each step of a concept's selection leaves; a click shows those. */
+main.drawFunnels = function () {
+  const box = document.getElementById("funnels");
+  if (box.children.length) return;
+  for (const { name, steps } of explorer.about.concepts) {
+    const rows = [element("button", { onclick: () => state.change({ keep: [] }) }, `${explorer.rows.toLocaleString("en")} features`)];
+    steps.forEach(({ title, left }, last) => {
+      const keep = steps.slice(0, last + 1).map(({ key }) => explorer.condition(key));
+      rows.push(element("button", { onclick: () => state.change({ keep }) }, `${left.toLocaleString("en")} ${title}`));
+    });
+    box.append(element("div", { class: "funnel-bar", role: "group", "aria-label": `Funnel of ${name}` }, element("strong", {}, name), ...rows));
+  }
+};
+
+main.setUp = function () {
+  const get = (id) => document.getElementById(id), help = get("help");
+  get("conditions").replaceChildren(...[...explorer.columns.values()].map(({ key, meaning, kind }) => new Option(meaning, key + (kind === "flag" ? "" : " "))));
+  get("meanings").replaceChildren(...[...explorer.columns.values()].flatMap(({ key, meaning, part }) => [element("dt", {}, element("code", {}, key)), element("dd", {}, `${meaning} (${part})`)]));
+  get("filter").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const input = get("condition");
+    try {
+      state.keepToo(input.value);
+      input.value = get("problem").textContent = "";
+    } catch (error) {
+      get("problem").textContent = error.message;
+    }
+  });
+  get("jump").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const name = event.target.elements.feature.value, row = explorer.rowOf(name);
+    if (row < 0) main.tell(`There is no feature “${name}”: write layer and index, such as ${explorer.nameOf(0)}`);
+    else state.change({ open: explorer.nameOf(row) });
+  });
+  get("random").addEventListener("click", main.random);
+  get("starred").addEventListener("click", () => state.change({ stars: !state.stars }));
+  get("export").addEventListener("click", main.exportStars);
+  get("help-open").addEventListener("click", () => help.showModal());
+  document.addEventListener("keydown", main.key);
+};
+
+main.random = function () {
+  if (main.rows.length) state.change({ open: explorer.nameOf(main.rows[Math.floor(Math.random() * main.rows.length)]) });
+};
+
+main.exportStars = function () {
+  const url = URL.createObjectURL(new Blob([stars.table()], { type: "text/csv" }));
+  element("a", { href: url, download: `${explorer.about.experiment}_stars.csv` }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+};
+
+/** Open the next or the previous one of the rows shown. */
+main.step = function (by) {
+  const place = main.rows.indexOf(explorer.rowOf(state.open || " "));
+  const next = place < 0 ? 0 : Math.min(main.rows.length - 1, Math.max(0, place + by));
+  if (main.rows.length) state.change({ open: explorer.nameOf(main.rows[next]) });
+};
+
+main.key = function (event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+  const actions = {
+    j: () => main.step(1),
+    k: () => main.step(-1),
+    r: main.random,
+    s: () => { if (state.open) { stars.toggle(state.open); main.draw(); } },
+    c: () => { if (state.open) state.change({ with: state.with ? "" : state.open }); },
+    g: () => document.querySelector("#jump input").focus(),
+    "?": () => document.getElementById("help").showModal(),
+    Escape: () => state.change({ open: "", with: "" }),
+  };
+  if (!actions[event.key]) return;
+  event.preventDefault();
+  actions[event.key]();
+};

@@ -1,0 +1,123 @@
+"""Write the explorer: a folder that opens from a disk, without a server and without a network."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vlmdiff.explorer.columns import FLAG, WORDS, Column, ConceptTables, all_columns
+from vlmdiff.explorer.details import DetailTables, details
+from vlmdiff.explorer.pack import packed, rounded, script
+
+PAGE = Path(__file__).parent / "page"
+# Flags in the order in which features drop out, and whether each is asked of those alone that passed so far.
+STEPS = (
+    ("adapted", "adapted", False),
+    ("{}.contrast", "contrast", False),
+    ("{}.invariant", "invariant", True),
+    ("{}.final", "final", True),
+)
+
+
+def coded(values: pd.Series) -> tuple[list[str], np.ndarray]:
+    """Return the different words of a column, the empty one first, and the number of each row's word."""
+    words = ["", *sorted(set(values) - {""})]
+    place = {word: number for number, word in enumerate(words)}
+    return words, values.map(place).to_numpy(np.uint16)
+
+
+def array_of(column: Column, values: pd.Series) -> np.ndarray:
+    """Return numbers and flags of a column as the page reads them."""
+    if column.kind == FLAG:
+        return values.to_numpy(np.uint8)
+    return rounded(values.to_numpy(np.float64))
+
+
+def funnel_steps(concept: str, columns: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
+    """Return what a concept's features must pass, and how many are left after each step."""
+    left, steps = np.ones(len(next(iter(columns.values()))), dtype=bool), []
+    for pattern, title, asks in STEPS:
+        key = pattern.format(concept)
+        left &= columns[key].to_numpy(bool)
+        steps.append({"key": key, "title": title, "asks": asks, "left": int(left.sum())})
+    return steps
+
+
+def about(
+    experiment: str,
+    found: Sequence[tuple[Column, pd.Series]],
+    concepts: Sequence[str],
+    details: Sequence[str],
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Return what the page is told at first, and all columns as arrays."""
+    values = {column.key: one for column, one in found}
+    words, arrays = {}, []
+    for column, one in found:
+        if column.kind == WORDS:
+            words[column.key], array = coded(one)
+        else:
+            array = array_of(column, one)
+        arrays.append(array)
+    counts = next(iter(values.values())).groupby(level="layer").size()
+    told = {
+        "experiment": experiment,
+        "layers": [{"layer": int(layer), "features": int(count)} for layer, count in counts.items()],
+        "columns": [asdict(column) for column, _ in found],
+        "shown": [column.key for column, _ in found],
+        "words": words,
+        "concepts": [{"name": name, "steps": funnel_steps(name, values)} for name in concepts],
+        "details": list(details),
+        "first": first_view(list(values), concepts),
+    }
+    return told, arrays
+
+
+def first_view(keys: Sequence[str], concepts: Sequence[str]) -> dict[str, str]:
+    """Return order and axes of the page before anybody has chosen."""
+    final = [f"{name}.final" for name in concepts]
+    return {"sort": f"-{final[0]}" if final else "null_quantile", "x": "similarity", "y": "visual_energy"}
+
+
+def write_explorer(
+    folder: str | Path,
+    experiment: str,
+    adapted: str,
+    concepts: Mapping[str, ConceptTables],
+    truth: Sequence[str],
+    target: str | None,
+    told_of_some: DetailTables | None,
+    picture_pixels: int,
+) -> None:
+    """Write the page, its scripts and the columns of all features.
+
+    Args:
+        folder: where it goes; what is there is replaced.
+        experiment: name of the experiment.
+        adapted, concepts, truth, target: as for `all_columns`.
+        told_of_some: samples of some features; None where none were collected.
+        picture_pixels: most pixels of a picture's side.
+    """
+    folder = Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    for part in ("data", "details"):
+        (folder / part).mkdir(parents=True)
+    names = []
+    for name, content in details(told_of_some, folder / "images", picture_pixels) if told_of_some else ():
+        names.append(name)
+        (folder / "details" / f"{name}.js").write_text(script("explorer.detail", name, content))
+    found = all_columns(adapted, concepts, truth, target)
+    told, arrays = about(experiment, found, list(concepts), names)
+    shutil.copytree(PAGE, folder / "page", ignore=shutil.ignore_patterns("index.html", "__pycache__"))
+    shutil.copyfile(PAGE / "index.html", folder / "index.html")
+    (folder / "data" / "about.js").write_text(script("explorer.begin", told))
+    layers = found[0][1].index.get_level_values("layer").to_numpy()
+    for layer in (one["layer"] for one in told["layers"]):
+        own = np.flatnonzero(layers == layer)
+        part = packed(array[own] for array in arrays)
+        (folder / "data" / f"layer_{layer}.js").write_text(script("explorer.layer", layer, part))
