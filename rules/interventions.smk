@@ -128,7 +128,7 @@ use rule rank_features as rank_chosen with:
         **checkpoint_of(CFG.diff.model),
         **questions_of(CFG.ablation, "rank_on"),
         dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
-        final_features=rules.read_chosen.output[0],
+        final_features=results("interventions/chosen/features.csv"),
         contrast=results("features/main/seed_{seed}/{concept}/contrast.parquet"),
     output:
         ranking=results(f"{CHOSEN}/{{concept}}/ranking.csv"),
@@ -140,8 +140,8 @@ use rule evaluate_ablation as ablate_chosen with:
         **checkpoint_of(CFG.diff.model),
         **questions_of(CFG.ablation),
         dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
-        ranking=rules.rank_chosen.output.ranking,
-        pools=rules.rank_chosen.output.pools,
+        ranking=results(f"{CHOSEN}/{{concept}}/ranking.csv"),
+        pools=results(f"{CHOSEN}/{{concept}}/random_pools.csv"),
     output:
         results(f"{CHOSEN}/{{concept}}/ablation_{{scope}}.csv"),
 

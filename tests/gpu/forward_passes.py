@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from outcome import Row, Setting
+from outcomes import Row, Setting
 from small_trainings import STAGE, TOPK
 from tiny_models import write_samples
 from tiny_tokenizers import byte_tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from outcome import Row, Setting, at_most
+from outcomes import Row, Setting, at_most
 from torch import Tensor
 
 from vlmdiff.dictionaries.evaluation import Score

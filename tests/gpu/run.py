@@ -26,7 +26,7 @@ TESTS = Path(__file__).resolve().parents[1]
 for folder in (TESTS, TESTS.parent / "workflow_scripts", TESTS / "gpu"):
     sys.path.insert(0, str(folder))
 
-from outcome import Row, Setting, shown  # noqa: E402
+from outcomes import Row, Setting, shown  # noqa: E402
 
 SECTIONS = ("loops", "operations", "trainings", "step_times", "forward_passes")
 NEEDED = ("torch", "pytorch_lightning", "transformers", "h5py", "numba", "pandas")

@@ -9,7 +9,7 @@ import torch
 from benchmarks.harness import measure
 from benchmarks.jumprelu_step import our_jumprelu
 from benchmarks.peers import our_step, plain_step, saelens_step, sparsify_step
-from outcome import Row, Setting
+from outcomes import Row, Setting
 from torch import Tensor
 
 from vlmdiff.dictionaries.loops import DEVICE_LOOPS

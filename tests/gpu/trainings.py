@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from outcome import Row, Setting
+from outcomes import Row, Setting
 from safetensors.torch import load_file
 from small_trainings import JUMPRELU, TOPK, train
 from sparse_activations import write_sparse_shards

@@ -98,7 +98,7 @@ def test_columns_are_those_of_the_tables(tmp_path):
 
 
 def test_a_concept_that_was_not_ablated_has_no_columns_of_ablation(tmp_path):
-    adapted, concepts, _ = write_features(tmp_path, 1, 20)
+    adapted, concepts, _ = write_features(tmp_path, 1, 200)
     own = concepts[CONCEPT]
     bare = type(own)(own.unit, own.contrast, own.lexical, own.final)
     keys = {column.key for column, _ in all_columns(adapted, {CONCEPT: bare}, [], "test")}

@@ -49,10 +49,10 @@ def test_the_longer_sections_run_too(tmp_path):
 
 def test_a_wrong_result_fails_the_run(monkeypatch, capsys):
     monkeypatch.syspath_prepend(SCRIPT.parent)
-    import outcome
+    import outcomes
     import run as script
 
-    wrong = outcome.at_most("operations", "size", "error", float("nan"), 1e-4)
+    wrong = outcomes.at_most("operations", "size", "error", float("nan"), 1e-4)
     assert wrong.holds is False
     monkeypatch.setattr(script, "run_section", lambda name, setting: [wrong])
     assert script.main(["--device", "cpu", "--small", "--only", "operations"]) == 1

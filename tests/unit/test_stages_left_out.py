@@ -38,6 +38,7 @@ CAUSAL = {
     "evaluate_transfer", "score_ground_truth", "evaluate_rules", "plot_ablation_effects",
     "plot_ablation_by_group", "plot_selection_rules", "plot_transfer", "plot_ground_truth",
 }  # fmt: skip
+CHOSEN = {"read_chosen", "rank_chosen", "ablate_chosen"}
 WITHOUT_CAUSAL = tiny.WITHOUT_ABLATION | tiny.untransferred()
 
 
@@ -193,7 +194,7 @@ def test_what_is_left_out_is_known_by_its_key():
     assert set(omitted_rules(left).values()) == {"evaluation", "ablation", "heads", "steering", "labelling"}
     # Whether data are held out is asked for each data set that is reported on: it is no stage of its own.
     assert {rule for key in ("evaluation", "ablation", "heads", "steering") for rule in RULES[key]} == (
-        SCORES | CAUSAL | HEADS | STEERING
+        SCORES | CAUSAL | HEADS | STEERING | CHOSEN
     ) - {"hold_out"}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vlmdiff.config.chosen import chosen_features
+
 if TYPE_CHECKING:
     from vlmdiff.config.analysis import CausalData
     from vlmdiff.config.schema import Config
@@ -70,3 +72,16 @@ def ground_truth_datasets(config: Config) -> list[str]:
     report_on = config.ablation.report_on
     known = config.world_datasets()
     return [name for name in (report_on.target, report_on.control) if name in known]
+
+
+def check_chosen(config: Config) -> None:
+    """Refuse features of the user's own that cannot be ablated, before anything runs.
+
+    Raises:
+        ValueError: see `chosen_features`.
+    """
+    if config.ablation is None or config.ablation.chosen is None:
+        return
+    trained = config.diff.adapted in config.trained()
+    d_sae = config.shape(config.diff.adapted).d_sae if trained else None
+    chosen_features(config.ablation.chosen, config.layers, d_sae)

@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vlmdiff.config.schema import Config
 
 KEY = "ablation.chosen"
 NEEDED = ("layer", "feature")
@@ -70,16 +66,3 @@ def place_of(row: dict[str, str], where: str, layers: Sequence[int], d_sae: int 
             f"{where}: found feature {feature}, expected one below {d_sae}, the size of a dictionary"
         )
     return layer, feature
-
-
-def check_chosen(config: Config) -> None:
-    """Refuse features of the user's own that cannot be ablated, before anything runs.
-
-    Raises:
-        ValueError: see `chosen_features`.
-    """
-    if config.ablation is None or config.ablation.chosen is None:
-        return
-    trained = config.diff.adapted in config.trained()
-    d_sae = config.shape(config.diff.adapted).d_sae if trained else None
-    chosen_features(config.ablation.chosen, config.layers, d_sae)

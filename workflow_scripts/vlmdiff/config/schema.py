@@ -11,8 +11,7 @@ from vlmdiff.config.amounts import check_amounts
 from vlmdiff.config.analysis import AblationConfig, DiffConfig, HeadsConfig, LexicalConfig, SteeringConfig
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
-from vlmdiff.config.causal import causal_references, check_needs
-from vlmdiff.config.chosen import check_chosen
+from vlmdiff.config.causal import causal_references, check_chosen, check_needs
 from vlmdiff.config.comparable import check_budgets, check_grid, check_index, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.concepts import ConceptConfig
