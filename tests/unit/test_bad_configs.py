@@ -36,6 +36,13 @@ def test_a_damaged_configuration_is_refused_by_key_or_valid(name, data):
         assert any(str(part) in message for part in path)
 
 
+def test_a_text_with_the_character_nul_is_told_by_its_key():
+    values = copy.deepcopy(WHOLE["paligemma2_stages"])
+    values["datasets"]["vqa_yes_no_val"]["source"] = "data/a\0b"
+    message = refused(lambda: load_config(values))
+    assert "datasets.vqa_yes_no_val.source: found a text with the character NUL" in message
+
+
 @pytest.mark.parametrize("kind", ["vqa", "x" * 9000])
 def test_an_unknown_kind_of_data_is_told_shortly_with_those_that_are_known(kind):
     values = copy.deepcopy(WHOLE["llava_more"])
