@@ -36,11 +36,12 @@ def test_a_damaged_configuration_is_refused_by_key_or_valid(name, data):
         assert any(str(part) in message for part in path)
 
 
-def test_a_text_with_the_character_nul_is_told_by_its_key():
+@pytest.mark.parametrize("text", ["data/a\0b", "\0", "half \ud83d", "\udc00"])
+def test_a_text_that_no_file_can_be_called_is_told_by_its_key(text):
     values = copy.deepcopy(WHOLE["paligemma2_stages"])
-    values["datasets"]["vqa_yes_no_val"]["source"] = "data/a\0b"
+    values["datasets"]["vqa_yes_no_val"]["source"] = text
     message = refused(lambda: load_config(values))
-    assert "datasets.vqa_yes_no_val.source: found a text with the character NUL" in message
+    assert "datasets.vqa_yes_no_val.source: found NUL or half a character" in message
 
 
 @pytest.mark.parametrize("kind", ["vqa", "x" * 9000])

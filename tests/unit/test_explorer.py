@@ -125,10 +125,11 @@ def test_a_detail_holds_its_samples(page):
     assert about["details"] == ["L0F3", "L1F4"]
     name, content = told(page.parent / "details" / "L0F3.js")
     assert name == "L0F3" and content["largest"] == 3.25
-    assert [sample["kind"] for sample in content["samples"]] == ["middle", "silent", "top"]
-    top = content["samples"][2]
+    samples = {sample["kind"]: sample for sample in content["samples"]}
+    assert list(samples) == ["top", "middle", "silent"]
+    top = samples["top"]
     assert top["values"] == {"adapted": {"1": 3.25, "5": 0.125}, "base": {"2": 1.5}, "null": {"5": 2.0}}
-    assert content["samples"][1]["values"] == {}
+    assert samples["silent"]["values"] == {}
     assert top["words"][0][1] == NASTY[0] and len(top["patches"]) == 4
     label, *others = content["facts"]
     assert label["lines"][0] == NASTY[0]

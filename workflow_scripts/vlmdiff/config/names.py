@@ -44,18 +44,21 @@ def misnamed(values: Any) -> Iterator[tuple[str, str]]:
         for name in section(values, *keys):
             if (problem := name_problem(name, keys[-1])) is not None:
                 yield f"{path}.{name}", f"{path}: {problem}"
-    for path in with_nul(values):
-        yield path, f"{path}: found a text with the character NUL, which no file or word has; write it again"
+    for path in no_texts(values):
+        yield (
+            path,
+            f"{path}: found NUL or half a character, expected a text that can be a file's; write it again",
+        )
 
 
-def with_nul(values: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys of texts that hold the character NUL: asking for such a file is an error."""
+def no_texts(values: Any, path: str = "") -> Iterator[str]:
+    """Yield the dotted keys of texts that no file can be called: with NUL, or half of a surrogate pair."""
     inner = (
         values.items() if isinstance(values, dict) else enumerate(values if isinstance(values, list) else ())
     )
     for key, value in inner:
-        yield from with_nul(value, f"{path}.{key}" if path else str(key))
-    if isinstance(values, str) and "\0" in values:
+        yield from no_texts(value, f"{path}.{key}" if path else str(key))
+    if isinstance(values, str) and ("\0" in values or any("\ud800" <= one <= "\udfff" for one in values)):
         yield path
 
 
