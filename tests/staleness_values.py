@@ -116,6 +116,7 @@ NO_OTHER = {
 }
 # The first pattern that fits a key gives its other value: one value, or by the value that the key has.
 OTHER: dict[str, Any] = {
+    "ablation.chosen": FEATURES,
     "experiment": "tiny_other",
     "layers": [0],
     "datasets.*.part": "train",

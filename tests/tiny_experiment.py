@@ -65,7 +65,7 @@ def settings(port: int) -> dict[str, Any]:
     labelling = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "m", "features": 2}
     values = yaml.safe_load(CONFIG.read_text())
     values["scoreboard"]["submissions"] = submissions()
-    values["ablation"]["chosen"] = submissions()["features"]["file"]
+    values["ablation"]["chosen"] = str(CONFIG.with_name("chosen.csv"))
     return {**values, "labelling": labelling}
 
 
