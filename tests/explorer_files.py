@@ -81,12 +81,12 @@ def write_features(
     contrast = keep(
         folder / "contrast.parquet",
         CONTRAST,
-        **index,
-        unit=["token"] * size,
-        effect_size=effects,
-        odds_ratio=generator.lognormal(0, 2, size),
-        log_p_adjusted=-generator.exponential(30, size),
-        selected=selected,
+        **{name: np.tile(values, 2) for name, values in index.items()},
+        unit=["token"] * size + ["sample"] * size,
+        effect_size=[*effects, *-effects],
+        odds_ratio=generator.lognormal(0, 2, 2 * size),
+        log_p_adjusted=-generator.exponential(30, 2 * size),
+        selected=[*selected, *~selected],
     )
     tried = np.flatnonzero(selected)
     few = {name: values[tried] for name, values in index.items()}
@@ -97,18 +97,18 @@ def write_features(
     ranking = keep(
         folder / "ranking.csv", RANKING, **final, name=names, target_delta_margin=-np.arange(12) / 8
     )
-    arms = ["selected"] * 4 + ["random"] * 20
+    arms = ["selected"] * 4 + ["random"] * 20 + ["selected"]
     ablation = keep(
         folder / "ablation.csv",
         ABLATION,
         arm=arms,
-        size=[1] * 24,
-        features=[*names[:4], *["L0F0"] * 20],
-        dataset=["test"] * 24,
-        group=["all"] * 24,
-        delta_margin=[-2.0, -1.0, -0.5, 0.25, *np.linspace(-0.9, 0, 20)],
-        margin_low=[-3.0] * 24,
-        margin_high=[1.0] * 24,
+        size=[1] * 24 + [2],
+        features=[*names[:4], *["L0F0"] * 20, ";".join(names[:2])],
+        dataset=["test"] * 25,
+        group=["all"] * 25,
+        delta_margin=[-2.0, -1.0, -0.5, 0.25, *np.linspace(-0.9, 0, 20), -5.0],
+        margin_low=[-3.0] * 25,
+        margin_high=[1.0] * 25,
     )
     labels = np.array([*NASTY, "left ; or so"], dtype=object)
     truth = keep(

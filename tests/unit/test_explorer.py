@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmdiff.explorer.columns import all_columns, null_quantile, ranked_null_p
+from vlmdiff.explorer.columns import ConceptTables, all_columns, null_quantile, ranked_null_p
 from vlmdiff.explorer.pack import packed, rounded, script
 from vlmdiff.tables.causal import ABLATION, RANKING
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, LEXICAL
@@ -24,6 +24,12 @@ def told(file):
     text = file.read_text()
     assert text.isascii() and "<" not in text
     return json.loads("[" + re.fullmatch(r"explorer\.\w+\((.*)\);\n", text, re.DOTALL)[1] + "]")
+
+
+def tables_of(folder):
+    """Return the tables of the concept in a folder that `write_features` has filled."""
+    names = ("contrast.parquet", "lexical.parquet", "final.csv")
+    return ConceptTables("token", *(str(folder / name) for name in names))
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,10 @@ def test_rounding_keeps_four_digits_and_all_that_is_no_number(values):
     assert np.isfinite(found[np.isfinite(values)]).all()
 
 
+def test_a_nan_of_all_ones_stays_one():
+    assert np.isnan(rounded(np.array([0x7FFFFFFF, 0xFFFFFFFF], np.uint32).view(np.float32))).all()
+
+
 def test_packed_columns_come_back_and_are_the_same_bytes_each_time():
     columns = [
         np.arange(5, dtype=np.float32),
@@ -51,6 +61,8 @@ def test_packed_columns_come_back_and_are_the_same_bytes_each_time():
     content = gzip.decompress(base64.b64decode(text))
     assert content == b"".join(column.tobytes() for column in columns)
     assert text == packed(columns)
+    # No time of packing.
+    assert base64.b64decode(text)[4:8] == bytes(4)
 
 
 @pytest.mark.parametrize("text", NASTY)
@@ -79,6 +91,10 @@ def test_columns_are_those_of_the_tables(tmp_path):
     for key in ("similarity", "visual_energy", "adapted"):
         assert np.array_equal(columns[key], table[key], equal_nan=table[key].dtype != bool)
     assert set(columns["adapted"].index) == set(zip(table["layer"], table["feature"]))
+    one = table[(table["layer"] == 1) & table["similarity"].notna()].iloc[5]
+    null = table.loc[(table["layer"] == 1) & table["calibrated"], "null_similarity"]
+    own_quantile = columns["null_quantile"][1, one["feature"]]
+    assert own_quantile == (null <= one["similarity"]).mean()
     own = concepts[CONCEPT]
     for key, file, schema in (("invariant", own.lexical, LEXICAL), ("final", own.final, FINAL_FEATURES)):
         rows = read_table(file, schema)
@@ -87,7 +103,7 @@ def test_columns_are_those_of_the_tables(tmp_path):
         assert set(flags.index[flags]) == set(zip(rows["layer"], rows["feature"]))
     ranking = read_table(own.ranking[0], RANKING).set_index(["layer", "feature"])["target_delta_margin"]
     assert columns[f"{CONCEPT}.validation"].dropna().sort_index().equals(ranking.sort_index())
-    tested = read_table(own.ablation[0], ABLATION).query("arm == 'selected'")
+    tested = read_table(own.ablation[0], ABLATION).query("arm == 'selected' and size == 1")
     margins = columns[f"{CONCEPT}.margin"].dropna()
     assert {f"L{at}F{i}": value for (at, i), value in margins.items()} == dict(
         zip(tested["features"], tested["delta_margin"])
@@ -114,10 +130,22 @@ def test_the_page_is_told_what_the_layers_hold(page):
     for layer in range(3):
         number, text = told(page.parent / "data" / f"layer_{layer}.js")
         assert number == layer and len(gzip.decompress(base64.b64decode(text))) == width
+        similarity = np.frombuffer(gzip.decompress(base64.b64decode(text)), np.float32, 50)
+        expected = read_table(page.parents[1] / "tables" / "adapted.parquet", ADAPTED)
+        own = expected.loc[expected["layer"] == layer, "similarity"].to_numpy(np.float32)
+        np.testing.assert_allclose(similarity, own, rtol=2**-15)
+    assert about["columns"][0]["key"] == "similarity"
     assert set(about["words"]["truth"]) == {"", "left ; or so", *NASTY}
     steps = about["concepts"][0]["steps"]
     assert [step["title"] for step in steps] == ["adapted", "contrast", "invariant", "final"]
-    assert steps[0]["left"] >= steps[1]["left"] >= steps[2]["left"] >= steps[3]["left"]
+    tables = page.parents[1] / "tables"
+    adapted, concepts, truth = str(tables / "adapted.parquet"), {CONCEPT: tables_of(tables)}, []
+    flags = {column.key: values for column, values in all_columns(adapted, concepts, truth, "test")}
+    left = np.ones(150, dtype=bool)
+    for step in steps:
+        left &= flags[step["key"]].to_numpy(bool)
+        assert step["left"] == left.sum()
+    assert steps[0]["left"] > steps[1]["left"] > 0
 
 
 def test_a_detail_holds_its_samples(page):
