@@ -56,7 +56,7 @@ class Evaluation:
     - Keys and values of the tokens before the first that is edited, where these are many, the model reads
       from left to right and there is memory left. Only the tokens from there on run again.
 
-    Answers are those of whole runs: the same bits in float32 on a CPU, up to rounding elsewhere.
+    Answers are those of whole runs, up to rounding where a prefix is known: 1e-7 logits in float32.
     """
 
     def __init__(
