@@ -2,6 +2,7 @@
 
 from vlmdiff.config.cases import concept_seeds
 from vlmdiff.config.comparisons import ROTATION
+from vlmdiff.runtime.digest import folder_digest
 
 EXPLORED = results("features/main/seed_0")
 SAMPLED = {
@@ -91,6 +92,7 @@ rule write_explorer:
     output:
         directory(results("explorer")),
     params:
+        page=folder_digest(SCRIPTS / "vlmdiff" / "explorer" / "page"),
         experiment=CFG.experiment,
         concepts=TOLD,
         target=reported_data(CFG.ablation)[0] if CFG.ablation else None,

@@ -22,6 +22,7 @@ from vlmdiff.runtime import digest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow_scripts"
+PAGE = SCRIPTS / "vlmdiff" / "explorer" / "page"
 EDIT = b"\nEDITED = True\n"
 # Sections with a target and a control.
 SIDES = (
@@ -154,6 +155,9 @@ def code_changes() -> Iterator[Change]:
     for name, scripts in scripts_that_reach().items():
         file = f"workflow_scripts/{name.removeprefix('code ')}"
         yield Change(name, f"code of {sorted(scripts)}", file=file, content=EDIT)
+    for path in sorted(PAGE.iterdir()):
+        name = f"vlmdiff/explorer/page/{path.name}"
+        yield Change(f"code {name}", "page", file=f"workflow_scripts/{name}", content=b"\n")
 
 
 def recorded_outputs(root: Path) -> dict[str, list[str]]:

@@ -25,7 +25,6 @@ from vlmdiff.tables.io import read_table, read_tables
 from vlmdiff.tables.labels import LABELS
 
 FEATURE = ["layer", "feature"]
-TITLES = {"base": "base", "adapted": "adapted", "null": "null"}
 HEADS = 3
 EDGES = ("left", "top", "right", "bottom")
 # Digits of activations and edges: more cannot be seen.
@@ -237,7 +236,6 @@ def details(
         yield (
             feature_name(*key),
             {
-                "dictionaries": [{"key": name, "title": title} for name, title in TITLES.items()],
                 "facts": facts.of(key),
                 "bins": bins_of(bins[key]),
                 "samples": rows,

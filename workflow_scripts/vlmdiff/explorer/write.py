@@ -16,6 +16,8 @@ from vlmdiff.explorer.details import DetailTables, details
 from vlmdiff.explorer.pack import packed, rounded, script
 
 PAGE = Path(__file__).parent / "page"
+# Whose activations stand next to each other.
+DICTIONARIES = ("base", "adapted", "null")
 # Flags in the order in which features drop out, and whether each is asked of those alone that passed so far.
 STEPS = (
     ("adapted", "adapted", False),
@@ -69,7 +71,7 @@ def about(
         "experiment": experiment,
         "layers": [{"layer": int(layer), "features": int(count)} for layer, count in counts.items()],
         "columns": [asdict(column) for column, _ in found],
-        "shown": [column.key for column, _ in found],
+        "dictionaries": list(DICTIONARIES),
         "words": words,
         "concepts": [{"name": name, "steps": funnel_steps(name, values)} for name in concepts],
         "details": list(details),

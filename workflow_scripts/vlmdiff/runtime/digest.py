@@ -150,6 +150,14 @@ def module_digest(files: Iterable[Path]) -> str:
     return total.hexdigest()[:16]
 
 
+def folder_digest(folder: Path) -> str:
+    """Digest the names and contents of the files in a folder, such as a page that a script copies."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        total.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()[:16]
+
+
 def script_digest(script: Path) -> str:
     """Digest a workflow script together with every library module that it reaches."""
     before = len(kept_facts())

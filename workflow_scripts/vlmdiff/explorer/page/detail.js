@@ -92,7 +92,7 @@ detail.samples = function (name) {
   const facts = content.facts.map(({ title, lines }) => element("div", { class: "fact" }, element("h3", {}, title), element("ul", {}, ...lines.map((line) => element("li", {}, line)))));
   const groups = Object.entries(KINDS).map(([kind, title]) => {
     const samples = content.samples.filter((sample) => sample.kind === kind);
-    return samples.length ? element("section", { class: "samples" }, element("h3", {}, title), ...samples.map((sample) => card(sample, content))) : null;
+    return samples.length ? element("section", { class: "samples" }, element("h3", {}, title), ...samples.map((sample) => card(sample, content.largest))) : null;
   });
   return [element("div", { class: "facts" }, ...facts), bins(name, content.bins), ...groups.filter(Boolean)].filter(Boolean);
 };
@@ -107,8 +107,8 @@ function bins(name, found) {
 }
 
 /** A sample, with what the feature of each dictionary does on its patches and words. */
-function card(sample, { dictionaries, largest }) {
-  const panels = dictionaries.map(({ key, title }) => panel(sample, title, sample.values[key] ?? {}, largest));
+function card(sample, largest) {
+  const panels = explorer.about.dictionaries.map((name) => panel(sample, name, sample.values[name] ?? {}, largest));
   return element("article", { class: "card" }, element("p", { class: "quiet" }, sample.about), element("div", { class: "panels" }, ...panels));
 }
 

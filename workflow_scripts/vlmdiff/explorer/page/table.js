@@ -20,7 +20,7 @@ table.setUp = function () {
     const row = event.target.closest("tr")?.dataset.row;
     if (row !== undefined) state.change({ open: explorer.nameOf(Number(row)) });
   });
-  const heads = explorer.about.shown.map((key) => explorer.columns.get(key));
+  const heads = explorer.about.columns.map(({ key }) => explorer.columns.get(key));
   table.shown = heads;
   table.head.replaceChildren(
     heading("feature", "feature", "name", "name"),
