@@ -248,7 +248,7 @@ def test_a_million_features_stay_usable(browser, tmp_path):
     """32 layers of 32,768 features: sorting and filtering take no longer than a second or so."""
     page = write_experiment(tmp_path, 32, 32768)
     size = sum(file.stat().st_size for file in page.parent.rglob("*") if file.is_file())
-    assert size < 80e6
+    assert size < 40e6
     began = time.monotonic()
     opened(browser, page)
     print(f"{size / 1e6:.1f} MB, all there after {time.monotonic() - began:.1f} s")
