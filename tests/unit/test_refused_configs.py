@@ -30,7 +30,7 @@ def refusal(changes: dict[str, Any]) -> str | None:
 SETS = {
     "a kind that no file can hold": (
         {"datasets": {"mine": {"kind": "\ud800", "path": "mine"}}},
-        "datasets.mine: kind: found '\\ud800', expected one of",
+        "datasets.mine.kind: found NUL or half a character, expected a text",
     ),
     "a set of one": (
         {"ablation.headline": {"size": 1}},

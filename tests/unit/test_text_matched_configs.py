@@ -45,7 +45,7 @@ CONCEPTS = {
     ),
     "a contrast that no file can hold": (
         GROUNDED | {"contrast": "\ud800"},
-        "concepts.mine: contrast: found '\\ud800', expected one of",
+        "concepts.mine.contrast: found NUL or half a character, expected a text",
     ),
     "a baseline": (
         GROUNDED | {"baseline": {"dataset": "general_val"}},
