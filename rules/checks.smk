@@ -1,8 +1,5 @@
 """What is refused before anything runs: resources of no rule, files that are not there, targets nobody makes."""
 
-from contextlib import redirect_stderr
-from io import StringIO
-
 from vlmdiff.config.absent import is_there
 from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files, unnameable_files
@@ -18,16 +15,9 @@ from vlmdiff.scoreboard.submission_problems import submission_problems
 
 
 def asked_for():
-    """Return what the command line names, and with which option.
-
-    Snakemake knows it only after it has read the rules, and then answers without a hint.
-    """
-    from snakemake.cli import parse_args
-
-    if not (workflow.is_main_process and Path(sys.argv[0]).stem in ("snakemake", "__main__")):
+    """Return what the command line names, and with which option."""
+    if (given := command_line()) is None:
         return []
-    with redirect_stderr(StringIO()):
-        _, given = parse_args(sys.argv[1:])
     options = ("targets", "until", "forcerun", "omit_from", "prioritize")
     return [(name, option) for option in options for name in getattr(given, option) or []]
 

@@ -1,7 +1,10 @@
 """What all rule files share: the checked configuration, paths, wildcards."""
 
 import os
+import sys
 import time
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 from snakemake.io import get_wildcard_names
@@ -46,9 +49,27 @@ LAYERS = CFG.layers
 SEEDS = range(CFG.seeds)
 
 
+def command_line():
+    """Return what the command line says; None in a job, or where there is none.
+
+    Snakemake knows it only after it has read the rules, and then answers without a hint.
+    """
+    from snakemake.cli import parse_args
+
+    if not (workflow.is_main_process and Path(sys.argv[0]).stem in ("snakemake", "__main__")):
+        return None
+    with redirect_stderr(StringIO()):
+        return parse_args(sys.argv[1:])[1]
+
+
 def results(path):
     """Return the path of a result; wildcards stand in it as Snakemake knows them."""
     return f"{FILES.folder}/{path}"
+
+
+# Sections of the report, in the order in which a reader asks; Snakemake sorts them by name.
+SECTIONS = ["Summary", "Adapted features", "Concepts", "Interventions", "Heads", "How sure are we"]
+SECTIONS += ["Models and data", "Dictionaries", "Scoreboard"]
 
 
 def shown(path, category, title, caption=None):
@@ -59,7 +80,8 @@ def shown(path, category, title, caption=None):
     kind = {".svg": "figure", ".md": "text"}.get(Path(path).suffix, "table")
     labels = {name: f"{{{name}}}" for name in sorted(get_wildcard_names(path) - get_wildcard_names(title))}
     caption = f"captions/{caption or Path(path).stem}.rst"
-    return report(results(path), caption=caption, category=category, labels={kind: title, **labels})
+    place = f"{SECTIONS.index(category) + 1} " if category in SECTIONS else ""
+    return report(results(path), caption=caption, category=place + category, labels={kind: title, **labels})
 
 
 def figure(path, category, title):

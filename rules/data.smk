@@ -28,7 +28,7 @@ rule prepare_dataset:
     output:
         # Images lie beside it: written, or as a link to where they are kept.
         samples=results("data/{dataset}/samples.jsonl"),
-        counts=shown("data/{dataset}/counts.csv", "Data sets", "Counts"),
+        counts=shown("data/{dataset}/counts.csv", "Models and data", "Counts"),
     wildcard_constraints:
         dataset=one_of(name for name, entry in CFG.datasets.items() if is_prepared(entry)),
     localrule: True

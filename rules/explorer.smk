@@ -1,6 +1,6 @@
 """The explorer: a page of all features of the main comparison, with samples of some of them."""
 
-from vlmdiff.config.cases import concept_seeds
+from vlmdiff.config.cases import concept_seeds, explored_comparisons
 from vlmdiff.config.comparisons import ROTATION
 from vlmdiff.runtime.digest import folder_digest
 
@@ -68,17 +68,37 @@ def told_of(name):
 
 
 TOLD = {name: told_of(name) for name in CONCEPTS}
+STUDIED = CFG.studied_concepts()
+TRACED_CONCEPTS = CFG.heads.concepts if CFG.heads else []
 TOLD_OF_SOME = {
-    **SAMPLED,
-    "samples": FILES.samples(TOLD_BY),
-    "labels": of_concepts(CFG.studied_concepts(), "labels/seed_0/{}/labels.csv"),
-    "recurrence": of_concepts(
-        CFG.studied_concepts() if CFG.seeds > 1 else [], "features/main/recurrence/{}.csv"
-    ),
-    "steering": of_concepts(
-        CFG.steering.concepts if CFG.steering else [], "interventions/seed_0/{}/steering.csv"
-    ),
-    "attribution": of_concepts(CFG.heads.concepts if CFG.heads else [], "heads/seed_0/{}/attribution.csv"),
+    "samples": {
+        **{name: SAMPLED[name] for name in ("examples", "activations", "tokens", "bins")},
+        "samples": FILES.samples(TOLD_BY),
+    },
+    "facts": {
+        "labels": of_concepts(STUDIED, "labels/seed_0/{}/labels.csv"),
+        "evidence": of_concepts(STUDIED, "labels/seed_0/{}/evidence.csv"),
+        "recurrence": of_concepts(STUDIED if CFG.seeds > 1 else [], "features/main/recurrence/{}.csv"),
+        "attribution": of_concepts(TRACED_CONCEPTS, "heads/seed_0/{}/attribution.csv"),
+        "neighbours": SAMPLED["neighbours"],
+    },
+    "effects": {
+        "ablation": [file for told in TOLD.values() for file in told["ablation"]],
+        "steering": of_concepts(
+            CFG.steering.concepts if CFG.steering else [], "interventions/seed_0/{}/steering.csv"
+        ),
+    },
+    "looks": {
+        "attention": of_concepts(TRACED_CONCEPTS, "heads/seed_0/{}/attention.csv"),
+        "samples": [FILES.samples(CFG.heads.dataset)] if CFG.heads else [],
+    },
+}
+OTHERS = {
+    name: {
+        "about": CFG.comparisons[name].about,
+        "adapted": results(f"features/{name}/seed_0/adapted.parquet"),
+    }
+    for name in (explored_comparisons(CFG) if CFG.explorer else [])
 }
 
 
@@ -88,7 +108,8 @@ rule write_explorer:
         adapted=f"{EXPLORED}/adapted.parquet",
         tables=[file for told in TOLD.values() for key in told if key != "unit" for file in flat(told[key])],
         truth=[results("ground_truth/seed_0/features.parquet")] if TRUTH_DATA and ABLATED else [],
-        some=[file for files in TOLD_OF_SOME.values() for file in flat(files)] if HAS_SAMPLES else [],
+        others=[told["adapted"] for told in OTHERS.values()],
+        some=once(flat(files) for part in TOLD_OF_SOME.values() for files in part.values() if HAS_SAMPLES),
     output:
         directory(results("explorer")),
     params:
@@ -96,6 +117,7 @@ rule write_explorer:
         experiment=CFG.experiment,
         concepts=TOLD,
         target=reported_data(CFG.ablation)[0] if CFG.ablation else None,
+        others=OTHERS,
         details=TOLD_OF_SOME if HAS_SAMPLES else None,
         picture_pixels=CFG.explorer.picture_pixels if CFG.explorer else None,
     script:

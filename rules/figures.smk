@@ -34,7 +34,7 @@ rule plot_model_accuracy:
         accuracy=TABLES["accuracy"],
         asked=TABLES["asked"],
     output:
-        **figure("model_accuracy", "Models", "Accuracy"),
+        **figure("model_accuracy", "Models and data", "Accuracy"),
     params:
         checkpoints=checkpoints(CFG),
         model=CFG.diff.model,
@@ -114,23 +114,12 @@ rule plot_funnel:
 
 
 rule plot_top_samples:
-    """Draw the strongest samples of the best features on their images, and write the table behind them."""
+    """Draw the strongest samples of the best features on their images."""
     input:
-        top_samples=lambda wildcards: FILES.statistics(
-            "top_samples", MAIN, wildcards.seed, concept_datasets(wildcards)[:1]
-        ),
-        ranking=lambda wildcards: expand(rules.rank_features.output[0], **wildcards) if CFG.ablation else [],
-        final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
-        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
-        model=FILES.model(CFG.diff.model),
+        gallery=rules.collect_gallery.output.table,
+        patches=rules.collect_gallery.output.patches,
     output:
-        **{"table": results("figures/seed_{seed}/{concept}/top_samples_gallery.csv")},
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
-    params:
-        groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
-        # Rows and columns; five of each fill a page.
-        features=5,
-        samples=5,
     script:
         "../workflow_scripts/plot_top_samples.py"
 

@@ -13,7 +13,7 @@ rule hold_out:
         samples=lambda wildcards: FILES.samples(wildcards.dataset),
         before=[FILES.samples(name) for name in sorted(USED_BEFORE)],
     output:
-        shown("held_out/{dataset}.csv", "Data sets", "Held out", "held_out"),
+        shown("held_out/{dataset}.csv", "Models and data", "Held out", "held_out"),
     wildcard_constraints:
         dataset=one_of(REPORTED),
     priority: 50

@@ -12,7 +12,7 @@ rule evaluate_model:
         samples=[FILES.samples(dataset) for dataset in asked_data(CFG)],
         held_out=[results(f"held_out/{dataset}.csv") for dataset in asked_data(CFG)],
     output:
-        shown("accuracy/{model}.csv", "Models", "Accuracy", "accuracy"),
+        shown("accuracy/{model}.csv", "Models and data", "Accuracy", "accuracy"),
     threads: CFG.threads
     params:
         model=lambda wildcards: named_subject(wildcards.model),

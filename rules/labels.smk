@@ -1,4 +1,4 @@
-"""What features respond to, in words."""
+"""What features respond to, in samples and in words."""
 
 # How the endpoint is reached and what it may cost: no answer depends on it.
 ACCESS = {"api_key_env", "timeout_s", "retries", "backoff_s", "price_input", "price_output"}
@@ -31,6 +31,33 @@ rule label_features:
         criteria=CFG.labels.params(),
     script:
         "../workflow_scripts/label_features.py"
+
+
+rule collect_gallery:
+    """Find the strongest samples of the best features, and what the patches of their pictures add."""
+    input:
+        **checkpoint_of(CFG.diff.model),
+        top_samples=lambda wildcards: FILES.statistics(
+            "top_samples", MAIN, wildcards.seed, concept_datasets(wildcards)[:1]
+        ),
+        ranking=lambda wildcards: expand(rules.rank_features.output[0], **wildcards) if CFG.ablation else [],
+        final=results("features/main/seed_{seed}/{concept}/final_features.csv"),
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
+        dictionaries=FILES.dictionaries(CFG.diff.adapted, "{seed}"),
+    output:
+        table=results("figures/seed_{seed}/{concept}/top_samples_gallery.csv"),
+        patches=results("figures/seed_{seed}/{concept}/top_samples_patches.csv"),
+    threads: CFG.threads
+    params:
+        groups=lambda wildcards: CFG.concepts[wildcards.concept].target.groups,
+        # Rows and columns; five of each fill a page.
+        features=5,
+        samples=5,
+        model=named_subject(CFG.diff.model),
+        layers=LAYERS,
+        reading=lambda wildcards: facts(CFG.extraction, "batch_tokens", "massive_ratio"),
+    script:
+        "../workflow_scripts/collect_gallery.py"
 
 
 rule describe_features:

@@ -1,6 +1,12 @@
 """The summary of the experiment in words and numbers, where it comes from, and what it cost."""
 
 from vlmdiff.config.cases import headline_facts
+from vlmdiff.summary.front import front_page
+
+# A report opens with the summary; its template is told nothing but the configuration.
+if (given := command_line()) is not None and given.report:
+    summary = Path(results("summary.md"))
+    config["front_page"] = front_page(summary, os.path.relpath(summary.parent, given.report.parent))
 
 
 rule write_summary:
@@ -32,7 +38,7 @@ rule summarise_costs:
         # Of the whole experiment: it is written last.
         rules.write_provenance.output[0],
     output:
-        shown("costs.csv", "Costs", "Costs by rule"),
+        shown("costs.csv", "Summary", "What it cost"),
     params:
         folder=results("benchmarks"),
     script:
@@ -44,6 +50,6 @@ rule plot_costs:
     input:
         costs=rules.summarise_costs.output[0],
     output:
-        **figure("costs", "Costs", "Costs by rule"),
+        **figure("costs", "Summary", "What it cost"),
     script:
         "../workflow_scripts/plot_costs.py"

@@ -120,7 +120,7 @@ rule evaluate_world:
         samples=[f"{WORLD}/data/{name}/samples.jsonl" for name in TEST_DATA],
         images=[folder_beside(f"{WORLD}/data/{name}/images") for name in TEST_DATA],
     output:
-        table=shown("world/accuracy_{origin}.csv", "Models", "Accuracy", "accuracy"),
+        table=shown("world/accuracy_{origin}.csv", "Models and data", "Accuracy", "accuracy"),
     wildcard_constraints:
         origin=one_of(MEASURED),
     params:

@@ -10,10 +10,13 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image
 
-from vlmdiff.explorer.columns import ConceptTables
+from vlmdiff.explorer.columns import ConceptTables, OtherComparison
 from vlmdiff.explorer.details import DetailTables
+from vlmdiff.explorer.effects import EffectTables
+from vlmdiff.explorer.facts import FactTables
+from vlmdiff.explorer.looks import LookTables
 from vlmdiff.explorer.write import write_explorer
-from vlmdiff.tables.causal import ABLATION, HEAD_ATTRIBUTION, RANKING, STEERING
+from vlmdiff.tables.causal import ABLATION, HEAD_ATTENTION, HEAD_ATTRIBUTION, RANKING, STEERING
 from vlmdiff.tables.explorer import (
     EXAMPLE_ACTIVATIONS,
     EXAMPLE_BINS,
@@ -23,7 +26,7 @@ from vlmdiff.tables.explorer import (
 )
 from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES, LEXICAL, RECURRENCE
 from vlmdiff.tables.io import write_table
-from vlmdiff.tables.labels import LABELS
+from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
 from vlmdiff.tables.world import GROUND_TRUTH
 
 CONCEPT = "space"
@@ -190,6 +193,17 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
         label=[NASTY[0]],
         promotes=[NASTY[2]],
     )
+    evidence = keep(
+        folder / "evidence.csv",
+        LABEL_EVIDENCE,
+        concept=[CONCEPT] * 4 + ["other"],
+        layer=[layer] * 5,
+        feature=[feature] * 5,
+        kind=["word", "word", "trait", "promoted", "word"],
+        rank=[1, 0, 0, 0, 0],
+        what=["right", NASTY[1], "relation=above", "up", "elsewhere"],
+        effect=[0.25, 0.5, 0.4, 3.0, 0.9],
+    )
     near = {"layer": [layer] * 2, "feature": [feature] * 2}
     bins = keep(folder / "bins.parquet", EXAMPLE_BINS, **near, low=[0.0, 2.0], high=[2.0, 4.0], tokens=[7, 3])
     neighbours = keep(
@@ -205,10 +219,28 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
         folder / "recurrence.csv", RECURRENCE, **told, seed=[0, 0, 1], arm=["final", "control", "final"],
         other_seed=[1, 1, 0], match=[7, 8, 9], cosine=[0.875, 0.1, 0.2], match_final=[True, False, False],
     )  # fmt: skip
+    doses = [0.5, -0.5, 0.5, 0.5, 0.5]
     steering = keep(
-        folder / "steering.csv", STEERING, **told, arm=["feature", "feature", "caa_feature"],
-        group=["all", "left", "all"], dataset=["test"] * 3, strength=[0.5] * 3,
-        delta_accuracy=[0.125, 0.3, 0.4],
+        folder / "steering.csv", STEERING, concept=[CONCEPT] * 5, layer=[layer] * 5, feature=[feature] * 5,
+        arm=["feature", "feature", "feature", "feature", "caa_feature"],
+        group=["all", "all", "all", "left", "all"], dataset=["test", "test", "other <b>", "test", "test"],
+        strength=doses, delta_accuracy=[0.125, -0.25, 0.0, 0.3, 0.4], delta_low=[0.0, -0.5, np.nan, 0.0, 0.0],
+        delta_high=[0.25, 0.0, np.nan, 0.0, 0.0],
+    )  # fmt: skip
+    name = f"L{layer}F{feature}"
+    ablation = keep(
+        folder / "ablation.csv", ABLATION, concept=[CONCEPT] * 7, size=[1] * 6 + [3],
+        arm=["selected"] * 3 + ["random"] * 3 + ["selected"], features=[name] * 3 + ["L9F9"] * 3 + [name],
+        dataset=["test", "test", "other <b>", "test", "test", "other <b>", "test"],
+        group=["all", "left", "all", "all", "all", "all", "all"],
+        delta_margin=[-2.0, -3.0, 0.25, -0.5, -0.75, 9.0, -8.0],
+        margin_low=[-2.5, np.nan, 0.0, 0, 0, 0, 0], margin_high=[-1.5, np.nan, 0.5, 0, 0, 0, 0],
+    )  # fmt: skip
+    patches = {"row": [0, 0, 1, 1], "col": [0, 1, 0, 1], "weight": [0.125, 0.25, 0.0, 0.0625]}
+    attention = keep(
+        folder / "attention.csv", HEAD_ATTENTION, concept=[CONCEPT] * 4, feature_layer=[layer] * 4,
+        feature=[feature] * 4, head_name=["L0H1"] * 4, sample_id=["s1"] * 4, token=["<b>left"] * 4,
+        left=[-0.5] * 4, right=[1.5] * 4, top=[0.0] * 4, bottom=[1.0] * 4, **patches,
     )  # fmt: skip
     heads = {"feature_layer": told["layer"], "feature": told["feature"], "concept": told["concept"]}
     attribution = keep(
@@ -220,18 +252,15 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
         score=[0.25, 0.5, 0.125],
     )
     samples = str(folder / "samples.jsonl")
-    words = {
-        "labels": [labels],
-        "recurrence": [recurrence],
-        "steering": [steering],
-        "attribution": [attribution],
-    }
-    return DetailTables(examples, activations, tokens, bins, neighbours, samples, **words)
+    facts = FactTables([labels], [evidence], [recurrence], [attribution], neighbours)
+    effects, looks = EffectTables([ablation], [steering]), LookTables([attention], [samples])
+    return DetailTables(examples, activations, tokens, bins, samples, facts, effects, looks)
 
 
 def write_experiment(folder: Path, layers: int = 3, features: int = 50) -> Path:
     """Write tables and the explorer of them; return its page."""
     adapted, concepts, truth = write_features(folder / "tables", layers, features)
     some = write_samples(folder / "samples", [(0, 3), (1, 4)])
-    write_explorer(folder / "explorer", "try & <see>", adapted, concepts, truth, "test", some, 128)
+    others = {"stage": OtherComparison("half <of> tuning", adapted)}
+    write_explorer(folder / "explorer", "try & <see>", adapted, concepts, truth, "test", others, some, 128)
     return folder / "explorer" / "index.html"

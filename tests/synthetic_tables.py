@@ -502,5 +502,17 @@ def gallery(story: Story, images: list[str], concept: str = "spatial") -> pd.Dat
     return keep(pd.DataFrame(rows, columns=features.GALLERY.names), features.GALLERY)
 
 
+def gallery_of(story: Story, images: list[str]) -> list[pd.DataFrame]:
+    """Return a gallery, and activations on four patches of each picture, of which one is silent."""
+    rows = gallery(story, images)
+    edges = ((0, 0, 0.5, 0.5), (0.5, 0, 1, 0.5), (0, 0.5, 0.5, 1), (0.5, 0.5, 1, 1))
+    parts = [
+        rows.assign(**dict(zip(("left", "top", "right", "bottom"), map(float, box))), activation=4.0 * place)
+        for place, box in enumerate(edges)
+    ]
+    patches = pd.concat(parts, ignore_index=True)[features.GALLERY_PATCHES.names]
+    return [rows, keep(patches, features.GALLERY_PATCHES)]
+
+
 def samples(images: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"sample_id": [f"s{i}" for i in range(5)], "image": images[:5], "prompt": PROMPT})

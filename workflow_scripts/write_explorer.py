@@ -3,7 +3,7 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
-    from vlmdiff.explorer.columns import ConceptTables
+    from vlmdiff.explorer.columns import ConceptTables, OtherComparison
     from vlmdiff.explorer.details import DetailTables
     from vlmdiff.explorer.write import write_explorer
 
@@ -15,6 +15,7 @@ with job(snakemake):
         {name: ConceptTables(**tables) for name, tables in params.concepts.items()},
         given.truth,
         params.target,
-        DetailTables(**params.details) if params.details else None,
+        {name: OtherComparison(**other) for name, other in params.others.items()},
+        DetailTables.of(**params.details) if params.details else None,
         params.picture_pixels,
     )

@@ -56,7 +56,9 @@ def status(browser):
 def columns(tmp_path_factory):
     """The columns of the same experiment, by key, in the order of rows."""
     adapted, concepts, truth = write_features(tmp_path_factory.mktemp("tables"), LAYERS, 50)
-    return {column.key: values.to_numpy() for column, values in all_columns(adapted, concepts, truth, "test")}
+    return {
+        column.key: values.to_numpy() for column, values in all_columns(adapted, concepts, truth, "test", {})
+    }
 
 
 def test_it_opens_without_an_error_and_without_a_network(browser, page):
@@ -150,7 +152,9 @@ def test_a_feature_is_found_by_its_name_and_shows_its_samples(browser, page):
     assert detail.find_element(By.TAG_NAME, "h2").text == "L0F3"
     titles = [one.text for one in detail.find_elements(By.TAG_NAME, "h3")]
     assert titles[0] == f"Label ({CONCEPT})" and "Nearest features" in titles
-    assert titles[-3:] == ["Strongest", "Half as strong", "Silent, of the same groups"]
+    groups = ["Strongest", "Half as strong", "Silent, of the same groups"]
+    assert titles[-4:] == [*groups, f"Where L0H1 looks ({CONCEPT})"]
+    assert detail.find_element(By.CSS_SELECTOR, ".label").text == NASTY[0]
     shown = browser.execute_script(
         "return [...document.querySelectorAll('#detail .words')].map((one) => one.textContent)"
     )
@@ -165,6 +169,70 @@ def test_a_feature_is_found_by_its_name_and_shows_its_samples(browser, page):
     )
     assert sizes[:3] == [128, 128, 128]
     assert not browser.execute_script("return window.broken")
+
+
+def test_effects_of_a_feature_are_drawn_and_told_in_numbers(browser, page):
+    opened(browser, page, "#open=L0F3")
+    WebDriverWait(browser, 10).until(lambda one: one.find_elements(By.CSS_SELECTOR, ".effect svg"))
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('.effect')].map((one) => ["
+        "one.querySelector('strong').textContent,"
+        " [...one.querySelectorAll('svg circle title')].map((title) => title.textContent),"
+        " [...one.querySelectorAll('td')].map((cell) => cell.textContent),"
+        " one.querySelectorAll('svg .chance').length])"
+    )
+    ablated = ["−2 (95 %: −2.500 to −1.500)", "−3", "0.2500 (95 %: 0 to 0.5000)"]
+    assert drawn[0][0] == f"Ablated alone ({CONCEPT})" and drawn[0][2] == ablated and drawn[0][3] == 2
+    assert drawn[0][1] == [
+        f"test: {ablated[0]}",
+        f"test, left: {ablated[1]}",
+        f"other <b>: {ablated[2]}",
+    ]
+    assert drawn[1][1] == [
+        "test, strength −0.5000: −0.2500 (95 %: −0.5000 to 0)",
+        "test, strength 0.5000: 0.1250 (95 %: 0 to 0.2500)",
+        "other <b>, strength 0.5000: 0",
+    ]
+    # The larger loss lies farther to the left, and zero between losses and gains.
+    places = browser.execute_script(
+        "return [...document.querySelectorAll('.effect')[0].querySelectorAll('circle')]"
+        ".map((one) => Number(one.getAttribute('cx')))"
+    )
+    zero = browser.execute_script(
+        "return Number(document.querySelector('.effect svg .zero').getAttribute('x1'))"
+    )
+    assert places[1] < places[0] < zero < places[2]
+
+
+def test_a_heads_attention_lies_on_the_picture(browser, page):
+    opened(browser, page, "#open=L0F3")
+    WebDriverWait(browser, 10).until(lambda one: one.find_elements(By.CSS_SELECTOR, ".looks .picture"))
+    shades = browser.execute_script(
+        "return [...document.querySelectorAll('.looks .picture span')].map((one) => [one.title,"
+        " one.style.getPropertyValue('--shade')])"
+    )
+    assert [float(shade) for _, shade in shades] == [0.5, 1, 0, 0.25]
+    assert shades[0][0] == "patch 1: 13 % of its attention"
+    told = browser.find_element(By.CSS_SELECTOR, ".looks p").text
+    assert told == "s1, from ‘<b>left’: 44 % on the picture"
+
+
+def test_one_goes_from_a_feature_to_its_neighbours(browser, page):
+    opened(browser, page, "#open=L0F3")
+    WebDriverWait(browser, 10).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#detail .go"))
+    browser.find_element(By.CSS_SELECTOR, "#detail .go").click()
+    settle(browser)
+    assert browser.find_element(By.CSS_SELECTOR, "#detail h2").text == "L0F9"
+
+
+def test_another_comparison_stands_among_the_numbers(browser, page, columns):
+    opened(browser, page, "#open=L0F3")
+    settle(browser)
+    parts = browser.execute_script(
+        "return [...document.querySelectorAll('#detail .numbers tbody')].map((one) => one.innerText)"
+    )
+    own = next(part for part in parts if part.startswith("half <of> tuning"))
+    assert "visual energy" in own and "adapted" in own
 
 
 def test_a_name_that_is_not_there_is_told(browser, page):

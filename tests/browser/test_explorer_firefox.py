@@ -20,7 +20,7 @@ def test_it_shows_the_tables_numbers(firefox, page, tmp_path):
     opened(firefox, page)
     found = firefox.run("[...explorer.columns].map(([key, { values }]) => [key, [...values].map(String)])")
     found, words = dict(found), firefox.run("explorer.about.words")
-    for column, values in all_columns(adapted, concepts, truth, "test"):
+    for column, values in all_columns(adapted, concepts, truth, "test", {}):
         told = found[column.key]
         if column.key in words:
             assert [words[column.key][int(code)] for code in told] == list(values)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlmdiff.explorer.columns import ConceptTables, all_columns, null_quantile, ranked_null_p
+from vlmdiff.explorer.columns import ConceptTables, OtherComparison, all_columns, null_quantile, ranked_null_p
 from vlmdiff.explorer.pack import packed, rounded, script
 from vlmdiff.tables.causal import ABLATION, RANKING
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, LEXICAL
@@ -86,7 +86,7 @@ def test_p_of_single_features_count_pools():
 
 def test_columns_are_those_of_the_tables(tmp_path):
     adapted, concepts, truth = write_features(tmp_path, 3, 50)
-    columns = {column.key: values for column, values in all_columns(adapted, concepts, truth, "test")}
+    columns = {column.key: values for column, values in all_columns(adapted, concepts, truth, "test", {})}
     table = read_table(adapted, ADAPTED)
     for key in ("similarity", "visual_energy", "adapted"):
         assert np.array_equal(columns[key], table[key], equal_nan=table[key].dtype != bool)
@@ -117,7 +117,7 @@ def test_a_concept_that_was_not_ablated_has_no_columns_of_ablation(tmp_path):
     adapted, concepts, _ = write_features(tmp_path, 1, 200)
     own = concepts[CONCEPT]
     bare = type(own)(own.unit, own.contrast, own.lexical, own.final)
-    keys = {column.key for column, _ in all_columns(adapted, {CONCEPT: bare}, [], "test")}
+    keys = {column.key for column, _ in all_columns(adapted, {CONCEPT: bare}, [], "test", {})}
     assert f"{CONCEPT}.effect" in keys and f"{CONCEPT}.margin" not in keys and "truth" not in keys
 
 
@@ -140,7 +140,7 @@ def test_the_page_is_told_what_the_layers_hold(page):
     assert [step["title"] for step in steps] == ["adapted", "contrast", "invariant", "final"]
     tables = page.parents[1] / "tables"
     adapted, concepts, truth = str(tables / "adapted.parquet"), {CONCEPT: tables_of(tables)}, []
-    flags = {column.key: values for column, values in all_columns(adapted, concepts, truth, "test")}
+    flags = {column.key: values for column, values in all_columns(adapted, concepts, truth, "test", {})}
     left = np.ones(150, dtype=bool)
     for step in steps:
         left &= flags[step["key"]].to_numpy(bool)
@@ -160,16 +160,70 @@ def test_a_detail_holds_its_samples(page):
     assert samples["silent"]["values"] == {}
     assert top["words"][0][1] == NASTY[0] and len(top["patches"]) == 4
     label, *others = content["facts"]
-    assert label["lines"][0] == NASTY[0]
+    assert content["label"] == NASTY[0]
+    assert label["lines"] == [
+        NASTY[0],
+        f"words: {NASTY[1]} (50 %), right (25 %) share of its activity",
+        "traits: relation=above (40 %) more often where it is strong",
+        f"promotes {NASTY[2]}",
+        "suppresses ",
+    ]
     assert {one["title"]: one["lines"] for one in others} == {
         f"Heads that write it ({CONCEPT})": ["L0H1, score 0.500", "L0H0, score 0.250", "L0H2, score 0.125"],
         f"In other seeds ({CONCEPT})": ["seed 1: L0F7, cosine 0.875, final too"],
-        f"Steered by it ({CONCEPT})": ["test, strength 0.5: accuracy +0.125"],
-        "Nearest features": ["L0F9, cosine 0.750", "L0F8, cosine 0.500"],
+        "Nearest features": [
+            {"go": "L0F9", "text": "cosine 0.750"},
+            {"go": "L0F8", "text": "cosine 0.500"},
+        ],
     }
     assert content["bins"] == [[0.0, 2.0, 7], [2.0, 4.0, 3]]
     picture = Image.open(page.parent / top["image"])
     assert max(picture.size) == 128
+
+
+def test_a_detail_tells_effects_of_its_feature_alone(page):
+    _, content = told(page.parent / "details" / "L0F3.js")
+    ablated, steered = content["effects"]
+    assert ablated["title"] == f"Ablated alone ({CONCEPT})" and ablated["chance"] == [-0.75, -0.5]
+    assert ablated["rows"] == [
+        ["test", -2.0, -2.5, -1.5],
+        ["test, left", -3.0, None, None],
+        ["other <b>", 0.25, 0.0, 0.5],
+    ]
+    assert steered["lines"] == [
+        {"name": "test", "points": [[-0.5, -0.25, -0.5, 0.0], [0.5, 0.125, 0.0, 0.25]]},
+        {"name": "other <b>", "points": [[0.5, 0.0, None, None]]},
+    ]
+    _, other = told(page.parent / "details" / "L1F4.js")
+    assert (other["effects"], other["looks"], other["label"]) == ([], [], "")
+
+
+def test_a_detail_tells_where_its_head_looks(page):
+    _, content = told(page.parent / "details" / "L0F3.js")
+    (look,) = content["looks"]
+    assert look["title"] == f"Where L0H1 looks ({CONCEPT})"
+    (shown,) = look["samples"]
+    assert shown["weights"] == [0.125, 0.25, 0.0, 0.0625]
+    # The patches cover the padded square, twice as wide as the picture.
+    assert shown["patches"] == [
+        [-0.5, 0.0, 0.5, 0.5],
+        [0.5, 0.0, 1.5, 0.5],
+        [-0.5, 0.5, 0.5, 1.0],
+        [0.5, 0.5, 1.5, 1.0],
+    ]
+    assert (page.parent / shown["image"]).is_file()
+
+
+def test_another_comparison_tells_of_the_features_it_has(tmp_path):
+    adapted, concepts, _ = write_features(tmp_path / "main", 2, 200)
+    other, _, _ = write_features(tmp_path / "other", 1, 200)
+    others = {"stage": OtherComparison("half of tuning", other)}
+    found = {column.key: (column, values) for column, values in all_columns(adapted, {}, [], None, others)}
+    column, values = found["stage.similarity"]
+    assert column.part == "half of tuning" and len(values) == 400
+    expected = read_table(other, ADAPTED)["similarity"].to_numpy()
+    assert np.array_equal(values.to_numpy()[:200], expected, equal_nan=True) and values[200:].isna().all()
+    assert not found["stage.adapted"][1][200:].any() and found["stage.adapted"][1].dtype == bool
 
 
 def test_nothing_of_an_earlier_page_is_left(tmp_path):
@@ -185,4 +239,6 @@ def test_what_the_page_loads_is_there(page):
         if not place.startswith(("data:", "../")):
             assert (page.parent / place).is_file(), place
     scripts = [file.read_text() for file in (page.parent / "page").iterdir()]
+    # The name of a kind of elements, which no browser loads.
+    scripts = [text.replace("http://www.w3.org/2000/svg", "") for text in scripts]
     assert not any(re.search(r"https?:", text) for text in (html, *scripts))

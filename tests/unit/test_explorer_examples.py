@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from causal_files import write_dictionaries
@@ -13,10 +14,11 @@ from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.explorer.examples import CONTRACTS, chosen_features, chosen_samples, collect_examples
+from vlmdiff.explorer.gallery import write_patches
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.causal import RANKING
-from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES
+from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, GALLERY_PATCHES
 from vlmdiff.tables.io import read_table
 
 FEATURE = ["layer", "feature"]
@@ -203,3 +205,42 @@ def test_nothing_to_show_is_three_empty_tables(tmp_path, tiny_vlm_path, tiny_dat
         layers=[], features=2, samples=3, limit=30, batch_tokens=200, massive_ratio=0.0,
     )  # fmt: skip
     assert [len(read_table(file, contract)) for file, contract in zip(outputs, CONTRACTS)] == [0] * 5
+
+
+def gallery_rows(names):
+    """A gallery of two features with the same samples; the last sample has no picture."""
+    own = [(layer, feature, rank) for layer, feature in ((1, 5), (0, 3)) for rank in range(len(names))]
+    images = [*["picture.png"] * (len(names) - 1), ""]
+    return pd.DataFrame(
+        {
+            "concept": "spatial", "seed": 2, "layer": [one[0] for one in own],
+            "feature": [one[1] for one in own], "name": [f"L{one[0]}F{one[1]}" for one in own],
+            "rank": [one[2] for one in own], "sample_id": [names[one[2]] for one in own],
+            "image": [images[one[2]] for one in own], "activation": 99.0,
+        }
+    )  # fmt: skip
+
+
+def test_a_gallery_tells_of_every_patch_what_the_feature_does(
+    made, naive, tiny_vlm_path, tiny_dataset, tmp_path
+):
+    found, kinds = naive
+    names = list(kinds)[3:6]
+    dictionaries = {layer: Path(file).parent for layer, file in enumerate(made[0]["adapted"])}
+    model = ModelFiles("vlm", {"family": "llava"}, str(tiny_vlm_path / "config.json"))
+    gallery, samples = gallery_rows(names), tiny_dataset / "samples.jsonl"
+    write_patches(gallery, model, samples, dictionaries, 200, 0.0, tmp_path / "patches.csv")
+    table = read_table(tmp_path / "patches.csv", GALLERY_PATCHES)
+    assert set(table["seed"]) == {2} and set(table["sample_id"]) == set(names[:2])
+    for (layer, feature, rank), rows in table.groupby(["layer", "feature", "rank"]):
+        expected = found["adapted", names[rank]][layer, kinds[names[rank]] == IMAGE, feature]
+        np.testing.assert_allclose(rows["activation"], expected, rtol=1e-4, atol=1e-5)
+        assert rows["left"].is_monotonic_increasing or rows["top"].is_monotonic_increasing
+    assert len(table) == sum(2 * (kinds[name] == IMAGE).sum() for name in names[:2])
+    assert (table["activation"] > 0).any() and (table["activation"] == 0).any()
+
+
+def test_a_gallery_without_pictures_needs_no_model(tmp_path):
+    gallery = gallery_rows(["one"])
+    write_patches(gallery, None, "nowhere.jsonl", {}, 200, 0.0, tmp_path / "patches.csv")
+    assert read_table(tmp_path / "patches.csv", GALLERY_PATCHES).empty

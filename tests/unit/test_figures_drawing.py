@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -94,7 +95,7 @@ FIGURES: dict[str, tuple[Callable[..., Figure], Frames, tuple]] = {
         lambda s, _: [tables.head_attribution(s), tables.head_patching(s), tables.head_agreement(s)],
         (),
     ),
-    "top_samples": (gallery.top_samples, lambda s, images: [tables.gallery(s, images)], ()),
+    "top_samples": (gallery.top_samples, lambda s, images: tables.gallery_of(s, images), ()),
     "attention_map": (
         gallery.attention_map,
         lambda s, images: [tables.head_attention(s), tables.samples(images)],
@@ -185,3 +186,15 @@ def test_an_unknown_format_is_refused(tmp_path: Path):
 def test_series_are_distinct_beyond_the_palette():
     looks = series(f"name {i}" for i in range(3 * len(CYCLE)))
     assert len(set(looks.values())) == 3 * len(CYCLE)
+
+
+def test_patches_are_tinted_up_to_the_features_largest_activation(images: list[str]):
+    rows, patches = tables.gallery_of(tables.STRONG, images)
+    figure = gallery.top_samples(rows, patches)
+    tints = [axis.findobj(Rectangle) for axis in figure.axes]
+    # The first patch is silent; 4, 8 and 12 of at most 12.3, the activation of the strongest token.
+    found = sorted(one.get_alpha() for one in tints[0] if one.get_alpha() not in (None, 1))
+    assert found == pytest.approx([gallery.TINT * value / 12.3 for value in (4, 8, 12)])
+    boxes = {one.get_bbox().bounds for one in tints[0] if one.get_alpha() not in (None, 1)}
+    # Pictures of 36 pixels, whose first one is centred at zero.
+    assert boxes == {(17.5, -0.5, 18, 18), (-0.5, 17.5, 18, 18), (17.5, 17.5, 18, 18)}

@@ -15,7 +15,7 @@ from damage import picture, tries
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
-from synthetic_tables import STRONG, ablation, accuracy, gallery, head_attention, samples
+from synthetic_tables import STRONG, ablation, accuracy, gallery_of, head_attention, samples
 
 from vlmdiff.features.descriptions import Request, evidence_text
 from vlmdiff.figures import effects, models
@@ -83,10 +83,10 @@ def test_a_text_that_is_drawn_keeps_its_places(text):
 def test_prompts_and_tokens_of_a_data_set_are_drawn_as_they_are(tmp_path, texts):
     image = tmp_path / "a.png"
     image.write_bytes(picture(size=(36, 36)))
-    frame = gallery(STRONG, [str(image)] * 50)
+    frame, patches = gallery_of(STRONG, [str(image)] * 50)
     told = [texts[i % len(texts)] for i in range(len(frame))]
     frame = frame.assign(prompt=told, token=told, token_start=-1, token_end=-1)
-    drawn(top_samples(frame), tmp_path, ("svg", "pdf", "png"))
+    drawn(top_samples(frame, patches), tmp_path, ("svg", "pdf", "png"))
 
 
 @pytest.mark.parametrize("texts", PARTS)

@@ -93,7 +93,13 @@ def test_without_ablation_all_concepts_are_studied_as_far_as_they_can_be(planned
     assert whole.keys() - found.keys() == CAUSAL | HEADS | STEERING
     # Five concepts, two seeds.
     assert (whole["label_features"], found["label_features"]) == (2, 10)
-    assert found["plot_top_samples"] == found["plot_recurrence"] == found["match_seeds"] == 5
+    assert (
+        found["plot_top_samples"]
+        == found["collect_gallery"]
+        == found["plot_recurrence"]
+        == found["match_seeds"]
+        == 5
+    )
     # Main, scratch, never tuned, and one comparison for each of three targets; main has two seeds.
     assert found["select_features"] == 5 * (2 + 1 + 1 + 3)
     assert found["summarise_comparisons"] == found["plot_comparisons"] == 5 * 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmdiff.config.analysis import AblationConfig, HeadsConfig, SteeringConfig
+from vlmdiff.config.comparable import has_same_features
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import board_of
@@ -35,6 +36,17 @@ def default_cases(config: Config) -> list[tuple[str, int]]:
         for name, one in config.comparisons.items()
         if one.target == "all" and name != config.diff.untuned
         for seed in range(one.seeds)
+    ]
+
+
+def explored_comparisons(config: Config) -> list[str]:
+    """Return the comparisons whose numbers the explorer shows of each feature of the main one."""
+    if config.explorer is not None and config.explorer.comparisons is not None:
+        return config.explorer.comparisons
+    return [
+        name
+        for name, one in config.comparisons.items()
+        if one.target == "all" and has_same_features(config, name)
     ]
 
 

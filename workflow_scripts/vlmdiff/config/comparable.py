@@ -49,6 +49,30 @@ def check_index(config: Config) -> None:
                 )
 
 
+def has_same_features(config: Config, name: str) -> bool:
+    """Tell whether features of a comparison have the indices of the main one's."""
+    main, other = config.diff, config.comparisons[name].diff(config.diff)
+    methods = {main.method, other.method}
+    return methods == {ROTATION} and other.base == main.base and main.base in config.ancestors(other.adapted)
+
+
+def check_explored(config: Config) -> None:
+    """Check that the explorer's comparisons have the features of the main one.
+
+    Raises:
+        ValueError: one is not there, or numbers its features otherwise.
+    """
+    named = config.explorer.comparisons if config.explorer else None
+    fitting = [name for name in config.comparisons if has_same_features(config, name)]
+    for name in named or ():
+        if name not in fitting:
+            raise ValueError(
+                f"explorer.comparisons: found '{name}', expected comparisons that start from "
+                f"'{config.diff.base}' and follow its rotation, as the main one does: "
+                f"{', '.join(fitting) or 'there are none'}; name these alone"
+            )
+
+
 def check_grid(config: Config) -> None:
     """Check that corners of the stage grid start where their edges do.
 

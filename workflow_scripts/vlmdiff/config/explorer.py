@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from vlmdiff.config.base import Count, Section
+from vlmdiff.config.base import Count, Distinct, Name, Section
 
 
 class ExplorerConfig(Section):
@@ -19,6 +21,11 @@ class ExplorerConfig(Section):
         6, description="Samples of each feature: so many strongest, half as strong, and silent ones."
     )
     limit: Count = Field(2000, description="Samples among which these are found, from the first on.")
+    comparisons: Annotated[list[Name], Distinct] | None = Field(
+        None,
+        description="Comparisons that show each feature next to the main one, such as stages and control "
+        "models: they are made with the explorer; left out: those of the default run that have its features.",
+    )
     picture_pixels: int = Field(
         256,
         ge=16,

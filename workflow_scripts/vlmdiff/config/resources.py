@@ -37,6 +37,7 @@ NEEDS = MappingProxyType(
         "select_features": (1000, 10),
         "label_features": (2000, 60),
         "describe_features": (1000, 240),
+        "collect_gallery": (2000, 15),
         "collect_examples": (2000, 60),
         "write_explorer": (2000, 60),
         "evaluate_model": (2000, 30),

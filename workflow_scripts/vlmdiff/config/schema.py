@@ -12,7 +12,7 @@ from vlmdiff.config.analysis import AblationConfig, DiffConfig, HeadsConfig, Lex
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_chosen, check_needs
-from vlmdiff.config.comparable import check_budgets, check_grid, check_index, check_models
+from vlmdiff.config.comparable import check_budgets, check_explored, check_grid, check_index, check_models
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.concepts import ConceptConfig
 from vlmdiff.config.datasets import Dataset
@@ -328,6 +328,7 @@ class Config(Section):
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_methods(self)
         check_index(self)
+        check_explored(self)
         check_grid(self)
         check_untuned(self)
         check_scoreboard(self)

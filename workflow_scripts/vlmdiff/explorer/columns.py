@@ -60,6 +60,19 @@ class ConceptTables:
     ablation: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class OtherComparison:
+    """Another comparison with features of the same indices.
+
+    Attributes:
+        about: what is different, in a few words.
+        adapted: path of its ADAPTED.
+    """
+
+    about: str
+    adapted: str
+
+
 def by_feature(table: pd.DataFrame) -> pd.DataFrame:
     """Index a table by layer and feature."""
     return table.set_index(FEATURE).sort_index()
@@ -199,8 +212,21 @@ def truth_columns(truth: pd.DataFrame, index: pd.MultiIndex) -> Columns:
     yield Column("spatial", "spatial", meaning, FLAG, part), known["spatial_match"].eq(True)
 
 
+def other_columns(name: str, other: OtherComparison, index: pd.MultiIndex) -> Columns:
+    """Yield what another comparison says of the features of the same indices."""
+    table = by_feature(read_table(other.adapted, ADAPTED)).reindex(index)
+    same = f"the same of another comparison: {other.about}"
+    for key in ("similarity", "visual_energy"):
+        yield Column(f"{name}.{key}", key.replace("_", " "), same, NUMBER, other.about), table[key]
+    yield Column(f"{name}.adapted", "adapted", same, FLAG, other.about), table["adapted"].eq(True)
+
+
 def all_columns(
-    adapted: str, concepts: Mapping[str, ConceptTables], truth: Sequence[str], target: str | None
+    adapted: str,
+    concepts: Mapping[str, ConceptTables],
+    truth: Sequence[str],
+    target: str | None,
+    others: Mapping[str, OtherComparison],
 ) -> list[tuple[Column, pd.Series]]:
     """Return every column, its values in the order of layers and features.
 
@@ -209,6 +235,7 @@ def all_columns(
         concepts: tables of each concept.
         truth: path of GROUND_TRUTH, if this is the built-in world.
         target: data set of the ablation's questions; None where nothing was ablated.
+        others: further comparisons.
     """
     table = by_feature(read_table(adapted, ADAPTED))
     found: list[tuple[Column, Any]] = list(rotation_columns(table))
@@ -217,4 +244,6 @@ def all_columns(
         found += ablation_columns(name, tables, table.index, target) if target else ()
     for file in truth:
         found += truth_columns(read_table(file, GROUND_TRUTH), table.index)
+    for name, other in others.items():
+        found += other_columns(name, other, table.index)
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vlmdiff.explorer.columns import FLAG, WORDS, Column, ConceptTables, all_columns
+from vlmdiff.explorer.columns import FLAG, WORDS, Column, ConceptTables, OtherComparison, all_columns
 from vlmdiff.explorer.details import DetailTables, details
 from vlmdiff.explorer.pack import packed, rounded, script
 
@@ -93,6 +93,7 @@ def write_explorer(
     concepts: Mapping[str, ConceptTables],
     truth: Sequence[str],
     target: str | None,
+    others: Mapping[str, OtherComparison],
     told_of_some: DetailTables | None,
     picture_pixels: int,
 ) -> None:
@@ -101,7 +102,7 @@ def write_explorer(
     Args:
         folder: where it goes; what is there is replaced.
         experiment: name of the experiment.
-        adapted, concepts, truth, target: as for `all_columns`.
+        adapted, concepts, truth, target, others: as for `all_columns`.
         told_of_some: samples of some features; None where none were collected.
         picture_pixels: most pixels of a picture's side.
     """
@@ -113,7 +114,7 @@ def write_explorer(
     for name, content in details(told_of_some, folder / "images", picture_pixels) if told_of_some else ():
         names.append(name)
         (folder / "details" / f"{name}.js").write_text(script("explorer.detail", name, content))
-    found = all_columns(adapted, concepts, truth, target)
+    found = all_columns(adapted, concepts, truth, target, others)
     told, arrays = about(experiment, found, list(concepts), names)
     shutil.copytree(PAGE, folder / "page", ignore=shutil.ignore_patterns("index.html", "__pycache__"))
     shutil.copyfile(PAGE / "index.html", folder / "index.html")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from vlmdiff.data.pictures import load_picture
 from vlmdiff.figures.prompts import LINE_EM, MM_PER_POINT, SIZE_PT, characters, wrapped, write_prompt
@@ -23,6 +24,8 @@ MARGIN_MM, GAP_MM, TITLE_MM = 3.0, 3.0, 4.5
 # What fits on a page with its caption.
 PAGE_MM = 238.0
 LARGEST_MM = 36.0
+# How much of a picture the fullest tint hides.
+TINT = 0.7
 LINE_MM = LINE_EM * SIZE_PT * MM_PER_POINT
 
 
@@ -74,21 +77,38 @@ def read_image(path: str | Path) -> np.ndarray:
         raise DataError(f"{path}: cannot be read ({error}); replace the file") from error
 
 
-def show_image(axis: Axes, path: str, blank: str = "no image") -> None:
-    """Draw an image file into the axes, or a remark if the sample has none."""
+def show_image(axis: Axes, path: str, patches: pd.DataFrame, largest: float) -> None:
+    """Draw an image file into the axes, or a remark if the sample has none.
+
+    Args:
+        axis: where.
+        path: the file; empty if there is none.
+        patches: rows of GALLERY_PATCHES of this picture, which are tinted by activation.
+        largest: activation of the fullest tint.
+    """
     if path:
-        axis.imshow(read_image(path), interpolation="nearest")
+        image = read_image(path)
+        height, width = image.shape[:2]
+        axis.imshow(image, interpolation="nearest")
+        for patch in patches[patches["activation"] > 0].itertuples():
+            corner = (patch.left * width - 0.5, patch.top * height - 0.5)
+            sides = ((patch.right - patch.left) * width, (patch.bottom - patch.top) * height)
+            tint = TINT * patch.activation / largest
+            axis.add_patch(Rectangle(corner, *sides, color=VERMILION, alpha=tint, lw=0))
         keep_shape(axis)
     else:
-        axis.text(0.5, 0.5, blank, transform=axis.transAxes, ha="center", va="center", color=GREY)
+        axis.text(0.5, 0.5, "no image", transform=axis.transAxes, ha="center", va="center", color=GREY)
 
 
 @styled
-def top_samples(gallery: pd.DataFrame) -> Figure:
+def top_samples(gallery: pd.DataFrame, patches: pd.DataFrame) -> Figure:
     """Draw the strongest samples of each feature; the token that fires is underlined.
+
+    Patches are tinted on one scale per feature, up to its largest activation on what is shown.
 
     Args:
         gallery: GALLERY: a row of pictures per feature.
+        patches: GALLERY_PATCHES: activations on these pictures.
     """
     if gallery.empty:
         return message_figure("No feature passed all filters: there are no samples to show.", DOUBLE_MM)
@@ -100,9 +120,11 @@ def top_samples(gallery: pd.DataFrame) -> Figure:
     figure = grid.figure()
     for row, name in enumerate(names):
         samples = gallery[gallery["name"] == name].sort_values("rank").head(COLUMNS)
+        own = patches[(patches["name"] == name) & patches["rank"].isin(samples["rank"])]
+        largest = max(samples["activation"].max(), own["activation"].max() if len(own) else 0.0)
         for column, sample in enumerate(samples.itertuples(index=False)):
             axis = grid.axes(figure, row, column)
-            show_image(axis, sample.image)
+            show_image(axis, sample.image, own[own["rank"] == sample.rank], largest)
             axis.set_title(f"z = {significant(sample.activation)}", loc="right", fontsize=7, pad=2)
             token = (sample.token_start, sample.token_end)
             write_prompt(axis, sample.text, token, grid.cell_mm, PROMPT_LINES)

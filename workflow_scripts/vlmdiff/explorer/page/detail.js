@@ -70,9 +70,9 @@ detail.funnel = function (concept, names) {
 };
 
 detail.numbers = function (names) {
-  const bodies = new Map();
+  const bodies = new Map(), asked = explorer.about.concepts.flatMap(({ steps }) => steps.map(({ key }) => key));
   for (const column of explorer.columns.values()) {
-    if (column.kind === "flag" || column.part === "feature") continue;
+    if (asked.includes(column.key) || column.part === "feature") continue;
     const shown = names.map((name) => explorer.shown(column, explorer.rowOf(name)));
     if (!bodies.has(column.part)) bodies.set(column.part, []);
     bodies.get(column.part).push(element("tr", {}, element("th", { scope: "row", title: column.meaning }, column.title), ...shown.map((text) => element("td", {}, text || "–"))));
@@ -89,13 +89,20 @@ detail.samples = function (name) {
     const told = `Samples were collected for ${explorer.about.details.length} features, which ▦ marks in the table; ${name} is not one of them.`;
     return [element("p", { class: "quiet" }, told)];
   }
-  const facts = content.facts.map(({ title, lines }) => element("div", { class: "fact" }, element("h3", {}, title), element("ul", {}, ...lines.map((line) => element("li", {}, line)))));
+  const facts = content.facts.map(({ title, lines }) => element("div", { class: "fact" }, element("h3", {}, title), element("ul", {}, ...lines.map(factLine))));
   const groups = Object.entries(KINDS).map(([kind, title]) => {
     const samples = content.samples.filter((sample) => sample.kind === kind);
     return samples.length ? element("section", { class: "samples" }, element("h3", {}, title), ...samples.map((sample) => card(sample, content.largest))) : null;
   });
-  return [element("div", { class: "facts" }, ...facts), bins(name, content.bins), ...groups.filter(Boolean)].filter(Boolean);
+  const effects = element("div", { class: "effects" }, bins(name, content.bins), ...content.effects.map(figures.effect));
+  return [element("div", { class: "facts" }, ...facts), effects, ...groups.filter(Boolean), ...content.looks.map(figures.look)];
 };
+
+/** A line of a fact: a text, or a feature to go to and what is told of it. */
+function factLine(line) {
+  if (typeof line === "string") return element("li", {}, line);
+  return element("li", {}, element("button", { class: "go", onclick: () => state.change({ open: line.go }) }, line.go), `, ${line.text}`);
+}
 
 /** How strongly a feature fires where it does: bars of tokens by activation. */
 function bins(name, found) {
@@ -113,19 +120,14 @@ function card(sample, largest) {
 }
 
 function panel(sample, title, values, largest) {
-  const shade = (place) => `--shade: ${Math.min(1, (values[place] ?? 0) / (largest || 1)).toFixed(3)}`;
+  const share = (place) => Math.min(1, (values[place] ?? 0) / (largest || 1));
   const told = (what, place) => `${what}: ${number(values[place] ?? 0)}`;
   const made = element("div", {}, element("h4", {}, title));
   if (sample.image) {
-    const picture = element("div", { class: "picture" }, element("img", { src: sample.image, alt: `Picture of ${sample.about}`, loading: "lazy" }));
-    sample.patches.forEach(([place, ...edges], i) => {
-      const [left, top, right, bottom] = edges.map((edge) => edge * 100);
-      const box = `left: ${left}%; top: ${top}%; width: ${right - left}%; height: ${bottom - top}%`;
-      picture.append(element("span", { style: `${box}; ${shade(place)}`, title: told(`patch ${i + 1}`, place) }));
-    });
-    made.append(picture);
+    const places = sample.patches.map(([place]) => place), edges = sample.patches.map(([, ...box]) => box);
+    made.append(overlaid(sample.image, sample.about, edges, places.map(share), places.map((place, i) => told(`patch ${i + 1}`, place))));
   }
-  const words = sample.words.map(([place, text]) => element("span", { style: shade(place), title: told(text.trim(), place) }, text));
+  const words = sample.words.map(([place, text]) => element("span", { style: `--shade: ${share(place).toFixed(3)}`, title: told(text.trim(), place) }, text));
   made.append(element("p", { class: "words" }, ...words), element("p", { class: "quiet" }, `largest ${number(Math.max(0, ...Object.values(values)))}`));
   return made;
 }

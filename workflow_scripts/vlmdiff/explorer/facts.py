@@ -1,0 +1,134 @@
+"""What the page tells of one feature in words: labels, heads, other seeds, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vlmdiff.tables.causal import HEAD_ATTRIBUTION
+from vlmdiff.tables.explorer import EXAMPLE_NEIGHBOURS
+from vlmdiff.tables.features import RECURRENCE
+from vlmdiff.tables.io import read_table, read_tables
+from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
+
+FEATURE = ["layer", "feature"]
+HEADS, EVIDENCE = 3, 3
+# What is shown as evidence of a label, and what its number says.
+EVIDENT = {"word": "share of its activity", "trait": "more often where it is strong"}
+Line = str | dict[str, str]
+
+
+def feature_name(layer: int, feature: int) -> str:
+    """Write a feature as `L{layer}F{index}`."""
+    return f"L{layer}F{feature}"
+
+
+def read_some(files: Sequence[str], schema: Any) -> pd.DataFrame:
+    """Read tables that may be none."""
+    return read_tables(files, schema) if files else pd.DataFrame(columns=schema.names)
+
+
+class ByFeature:
+    """The rows of a table by layer and feature.
+
+    Args:
+        table: any with both columns.
+        layer: what the column of the layer is called.
+    """
+
+    def __init__(self, table: pd.DataFrame, layer: str = "layer") -> None:
+        self.none = table.head(0)
+        self.rows = dict(list(table.groupby([layer, "feature"])))
+
+    def __getitem__(self, key: tuple[int, int]) -> pd.DataFrame:
+        return self.rows.get(key, self.none)
+
+
+@dataclass(frozen=True)
+class FactTables:
+    """Paths of the tables; each but the last is there once for each concept that has it.
+
+    Attributes:
+        labels, evidence: LABELS and LABEL_EVIDENCE.
+        recurrence: RECURRENCE.
+        attribution: HEAD_ATTRIBUTION.
+        neighbours: EXAMPLE_NEIGHBOURS.
+    """
+
+    labels: Sequence[str]
+    evidence: Sequence[str]
+    recurrence: Sequence[str]
+    attribution: Sequence[str]
+    neighbours: str
+
+
+class Facts:
+    """What is told of features in words, from tables of all concepts.
+
+    Args:
+        tables: where they are.
+        seed: of the dictionaries.
+    """
+
+    def __init__(self, tables: FactTables, seed: int) -> None:
+        self.seed = seed
+        self.labels = ByFeature(read_some(tables.labels, LABELS))
+        self.evidence = ByFeature(read_some(tables.evidence, LABEL_EVIDENCE))
+        self.recurrence = ByFeature(read_some(tables.recurrence, RECURRENCE))
+        self.attribution = ByFeature(read_some(tables.attribution, HEAD_ATTRIBUTION), "feature_layer")
+        self.neighbours = ByFeature(read_table(tables.neighbours, EXAMPLE_NEIGHBOURS))
+
+    def label(self, key: tuple[int, int]) -> str:
+        """Return the label of a feature, given by layer and index; empty if it has none."""
+        return next(iter(self.labels[key]["label"]), "")
+
+    def of(self, key: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return title and lines of all that is known: texts, or texts with a feature to go to."""
+        parts = (self.label_lines, self.head_lines, self.seed_lines, self.near_lines)
+        return [{"title": title, "lines": lines} for part in parts for title, lines in part(key) if lines]
+
+    def label_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+        """Yield the labels, their evidence, and what the decoder row promotes by the logit lens."""
+        for row in self.labels[key].itertuples():
+            lens = [f"promotes {row.promotes}", f"suppresses {row.suppresses}"]
+            yield f"Label ({row.concept})", [row.label, *self.evidence_lines(key, row.concept), *lens]
+
+    def evidence_lines(self, key: tuple[int, int], concept: str) -> Iterator[Line]:
+        """Yield the best words and traits behind a label."""
+        own = self.evidence[key]
+        own = own[(own["concept"] == concept) & (own["rank"] < EVIDENCE)]
+        for kind, told in EVIDENT.items():
+            rows = own[own["kind"] == kind].sort_values("rank")
+            found = ", ".join(f"{row.what} ({100 * row.effect:.0f} %)" for row in rows.itertuples())
+            if found:
+                yield f"{kind}s: {found} {told}"
+
+    def head_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+        """Yield the heads that write it most, by attribution."""
+        for concept, rows in self.attribution[key].groupby("concept"):
+            best = rows.sort_values(["score", "layer", "head"], ascending=[False, True, True]).head(HEADS)
+            lines = [f"L{row.layer}H{row.head}, score {row.score:.3f}" for row in best.itertuples()]
+            yield f"Heads that write it ({concept})", lines
+
+    def seed_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+        """Yield the most similar features of other seeds."""
+        own = self.recurrence[key]
+        own = own[(own["seed"] == self.seed) & (own["arm"] == "final")]
+        for concept, rows in own.groupby("concept"):
+            lines = [
+                f"seed {row.other_seed}: {feature_name(row.layer, row.match)}, cosine {row.cosine:.3f}"
+                + (", final too" if row.match_final else "")
+                for row in rows.itertuples()
+            ]
+            yield f"In other seeds ({concept})", lines
+
+    def near_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+        """Yield the features of its dictionary that point most alike."""
+        rows = self.neighbours[key].sort_values("rank").itertuples()
+        yield (
+            "Nearest features",
+            [{"go": feature_name(key[0], row.neighbour), "text": f"cosine {row.cosine:.3f}"} for row in rows],
+        )
