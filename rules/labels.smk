@@ -23,6 +23,7 @@ rule label_features:
     output:
         labels=shown(f"{LABELS}/labels.csv", "Concepts", "Labels"),
         evidence=results(f"{LABELS}/evidence.csv"),
+        chosen=results(f"{LABELS}/samples.csv"),
     threads: CFG.threads
     params:
         model=named_subject(CFG.diff.model),
@@ -65,8 +66,11 @@ rule describe_features:
     input:
         labels=rules.label_features.output.labels,
         evidence=rules.label_features.output.evidence,
+        chosen=rules.label_features.output.chosen,
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
     output:
-        shown(f"{LABELS}/descriptions.csv", "Concepts", "Descriptions"),
+        descriptions=shown(f"{LABELS}/descriptions.csv", "Concepts", "Descriptions"),
+        detections=results(f"{LABELS}/detections.csv"),
     localrule: True
     params:
         features=lambda wildcards: CFG.labelling.features,

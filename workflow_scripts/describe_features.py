@@ -3,15 +3,15 @@
 from vlmdiff.runtime.job import job
 
 with job(snakemake):
-    from vlmdiff.features.descriptions import Request, describe_features
+    from vlmdiff.features.descriptions import DescribedTables, Request, describe_features
 
-    given, params = snakemake.input, snakemake.params
+    given, params, made = snakemake.input, snakemake.params, snakemake.output
     describe_features(
         snakemake.wildcards.concept,
         int(snakemake.wildcards.seed),
-        (given.labels, given.evidence),
+        DescribedTables(given.labels, given.evidence, given.chosen, given.samples),
         params.features,
         Request(**params.request, **params.access),
         params.cache,
-        snakemake.output[0],
+        (made.descriptions, made.detections),
     )

@@ -19,5 +19,5 @@ with job(snakemake):
         dict(zip(params.layers, folders, strict=True)),
         load_subject(params.model["name"], params.model["values"], Path(given.model).parent),
         LabelCriteria(**params.criteria),
-        (snakemake.output.labels, snakemake.output.evidence),
+        (snakemake.output.labels, snakemake.output.evidence, snakemake.output.chosen),
     )

@@ -22,7 +22,7 @@ from vlmdiff.tables.features import FINAL_FEATURES
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
 
-CRITERIA = LabelCriteria(tokens=3, strong_samples=0.2, moderate=0.3, strong=0.6, fdr=0.05)
+CRITERIA = LabelCriteria(tokens=3, strong_samples=0.2, moderate=0.3, strong=0.6, fdr=0.05, shown=2, tested=3)
 FEATURES = (1, 3)
 
 
@@ -47,12 +47,12 @@ def folder(subject, tmp_path_factory) -> Path:
 
 def label(folder: Path, subject, files: list[Path], output: Path) -> list[pd.DataFrame]:
     """Label by the shards that lie beside samples.jsonl of each data set; return both tables."""
-    outputs = output / "labels.csv", output / "evidence.csv"
+    outputs = output / "labels.csv", output / "evidence.csv", output / "samples.csv"
     shards = {0: [[file.parent / "s.h5"] for file in files]}
     label_features(
         "c", 0, folder / "final.csv", files, shards, {0: folder / "layer_0"}, subject, CRITERIA, outputs
     )
-    return [read_table(file, schema) for file, schema in zip(outputs, (LABELS, LABEL_EVIDENCE), strict=True)]
+    return [read_table(file, schema) for file, schema in zip(outputs, (LABELS, LABEL_EVIDENCE))]
 
 
 def data_set(folder: Path, images: Path, rows: list[dict], subject) -> Path:

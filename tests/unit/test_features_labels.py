@@ -33,9 +33,9 @@ from vlmdiff.features.traits import sample_traits, trait_matrix
 from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.features import FINAL_FEATURES
 from vlmdiff.tables.io import read_table
-from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
+from vlmdiff.tables.labels import LABEL_EVIDENCE, LABEL_SAMPLES, LABELS
 
-CRITERIA = LabelCriteria(tokens=3, strong_samples=0.2, moderate=0.3, strong=0.6, fdr=0.05)
+CRITERIA = LabelCriteria(tokens=3, strong_samples=0.2, moderate=0.3, strong=0.6, fdr=0.05, shown=2, tested=3)
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +200,13 @@ def labelled(subject, tiny_dataset, tmp_path_factory) -> dict[int, pd.Series]:
         dictionary.W_dec.copy_(torch.nn.functional.normalize(dictionary.W_enc.T + 1e-3, dim=1))
     save_dictionary(dictionary, folder / "layer_0", {})
     final = [{"layer": 0, "feature": f, "name": f"L0F{f}"} for f in (2, 3)]
-    outputs = folder / "labels.csv", folder / "evidence.csv"
+    outputs = folder / "labels.csv", folder / "evidence.csv", folder / "samples.csv"
     label_features(
         "space", 0, write(folder / "final.csv", FINAL_FEATURES, final), [tiny_dataset / "samples.jsonl"],
         {0: [[folder / "s.h5"]]}, {0: folder / "layer_0"}, subject, CRITERIA, outputs,
     )  # fmt: skip
     evidence = read_table(outputs[1], LABEL_EVIDENCE)
-    assert set(evidence["kind"]) == {"word", "trait", "promoted", "suppressed"}
+    assert set(evidence["kind"]) == {"word", "trait", "promoted", "suppressed", "neighbour"}
     best = evidence[(evidence["kind"] == "word") & (evidence["rank"] == 0)].set_index("feature")
     check_p_of_left(subject, dictionary, batch, residual, best.loc[2])
     return read_table(outputs[0], LABELS).set_index("feature")
@@ -241,7 +241,7 @@ def test_evidence_does_not_depend_on_the_order_of_shards(subject, tiny_dataset, 
     save_dictionary(dictionary, tmp_path / "layer_0", {})
     many = replace(CRITERIA, tokens=50)
     whole, parts = (
-        layer_evidence(0, np.array([7, 2]), shards, tmp_path / "layer_0", subject, known, many)
+        layer_evidence(0, np.array([7, 2]), shards, tmp_path / "layer_0", subject, known, many)[0]
         for shards, known in (
             ([[tmp_path / "all.h5"]], [samples]),
             ([[tmp_path / "second.h5"], [tmp_path / "first.h5"]], [samples[25:], samples[:25]]),
@@ -268,7 +268,7 @@ def test_noise_has_no_word(labelled):
 
 
 def test_no_final_feature_is_an_empty_table(subject, tiny_dataset, tmp_path: Path):
-    outputs = tmp_path / "labels.csv", tmp_path / "evidence.csv"
+    outputs = tmp_path / "labels.csv", tmp_path / "evidence.csv", tmp_path / "samples.csv"
     final = write(tmp_path / "final.csv", FINAL_FEATURES, [])
     label_features("c", 0, final, [tiny_dataset / "samples.jsonl"], {}, {}, subject, CRITERIA, outputs)
-    assert read_table(outputs[0], LABELS).empty
+    assert read_table(outputs[0], LABELS).empty and read_table(outputs[2], LABEL_SAMPLES).empty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import logging
 import threading
@@ -13,9 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pandas as pd
 import pytest
 from feature_tables import write
+from PIL import Image
+from scipy.stats import fisher_exact
 
 from vlmdiff.features.descriptions import (
     Cache,
+    DescribedTables,
     Request,
     announce,
     describe_features,
@@ -25,7 +30,7 @@ from vlmdiff.features.descriptions import (
 from vlmdiff.hub.completions import Endpoint
 from vlmdiff.hub.replies import EndpointError, clean, read_reply
 from vlmdiff.tables.io import read_table
-from vlmdiff.tables.labels import DESCRIPTIONS, LABEL_EVIDENCE, LABELS
+from vlmdiff.tables.labels import DESCRIPTIONS, DETECTIONS, LABEL_EVIDENCE, LABEL_SAMPLES, LABELS
 
 KEY = "sk-very-secret"
 
@@ -43,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         body = self.server.body
         if body is None:
             said = self.server.requests[-1][2]["messages"][0]["content"]
-            answer = {"message": {"content": f" about {len(said)} "}, "finish_reason": "stop"}
+            told = self.server.answer(said) if self.server.answer else f" about {len(said)} "
+            answer = {"message": {"content": told}, "finish_reason": "stop"}
             body = json.dumps(
                 {"choices": [answer], "model": "m-1", "usage": {"prompt_tokens": 7, "completion_tokens": 2}}
             )
@@ -60,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    found.requests, found.script, found.body = [], [], None
+    found.requests, found.script, found.body, found.answer = [], [], None, None
     found.pause_s, found.headers = 0.0, {}
     thread = threading.Thread(target=found.serve_forever, daemon=True)
     thread.start()
@@ -77,28 +83,48 @@ def request(server, **changes) -> Request:
     values = {
         "base_url": url(server), "model": "m", "temperature": 0.0, "max_tokens": 9,
         "template": "{concept}: {evidence}", "api_key_env": None, "timeout_s": 5.0, "retries": 3,
-        "backoff_s": 0.0, "price_input": None, "price_output": None,
+        "backoff_s": 0.0, "price_input": None, "price_output": None, "images": 0, "scored": False,
     }  # fmt: skip
     return Request(**{**values, **changes})
 
 
 @pytest.fixture
 def tables(tmp_path):
-    rows = [{"layer": 0, "feature": f, "name": f"L0F{f}", "label": "x"} for f in (3, 5, 9)]
+    own = [{"layer": 0, "feature": f, "name": f"L0F{f}"} for f in (3, 5, 9)]
     evidence = [
-        {"layer": 0, "feature": f, "kind": kind, "rank": 0, "what": f"<b>{f}</b>", "effect": 0.5}
-        for f in (3, 5, 9)
+        {**row, "kind": kind, "rank": 0, "what": f"<b>{row['feature']}</b>", "effect": 0.5}
+        for row in own
         for kind in ("word", "trait", "promoted", "suppressed")
     ]
-    return write(tmp_path / "labels.csv", LABELS, rows), write(
-        tmp_path / "evidence.csv", LABEL_EVIDENCE, evidence
+    evidence += [{**row, "kind": "neighbour", "rank": 0, "what": "L0F9", "effect": 0.25} for row in own]
+    chosen = [
+        {**row, "use": use, "rank": rank, "sample_id": f"{use}{rank}", "activation": 1.0}
+        for row in own
+        for use in ("shown", "fires", "silent")
+        for rank in range(4)
+    ]
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (900, 600), "teal").save(picture)
+    samples = [
+        {"sample_id": f"{use}{rank}", "prompt": f"text {use} {rank}", "group": "g"}
+        | ({"image": "picture.png"} if rank != 1 else {})
+        for use in ("shown", "fires", "silent")
+        for rank in range(4)
+    ]
+    lines = [json.dumps(sample) for sample in samples]
+    (tmp_path / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    return DescribedTables(
+        write(tmp_path / "labels.csv", LABELS, [{**row, "label": f"called {row['feature']}"} for row in own]),
+        write(tmp_path / "evidence.csv", LABEL_EVIDENCE, evidence),
+        write(tmp_path / "chosen.csv", LABEL_SAMPLES, chosen),
+        tmp_path / "samples.jsonl",
     )
 
 
 def describe(tables, tmp_path, how, features=3):
-    output = tmp_path / "descriptions.csv"
-    describe_features("space", 0, tables, features, how, tmp_path / "cache" / "answers.jsonl", output)
-    return read_table(output, DESCRIPTIONS)
+    outputs = tmp_path / "descriptions.csv", tmp_path / "detections.csv"
+    describe_features("space", 0, tables, features, how, tmp_path / "cache" / "answers.jsonl", outputs)
+    return read_table(outputs[0], DESCRIPTIONS)
 
 
 def test_every_feature_is_described_with_its_own_evidence(server, tables, tmp_path):
@@ -113,6 +139,7 @@ def test_every_feature_is_described_with_its_own_evidence(server, tables, tmp_pa
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.0, 9)
     assert "space" in body["messages"][0]["content"]
     assert "<b>3</b>" in body["messages"][0]["content"]
+    assert "to tell it apart (cosine): 'called 9' (0.25)" in body["messages"][0]["content"]
     assert found["prompt_sha256"].nunique() == 3
 
 
@@ -363,7 +390,7 @@ def test_a_key_is_sent_and_shown_nowhere(server, tables, tmp_path, monkeypatch, 
     assert KEY not in str(error.value)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
-    assert not any(KEY in path.read_text() for path in written)
+    assert not any(KEY.encode() in path.read_bytes() for path in written)
 
 
 def test_a_missing_key_is_an_error_before_any_call(server, tables, tmp_path, monkeypatch):
@@ -433,7 +460,7 @@ def test_redirects_are_not_followed(server):
     assert len(server.requests) == 1
 
 
-HOW = Request("http://here/v1", "m", 0.0, 100, "{evidence}", None, 1.0, 1, 0.0, 2.0, 8.0)
+HOW = Request("http://here/v1", "m", 0.0, 100, "{evidence}", None, 1.0, 1, 0.0, 2.0, 8.0, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -454,6 +481,76 @@ def test_prompts_and_answers_have_their_prices():
 
 def test_evidence_is_written_by_rank():
     rows = [("word", 1, "b", 0.2), ("trait", 0, "c", 0.5), ("word", 0, "a", 0.7)]
-    lines = evidence_text(pd.DataFrame(rows, columns=["kind", "rank", "what", "effect"])).splitlines()
+    lines = evidence_text(pd.DataFrame(rows, columns=["kind", "rank", "what", "effect"]), {}).splitlines()
     assert lines[0].endswith(": 'a' (0.70), 'b' (0.20).") and lines[1].endswith(": 'c' (0.50).")
-    assert [line.endswith(": none.") for line in lines] == [False, False, True, True]
+    assert [line.endswith(": none.") for line in lines] == [False, False, True, True, True]
+
+
+def pictures(content):
+    """Decode the pictures of a prompt; none of a text."""
+    urls = [] if isinstance(content, str) else [part["image_url"]["url"] for part in content[1:]]
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+
+
+def test_no_picture_leaves_the_machine_unless_asked_for(server, tables, tmp_path):
+    found = describe(tables, tmp_path, request(server, scored=True))
+    assert all(isinstance(body["messages"][0]["content"], str) for _, _, body in server.requests)
+    assert set(found["images"]) == {0}
+
+
+def test_pictures_of_the_strongest_samples_are_sent_small(server, tables, tmp_path):
+    server.answer = lambda content: "a teal thing"
+    found = describe(tables, tmp_path, request(server, images=2), features=1)
+    (content,) = [body["messages"][0]["content"] for _, _, body in server.requests]
+    assert "pictures are those of the samples on which it is strongest" in content[0]["text"]
+    # The second sample has none.
+    assert [one.size for one in pictures(content)] == [(512, 341)] * 2
+    assert found.loc[0, "images"] == 2 and found.loc[0, "description"] == "a teal thing"
+
+
+def detector(content):
+    """Describe a feature; then see the description in most samples that fire, and in one that is silent."""
+    text = content if isinstance(content, str) else content[0]["text"]
+    if "Does the description fit" not in text:
+        return "unclear." if "<b>5</b>" in text else "teal"
+    fits = any(f"text {sample}" in text for sample in ("fires 0", "fires 1", "fires 2", "silent 3"))
+    return " **Yes**, it does." if fits else "perhaps" if "silent 2" in text else "No"
+
+
+def test_descriptions_are_scored_on_samples_they_were_not_made_of(server, tables, tmp_path):
+    server.answer = detector
+    found = describe(tables, tmp_path, request(server, scored=True, images=1)).set_index("feature")
+    row = found.loc[3]
+    # What is neither yes nor no is wrong.
+    assert (row["hits"], row["fires"], row["false_alarms"], row["silent"]) == (3, 4, 2, 4)
+    assert row["balanced_accuracy"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    expected = fisher_exact([[3, 1], [2, 2]], alternative="greater").pvalue
+    assert row["detection_p"] == pytest.approx(expected)
+    unclear = found.loc[5]
+    assert (unclear["fires"], unclear["silent"]) == (0, 0) and pd.isna(unclear["detection_p"])
+    detections = read_table(tmp_path / "detections.csv", DETECTIONS)
+    assert set(detections["feature"]) == {3, 9} and len(detections) == 16
+    assert set(detections["answer"]) == {"yes", "no", "perhaps"}
+    assert not detections["sample_id"].str.startswith("shown").any()
+    asked = [body["messages"][0]["content"] for _, _, body in server.requests[3:]]
+    assert len(asked) == 8, "features of one description ask one question"
+    assert sorted(len(pictures(content)) for content in asked) == [0] * 2 + [1] * 6
+    with_picture = [content for content in asked if not isinstance(content, str)]
+    assert all("together with this picture" in content[0]["text"] for content in with_picture)
+
+
+def test_questions_that_follow_are_announced(server, tables, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        describe(tables, tmp_path, request(server, scored=True), features=2)
+    assert "descriptions: 18 calls" in caplog.text and "detections: 8 calls" in caplog.text
+    assert caplog.text.count("0 answers are known already") == 2
+
+
+def test_an_interrupted_scoring_asks_for_what_is_missing(server, tables, tmp_path):
+    server.answer = detector
+    server.script = [200] * 5 + [401]
+    with pytest.raises(EndpointError, match="401"):
+        describe(tables, tmp_path, request(server, scored=True))
+    before = len(server.requests)
+    describe(tables, tmp_path, request(server, scored=True))
+    assert before == 6 and len(server.requests) - before == 3 + 8 - 5

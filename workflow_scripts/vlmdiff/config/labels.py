@@ -25,6 +25,10 @@ class LabelsConfig(Section):
     moderate: Probability = Field(0.3, description="Effect from which a word or trait is named.")
     strong: Probability = Field(0.6, description="Effect from which a label counts as strong.")
     fdr: Probability = Field(0.05, description="Largest Benjamini-Hochberg adjusted p.")
+    shown: Count = Field(4, description="Strongest samples that descriptions are made of, at most.")
+    tested: Count = Field(
+        5, description="Other samples on which a feature fires, and as many silent ones, that score them."
+    )
 
 
 class LabellingConfig(Section):
@@ -42,6 +46,16 @@ class LabellingConfig(Section):
     max_tokens: Count = Field(60, description="Most tokens of an answer.")
     template: str = Field(
         TEMPLATE, description="Prompt; `{concept}` and `{evidence}` stand for what they say."
+    )
+    images: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Pictures of the strongest samples that are sent along, as small copies; 0: no picture "
+        "leaves this machine.",
+    )
+    scored: bool = Field(
+        True, description="Ask of further samples, one by one, whether a description fits them."
     )
     timeout_s: float = Field(60.0, gt=0, description="Seconds to wait for an answer.")
     retries: int = Field(6, ge=0, le=20, description="How often a busy endpoint is asked again.")

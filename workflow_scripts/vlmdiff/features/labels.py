@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.features.contrast import adjust_log_p, fisher_log_p
+from vlmdiff.features.label_samples import label_samples
 from vlmdiff.features.sums import SampleSetError
 from vlmdiff.features.traits import trait_matrix
 from vlmdiff.models.token_text import TokenTexts, quoted
 from vlmdiff.tables.features import FINAL_FEATURES
 from vlmdiff.tables.io import read_table, write_table
-from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
+from vlmdiff.tables.labels import LABEL_EVIDENCE, LABEL_SAMPLES, LABELS
 
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
@@ -37,6 +38,7 @@ class LabelCriteria:
         strong_samples: fraction of samples that counts as a feature's strongest.
         moderate, strong: effects from which a word or trait is named, and called strong.
         fdr: largest Benjamini-Hochberg adjusted p.
+        shown, tested: samples that a description is made of, and scored by (`label_samples`).
     """
 
     tokens: int
@@ -44,6 +46,8 @@ class LabelCriteria:
     moderate: float
     strong: float
     fdr: float
+    shown: int
+    tested: int
 
 
 @dataclass(frozen=True)
@@ -218,8 +222,11 @@ def layer_evidence(
     subject: Subject,
     samples: Sequence[Sequence[Sample]],
     criteria: LabelCriteria,
-) -> pd.DataFrame:
-    """Return all evidence about some features of one layer; `shards` and `samples` are by data set."""
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return all evidence about some features of one layer, and samples of the first data set.
+
+    `shards` and `samples` are by data set.
+    """
     from vlmdiff.dictionaries.partial_reads import feature_rows
 
     vocabulary = subject.head.weight.shape[0]
@@ -242,9 +249,32 @@ def layer_evidence(
         best_first(words, "word", kinds * len(features), criteria),
         best_first(traits_found, "trait", len(traits) * len(features), criteria),
         *lens_evidence(subject, rows, criteria.tokens),
+        neighbours(rows, layer, features, criteria.tokens),
     ]
     evidence = pd.concat(parts, ignore_index=True)
-    return evidence.assign(layer=layer, feature=features[evidence["column"]]).drop(columns="column")
+    evidence = evidence.assign(layer=layer, feature=features[evidence["column"]]).drop(columns="column")
+    target = found[0][1].strongest
+    chosen = label_samples(target, shown[: len(target)], features, layer, criteria.shown, criteria.tested)
+    return evidence, chosen.assign(layer=layer)
+
+
+def neighbours(rows: Array, layer: int, features: Array, count: int) -> pd.DataFrame:
+    """Return the features among those given whose decoder rows, (features, d_model), point most alike."""
+    units = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    cosines = units @ units.T
+    np.fill_diagonal(cosines, -np.inf)
+    best = np.argsort(-cosines, axis=1, kind="stable")[:, : min(count, len(rows) - 1)]
+    return pd.DataFrame(
+        {
+            "column": np.repeat(np.arange(len(rows)), best.shape[1]),
+            "kind": "neighbour",
+            "rank": np.tile(np.arange(best.shape[1]), len(rows)),
+            "what": [f"L{layer}F{features[one]}" for one in best.flatten()],
+            "effect": np.take_along_axis(cosines, best, 1).flatten().astype(float),
+            "log_odds": np.nan,
+            "log_p_adjusted": np.nan,
+        }
+    )
 
 
 def clear(evidence: pd.DataFrame, kind: str, criteria: LabelCriteria) -> pd.Series | None:
@@ -283,20 +313,20 @@ def label_features(
     dictionaries: Mapping[int, str | Path],
     subject: Subject,
     criteria: LabelCriteria,
-    outputs: tuple[str | Path, str | Path],
+    outputs: tuple[str | Path, str | Path, str | Path],
 ) -> None:
-    """Label every final feature of a concept and write the tables LABELS and LABEL_EVIDENCE.
+    """Label every final feature of a concept and write LABELS, LABEL_EVIDENCE and LABEL_SAMPLES.
 
     Args:
         concept: its name.
         seed: index of the seed.
         final_file: FINAL_FEATURES.
-        sample_files: samples.jsonl of the concept's target and baseline data.
+        sample_files: samples.jsonl of the concept's target data, and of its baseline's.
         shards: by layer the activations of each of these data sets.
         dictionaries: folder of the dictionary of each layer.
         subject: the model, for its vocabulary, final norm and head.
         criteria: how evidence becomes a label.
-        outputs: paths of the two tables.
+        outputs: paths of the three tables.
     """
     from vlmdiff.data.samples import load_samples
 
@@ -316,7 +346,9 @@ def label_features(
     ]
     names = [name for name in LABEL_EVIDENCE.names if name not in ("concept", "seed")]
     evidence = (
-        pd.concat(parts, ignore_index=True) if parts else LABEL_EVIDENCE.empty_table().to_pandas()[names]
+        pd.concat([one for one, _ in parts], ignore_index=True)
+        if parts
+        else LABEL_EVIDENCE.empty_table().to_pandas()[names]
     )
     by_feature = dict(iter(evidence.groupby(FEATURE)))
     rows = [
@@ -329,3 +361,6 @@ def label_features(
     order = ["layer", "feature", "kind", "rank"]
     evidence = evidence.sort_values(order, ignore_index=True)
     write_table(evidence.assign(concept=concept, seed=seed), LABEL_EVIDENCE, outputs[1])
+    chosen = [one for _, one in parts] or [pd.DataFrame(columns=LABEL_SAMPLES.names)]
+    table = pd.concat(chosen, ignore_index=True).assign(concept=concept, seed=seed)
+    write_table(table, LABEL_SAMPLES, outputs[2])

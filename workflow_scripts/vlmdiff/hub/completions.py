@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
 
 import requests
+from PIL.Image import Image
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
@@ -17,7 +22,25 @@ RETRIED = (408, 429, 500, 502, 503, 504)
 # An endpoint that asks for a longer pause is asked again after this one.
 LONGEST_PAUSE_S = 600
 KEPT = "Answers so far are kept; run the same command again"
+# Most pixels of a side of a picture that is sent.
+PICTURE_PIXELS = 512
 log = logging.getLogger(__name__)
+# A text, or a list of a text and pictures, as chat completions take them.
+Content = str | list[dict[str, Any]]
+
+
+def with_pictures(text: str, pictures: Sequence[Image]) -> Content:
+    """Return a text with small copies of pictures behind it."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    for picture in pictures:
+        small, content = picture.convert("RGB"), BytesIO()
+        small.thumbnail((PICTURE_PIXELS, PICTURE_PIXELS))
+        # Drawings of few pixels would blur.
+        kind = "png" if max(small.size) <= 64 else "jpeg"
+        small.save(content, kind, quality=90)
+        url = f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode()}"
+        parts.append({"type": "image_url", "image_url": {"url": url}})
+    return parts
 
 
 def read_key(variable: str | None) -> str | None:
@@ -83,7 +106,7 @@ class Endpoint:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(max_retries=retry))
 
-    def ask(self, model: str, prompt: str, temperature: float, max_tokens: int) -> Reply:
+    def ask(self, model: str, prompt: Content, temperature: float, max_tokens: int) -> Reply:
         """Send one prompt as a user's message.
 
         Raises:
@@ -118,7 +141,7 @@ class Endpoint:
 def refusal(response: requests.Response) -> str:
     """Say what a status means, what the endpoint says of it, and what to do."""
     advice = {
-        400: "check labelling.model, max_tokens and temperature",
+        400: "check labelling.model, max_tokens and temperature; if the model cannot see, set images: 0",
         401: "the key is missing or wrong: check labelling.api_key_env",
         403: "the key may not use this model: check labelling.model",
         404: "no such model or path: check labelling.base_url and labelling.model",

@@ -22,20 +22,49 @@ LABELS = contract(
 )
 
 LABEL_EVIDENCE = contract(
-    "Evidence for the label of a feature: a word, a trait or a token of the logit lens, best first.",
+    "Evidence for the label of a feature: words, traits, tokens of the lens, neighbours; best first.",
     ("concept", "str", "concept of the config"),
     ("seed", "int", "index of the seed"),
     *FEATURE,
-    ("kind", "str", "word, trait, promoted or suppressed"),
+    ("kind", "str", "word, trait, promoted, suppressed, or neighbour: a final feature that points alike"),
     ("rank", "int", "0 for the best of its kind"),
-    ("what", "str", "token or trait"),
-    ("effect", "float", "word: share of firings; trait: difference of shares; else logit"),
-    ("log_odds", "float", "log odds ratio (Haldane's correction); NaN for the logit lens"),
-    ("log_p_adjusted", "float", "log of the Benjamini-Hochberg adjusted Fisher p; NaN for the logit lens"),
+    ("what", "str", "token, trait, or name of the neighbour"),
+    ("effect", "float", "word: share of firings; trait: difference of shares; neighbour: cosine; else logit"),
+    ("log_odds", "float", "log odds ratio (Haldane's correction); NaN for lens and neighbours"),
+    (
+        "log_p_adjusted",
+        "float",
+        "log of the Benjamini-Hochberg adjusted Fisher p; NaN for lens and neighbours",
+    ),
+)
+
+LABEL_SAMPLES = contract(
+    "Samples of a concept's target data by which descriptions of its features are made and scored.",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    *FEATURE,
+    (
+        "use",
+        "str",
+        "shown: the strongest; fires and silent: drawn at random from all others, to score a description",
+    ),
+    ("rank", "int", "0 for the first of its use"),
+    ("sample_id", "str", "sample"),
+    ("activation", "float", "largest activation on a text token"),
+)
+
+DETECTIONS = contract(
+    "What a language model says of single samples, given a feature's description: does the feature fire?",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    *FEATURE,
+    ("sample_id", "str", "sample"),
+    ("fires", "bool", "whether it does"),
+    ("answer", "str", "yes, no, or what was said in their place"),
 )
 
 DESCRIPTIONS = contract(
-    "What a language model behind an OpenAI-compatible endpoint calls a feature, from the evidence as text.",
+    "What a language model behind an OpenAI-compatible endpoint calls a feature, and how well that fits.",
     ("concept", "str", "concept of the config"),
     ("seed", "int", "index of the seed"),
     *FEATURE,
@@ -47,4 +76,11 @@ DESCRIPTIONS = contract(
     ("prompt_sha256", "str", "digest of the whole prompt"),
     ("prompt_tokens", "int", "as the endpoint counts; -1 if it does not"),
     ("completion_tokens", "int", "likewise"),
+    ("images", "int", "pictures that the prompt showed"),
+    ("hits", "int", "samples on which the feature fires, and that the description was said to fit"),
+    ("fires", "int", "samples on which it fires that were asked about"),
+    ("false_alarms", "int", "samples on which it is silent, and that the description was said to fit"),
+    ("silent", "int", "samples on which it is silent that were asked about"),
+    ("balanced_accuracy", "float", "mean of hits / fires and 1 - false_alarms / silent; chance: 0.5"),
+    ("detection_p", "float", "Fisher's exact one-sided p that it fits both kinds alike; NaN: not asked"),
 )
