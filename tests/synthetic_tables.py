@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from vlmdiff.heads.agreement import REFERENCE
-from vlmdiff.tables import causal, features, models
+from vlmdiff.tables import causal, explorer, features, models
 from vlmdiff.tables.io import conform
 
 LAYERS, FEATURES, HEADS = (0, 1, 2, 3), 256, 4
@@ -510,8 +510,8 @@ def gallery_of(story: Story, images: list[str]) -> list[pd.DataFrame]:
         rows.assign(**dict(zip(("left", "top", "right", "bottom"), map(float, box))), activation=4.0 * place)
         for place, box in enumerate(edges)
     ]
-    patches = pd.concat(parts, ignore_index=True)[features.GALLERY_PATCHES.names]
-    return [rows, keep(patches, features.GALLERY_PATCHES)]
+    patches = pd.concat(parts, ignore_index=True)[explorer.GALLERY_PATCHES.names]
+    return [rows, keep(patches, explorer.GALLERY_PATCHES)]
 
 
 def samples(images: list[str]) -> pd.DataFrame:

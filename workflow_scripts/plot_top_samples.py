@@ -5,7 +5,8 @@ from vlmdiff.runtime.job import job
 with job(snakemake):
     from vlmdiff.figures.gallery import top_samples
     from vlmdiff.figures.save import save_figure
-    from vlmdiff.tables.features import GALLERY, GALLERY_PATCHES
+    from vlmdiff.tables.explorer import GALLERY_PATCHES
+    from vlmdiff.tables.features import GALLERY
     from vlmdiff.tables.io import read_table
 
     figure = top_samples(

@@ -18,7 +18,8 @@ from vlmdiff.explorer.gallery import write_patches
 from vlmdiff.interventions.inputs import ModelFiles
 from vlmdiff.models.registry import load_subject
 from vlmdiff.tables.causal import RANKING
-from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, GALLERY_PATCHES
+from vlmdiff.tables.explorer import GALLERY_PATCHES
+from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES
 from vlmdiff.tables.io import read_table
 
 FEATURE = ["layer", "feature"]

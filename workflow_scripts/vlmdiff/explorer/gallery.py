@@ -11,7 +11,7 @@ from vlmdiff.data.samples import load_samples
 from vlmdiff.explorer.examples import active_tokens, token_rows
 from vlmdiff.explorer.pictures import EDGES
 from vlmdiff.interventions.inputs import ModelFiles
-from vlmdiff.tables.features import GALLERY_PATCHES
+from vlmdiff.tables.explorer import GALLERY_PATCHES
 from vlmdiff.tables.io import write_table
 
 FEATURE = ["layer", "feature"]

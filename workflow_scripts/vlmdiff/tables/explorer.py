@@ -1,4 +1,4 @@
-"""Contracts of the tables behind the explorer's samples."""
+"""Contracts of the tables of samples: those behind the explorer, and the patches of galleries."""
 
 from vlmdiff.tables.columns import contract
 from vlmdiff.tables.features import FEATURE
@@ -49,4 +49,19 @@ EXAMPLE_NEIGHBOURS = contract(
     ("rank", "int", "0 for the nearest"),
     ("neighbour", "int", "index in the dictionary"),
     ("cosine", "float", "cosine of the decoder rows"),
+)
+
+GALLERY_PATCHES = contract(
+    "Activations of a gallery's features on the patches of its pictures.",
+    ("concept", "str", "concept of the config"),
+    ("seed", "int", "index of the seed"),
+    *FEATURE,
+    ("name", "str", "L{layer}F{feature}"),
+    ("rank", "int", "0 for the strongest sample of the feature"),
+    ("sample_id", "str", "sample"),
+    ("left", "float", "left edge of the patch, as a fraction of the picture's width; below 0 in padding"),
+    ("top", "float", "upper edge, as a fraction of the height"),
+    ("right", "float", "right edge"),
+    ("bottom", "float", "lower edge"),
+    ("activation", "float", "z at that patch; 0 where the feature is silent"),
 )

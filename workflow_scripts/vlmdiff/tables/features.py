@@ -38,22 +38,6 @@ TOP_SAMPLES = contract(
     ("activation", "float", "z at that token"),
 )
 
-GALLERY_PATCHES = contract(
-    "Activations of a gallery's features on the patches of its pictures.",
-    ("concept", "str", "concept of the config"),
-    ("seed", "int", "index of the seed"),
-    ("layer", "int", "decoder block"),
-    ("feature", "int", "index in the dictionary"),
-    ("name", "str", "L{layer}F{feature}"),
-    ("rank", "int", "0 for the strongest sample of the feature"),
-    ("sample_id", "str", "sample"),
-    ("left", "float", "left edge of the patch, as a fraction of the picture's width; below 0 in padding"),
-    ("top", "float", "upper edge, as a fraction of the height"),
-    ("right", "float", "right edge"),
-    ("bottom", "float", "lower edge"),
-    ("activation", "float", "z at that patch; 0 where the feature is silent"),
-)
-
 BETAS = (
     (
         "beta_base",
@@ -369,20 +353,4 @@ GALLERY = contract(
     ("token_start", "int", "its first character in the prompt; -1 if it is not in the prompt"),
     ("token_end", "int", "the character after its last; -1 if it is not in the prompt"),
     ("activation", "float", "z at that token"),
-)
-
-GALLERY_PATCHES = contract(
-    "Activations of a gallery's features on the patches of its pictures.",
-    ("concept", "str", "concept of the config"),
-    ("seed", "int", "index of the seed"),
-    ("layer", "int", "decoder block"),
-    ("feature", "int", "index in the dictionary"),
-    ("name", "str", "L{layer}F{feature}"),
-    ("rank", "int", "0 for the strongest sample of the feature"),
-    ("sample_id", "str", "sample"),
-    ("left", "float", "left edge of the patch, as a fraction of the picture's width; below 0 in padding"),
-    ("top", "float", "upper edge, as a fraction of the height"),
-    ("right", "float", "right edge"),
-    ("bottom", "float", "lower edge"),
-    ("activation", "float", "z at that patch; 0 where the feature is silent"),
 )
