@@ -25,7 +25,7 @@ detail.show = async function () {
   await Promise.all(names.map(detail.load));
   // Meanwhile another one may have been opened.
   if (names.join() !== [state.open, state.with].filter(Boolean).join()) return;
-  box.replaceChildren(detail.heading(), ...explorer.about.concepts.map((concept) => detail.funnel(concept, names)), ...names.flatMap(detail.samples), detail.numbers(names));
+  box.replaceChildren(detail.heading(), detail.funnels(names), ...names.flatMap((name) => detail.samples(name, names.length > 1)), detail.numbers(names));
 };
 
 detail.load = async function (name) {
@@ -52,21 +52,25 @@ detail.heading = function () {
   );
 };
 
-/** Why a feature is, or is not, among a concept's final ones. */
-detail.funnel = function (concept, names) {
-  const out = new Set();
-  const steps = concept.steps.map(({ key, title, asks }) => {
-    const cells = names.map((name) => {
-      const passed = explorer.columns.get(key).values[explorer.rowOf(name)];
-      // What is only asked of those that passed so far was never tried on others.
-      if (asks && out.has(name)) return element("td", { class: "quiet" }, "– not asked");
-      if (!passed) out.add(name);
-      return element("td", { class: passed ? "passed" : "failed" }, passed ? "✓ yes" : "✗ no");
-    });
-    return element("tr", {}, element("th", { scope: "row" }, title), ...cells);
+/** Why features are, or are not, among the final ones: a line for each concept, and for each of two features. */
+detail.funnels = function (names) {
+  const { concepts } = explorer.about, steps = concepts[0]?.steps ?? [];
+  const head = ["concept", ...(names.length > 1 ? ["feature"] : []), ...steps.map(({ title }) => title)];
+  const lines = concepts.flatMap((concept) => names.map((name) => detail.funnel(concept, name, names.length > 1)));
+  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final?"),
+    element("thead", {}, element("tr", {}, ...head.map((title) => element("th", { scope: "col" }, title)))), element("tbody", {}, ...lines));
+};
+
+detail.funnel = function (concept, name, named) {
+  let out = false;
+  const cells = concept.steps.map(({ key, asks }) => {
+    const passed = explorer.columns.get(key).values[explorer.rowOf(name)];
+    // What is only asked of those that passed so far was never tried on others.
+    if (asks && out) return element("td", { class: "quiet" }, "– not asked");
+    out ||= !passed;
+    return element("td", { class: passed ? "passed" : "failed" }, passed ? "✓ yes" : "✗ no");
   });
-  const heads = names.length > 1 ? element("tr", {}, element("td"), ...names.map((name) => element("th", { scope: "col" }, name))) : null;
-  return element("table", { class: "funnel" }, element("caption", {}, concept.name), element("tbody", {}, heads, ...steps));
+  return element("tr", {}, element("th", { scope: "row" }, concept.name), named ? element("td", {}, name) : null, ...cells);
 };
 
 detail.numbers = function (names) {
@@ -83,7 +87,7 @@ detail.numbers = function (names) {
 
 const KINDS = { top: "Strongest", middle: "Half as strong", silent: "Silent, of the same groups" };
 
-detail.samples = function (name) {
+detail.samples = function (name, named) {
   const content = detail.known.get(name);
   if (!content) {
     const told = `Samples were collected for ${explorer.about.details.length} features, which ▦ marks in the table; ${name} is not one of them.`;
@@ -95,7 +99,8 @@ detail.samples = function (name) {
     return samples.length ? element("section", { class: "samples" }, element("h3", {}, title), ...samples.map((sample) => card(sample, content.largest))) : null;
   });
   const effects = element("div", { class: "effects" }, bins(name, content.bins), ...content.effects.map(figures.effect));
-  return [element("div", { class: "facts" }, ...facts), effects, ...groups.filter(Boolean), ...content.looks.map(figures.look)];
+  const title = named ? element("h2", { class: "named" }, name, content.label ? element("span", { class: "quiet" }, ` ${content.label}`) : null) : null;
+  return [title, element("div", { class: "facts" }, ...facts), effects, ...groups.filter(Boolean), ...content.looks.map(figures.look)].filter(Boolean);
 };
 
 /** A line of a fact: a text, or a feature to go to and what is told of it. */
