@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlmdiff.explorer.columns import ConceptTables, OtherComparison, all_columns, null_quantile, ranked_null_p
+from vlmdiff.explorer.facts import titled
 from vlmdiff.explorer.pack import packed, rounded, script
 from vlmdiff.tables.causal import ABLATION, RANKING
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, LEXICAL
@@ -242,3 +243,8 @@ def test_what_the_page_loads_is_there(page):
     # The name of a kind of elements, which no browser loads.
     scripts = [text.replace("http://www.w3.org/2000/svg", "") for text in scripts]
     assert not any(re.search(r"https?:", text) for text in (html, *scripts))
+
+
+def test_what_concepts_tell_alike_is_told_once():
+    found = [("Heads", "a", ["x"]), ("Heads", "b", ["y"]), ("Heads", "c", ["x"]), ("Near", "", ["x"])]
+    assert titled(found) == [("Heads (a, c)", ["x"]), ("Heads (b)", ["y"]), ("Near", ["x"])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,24 @@ class ByFeature:
         return self.rows.get(key, self.none)
 
 
+def titled(found: Iterable[tuple[str, str, Any]]) -> list[tuple[str, Any]]:
+    """Join what several concepts tell alike: return (title, content), with the concepts in the title.
+
+    Args:
+        found: title, concept (empty: of none) and content.
+    """
+    joined: list[tuple[str, list[str], Any]] = []
+    for title, concept, content in found:
+        same = next((one for one in joined if (one[0], one[2]) == (title, content)), None)
+        if same is None:
+            joined.append((title, [concept] if concept else [], content))
+        else:
+            same[1].append(concept)
+    return [
+        (f"{title} ({', '.join(names)})" if names else title, content) for title, names, content in joined
+    ]
+
+
 @dataclass(frozen=True)
 class FactTables:
     """Paths of the tables; each but the last is there once for each concept that has it.
@@ -88,13 +106,14 @@ class Facts:
     def of(self, key: tuple[int, int]) -> list[dict[str, Any]]:
         """Return title and lines of all that is known: texts, or texts with a feature to go to."""
         parts = (self.label_lines, self.head_lines, self.seed_lines, self.near_lines)
-        return [{"title": title, "lines": lines} for part in parts for title, lines in part(key) if lines]
+        found = [one for part in parts for one in part(key) if one[2]]
+        return [{"title": title, "lines": lines} for title, lines in titled(found)]
 
-    def label_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+    def label_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the labels, their evidence, and what the decoder row promotes by the logit lens."""
         for row in self.labels[key].itertuples():
             lens = [f"promotes {row.promotes}", f"suppresses {row.suppresses}"]
-            yield f"Label ({row.concept})", [row.label, *self.evidence_lines(key, row.concept), *lens]
+            yield "Label", row.concept, [row.label, *self.evidence_lines(key, row.concept), *lens]
 
     def evidence_lines(self, key: tuple[int, int], concept: str) -> Iterator[Line]:
         """Yield the best words and traits behind a label."""
@@ -106,14 +125,14 @@ class Facts:
             if found:
                 yield f"{kind}s: {found} {told}"
 
-    def head_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+    def head_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the heads that write it most, by attribution."""
         for concept, rows in self.attribution[key].groupby("concept"):
             best = rows.sort_values(["score", "layer", "head"], ascending=[False, True, True]).head(HEADS)
             lines = [f"L{row.layer}H{row.head}, score {row.score:.3f}" for row in best.itertuples()]
-            yield f"Heads that write it ({concept})", lines
+            yield "Heads that write it", concept, lines
 
-    def seed_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+    def seed_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the most similar features of other seeds."""
         own = self.recurrence[key]
         own = own[(own["seed"] == self.seed) & (own["arm"] == "final")]
@@ -123,12 +142,13 @@ class Facts:
                 + (", final too" if row.match_final else "")
                 for row in rows.itertuples()
             ]
-            yield f"In other seeds ({concept})", lines
+            yield "In other seeds", concept, lines
 
-    def near_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, list[Line]]]:
+    def near_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the features of its dictionary that point most alike."""
         rows = self.neighbours[key].sort_values("rank").itertuples()
         yield (
             "Nearest features",
+            "",
             [{"go": feature_name(key[0], row.neighbour), "text": f"cosine {row.cosine:.3f}"} for row in rows],
         )

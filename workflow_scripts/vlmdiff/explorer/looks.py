@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.data.samples import Sample, load_samples
-from vlmdiff.explorer.facts import ByFeature, read_some
+from vlmdiff.explorer.facts import ByFeature, read_some, titled
 from vlmdiff.explorer.pictures import DIGITS, EDGES, Thumbnails
 from vlmdiff.tables.causal import HEAD_ATTENTION
 
@@ -45,13 +45,11 @@ class Looks:
 
     def of(self, key: tuple[int, int]) -> list[dict[str, Any]]:
         """Return title and pictures of each head that was traced from a feature, given by layer and index."""
-        return [
-            {
-                "title": f"Where {head} looks ({concept})",
-                "samples": [self.look(part) for _, part in rows.groupby("sample_rank")],
-            }
+        found = (
+            (f"Where {head} looks", concept, [self.look(part) for _, part in rows.groupby("sample_rank")])
             for (concept, head), rows in self.rows[key].groupby(["concept", "head_name"])
-        ]
+        )
+        return [{"title": title, "samples": samples} for title, samples in titled(found)]
 
     def look(self, patches: pd.DataFrame) -> dict[str, Any]:
         """Return one picture with the attention that each patch gets; `patches` is one sample's."""

@@ -94,7 +94,7 @@ def show_image(axis: Axes, path: str, patches: pd.DataFrame, largest: float) -> 
             corner = (patch.left * width - 0.5, patch.top * height - 0.5)
             sides = ((patch.right - patch.left) * width, (patch.bottom - patch.top) * height)
             tint = TINT * patch.activation / largest
-            axis.add_patch(Rectangle(corner, *sides, color=VERMILION, alpha=tint, lw=0))
+            axis.add_patch(Rectangle(corner, *sides, color=VERMILION, alpha=tint, lw=0.8))
         keep_shape(axis)
     else:
         axis.text(0.5, 0.5, "no image", transform=axis.transAxes, ha="center", va="center", color=GREY)

@@ -57,7 +57,7 @@ detail.funnels = function (names) {
   const { concepts } = explorer.about, steps = concepts[0]?.steps ?? [];
   const head = ["concept", ...(names.length > 1 ? ["feature"] : []), ...steps.map(({ title }) => title)];
   const lines = concepts.flatMap((concept) => names.map((name) => detail.funnel(concept, name, names.length > 1)));
-  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final?"),
+  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final? (–: not asked any more)"),
     element("thead", {}, element("tr", {}, ...head.map((title) => element("th", { scope: "col" }, title)))), element("tbody", {}, ...lines));
 };
 
@@ -66,7 +66,7 @@ detail.funnel = function (concept, name, named) {
   const cells = concept.steps.map(({ key, asks }) => {
     const passed = explorer.columns.get(key).values[explorer.rowOf(name)];
     // What is only asked of those that passed so far was never tried on others.
-    if (asks && out) return element("td", { class: "quiet" }, "– not asked");
+    if (asks && out) return element("td", { class: "quiet", title: "not asked: an earlier step said no" }, "–");
     out ||= !passed;
     return element("td", { class: passed ? "passed" : "failed" }, passed ? "✓ yes" : "✗ no");
   });
