@@ -243,6 +243,7 @@ OTHER: dict[str, Any] = {
     "steering.concepts": ["counting"],
     "steering.model": "vlm",
     "steering.strengths": [-0.25, 0.25],
+    "explorer.comparisons": ["tuned_50"],
     "labelling.base_url": "http://localhost:1/v1",
     "labelling.api_key_env": "A_KEY",
     "labelling.template": "What is it? {evidence}",

@@ -27,11 +27,12 @@ class Endpoint(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a request."""
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.calls += 1
         self.send_response(200)
         self.end_headers()
-        answer = {"message": {"content": "a place"}, "finish_reason": "stop"}
+        said = "Yes." if b"Does the description fit" in asked else "a place"
+        answer = {"message": {"content": said}, "finish_reason": "stop"}
         self.wfile.write(json.dumps({"choices": [answer], "model": "stub"}).encode())
 
     def log_message(self, *_: Any) -> None:

@@ -9,6 +9,9 @@ from rule_texts import rules
 from tiny_experiment import RESULTS as FOLDER
 from tiny_experiment import ROOT, TARGETS, snakemake
 
+from vlmdiff.tables.io import read_table
+from vlmdiff.tables.labels import DESCRIPTIONS, DETECTIONS
+
 RESULTS = ROOT / FOLDER
 RULES = set(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
@@ -52,7 +55,15 @@ def test_features_are_described_by_an_endpoint_and_nothing_else_runs(described_r
     assert ran == {"describe_features", "descriptions"}
     tables = sorted(RESULTS.rglob("descriptions.csv"))
     assert len(tables) == 2
-    assert endpoint.calls == sum(len(table.read_text().splitlines()) - 1 for table in tables) > 0
+    described = [read_table(table, DESCRIPTIONS) for table in tables]
+    tried = [read_table(table.with_name("detections.csv"), DETECTIONS) for table in tables]
+    # One description fits all, so that features share questions about a sample.
+    questions = sum(table["sample_id"].nunique() for table in tried)
+    assert endpoint.calls == sum(map(len, described)) + questions > questions > 0
+    for table, detections in zip(described, tried):
+        assert set(detections["answer"]) == {"yes"} and (table["hits"] == table["fires"]).all()
+        scored = table[(table["fires"] > 0) & (table["silent"] > 0)]
+        assert (scored["balanced_accuracy"] == 0.5).all() and (scored["detection_p"] == 1).all()
 
 
 def test_report_is_made_offline(tiny_run, tiny_config, tmp_path):
@@ -60,6 +71,10 @@ def test_report_is_made_offline(tiny_run, tiny_config, tmp_path):
     run = snakemake("--report", str(report), config=tiny_config)
     assert run.returncode == 0, run.stderr
     assert report.stat().st_size > 100_000
+    page = report.read_text()
+    assert "What was found" in page and "1 Summary" in page
+    place = re.search(r'href=\\"([^"]*explorer/index.html)\\"', page)[1]
+    assert (tmp_path / place).resolve() == (RESULTS / "explorer" / "index.html").resolve()
 
 
 def test_a_damaged_result_is_told_by_verify_and_refused_by_the_jobs_that_read_it(tiny_run, tiny_config):

@@ -25,7 +25,10 @@ detail.show = async function () {
   await Promise.all(names.map(detail.load));
   // Meanwhile another one may have been opened.
   if (names.join() !== [state.open, state.with].filter(Boolean).join()) return;
+  const another = box.dataset.names !== names.join();
+  box.dataset.names = names.join();
   box.replaceChildren(detail.heading(), detail.funnels(names), ...names.flatMap((name) => detail.samples(name, names.length > 1)), detail.numbers(names));
+  if (another) box.scrollTop = 0;
 };
 
 detail.load = async function (name) {
