@@ -9,7 +9,7 @@ from test_dictionaries_modules import randomise
 from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.evaluation import evaluate_dictionary, median_cosine, score_dictionaries
 from vlmdiff.dictionaries.files import save_dictionary
-from vlmdiff.dictionaries.modules import TopKDictionary
+from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.models import DICTIONARY_METRICS
 
@@ -26,20 +26,36 @@ def everything(store):
     return torch.cat([c.values for c in chunks]), torch.cat([c.token_type for c in chunks])
 
 
+def jumping(lowest: float) -> JumpReLUDictionary:
+    """A dictionary with thresholds from `lowest` on: below zero, negative activations pass."""
+    dictionary = randomise(JumpReLUDictionary(16, 600))
+    dictionary.set_threshold(torch.linspace(lowest, 400, 600))
+    return dictionary
+
+
+KINDS = {
+    "topk": lambda: randomise(TopKDictionary(16, 600, 4)),
+    "jumprelu": lambda: jumping(20),
+    "jumprelu below zero": lambda: jumping(-50),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tokens, code", [("text", 2), ("image", 1), ("all", None)])
-def test_scores_equal_a_naive_computation(shards, tokens, code):
+def test_scores_equal_a_naive_computation(shards, tokens, code, kind):
     store = ActivationStore(shards, 0)
-    dictionary = randomise(TopKDictionary(16, 600, 4))
+    dictionary = KINDS[kind]()
     score = score_dictionaries(store, {100: dictionary})[100][tokens].metrics()
-    x, kind = everything(store)
-    x = x[kind == code] if code else x
+    x, types = everything(store)
+    x = x[types == code] if code else x
     z = dictionary.encode(x).detach()
+    assert bool((z < 0).any()) == (kind == "jumprelu below zero")
     error = (x - dictionary.decode(z).detach()).double().square().sum()
     variance = (x.double() - x.double().mean(dim=0)).square().sum()
     assert score["n_tokens"] == len(x)
     assert score["fvu"] == pytest.approx(float(error / variance), rel=1e-6)
-    assert score["l0"] == pytest.approx(float((z > 0).sum(dim=1).double().mean()))
-    assert score["dead"] == int((~(z > 0).any(dim=0)).sum()) > 0
+    assert score["l0"] == pytest.approx(float((z != 0).sum(dim=1).double().mean()))
+    assert score["dead"] == int((~(z != 0).any(dim=0)).sum()) > 0
 
 
 def test_a_dictionary_that_gives_the_mean_explains_nothing(shards):

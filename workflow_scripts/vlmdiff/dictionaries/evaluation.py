@@ -47,18 +47,16 @@ class Score:
     fired: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, shift: Tensor, x_hat: Tensor, z: Tensor) -> Score:
-        """Score tokens `(n, d_model)` with their reconstructions and activations `(n, d_sae)`."""
+    def of(cls, x: Tensor, shift: Tensor, x_hat: Tensor, firing: Tensor, d_sae: int) -> Score:
+        """Score tokens `(n, d_model)` by their reconstructions; `firing` has the feature of each firing."""
         centred, error = (x - shift).double(), (x - x_hat).double()
-        # Not `z > 0`: a threshold below zero lets negative activations pass.
-        firing = z != 0
         return cls(
             len(x),
             centred.sum(dim=0),
             float(centred.square().sum()),
             float(error.square().sum()),
-            int(firing.sum()),
-            firing.any(dim=0),
+            len(firing),
+            torch.bincount(firing, minlength=d_sae) > 0,
         )
 
     def __add__(self, other: Score) -> Score:
@@ -102,12 +100,14 @@ def score_dictionaries(
     for chunk in store.chunks(token_types, max_tokens=max(256, chunk_values // widest)):
         values, token_type = chunk.values.to(device), chunk.token_type.to(device)
         for key, dictionary in dictionaries.items():
-            z = dictionary.encode(values)
-            x_hat = dictionary.decode(z)
+            pairs = dictionary.active_pairs(values)
+            # Not `> 0`: a threshold below zero lets negative activations pass.
+            x_hat, tokens, firing = dictionary.decode_pairs(pairs), pairs.tokens(), pairs.values != 0
             for name, code in TOKEN_TYPES.items():
                 rows = token_type == code
                 if rows.any():
-                    part = Score.of(values[rows], dictionary.b_dec, x_hat[rows], z[rows])
+                    own = pairs.columns[firing & rows[tokens]]
+                    part = Score.of(values[rows], dictionary.b_dec, x_hat[rows], own, dictionary.d_sae)
                     check_error(part, store.layer, key)
                     add(scores[key], name, part)
                     add(scores[key], "all", part)

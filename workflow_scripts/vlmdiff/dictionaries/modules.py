@@ -25,6 +25,7 @@ from vlmdiff.dictionaries.pairs import (
     PairGradients,
     Pairs,
     count_active,
+    decode_active,
     nonzero_pairs,
     stacked,
 )
@@ -101,6 +102,15 @@ class Dictionary(nn.Module, ABC):
     def decode(self, z: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_model"]:
         """Return the residual stream that the activations stand for."""
         return torch.addmm(self.b_dec, z, self.W_dec)
+
+    def decode_pairs(self, pairs: Pairs) -> Float[Tensor, "n d_model"]:
+        """Return the residual stream that active pairs stand for; nothing is differentiable."""
+        if not (pairs.values < 0).any():
+            return decode_active(pairs, self.W_dec.detach(), self.b_dec.detach())
+        # Sums over pairs take a negative value for one that is switched off.
+        z = pairs.values.new_zeros(len(pairs.begins) - 1, self.d_sae)
+        z[pairs.tokens(), pairs.columns] = pairs.values
+        return self.decode(z).detach()
 
     def forward(self, x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """Reconstruct residuals, densely."""
