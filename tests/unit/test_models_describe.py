@@ -5,7 +5,10 @@ import torch
 from PIL import Image
 
 from vlmdiff.activations.tokens import TEXT
+from vlmdiff.models import describe as module
+from vlmdiff.models import prefix
 from vlmdiff.models.describe import describe, rows_of, tokens_of_words
+from vlmdiff.models.prefix import Prefix
 from vlmdiff.models.registry import load_subject
 
 SPEC = {"family": "llava", "dtype": "float32", "attention": "sdpa"}
@@ -56,7 +59,7 @@ def test_a_placeholder_of_an_image_is_no_word(subject, batch, monkeypatch):
     """An untuned model may well say it; there is no image for it."""
     logits = torch.zeros(len(PROMPTS), len(subject.tokenizer))
     logits[0, subject.image_id] = logits[1, subject.tokenizer.convert_tokens_to_ids("red")] = 1.0
-    monkeypatch.setattr(subject, "final_logits", lambda batch: logits)
+    monkeypatch.setattr(subject, "final_logits", lambda batch, past=None: logits)
     longer = rows_of(describe(subject, batch, 2, ()))
     assert [len(row) - len(prompt) for row, prompt in zip(longer, rows_of(batch))] == [0, 2]
 
@@ -65,10 +68,43 @@ def test_who_has_finished_says_no_more(subject, batch, monkeypatch):
     """The first sample stops at once, and would speak again at the next step."""
     red, blue = (subject.tokenizer.convert_tokens_to_ids(word) for word in ("red", "blue"))
     spoken = iter([[blue, red], [red, red], [red, red]])
-    logits = lambda _: torch.nn.functional.one_hot(torch.tensor(next(spoken)), len(subject.tokenizer)).float()  # noqa: E731
+
+    def logits(_batch, past=None):
+        return torch.nn.functional.one_hot(torch.tensor(next(spoken)), len(subject.tokenizer)).float()
+
+    monkeypatch.setattr(module, "kept_prefix", lambda *_: None)
     monkeypatch.setattr(subject, "final_logits", logits)
     longer = rows_of(describe(subject, batch, 3, {blue}))
     assert [row[len(before) :] for row, before in zip(longer, rows_of(batch))] == [[], [red] * 3]
+
+
+def test_tokens_that_all_prompts_share_run_once(subject, batch, monkeypatch):
+    widths = []
+    handle = subject.block(1).register_forward_pre_hook(
+        lambda _m, args, kwargs: widths.append((args[0] if args else kwargs["hidden_states"]).shape[1]),
+        with_kwargs=True,
+    )
+    found = rows_of(describe(subject, batch, 4, ()))
+    handle.remove()
+    whole, shared = batch.input_ids.shape[1], int(batch.last.min())
+    assert shared > 9, "images lie before the last token"
+    # The whole prompt, twice; a try of what was kept; then what differs, one own word longer at each step.
+    assert widths == [whole, whole, *(whole - shared + own for own in (0, 1, 2, 3))]
+    monkeypatch.setattr(module, "kept_prefix", lambda *_: None)
+    assert rows_of(describe(subject, batch, 4, ())) == found
+
+
+def test_a_decoder_that_does_not_go_on_from_a_prefix_says_the_same(subject, batch, monkeypatch):
+    expected = rows_of(describe(subject, batch, 4, ()))
+    monkeypatch.setattr(prefix, "read_prefix", lambda *_: Prefix(3, ()))
+    assert rows_of(describe(subject, batch, 4, ())) == expected
+
+
+def test_without_memory_nothing_is_kept(subject, batch, monkeypatch):
+    expected = rows_of(describe(subject, batch, 4, ()))
+    monkeypatch.setattr(module, "spare_bytes", lambda device, on_cpu: 1000)
+    monkeypatch.setattr(module, "trusted_prefix", None)
+    assert rows_of(describe(subject, batch, 4, ())) == expected
 
 
 def test_own_words_are_text_tokens(subject, batch):

@@ -59,13 +59,18 @@ def largest_on_text(
     # Blocks may lie on other devices than the batch, and both on others than the dictionary.
     text = (token_type == TEXT).to(residual.device)
     text &= ~massive_tokens(residual, token_type, massive_ratio)
-    columns = torch.tensor(list(features), device=dictionary.W_enc.device)
-    # TopK decides among all features, so all are encoded before columns are taken.
-    parts = residual[text].split(max(1, CHUNK_VALUES // dictionary.d_sae))
-    z = torch.cat([dictionary.encode(part.to(dictionary.W_enc))[:, columns] for part in parts])
-    by_token = z.new_zeros(*text.shape, len(features))
-    by_token[text.to(z.device)] = z
-    return by_token.amax(dim=1)
+    place = torch.full((dictionary.d_sae,), -1, device=dictionary.W_enc.device)
+    place[list(features)] = torch.arange(len(features), device=place.device)
+    found = dictionary.W_enc.new_zeros(len(text), len(features))
+    size = max(1, CHUNK_VALUES // dictionary.d_sae)
+    sample = text.nonzero()[:, 0].to(place.device).split(size)
+    for rows, part in zip(sample, residual[text].split(size), strict=True):
+        # TopK decides among all features, so all are looked at before some are taken.
+        pairs = dictionary.active_pairs(part.to(dictionary.W_enc))
+        kept = place[pairs.columns] >= 0
+        cells = rows[pairs.tokens()[kept]] * len(features) + place[pairs.columns[kept]]
+        found.view(-1).scatter_reduce_(0, cells, pairs.values[kept], "amax")
+    return found
 
 
 def groups_in_memory(layers: Sequence[int], each: int, budget: int) -> list[list[int]]:

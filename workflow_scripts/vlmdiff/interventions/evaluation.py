@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -19,16 +18,13 @@ from vlmdiff.data.samples import Sample
 from vlmdiff.interventions.answers import Answers, ChoiceScorer
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.batch import Batch
-from vlmdiff.models.errors import of_machine
-from vlmdiff.models.prefix import Prefix, read_prefix
+from vlmdiff.models.prefix import Prefix, trusted_prefix
 from vlmdiff.models.subject import Subject
 
 log = logging.getLogger(__name__)
 CACHE_BYTES = 2 * 1024**3  # of one data set on a CPU
 # Share of a batch's tokens that must stand before the first edited one to be worth remembering.
 WORTHWHILE = 0.25
-# Relative difference of logits that rounding makes at most, in 32 bits and in 16.
-ROUNDING = MappingProxyType({4: 1e-3, 2: 0.05})
 
 
 class Intervention(Protocol):
@@ -112,19 +108,7 @@ class Evaluation:
     def _read_prefix(self, number: int, length: int) -> Prefix | None:
         """Read a prefix and take its memory from what is spare; None if there is none that serves."""
         batch = self._shown(self.batches[number][1])
-        try:
-            prefix = read_prefix(self.subject, batch, length)
-            serves = prefix is None or serves_as_prefix(self.subject, batch, prefix)
-        except Exception as error:  # decoders fail in many ways if they do not know what they are given
-            if of_machine(error):
-                raise
-            prefix, serves = None, False
-        if not serves:
-            log.warning(
-                "model '%s' runs all tokens each time: its earlier ones cannot be kept", self.subject.name
-            )
-            self.spare = 0
-            return None
+        prefix = trusted_prefix(self.subject, batch, length, self.subject.final_logits(batch))
         if prefix is None or prefix.nbytes > self.spare:
             self.spare = 0
             return None
@@ -158,12 +142,6 @@ class Evaluation:
                 logits = self._logits(batch, streams, intervention, prefix)
             margin[indices] = self.scorer.margins(logits, indices).cpu().numpy()
         return Answers(margin)
-
-
-def serves_as_prefix(subject: Subject, batch: Batch, prefix: Prefix) -> bool:
-    """Tell whether the clean logits of a batch follow from a prefix and the tokens after it."""
-    whole, rest = subject.final_logits(batch), subject.final_logits(batch, past=prefix.past())
-    return bool((whole - rest).norm() <= ROUNDING[subject.model.dtype.itemsize] * whole.norm())
 
 
 def spaced_from_first(count: int, total: int) -> list[int]:
