@@ -81,6 +81,7 @@ TOLD_OF_SOME = {
         "recurrence": of_concepts(STUDIED if CFG.seeds > 1 else [], "features/main/recurrence/{}.csv"),
         "attribution": of_concepts(TRACED_CONCEPTS, "heads/seed_0/{}/attribution.csv"),
         "neighbours": SAMPLED["neighbours"],
+        "fdr": CFG.labels.fdr,
     },
     "effects": {
         "ablation": [file for told in TOLD.values() for file in told["ablation"]],
@@ -109,7 +110,12 @@ rule write_explorer:
         tables=[file for told in TOLD.values() for key in told if key != "unit" for file in flat(told[key])],
         truth=[results("ground_truth/seed_0/features.parquet")] if TRUTH_DATA and ABLATED else [],
         others=[told["adapted"] for told in OTHERS.values()],
-        some=once(flat(files) for part in TOLD_OF_SOME.values() for files in part.values() if HAS_SAMPLES),
+        some=once(
+            flat(files)
+            for part in TOLD_OF_SOME.values()
+            for key, files in part.items()
+            if HAS_SAMPLES and key != "fdr"
+        ),
     output:
         directory(results("explorer")),
     params:

@@ -196,13 +196,14 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
     evidence = keep(
         folder / "evidence.csv",
         LABEL_EVIDENCE,
-        concept=[CONCEPT] * 4 + ["other"],
-        layer=[layer] * 5,
-        feature=[feature] * 5,
-        kind=["word", "word", "trait", "promoted", "word"],
-        rank=[1, 0, 0, 0, 0],
-        what=["right", NASTY[1], "relation=above", "up", "elsewhere"],
-        effect=[0.25, 0.5, 0.4, 3.0, 0.9],
+        concept=[CONCEPT] * 6 + ["other"],
+        layer=[layer] * 7,
+        feature=[feature] * 7,
+        kind=["word", "word", "trait", "trait", "trait", "promoted", "word"],
+        rank=[1, 0, 0, 1, 2, 0, 0],
+        what=["right", NASTY[1], "relation=above", "by chance", "rarer", "up", "elsewhere"],
+        effect=[0.25, 0.5, 0.4, 0.3, -0.5, 3.0, 0.9],
+        log_p_adjusted=[-4.0, -9.0, -4.0, -2.0, -9.0, np.nan, -9.0],
     )
     near = {"layer": [layer] * 2, "feature": [feature] * 2}
     bins = keep(folder / "bins.parquet", EXAMPLE_BINS, **near, low=[0.0, 2.0], high=[2.0, 4.0], tokens=[7, 3])
@@ -228,13 +229,16 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
         delta_high=[0.25, 0.0, np.nan, 0.0, 0.0],
     )  # fmt: skip
     name = f"L{layer}F{feature}"
+    # The last feature was ablated, and no sample of it is shown.
     ablation = keep(
-        folder / "ablation.csv", ABLATION, concept=[CONCEPT] * 7, size=[1] * 6 + [3],
-        arm=["selected"] * 3 + ["random"] * 3 + ["selected"], features=[name] * 3 + ["L9F9"] * 3 + [name],
-        dataset=["test", "test", "other <b>", "test", "test", "other <b>", "test"],
-        group=["all", "left", "all", "all", "all", "all", "all"],
-        delta_margin=[-2.0, -3.0, 0.25, -0.5, -0.75, 9.0, -8.0],
-        margin_low=[-2.5, np.nan, 0.0, 0, 0, 0, 0], margin_high=[-1.5, np.nan, 0.5, 0, 0, 0, 0],
+        folder / "ablation.csv", ABLATION, concept=[CONCEPT] * 9, size=[1] * 6 + [3, 1, 1],
+        arm=["selected"] * 3 + ["random"] * 3 + ["selected", "random", "selected"],
+        features=[name] * 3 + ["L9F9"] * 3 + [name, "L9F9", "L2F7"],
+        dataset=["test", "test", "other <b>", "test", "test", "other <b>", "test", "test", "test"],
+        group=["all", "left", "all", "all", "all", "all", "all", "all", "all"],
+        delta_margin=[-2.0, -3.0, 0.25, -0.5, -0.75, 9.0, -8.0, np.nan, -1.0],
+        margin_low=[-2.5, np.nan, 0.0, 0, 0, 0, 0, 0, -2.0],
+        margin_high=[-1.5, np.nan, 0.5, 0, 0, 0, 0, 0, np.inf],
     )  # fmt: skip
     patches = {"row": [0, 0, 1, 1], "col": [0, 1, 0, 1], "weight": [0.125, 0.25, 0.0, 0.0625]}
     attention = keep(
@@ -252,7 +256,7 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
         score=[0.25, 0.5, 0.125],
     )
     samples = str(folder / "samples.jsonl")
-    facts = FactTables([labels], [evidence], [recurrence], [attribution], neighbours)
+    facts = FactTables([labels], [evidence], [recurrence], [attribution], neighbours, 0.05)
     effects, looks = EffectTables([ablation], [steering]), LookTables([attention], [samples])
     return DetailTables(examples, activations, tokens, bins, samples, facts, effects, looks)
 

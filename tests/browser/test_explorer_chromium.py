@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from explorer_files import CONCEPT, NASTY, write_experiment, write_features
+from selenium.common.exceptions import JavascriptException
 
 from vlmdiff.explorer.columns import all_columns
 
@@ -152,7 +153,7 @@ def test_a_feature_is_found_by_its_name_and_shows_its_samples(browser, page):
     assert detail.find_element(By.TAG_NAME, "h2").text == "L0F3"
     titles = [one.text for one in detail.find_elements(By.TAG_NAME, "h3")]
     assert titles[0] == f"Label ({CONCEPT})" and "Nearest features" in titles
-    groups = ["Strongest", "Half as strong", "Silent, of the same groups"]
+    groups = ["Strongest on words", "Half as strong on words", "Silent, of the same groups"]
     assert titles[-4:] == [*groups, f"Where L0H1 looks ({CONCEPT})"]
     assert detail.find_element(By.CSS_SELECTOR, ".label").text == NASTY[0]
     shown = browser.execute_script(
@@ -229,10 +230,119 @@ def test_another_comparison_stands_among_the_numbers(browser, page, columns):
     opened(browser, page, "#open=L0F3")
     settle(browser)
     parts = browser.execute_script(
+        "document.querySelector('#detail .numbers').closest('details').open = true;"
         "return [...document.querySelectorAll('#detail .numbers tbody')].map((one) => one.innerText)"
     )
-    own = next(part for part in parts if part.startswith("half <of> tuning"))
+    own = next(part for part in parts if part.startswith("stage: half <of> tuning"))
     assert "visual energy" in own and "adapted" in own
+
+
+def test_a_limit_that_a_cell_shows_meets_the_cell(browser, page):
+    opened(browser, page)
+    kept = browser.execute_script(
+        "const { values } = explorer.columns.get('similarity'); values[3] = asKept(0.95);"
+        "const keeps = (sign) => explorer.condition(`similarity ${sign} 0.95`).keeps(values[3]);"
+        "return ['<=', '=', '<', '>='].map(keeps)"
+    )
+    assert kept == [True, True, False, True]
+    indices = browser.execute_script(
+        "explorer.featureOf[0] = 100001;"
+        "return explorer.condition('feature = 100001').keeps(explorer.featureOf[0])"
+    )
+    assert indices is True
+
+
+def test_a_mistyped_column_is_told_with_the_nearest(browser, page):
+    opened(browser, page)
+    browser.find_element(By.ID, "condition").send_keys("similarty < 0.9", Keys.ENTER)
+    settle(browser)
+    told = browser.find_element(By.ID, "problem").text
+    assert "Do you mean similarity" in told and len(told) < 200
+    browser.find_element(By.CSS_SELECTOR, ".funnel-bar button:last-child").click()
+    settle(browser)
+    assert browser.find_element(By.ID, "problem").text == ""
+
+
+def test_a_heading_that_is_shown_names_its_column(browser, page):
+    opened(browser, page)
+    key = browser.execute_script("return explorer.condition('Firing Rate > 1').text")
+    assert key == "visual_rate > 1"
+    with pytest.raises(JavascriptException, match="Do you mean"):
+        browser.execute_script("return explorer.condition('nothing > 1')")
+
+
+def test_words_that_are_none_stay_behind(browser, page):
+    for order in ("truth", "-truth"):
+        opened(browser, page, f"#sort={order}")
+        shown = browser.execute_script(
+            "const column = explorer.columns.get('truth');"
+            "return [...main.rows].map((row) => explorer.shown(column, row) !== '')"
+        )
+        assert shown == sorted(shown, reverse=True) and not all(shown)
+
+
+def test_a_note_comes_back_with_its_star(browser, page):
+    opened(browser, page, "#open=L0F3")
+    settle(browser)
+    browser.execute_script(
+        "localStorage.clear(); stars.read(); stars.toggle('L0F3'); stars.note('L0F3', 'mine')"
+    )
+    assert browser.execute_script("stars.toggle('L0F3'); return stars.all.size") == 0
+    assert browser.execute_script("stars.toggle('L0F3'); return stars.all.get('L0F3')") == "mine"
+    browser.execute_script("stars.note('L9F900', 'gone')")
+    assert "L9F900" not in browser.execute_script("return stars.table()")
+    browser.execute_script("localStorage.clear(); stars.read()")
+
+
+def test_a_star_that_is_taken_away_leaves_the_starred(browser, page):
+    opened(browser, page, "#open=L0F3")
+    browser.execute_script("localStorage.clear(); stars.read(); stars.toggle('L0F3')")
+    opened(browser, page, "#stars&open=L0F3")
+    settle(browser)
+    assert status(browser).startswith("1 of")
+    browser.find_element(By.TAG_NAME, "body").send_keys("s")
+    settle(browser)
+    assert status(browser).startswith("0 of")
+    browser.execute_script("localStorage.clear(); stars.read()")
+
+
+def test_help_begins_at_its_beginning(browser, page):
+    opened(browser, page)
+    browser.find_element(By.TAG_NAME, "body").send_keys("?")
+    assert browser.execute_script("return document.getElementById('help').scrollTop") == 0
+    assert browser.execute_script("return document.activeElement.id") == "help-title"
+
+
+def test_columns_stand_under_the_name_of_their_part(browser, page):
+    opened(browser, page)
+    parts = browser.execute_script(
+        "return [...document.querySelectorAll('#parts th')].map((one) => [one.innerText, one.colSpan])"
+    )
+    assert [name for name, _ in parts] == ["tuning", CONCEPT, "ground truth", "stage: half <of> tuning"]
+    assert sum(columns for _, columns in parts) == browser.execute_script("return table.shown.length")
+
+
+def test_dragging_where_values_crowd_keeps_what_lies_there(browser, page):
+    opened(browser, page, "#of=null")
+    expected = browser.execute_script(
+        "const { values } = explorer.columns.get('null');"
+        "for (let row = 0; row < explorer.rows; row++) values[row] = 1 - row / explorer.rows / 1e3;"
+        "main.asked = null; main.update();"
+        "const { left, width } = charts.histogram.box;"
+        "charts.histogram.drag = { x0: left + width / 4, x1: left + width * 3 / 4, y0: 20, y1: 20 };"
+        "charts.end('histogram'); return explorer.rows / 2"
+    )
+    settle(browser)
+    kept = browser.execute_script("return main.rows.length")
+    assert abs(kept - expected) <= 0.04 * expected
+
+
+def test_comparing_asks_for_the_other_one(browser, page):
+    opened(browser, page, "#open=L0F3&with=L0F3")
+    settle(browser)
+    told = browser.find_element(By.CSS_SELECTOR, "#detail .heading").text
+    assert "choose the feature to compare it with" in told
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#detail .funnel tbody tr")) == 1
 
 
 def test_a_name_that_is_not_there_is_told(browser, page):

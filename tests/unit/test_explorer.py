@@ -151,7 +151,7 @@ def test_the_page_is_told_what_the_layers_hold(page):
 
 def test_a_detail_holds_its_samples(page):
     (about,) = told(page.parent / "data" / "about.js")
-    assert about["details"] == ["L0F3", "L1F4"]
+    assert about["details"] == ["L0F3", "L1F4", "L2F7"] and about["seed"] == 0
     name, content = told(page.parent / "details" / "L0F3.js")
     assert name == "L0F3" and content["largest"] == 3.25
     samples = {sample["kind"]: sample for sample in content["samples"]}
@@ -197,6 +197,8 @@ def test_a_detail_tells_effects_of_its_feature_alone(page):
     ]
     _, other = told(page.parent / "details" / "L1F4.js")
     assert (other["effects"], other["looks"], other["label"]) == ([], [], "")
+    _, ablated = told(page.parent / "details" / "L2F7.js")
+    assert ablated["samples"] == [] and ablated["effects"][0]["rows"] == [["test", -1.0, -2.0, None]]
 
 
 def test_a_detail_tells_where_its_head_looks(page):
@@ -221,7 +223,7 @@ def test_another_comparison_tells_of_the_features_it_has(tmp_path):
     others = {"stage": OtherComparison("half of tuning", other)}
     found = {column.key: (column, values) for column, values in all_columns(adapted, {}, [], None, others)}
     column, values = found["stage.similarity"]
-    assert column.part == "half of tuning" and len(values) == 400
+    assert column.part == "stage: half of tuning" and len(values) == 400
     expected = read_table(other, ADAPTED)["similarity"].to_numpy()
     assert np.array_equal(values.to_numpy()[:200], expected, equal_nan=True) and values[200:].isna().all()
     assert not found["stage.adapted"][1][200:].any() and found["stage.adapted"][1].dtype == bool

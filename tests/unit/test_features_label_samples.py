@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,16 +65,86 @@ def test_neighbours_point_alike():
     assert neighbours(rows[:1], 4, np.array([5]), 2).empty
 
 
-def test_answers_are_yes_no_or_neither():
-    said = ["yes", " **No.**", "Yes, it does", "“no”", "yesterday", "It fits: yes", ""]
-    assert [verdict(text) for text in said] == ["yes", "no", "yes", "no", "yesterday", "It fits: yes", ""]
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        *(
+            (text, "yes")
+            for text in ("yes", "Yes, it does; no doubt", "__Yes__", "Answer: yes", "It fits: Yes.")
+        ),
+        *((text, "no") for text in (" **No.**", "“no”", "NO", "_no_")),
+        *((text, text) for text in ("yesterday", "", "yes/no", "Yes or no?", "neither a yes nor a no")),
+    ],
+)
+def test_answers_are_yes_no_or_neither(text, expected):
+    assert verdict(text) == expected
+
+
+@pytest.mark.parametrize("text", ["Unclear.", "_unclear_", "unclear", "Unclear: the evidence does not tell."])
+def test_some_descriptions_say_nothing(text):
+    assert not is_clear(text)
+
+
+def test_others_say_something():
+    assert is_clear("unclear writing") and is_clear("left") and is_clear("")
+
+
+def asked(rows, pictured=False):
+    """Ask about samples (use, prompt, picture) of one feature; return the prompts that are asked."""
+    own = {
+        str(i): Sample(sample_id=str(i), prompt=prompt, group="g", image=picture)
+        for i, (_, prompt, picture) in enumerate(rows)
+    }
+    chosen = pd.DataFrame({"layer": 0, "feature": 1, "use": [row[0] for row in rows], "sample_id": list(own)})
+    found = asked_about(chosen, {(0, 1): "left", (0, 2): "unclear"}, own, pictured)
+    return [
+        (own[name].prompt, own[name].image, fires) for name, fires in zip(found["sample_id"], found["fires"])
+    ]
+
+
+def test_one_question_is_one_question():
+    rows = [
+        ("fires", "a", "1.png"),
+        ("fires", "a", "2.png"),
+        ("silent", "b", "1.png"),
+        ("shown", "c", "3.png"),
+    ]
+    assert asked(rows) == [("a", "1.png", True), ("b", "1.png", False)]
+    assert len(asked(rows, pictured=True)) == 3
+
+
+def test_a_question_that_no_answer_fits_is_not_asked():
+    rows = [
+        ("fires", "a", "1.png"),
+        ("silent", "a", "2.png"),
+        ("fires", "b", "1.png"),
+        ("silent", "c", "1.png"),
+    ]
+    assert asked(rows) == [("b", "1.png", True), ("c", "1.png", False)]
+    assert len(asked(rows, pictured=True)) == 4
+
+
+def test_one_kind_alone_tells_nothing():
+    assert asked([("fires", "a", None), ("fires", "b", None)]) == []
+    assert asked([("fires", "a", None), ("silent", "a", None)]) == []
 
 
 def test_nothing_is_asked_about_a_description_that_says_nothing():
-    assert not is_clear("Unclear.") and is_clear("unclear writing")
+    own = {name: Sample(sample_id=name, prompt=name, group="g") for name in "abcd"}
     chosen = pd.DataFrame(
-        {"layer": 0, "feature": [1, 1, 2, 1], "use": ["fires", "silent", "fires", "shown"],
+        {"layer": 0, "feature": [1, 1, 2, 2], "use": ["fires", "silent", "fires", "silent"],
          "sample_id": ["b", "a", "c", "d"]}
     )  # fmt: skip
-    found = asked_about(chosen, {(0, 1): "left", (0, 2): "unclear"})
+    found = asked_about(chosen, {(0, 1): "left", (0, 2): "unclear"}, own, False)
     assert list(found["sample_id"]) == ["a", "b"] and list(found["fires"]) == [False, True]
+
+
+def test_copies_of_a_picture_are_one_picture():
+    own = [
+        Sample(sample_id=f"s{i}", prompt="p", group="g", image=f"{i}.png", image_id=f"coco:{i // 4}")
+        for i in range(16)
+    ]
+    found = label_samples(np.linspace(2, 1, 16)[:, None], own, np.array([3]), 0, 2, 5)
+    shown = found[found["use"] == "shown"]
+    assert list(shown["sample_id"]) == ["s0", "s4"]
+    assert {int(name[1:]) // 4 for name in found.loc[found["use"] == "fires", "sample_id"]} == {2, 3}

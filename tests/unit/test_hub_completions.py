@@ -476,7 +476,7 @@ def test_prompts_and_answers_have_their_prices():
     # A million tokens of prompts at 2, and as many of answers at 8.
     said = announce(["x" * 400] * 10_000, HOW)
     assert "10000 calls" in said and "about 1000000 tokens of prompts" in said
-    assert said.endswith("at most 1000000 of answers: at most about 10.00 at the configured prices")
+    assert said.endswith("at most 1000000 tokens of answers: at most about 10.00 at the configured prices")
 
 
 def test_evidence_is_written_by_rank():
@@ -542,7 +542,11 @@ def test_descriptions_are_scored_on_samples_they_were_not_made_of(server, tables
 def test_questions_that_follow_are_announced(server, tables, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         describe(tables, tmp_path, request(server, scored=True), features=2)
-    assert "descriptions: 18 calls" in caplog.text and "detections: 8 calls" in caplog.text
+    assert (
+        "descriptions: 2 calls" in caplog.text
+        and "then up to 16 short questions" in caplog.text
+        and "detections: 8 calls" in caplog.text
+    )
     assert caplog.text.count("0 answers are known already") == 2
 
 
@@ -554,3 +558,24 @@ def test_an_interrupted_scoring_asks_for_what_is_missing(server, tables, tmp_pat
     before = len(server.requests)
     describe(tables, tmp_path, request(server, scored=True))
     assert before == 6 and len(server.requests) - before == 3 + 8 - 5
+
+
+def test_what_pictures_cost_is_not_told(server, tables, tmp_path, caplog):
+    how = request(server, images=2, price_input=1.0, price_output=10.0)
+    with caplog.at_level(logging.INFO):
+        describe(tables, tmp_path, how)
+    assert "and 6 pictures" in caplog.text and "without what pictures cost" in caplog.text
+
+
+@pytest.mark.parametrize("status", [400, 415, 422])
+def test_an_endpoint_that_refuses_pictures_is_told_what_to_do(server, tables, tmp_path, status):
+    server.script = [status] * 9
+    with pytest.raises(EndpointError, match="cannot see, set labelling.images: 0"):
+        describe(tables, tmp_path, request(server, images=1))
+
+
+def test_a_token_that_is_spelled_like_a_feature_stays_a_token():
+    rows = [("word", 0, "L0F3", 0.2), ("neighbour", 0, "L0F3", 0.5)]
+    evidence = pd.DataFrame(rows, columns=["kind", "rank", "what", "effect"])
+    lines = evidence_text(evidence, {"L0F3": "on 'left'"}).splitlines()
+    assert lines[0].endswith("'L0F3' (0.20).") and lines[-1].endswith("\"on 'left'\" (0.50).")

@@ -30,6 +30,17 @@ def check_budgets(config: Config) -> None:
             )
 
 
+def check_numbering(config: Config) -> None:
+    """Check that features which are held against one another have the same indices.
+
+    Raises:
+        ValueError: some have not.
+    """
+    check_index(config)
+    check_explored(config)
+    check_grid(config)
+
+
 def check_index(config: Config) -> None:
     """Check that dictionaries started from `base`, for only then a feature keeps its index.
 

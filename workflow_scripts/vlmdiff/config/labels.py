@@ -86,3 +86,16 @@ class LabellingConfig(Section):
                 f"template: expected {{evidence}} and perhaps {{concept}}; found {sorted(names)}"
             )
         return self
+
+
+def check_labelling(labels: LabelsConfig, labelling: LabellingConfig | None) -> None:
+    """Check that as many samples are kept of a feature as pictures are sent.
+
+    Raises:
+        ValueError: more are asked for.
+    """
+    if labelling is not None and labelling.images > labels.shown:
+        raise ValueError(
+            f"labelling.images: found {labelling.images}, but `labels.shown` keeps {labels.shown} samples of "
+            "a feature; raise that, or ask for fewer pictures"
+        )

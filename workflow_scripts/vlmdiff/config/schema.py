@@ -12,7 +12,7 @@ from vlmdiff.config.analysis import AblationConfig, DiffConfig, HeadsConfig, Lex
 from vlmdiff.config.base import Count, Name, OrNone, Section
 from vlmdiff.config.budgets import ArchitectureConfig, Budget, check_losses
 from vlmdiff.config.causal import causal_references, check_chosen, check_needs
-from vlmdiff.config.comparable import check_budgets, check_explored, check_grid, check_index, check_models
+from vlmdiff.config.comparable import check_budgets, check_models, check_numbering
 from vlmdiff.config.comparisons import MAIN, ComparisonConfig, StagesConfig
 from vlmdiff.config.concepts import ConceptConfig
 from vlmdiff.config.datasets import Dataset
@@ -21,7 +21,7 @@ from vlmdiff.config.dictionaries import DictionaryStage, EvaluationSet, Publishe
 from vlmdiff.config.drifts import dictionaries_of, further_models
 from vlmdiff.config.explorer import ExplorerConfig
 from vlmdiff.config.held_out import HeldOutConfig, check_held_out
-from vlmdiff.config.labels import LabellingConfig, LabelsConfig
+from vlmdiff.config.labels import LabellingConfig, LabelsConfig, check_labelling
 from vlmdiff.config.lowered import as_written
 from vlmdiff.config.methods import check_methods
 from vlmdiff.config.nulls import check_nulls
@@ -327,9 +327,8 @@ class Config(Section):
     def what_is_compared_fits(self) -> Config:
         """What is compared keeps its indices, was trained alike, and is what it is said to be."""
         check_methods(self)
-        check_index(self)
-        check_explored(self)
-        check_grid(self)
+        check_numbering(self)
+        check_labelling(self.labels, self.labelling)
         check_untuned(self)
         check_scoreboard(self)
         check_chosen(self)

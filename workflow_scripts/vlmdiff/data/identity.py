@@ -35,6 +35,11 @@ def public_id(sample: Sample) -> str | None:
     return getattr(sample, "image_id", None)
 
 
+def shown_by(sample: Sample) -> str:
+    """Return by what samples are told apart that show the same: public id, file of the picture, or text."""
+    return public_id(sample) or sample.image or sample.prompt
+
+
 def image_identity(sample: Sample) -> str | None:
     """Return what a sample's picture is known by; None if the sample has no picture.
 

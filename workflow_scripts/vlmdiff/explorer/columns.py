@@ -206,8 +206,26 @@ def truth_columns(truth: pd.DataFrame, index: pd.MultiIndex) -> Columns:
     """Yield what the built-in world's scene graphs say; `truth` is GROUND_TRUTH of one seed."""
     known, part = by_feature(truth).reindex(index), "ground truth"
     label = known["label"].where(known["matches"].eq(True), "").fillna("")
-    yield Column("truth", "tells", "label that it tells best, of all scenes; empty: none", WORDS, part), label
-    yield Column("auroc", "AUROC", "area under the ROC curve for it", NUMBER, part), known["auroc"]
+    yield (
+        Column(
+            "truth",
+            "tells",
+            "label that it tells best, of all scenes, by firing or by silence; empty: none",
+            WORDS,
+            part,
+        ),
+        label,
+    )
+    yield (
+        Column(
+            "auroc",
+            "AUROC",
+            "area under the ROC curve for it; below 0.5 it fires where the label is false",
+            NUMBER,
+            part,
+        ),
+        known["auroc"],
+    )
     meaning = "a spatial label beyond chance"
     yield Column("spatial", "spatial", meaning, FLAG, part), known["spatial_match"].eq(True)
 
@@ -215,10 +233,10 @@ def truth_columns(truth: pd.DataFrame, index: pd.MultiIndex) -> Columns:
 def other_columns(name: str, other: OtherComparison, index: pd.MultiIndex) -> Columns:
     """Yield what another comparison says of the features of the same indices."""
     table = by_feature(read_table(other.adapted, ADAPTED)).reindex(index)
-    same = f"the same of another comparison: {other.about}"
+    same, part = f"the same of another comparison, {other.about}", f"{name}: {other.about}"
     for key in ("similarity", "visual_energy"):
-        yield Column(f"{name}.{key}", key.replace("_", " "), same, NUMBER, other.about), table[key]
-    yield Column(f"{name}.adapted", "adapted", same, FLAG, other.about), table["adapted"].eq(True)
+        yield Column(f"{name}.{key}", key.replace("_", " "), same, NUMBER, part), table[key]
+    yield Column(f"{name}.adapted", "adapted", same, FLAG, part), table["adapted"].eq(True)
 
 
 def all_columns(

@@ -53,12 +53,10 @@ class DetailTables:
         )
 
 
-def shown_sample(sample: Sample, tokens: pd.DataFrame, thumbnails: Thumbnails) -> dict[str, Any]:
-    """Return what is shown of a sample whatever the feature: picture, patches, words."""
+def shown_sample(sample: Sample, tokens: pd.DataFrame, thumbnails: Thumbnails, blank: str) -> dict[str, Any]:
+    """Return what is shown of a sample whatever the feature: picture, patches, words with `blank` between."""
     patches, words = tokens[tokens["left"].notna()], tokens[tokens["left"].isna()]
     told = f"{sample.sample_id}, {sample.group}" + (f", answer {sample.answer}" if sample.answer else "")
-    # A vocabulary of whole words has no blanks in its tokens.
-    blank = "" if words["text"].str.contains(" ").any() else " "
     return {
         "about": told,
         "image": thumbnails.of(sample) if sample.image else None,
@@ -83,17 +81,22 @@ def details(
     """
     samples = {sample.sample_id: sample for sample in load_samples(tables.samples)}
     examples = read_table(tables.examples, EXAMPLES)
-    tokens = dict(list(read_table(tables.tokens, EXAMPLE_TOKENS).groupby("sample_id")))
+    tokens = read_table(tables.tokens, EXAMPLE_TOKENS)
+    blank = between_words(tokens["text"])
     active = activations(read_table(tables.activations, EXAMPLE_ACTIVATIONS))
     bins = ByFeature(read_table(tables.bins, EXAMPLE_BINS))
     thumbnails = Thumbnails(images, side)
     facts, effects = Facts(tables.facts, seed), Effects(tables.effects)
     looks = Looks(tables.looks, thumbnails)
-    shown = {name: shown_sample(samples[name], part, thumbnails) for name, part in tokens.items()}
-    for key, chosen in examples.groupby(FEATURE):
+    shown = {
+        name: shown_sample(samples[name], part, thumbnails, blank)
+        for name, part in tokens.groupby("sample_id")
+    }
+    by_feature = ByFeature(examples)
+    for key in sorted({*by_feature.rows, *facts.known(), *effects.known(), *looks.rows.rows}):
         rows = [
             {**shown[row.sample_id], "kind": row.kind, "values": active.get((*key, row.sample_id), {})}
-            for row in chosen.itertuples()
+            for row in by_feature[key].itertuples()
         ]
         largest = max(
             (max(one.values(), default=0) for row in rows for one in row["values"].values()), default=0
@@ -110,6 +113,16 @@ def details(
                 "largest": largest,
             },
         )
+
+
+def between_words(texts: pd.Series) -> str:
+    """Return what stands between tokens: nothing, unless their vocabulary has whole words without blanks.
+
+    Args:
+        texts: of all tokens. Scripts without blanks need none either.
+    """
+    latin = texts.str.fullmatch(r"[A-Za-z]+")
+    return " " if latin.any() and not texts.str.contains(r"\s").any() else ""
 
 
 def bins_of(rows: pd.DataFrame) -> list[list[float]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.explorer.facts import ByFeature, feature_name, read_some
+from vlmdiff.explorer.facts import ByFeature, feature_name, feature_place, read_some
 from vlmdiff.tables.causal import ABLATION, STEERING
 
 SELECTED, RANDOM, WHOLE = "selected", "random", "all"
@@ -51,6 +51,10 @@ class Effects:
         steering = read_some(tables.steering, STEERING)
         self.steered = ByFeature(steering[(steering["arm"] == "feature") & (steering["group"] == WHOLE)])
 
+    def known(self) -> set[tuple[int, int]]:
+        """Return the features that were ablated alone or steered by."""
+        return {*map(feature_place, self.ablated), *self.steered.rows}
+
     def of(self, key: tuple[int, int]) -> list[dict[str, Any]]:
         """Return what is to be drawn of a feature, given by layer and index.
 
@@ -68,7 +72,7 @@ class Effects:
             yield {
                 "title": f"Ablated alone ({concept})",
                 "axis": "change of the answer's margin, logits",
-                "chance": short(*own["delta_margin"].sort_values()),
+                "chance": [one for one in short(*own["delta_margin"].sort_values()) if one is not None],
                 "rows": [
                     [told(row.dataset, row.group), *short(*(getattr(row, one) for one in INTERVAL))]
                     for row in rows.itertuples()

@@ -6,7 +6,7 @@ same residual stream, so that what tuning changed can be seen token by token.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from vlmdiff.activations.massive import massive_tokens
 from vlmdiff.activations.tokens import IMAGE, TEXT
 from vlmdiff.data.batching import prepare_batches
+from vlmdiff.data.identity import shown_by
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.dictionaries.partial_reads import feature_rows, load_encoder
 from vlmdiff.dictionaries.weights import load_config_file
@@ -137,13 +138,16 @@ class Choice:
     sample: int
 
 
-def chosen_samples(strongest: np.ndarray, samples: Sequence[Sample], count: int) -> Iterator[Choice]:
+def chosen_samples(
+    strongest: np.ndarray, samples: Sequence[Sample], count: int, on_patches: Collection[int] = ()
+) -> Iterator[Choice]:
     """Yield the strongest samples of a feature, some half as strong, and silent ones of the same groups.
 
     Args:
-        strongest: (samples,) largest activation on a text token; 0 where it is silent.
+        strongest: (samples,) largest activation on a text token; 0 where it is silent on these.
         samples: the samples; each picture is shown once a kind.
         count: how many of each kind.
+        on_patches: samples on whose image tokens it is active: they are not silent.
     """
     falling = np.argsort(-strongest, kind="stable")
     active = falling[strongest[falling] > 0]
@@ -151,7 +155,8 @@ def chosen_samples(strongest: np.ndarray, samples: Sequence[Sample], count: int)
     half = strongest[active[0]] / 2 if len(active) else 0.0
     nearest = active[np.argsort(np.abs(strongest[active] - half), kind="stable")]
     groups = {samples[index].group for index in top}
-    silent = [index for index in np.flatnonzero(strongest == 0) if samples[index].group in groups]
+    quiet = (index for index in np.flatnonzero(strongest == 0) if index not in on_patches)
+    silent = [index for index in quiet if samples[index].group in groups]
     middle = [index for index in nearest if index not in set(top)]
     for kind, found in (("top", top), ("middle", middle), ("silent", silent)):
         for rank, index in enumerate(apart(found, samples, count)):
@@ -164,7 +169,7 @@ def apart(indices: Sequence[int], samples: Sequence[Sample], count: int) -> list
     for index in indices:
         if len(found) == count:
             break
-        found.setdefault(samples[index].image or samples[index].prompt, int(index))
+        found.setdefault(shown_by(samples[index]), int(index))
     return list(found.values())
 
 
@@ -259,13 +264,14 @@ def picked(
 ) -> pd.DataFrame:
     """Return which samples are shown of each feature, with the columns `CHOSEN`."""
     text = active[~active["image"]].groupby([*FEATURE, "sample"])["activation"].max()
+    seen = active[active["image"]].groupby(FEATURE)["sample"].agg(set).to_dict()
     rows = []
     for layer, feature in features:
         strongest = np.zeros(len(samples))
         if (layer, feature) in text.index:
             own = text.loc[(layer, feature)]
             strongest[own.index.to_numpy()] = own.to_numpy()
-        for choice in chosen_samples(strongest, samples, count):
+        for choice in chosen_samples(strongest, samples, count, seen.get((layer, feature), ())):
             rows.append({"layer": layer, "feature": feature, **vars(choice)})
     return pd.DataFrame(rows, columns=CHOSEN)
 

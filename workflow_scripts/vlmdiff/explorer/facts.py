@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from vlmdiff.tables.causal import HEAD_ATTRIBUTION
@@ -24,6 +25,12 @@ Line = str | dict[str, str]
 def feature_name(layer: int, feature: int) -> str:
     """Write a feature as `L{layer}F{index}`."""
     return f"L{layer}F{feature}"
+
+
+def feature_place(name: str) -> tuple[int, int]:
+    """Read `L{layer}F{index}`."""
+    layer, feature = name[1:].split("F")
+    return int(layer), int(feature)
 
 
 def read_some(files: Sequence[str], schema: Any) -> pd.DataFrame:
@@ -67,13 +74,14 @@ def titled(found: Iterable[tuple[str, str, Any]]) -> list[tuple[str, Any]]:
 
 @dataclass(frozen=True)
 class FactTables:
-    """Paths of the tables; each but the last is there once for each concept that has it.
+    """Paths of the tables; those in lists are there once for each concept that has them.
 
     Attributes:
         labels, evidence: LABELS and LABEL_EVIDENCE.
         recurrence: RECURRENCE.
         attribution: HEAD_ATTRIBUTION.
         neighbours: EXAMPLE_NEIGHBOURS.
+        fdr: largest adjusted p of evidence that is told.
     """
 
     labels: Sequence[str]
@@ -81,6 +89,7 @@ class FactTables:
     recurrence: Sequence[str]
     attribution: Sequence[str]
     neighbours: str
+    fdr: float
 
 
 class Facts:
@@ -94,10 +103,16 @@ class Facts:
     def __init__(self, tables: FactTables, seed: int) -> None:
         self.seed = seed
         self.labels = ByFeature(read_some(tables.labels, LABELS))
-        self.evidence = ByFeature(read_some(tables.evidence, LABEL_EVIDENCE))
+        evidence = read_some(tables.evidence, LABEL_EVIDENCE)
+        sure = (evidence["log_p_adjusted"] <= np.log(tables.fdr)) & (evidence["effect"] > 0)
+        self.evidence = ByFeature(evidence[sure])
         self.recurrence = ByFeature(read_some(tables.recurrence, RECURRENCE))
         self.attribution = ByFeature(read_some(tables.attribution, HEAD_ATTRIBUTION), "feature_layer")
         self.neighbours = ByFeature(read_table(tables.neighbours, EXAMPLE_NEIGHBOURS))
+
+    def known(self) -> set[tuple[int, int]]:
+        """Return the features of which more is told than their neighbours."""
+        return {*self.labels.rows, *self.recurrence.rows, *self.attribution.rows}
 
     def label(self, key: tuple[int, int]) -> str:
         """Return the label of a feature, given by layer and index; empty if it has none."""

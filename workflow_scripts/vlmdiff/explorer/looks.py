@@ -58,7 +58,7 @@ class Looks:
             "about": f"{sample.sample_id}, from ‘{patches['token'].iloc[0]}’",
             "image": self.thumbnails.of(sample),
             "patches": [[round(edge, DIGITS) for edge in box] for box in boxes(patches)],
-            "weights": [float(f"{weight:.{DIGITS}g}") for weight in patches["weight"]],
+            "weights": [float(f"{weight:.{DIGITS}g}") for weight in patches["weight"].fillna(0.0)],
         }
 
 

@@ -15,6 +15,8 @@ from vlmdiff.explorer.columns import FLAG, WORDS, Column, ConceptTables, OtherCo
 from vlmdiff.explorer.details import DetailTables, details
 from vlmdiff.explorer.pack import packed, rounded, script
 
+# Of the dictionaries that are shown.
+SEED = 0
 PAGE = Path(__file__).parent / "page"
 # Whose activations stand next to each other.
 DICTIONARIES = ("base", "adapted", "null")
@@ -69,6 +71,7 @@ def about(
     counts = next(iter(values.values())).groupby(level="layer").size()
     told = {
         "experiment": experiment,
+        "seed": SEED,
         "layers": [{"layer": int(layer), "features": int(count)} for layer, count in counts.items()],
         "columns": [asdict(column) for column, _ in found],
         "dictionaries": list(DICTIONARIES),
@@ -111,7 +114,9 @@ def write_explorer(
     for part in ("data", "details"):
         (folder / part).mkdir(parents=True)
     names = []
-    for name, content in details(told_of_some, folder / "images", picture_pixels) if told_of_some else ():
+    for name, content in (
+        details(told_of_some, folder / "images", picture_pixels, SEED) if told_of_some else ()
+    ):
         names.append(name)
         (folder / "details" / f"{name}.js").write_text(script("explorer.detail", name, content))
     found = all_columns(adapted, concepts, truth, target, others)

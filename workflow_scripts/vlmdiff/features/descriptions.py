@@ -91,8 +91,9 @@ def evidence_text(evidence: pd.DataFrame, labels: Mapping[str, str]) -> str:
     lines = []
     for kind, title in KINDS.items():
         rows = evidence[evidence["kind"] == kind].sort_values("rank")
+        called = labels if kind == "neighbour" else {}
         items = ", ".join(
-            f"{labels.get(row.what, row.what)!r} ({row.effect:.2f})" for row in rows.itertuples()
+            f"{called.get(row.what, row.what)!r} ({row.effect:.2f})" for row in rows.itertuples()
         )
         lines.append(f"{title}: {items or 'none'}.")
     return "\n".join(lines)
@@ -151,15 +152,18 @@ def announce(prompts: Sequence[Content], request: Request, later: int = 0) -> st
         later: short questions that follow at most.
     """
     texts = [text_of(prompt) for prompt in prompts]
-    tokens = sum(map(len, texts)) // CHARACTERS_A_TOKEN + later * SHORT_QUESTION_TOKENS
-    calls, pictures = len(prompts) + later, sum(picture_count(prompt) for prompt in prompts)
-    answers = calls * request.max_tokens
-    text = f"{calls} calls to {request.base_url} ({request.model}), about {tokens} tokens of prompts"
+    tokens, pictures = sum(map(len, texts)) // CHARACTERS_A_TOKEN, sum(map(picture_count, prompts))
+    text = f"{len(prompts)} calls to {request.base_url} ({request.model}), about {tokens} tokens of prompts"
     text += f" and {pictures} pictures" if pictures else ""
+    text += f", then up to {later} short questions" if later else ""
+    tokens, answers = tokens + later * SHORT_QUESTION_TOKENS, (len(prompts) + later) * request.max_tokens
     if request.price_input is None or request.price_output is None:
-        return f"{text}, at most {answers} of answers; no price is configured"
+        return f"{text}, at most {answers} tokens of answers; no price is configured"
     cost = (tokens * request.price_input + answers * request.price_output) / 1e6
-    return f"{text}, at most {answers} of answers: at most about {cost:.2f} at the configured prices"
+    most, rest = ("", ", without what pictures cost") if request.images else ("at most ", "")
+    return (
+        f"{text}, at most {answers} tokens of answers: {most}about {cost:.2f} at the configured prices{rest}"
+    )
 
 
 def text_of(prompt: Content) -> str:
@@ -199,7 +203,7 @@ class Questions:
         request, known = self.request, self.cache.known
         keys = [digest(prompt, request) for prompt in prompts]
         missing = [(key, prompt) for key, prompt in dict(zip(keys, prompts)).items() if key not in known]
-        told = announce([prompt for _, prompt in missing], request, later)
+        told = announce([prompt for _, prompt in missing], request, later if missing else 0)
         log.info("%s: %s; %d answers are known already", title, told, len(set(keys)) - len(missing))
         for key, prompt in progress(missing, title):
             answer = self.endpoint.ask(request.model, prompt, request.temperature, request.max_tokens)
@@ -245,7 +249,7 @@ def describe_features(
     tried = len(chosen) - len(of_use(chosen, SHOWN)) if request.scored else 0
     replies = questions.ask(prompts, "descriptions", later=tried)
     texts = dict(zip(zip(labels["layer"], labels["feature"]), (reply.text for reply in replies)))
-    asked = asked_about(chosen if request.scored else chosen.head(0), texts)
+    asked = asked_about(chosen if request.scored else chosen.head(0), texts, samples, bool(request.images))
     detections = detect(asked, texts, samples, questions)
     write_table(detections.assign(concept=concept, seed=seed), DETECTIONS, outputs[1])
     rows = [

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from vlmdiff.data.identity import shown_by
+
 if TYPE_CHECKING:
     from vlmdiff.data.samples import Sample
 
@@ -39,7 +41,7 @@ def label_samples(
     Returns:
         A frame with the columns COLUMNS.
     """
-    pictures = np.unique([sample.image or sample.prompt for sample in samples], return_inverse=True)[1]
+    pictures = np.unique([shown_by(sample) for sample in samples], return_inverse=True)[1]
     rows = []
     for column, feature in enumerate(features):
         own = strongest[:, column]

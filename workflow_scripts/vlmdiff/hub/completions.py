@@ -22,6 +22,7 @@ RETRIED = (408, 429, 500, 502, 503, 504)
 # An endpoint that asks for a longer pause is asked again after this one.
 LONGEST_PAUSE_S = 600
 KEPT = "Answers so far are kept; run the same command again"
+BLIND = " (the prompt has pictures: for a model that cannot see, set labelling.images: 0)"
 # Most pixels of a side of a picture that is sent.
 PICTURE_PIXELS = 512
 log = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Endpoint:
             raise EndpointError(f"{self.url}: no answer: {self.silence(error)}. {KEPT}") from error
         try:
             if response.status_code != requests.codes.ok:
-                raise EndpointError(refusal(response))
+                raise EndpointError(refusal(response) + (BLIND if isinstance(prompt, list) else ""))
             return read_reply(parsed(response), max_tokens)
         except EndpointError as error:
             # Some endpoints repeat the key when they complain about it.
@@ -141,7 +142,7 @@ class Endpoint:
 def refusal(response: requests.Response) -> str:
     """Say what a status means, what the endpoint says of it, and what to do."""
     advice = {
-        400: "check labelling.model, max_tokens and temperature; if the model cannot see, set images: 0",
+        400: "check labelling.model, max_tokens and temperature",
         401: "the key is missing or wrong: check labelling.api_key_env",
         403: "the key may not use this model: check labelling.model",
         404: "no such model or path: check labelling.base_url and labelling.model",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from textwrap import indent
+from urllib.parse import quote
 
 from markdown_it import MarkdownIt
 
@@ -19,7 +20,7 @@ def front_page(summary: Path, folder: str) -> str:
 
     Args:
         summary: the Markdown file.
-        folder: from the report to the file's folder; relative links are led there.
+        folder: from the report to the file's folder; relative links and pictures are led there.
     """
     if not summary.is_file():
         return ""
@@ -27,8 +28,9 @@ def front_page(summary: Path, folder: str) -> str:
     tokens = parser.parse(summary.read_text())
     for token in tokens:
         for child in token.children or ():
-            target = str(child.attrGet("href") or "")
-            if target and not FIXED.match(target):
-                child.attrSet("href", f"{folder}/{target}")
+            for name in ("href", "src"):
+                target = str(child.attrGet(name) or "")
+                if target and not FIXED.match(target):
+                    child.attrSet(name, f"{quote(folder)}/{target}")
     page = parser.renderer.render(tokens, parser.options, {})
     return indent(page, STANDS_IN).strip()

@@ -9,7 +9,7 @@ EXAMPLES = contract(
     (
         "kind",
         "str",
-        "top: the strongest; middle: about half as strong; silent: of the same groups, never active",
+        "top: strongest on text; middle: about half as strong; silent: of its groups, active nowhere",
     ),
     ("rank", "int", "0 for the first of its kind"),
     ("sample_id", "str", "sample"),

@@ -79,8 +79,12 @@ DESCRIPTIONS = contract(
     ("images", "int", "pictures that the prompt showed"),
     ("hits", "int", "samples on which the feature fires, and that the description was said to fit"),
     ("fires", "int", "samples on which it fires that were asked about"),
-    ("false_alarms", "int", "samples on which it is silent, and that the description was said to fit"),
+    (
+        "false_alarms",
+        "int",
+        "silent samples of which no answer said that it does not fit them",
+    ),
     ("silent", "int", "samples on which it is silent that were asked about"),
     ("balanced_accuracy", "float", "mean of hits / fires and 1 - false_alarms / silent; chance: 0.5"),
-    ("detection_p", "float", "Fisher's exact one-sided p that it fits both kinds alike; NaN: not asked"),
+    ("detection_p", "float", "Fisher's exact one-sided p that it fits both kinds alike; NaN: not tried"),
 )

@@ -101,12 +101,15 @@ function nothing(chart, title) {
   Object.assign(chart, { box: null });
   pen.setTransform(1, 0, 0, 1, 0, 0);
   pen.clearRect(0, 0, canvas.width, canvas.height);
+  pen.fillStyle = colour("quiet");
+  pen.fillText("Nothing was measured of what is kept.", 12, 24);
   canvas.ariaLabel = `${title}: nothing measured`;
 }
 
 charts.draw = function (rows = charts.rows) {
   if (!rows || !explorer.about) return;
   charts.rows = rows;
+  if (!charts.scatter.canvas.clientWidth) return; // the overview is closed
   for (const [id, key] of [["across", "x"], ["up", "y"], ["counted", "of"]]) document.getElementById(id).value = state[key];
   charts.drawScatter(rows);
   charts.drawHistogram(rows);
@@ -200,6 +203,9 @@ charts.move = function (name, event) {
   charts.draw();
 };
 
+/** How many digits tell values of a range apart. */
+const digits = ({ low, high, log }) => (log ? 4 : Math.min(7, Math.max(4, 3 + Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (high - low))))));
+
 /** Keep what was dragged over; a click opens the nearest feature of the scatter. */
 charts.end = function (name) {
   const chart = charts[name], { drag, box, across, up } = chart;
@@ -211,8 +217,12 @@ charts.end = function (name) {
   if (Math.abs(drag.x1 - drag.x0) < 4) return name === "scatter" && Math.abs(drag.y1 - drag.y0) < 4 ? charts.pick(xs[0], ys[0]) : charts.draw();
   const limits = name === "scatter" ? [[state.x, across, xs], [state.y, up, ys]] : [[state.of, across, xs]];
   for (const [key, of, [low, high]] of limits) {
-    if (low > 0) state.keepToo(`${key} >= ${Number(valueAt(of, low).toPrecision(4))}`);
-    if (high < 1) state.keepToo(`${key} <= ${Number(valueAt(of, high).toPrecision(4))}`);
+    const told = (part) => Number(valueAt(of, part).toPrecision(digits(of)));
+    // What was not measured is not drawn, and is not kept where all that is drawn is.
+    const gaps = charts.rows.some((row) => Number.isNaN(explorer.columns.get(key).values[row]));
+    if (low > 0) state.keepToo(`${key} >= ${told(low)}`);
+    else if (gaps) state.keepToo(`${key} >= ${of.log ? 0 : told(0)}`);
+    if (high < 1) state.keepToo(`${key} <= ${told(high)}`);
   }
 };
 

@@ -18,18 +18,21 @@ function element(tag, attributes = {}, ...children) {
 }
 
 detail.show = async function () {
-  const box = document.getElementById("detail"), names = [state.open, state.with].filter(Boolean);
+  const box = document.getElementById("detail"), names = detail.names();
   box.hidden = !state.open;
   document.body.classList.toggle("looking", Boolean(state.open));
   if (!state.open) return box.replaceChildren();
   await Promise.all(names.map(detail.load));
   // Meanwhile another one may have been opened.
-  if (names.join() !== [state.open, state.with].filter(Boolean).join()) return;
+  if (names.join() !== detail.names().join()) return;
   const another = box.dataset.names !== names.join();
   box.dataset.names = names.join();
-  box.replaceChildren(detail.heading(), detail.funnels(names), ...names.flatMap((name) => detail.samples(name, names.length > 1)), detail.numbers(names));
+  box.replaceChildren(detail.heading(), wide(detail.funnels(names)), detail.numbers(names), ...names.flatMap((name) => detail.samples(name, names.length > 1)));
   if (another) box.scrollTop = 0;
 };
+
+/** The features in view: the open one, and one to compare it with. */
+detail.names = () => [...new Set([state.open, state.with].filter(Boolean))];
 
 detail.load = async function (name) {
   if (explorer.about.details.includes(name) && !detail.known.has(name)) await explorer.load(`details/${name}.js`);
@@ -37,7 +40,7 @@ detail.load = async function (name) {
 
 detail.heading = function () {
   const name = state.open, starred = stars.all.has(name), label = detail.known.get(name)?.label;
-  const redraw = () => { stars.toggle(name); main.draw(); };
+  const redraw = () => { stars.toggle(name); main.update(); };
   const others = state.with
     ? element("button", { onclick: () => state.change({ with: "" }) }, `Only ${name}`)
     : element("button", { title: "Key c", onclick: () => state.change({ with: name }) }, "Compare");
@@ -47,6 +50,7 @@ detail.heading = function () {
   });
   return element("div", { class: "heading" },
     element("h2", {}, name, state.with && state.with !== name ? ` next to ${state.with}` : ""),
+    state.with === name ? element("p", { class: "label" }, "Now choose the feature to compare it with: in the table, in a chart, or by its name.") : null,
     label ? element("p", { class: "label" }, label) : null,
     element("button", { "aria-pressed": String(starred), title: "Key s", onclick: redraw }, starred ? "★ Starred" : "☆ Star"),
     others,
@@ -85,15 +89,20 @@ detail.numbers = function (names) {
     bodies.get(column.part).push(element("tr", {}, element("th", { scope: "row", title: column.meaning }, column.title), ...shown.map((text) => element("td", {}, text || "–"))));
   }
   const parts = [...bodies].map(([part, rows]) => element("tbody", {}, element("tr", {}, element("th", { scope: "colgroup", colspan: names.length + 1, class: "part" }, part)), ...rows));
-  return element("table", { class: "numbers" }, element("caption", {}, "Numbers"), ...parts);
+  const table = element("table", { class: "numbers" }, element("caption", {}, names.join(" and ")), ...parts);
+  return element("details", {}, element("summary", {}, "All numbers"), wide(table));
 };
 
-const KINDS = { top: "Strongest", middle: "Half as strong", silent: "Silent, of the same groups" };
+/** What may be wider than the page scrolls by itself. */
+const wide = (table) => element("div", { class: "wide", tabindex: 0, role: "region", "aria-label": table.caption.textContent }, table);
+
+const KINDS = { top: "Strongest on words", middle: "Half as strong on words", silent: "Silent, of the same groups" };
+const READ_BY = "All three read the tuned model: base is the feature before tuning, adapted after it, null after more text alone. Brighter is stronger, on one scale for this feature.";
 
 detail.samples = function (name, named) {
   const content = detail.known.get(name);
   if (!content) {
-    const told = `Samples were collected for ${explorer.about.details.length} features, which ▦ marks in the table; ${name} is not one of them.`;
+    const told = `More is told of the ${explorer.about.details.length} features that ▦ marks in the table; ${name} is not one of them.`;
     return [element("p", { class: "quiet" }, told)];
   }
   const facts = content.facts.map(({ title, lines }) => element("div", { class: "fact" }, element("h3", {}, title), element("ul", {}, ...lines.map(factLine))));
@@ -103,7 +112,7 @@ detail.samples = function (name, named) {
   });
   const effects = element("div", { class: "effects" }, bins(name, content.bins), ...content.effects.map(figures.effect));
   const title = named ? element("h2", { class: "named" }, name, content.label ? element("span", { class: "quiet" }, ` ${content.label}`) : null) : null;
-  return [title, element("div", { class: "facts" }, ...facts), effects, ...groups.filter(Boolean), ...content.looks.map(figures.look)].filter(Boolean);
+  return [title, element("div", { class: "facts" }, ...facts), effects, groups.some(Boolean) ? element("p", { class: "quiet" }, READ_BY) : null, ...groups, ...content.looks.map(figures.look)].filter(Boolean);
 };
 
 /** A line of a fact: a text, or a feature to go to and what is told of it. */
@@ -136,6 +145,12 @@ function panel(sample, title, values, largest) {
     made.append(overlaid(sample.image, sample.about, edges, places.map(share), places.map((place, i) => told(`patch ${i + 1}`, place))));
   }
   const words = sample.words.map(([place, text]) => element("span", { style: `--shade: ${share(place).toFixed(3)}`, title: told(text.trim(), place) }, text));
-  made.append(element("p", { class: "words" }, ...words), element("p", { class: "quiet" }, `largest ${number(Math.max(0, ...Object.values(values)))}`));
+  made.append(element("p", { class: "words" }, ...words), element("p", { class: "quiet" }, largestOf(sample, values)));
   return made;
+}
+
+/** The largest activation on words, and on patches if there are any. */
+function largestOf(sample, values) {
+  const most = (places) => number(Math.max(0, ...places.map(([place]) => values[place] ?? 0)));
+  return `words ${most(sample.words)}` + (sample.patches.length ? `, patches ${most(sample.patches)}` : "");
 }

@@ -12,7 +12,8 @@ function drawn(tag, attributes = {}, ...children) {
 }
 
 const hint = (text) => drawn("title", {}, text);
-const interval = (value, low, high) => number(value ?? NaN) + (low == null ? "" : ` (95 %: ${number(low)} to ${number(high)})`);
+const end = (value) => (value == null ? "?" : number(value));
+const interval = (value, low, high) => end(value) + (low == null && high == null ? "" : ` (95 %: ${end(low)} to ${end(high)})`);
 
 /** A linear scale that shows zero and all values; ticks at round numbers. */
 function scale(values, from, to) {
@@ -48,7 +49,7 @@ figures.dots = function (rows, chance = []) {
   const { width, left, row } = figures, height = row * rows.length + 22;
   const { place, ticks } = scale([...rows.flatMap((one) => one.slice(1)), ...chance], left, width - 12);
   const made = drawn("svg", { viewBox: `0 0 ${width} ${height}` });
-  for (const tick of ticks) made.append(...grid(place(tick), height - 20, number(tick), tick === 0));
+  for (const tick of ticks) made.append(...grid(place(tick), height - 20, short(tick), tick === 0));
   for (const value of chance) made.append(drawn("line", { class: "chance", x1: place(value), x2: place(value), y1: 5, y2: row - 5 }));
   rows.forEach(([name, value, low, high], i) => {
     const y = row * (i + 0.5);
@@ -68,16 +69,16 @@ const grid = (x, bottom, text, zero) => [
 
 /** Values by strength, a line each; the first one full, the others dashed. */
 figures.curves = function (lines) {
-  const { width } = figures, height = 170, left = 44, bottom = height - 22;
+  const { width } = figures, height = 170, left = 52, bottom = height - 22;
   const points = lines.flatMap((line) => line.points);
   const across = scale(points.map(([x]) => x), left, width - 12);
   const up = scale(points.flatMap((point) => point.slice(1)), bottom, 22);
   const made = drawn("svg", { viewBox: `0 0 ${width} ${height}` });
   for (const tick of up.ticks) {
     made.append(drawn("line", { class: tick === 0 ? "zero" : "tick", x1: left, x2: width - 12, y1: up.place(tick), y2: up.place(tick) }));
-    made.append(drawn("text", { class: "end", x: left - 5, y: up.place(tick) + 4 }, number(tick)));
+    made.append(drawn("text", { class: "end", x: left - 5, y: up.place(tick) + 4 }, short(tick)));
   }
-  for (const tick of across.ticks) made.append(drawn("text", { class: "middle", x: across.place(tick), y: height - 6 }, number(tick)));
+  for (const tick of across.ticks) made.append(drawn("text", { class: "middle", x: across.place(tick), y: height - 6 }, short(tick)));
   lines.forEach(({ name, points: own }, i) => {
     const known = own.filter(([, y]) => y != null), kind = `line line-${Math.min(i, 1)}`;
     made.append(drawn("polyline", { class: kind, points: known.map(([x, y]) => `${across.place(x)},${up.place(y)}`).join(" ") }));

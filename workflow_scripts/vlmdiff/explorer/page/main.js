@@ -6,7 +6,7 @@ const main = { rows: new Uint32Array(0) };
 /** Called when it is known what there is. */
 explorer.start = async function () {
   const { about } = explorer;
-  document.title = `Features of ${about.experiment}`;
+  document.title = `Features of ${about.experiment}, seed ${about.seed}`;
   document.getElementById("title").textContent = document.title;
   stars.read();
   table.setUp();
@@ -33,6 +33,7 @@ main.tell = function (problem) {
 
 /** Filter, sort and draw what the state asks for. */
 main.update = function () {
+  document.getElementById("problem").textContent = "";
   const asked = JSON.stringify([state.keep.map(({ text }) => text), state.stars && [...stars.all.keys()], explorer.loaded]);
   if (asked !== main.asked) main.kept = explorer.kept(state.keep, state.stars ? stars.rows() : null);
   const order = `${asked} ${state.sort} ${state.falling}`;
@@ -64,6 +65,11 @@ main.drawFilters = function () {
   document.getElementById("filters").replaceChildren(...items);
 };
 
+/** The order in which a concept's features are looked at: by what ablating them takes, else by the contrast. */
+main.bestFirst = function (name) {
+  return explorer.columns.has(`${name}.margin`) ? { sort: `${name}.margin`, falling: false } : { sort: `${name}.effect`, falling: true };
+};
+
 /** How many features each step of a concept's selection leaves; a click shows those. */
 main.drawFunnels = function () {
   const box = document.getElementById("funnels");
@@ -72,7 +78,7 @@ main.drawFunnels = function () {
     const rows = [element("button", { onclick: () => state.change({ keep: [] }) }, `${explorer.rows.toLocaleString("en")} features`)];
     steps.forEach(({ title, left }, last) => {
       const keep = steps.slice(0, last + 1).map(({ key }) => explorer.condition(key));
-      rows.push(element("button", { onclick: () => state.change({ keep }) }, `${left.toLocaleString("en")} ${title}`));
+      rows.push(element("button", { onclick: () => state.change({ keep, ...main.bestFirst(name) }) }, `${left.toLocaleString("en")} ${title}`));
     });
     box.append(element("div", { class: "funnel-bar", role: "group", "aria-label": `Funnel of ${name}` }, element("strong", {}, name), ...rows));
   }
@@ -128,7 +134,7 @@ main.key = function (event) {
     j: () => main.step(1),
     k: () => main.step(-1),
     r: main.random,
-    s: () => { if (state.open) { stars.toggle(state.open); main.draw(); } },
+    s: () => { if (state.open) { stars.toggle(state.open); main.update(); } },
     c: () => { if (state.open) state.change({ with: state.with ? "" : state.open }); },
     g: () => document.querySelector("#jump input").focus(),
     "?": () => document.getElementById("help").showModal(),

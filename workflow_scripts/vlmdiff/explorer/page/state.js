@@ -55,6 +55,8 @@ state.keepToo = function (text) {
 // Stars: name -> note, of this experiment.
 const stars = {
   all: new Map(),
+  // Notes on features that are stars no more: a second press of the key brings them back.
+  dropped: new Map(),
   place: () => `vlmdiff-stars-${explorer.about.experiment}`,
   read() {
     try { stars.all = new Map(JSON.parse(localStorage.getItem(stars.place()) ?? "[]")); } catch { stars.all = new Map(); }
@@ -63,7 +65,9 @@ const stars = {
     try { localStorage.setItem(stars.place(), JSON.stringify([...stars.all])); } catch { /* a browser that keeps nothing */ }
   },
   toggle(name) {
-    if (!stars.all.delete(name)) stars.all.set(name, "");
+    const [from, to] = stars.all.has(name) ? [stars.all, stars.dropped] : [stars.dropped, stars.all];
+    to.set(name, from.get(name) ?? "");
+    from.delete(name);
     stars.write();
   },
   note(name, text) {
@@ -74,7 +78,8 @@ const stars = {
   /** The stars as a table that the workflow reads as a list of features. */
   table() {
     const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const lines = [...stars.all].map(([name, note]) => {
+    const there = [...stars.all].filter(([name]) => explorer.rowOf(name) >= 0);
+    const lines = there.map(([name, note]) => {
       const row = explorer.rowOf(name);
       return [explorer.layerOf[row], explorer.featureOf[row], name, cell(note)].join(",");
     });

@@ -11,6 +11,8 @@ explorer.begin = function (about) {
   explorer.featureOf = new Float32Array(rows);
   explorer.columns.set("layer", { key: "layer", title: "layer", meaning: "decoder block", kind: "number", part: "feature", values: explorer.layerOf });
   explorer.columns.set("feature", { key: "feature", title: "feature", meaning: "index in the dictionary", kind: "number", part: "feature", values: explorer.featureOf });
+  const kept = new Set(about.details);
+  explorer.columns.set("samples", { key: "samples", title: "▦", meaning: "its samples, effects or labels can be looked at", kind: "flag", part: "feature", values: new Uint8Array(rows) });
   for (const column of about.columns) {
     const kind = { number: Float32Array, flag: Uint8Array, words: Uint16Array }[column.kind];
     explorer.columns.set(column.key, { ...column, values: new kind(rows) });
@@ -23,6 +25,7 @@ explorer.begin = function (about) {
     first += layer.features;
   }
   explorer.rows = rows;
+  for (const name of kept) explorer.columns.get("samples").values[explorer.rowOf(name)] = 1;
   explorer.start();
 };
 
@@ -98,12 +101,36 @@ function number(value) {
   return text.replace(/^-/, "−");
 }
 
+/** A number as the columns keep it (explorer/pack.py): so a limit that a cell shows meets what the cell holds. */
+function asKept(value) {
+  const one = new Float32Array([value]), bits = new Uint32Array(one.buffer);
+  bits[0] = (bits[0] + 0x80) & 0xffffff00;
+  return Number.isFinite(value) && Number.isFinite(one[0]) ? one[0] : value;
+}
+
+/** The column of a key, or of a title that only one has. */
+explorer.columnOf = function (name) {
+  if (explorer.columns.has(name)) return explorer.columns.get(name);
+  const same = [...explorer.columns.values()].filter(({ title }) => title.toLowerCase() === name.toLowerCase());
+  return same.length === 1 ? same[0] : null;
+};
+
+/** The three keys that are most like a word: by title, by a part of it, by letters in common. */
+explorer.like = function (word) {
+  const wanted = word.trim().toLowerCase(), pairs = (text) => new Set([...text].slice(1).map((letter, i) => text[i] + letter));
+  const far = ({ key, title }) => {
+    const own = pairs(key.toLowerCase()), asked = pairs(wanted), both = [...asked].filter((pair) => own.has(pair)).length;
+    return (title.toLowerCase() === wanted) + (2 * both) / (own.size + asked.size || 1);
+  };
+  return [...explorer.columns.values()].map((column) => [far(column), column.key]).sort(([a], [b]) => b - a).slice(0, 3).map(([, key]) => key);
+};
+
 /** A condition such as `similarity < 0.5`, `truth = left` or `!adapted`; throws what is wrong with it. */
 explorer.condition = function (text) {
-  const found = /^(!?)\s*([\w.]+)\s*(?:(<=|>=|!=|<|>|=)\s*(.*))?$/su.exec(text.trim());
-  const column = found && explorer.columns.get(found[2]);
-  if (!column) throw new Error(`Found “${text}”, expected a column: ${[...explorer.columns.keys()].join(", ")}`);
-  const [, not, key, sign, value] = found;
+  const found = /^(!?)\s*([^<>=!]+?)\s*(?:(<=|>=|!=|<|>|=)\s*(.*))?$/su.exec(text.trim());
+  const column = found && explorer.columnOf(found[2]);
+  if (!column) throw new Error(`Found “${text}”, expected a column first. Do you mean ${explorer.like(found?.[2] ?? text).join(", ")}? All of them stand under Help.`);
+  const [, not, , sign, value] = found, { key } = column;
   if (column.kind === "flag") {
     if (sign) throw new Error(`${key} is a flag: write ${key} or !${key}`);
     return { text: `${not}${key}`, column, keeps: (one) => Boolean(one) !== Boolean(not) };
@@ -115,7 +142,7 @@ explorer.condition = function (text) {
     if (code < 0) throw new Error(`No feature's ${key} is “${value}”; there are: ${words.filter(Boolean).slice(0, 12).join(", ")} …`);
     return { text: `${key} ${sign} ${value.trim()}`, column, keeps: (one) => (one === code) === (sign === "=") };
   }
-  const limit = Number(value.replace("−", "-"));
+  const asked = Number(value.replace("−", "-")), limit = column.part === "feature" ? asked : asKept(asked);
   if (value.trim() === "" || Number.isNaN(limit)) throw new Error(`Found “${value}”, expected a number for ${key}`);
   const keeps = { "<": (v) => v < limit, ">": (v) => v > limit, "<=": (v) => v <= limit, ">=": (v) => v >= limit, "=": (v) => v === limit, "!=": (v) => v !== limit }[sign];
   return { text: `${key} ${sign} ${value.trim()}`, column, keeps };
@@ -133,7 +160,7 @@ explorer.kept = function (conditions, only) {
   return found.subarray(0, count);
 };
 
-/** Sort rows by a column, equal ones by their place; NaN last. Radix sort of the numbers' bits. */
+/** Sort rows by a column, equal ones by their place; what was not measured last. Radix sort of the numbers' bits. */
 explorer.sorted = function (rows, column, falling) {
   const keys = new Uint32Array(rows.length), one = new Float32Array(1), bits = new Uint32Array(one.buffer);
   const rank = column.kind === "words" ? alphabetical(explorer.about.words[column.key]) : null;
@@ -141,7 +168,8 @@ explorer.sorted = function (rows, column, falling) {
     const value = column.values[rows[i]];
     one[0] = rank ? rank[value] : value;
     const key = bits[0] & 0x80000000 ? ~bits[0] : bits[0] | 0x80000000;
-    keys[i] = Number.isNaN(value) ? 0xffffffff : falling ? ~key & 0xfffffffe : key;
+    const missing = rank ? !explorer.about.words[column.key][value] : Number.isNaN(value);
+    keys[i] = missing ? 0xffffffff : falling ? ~key & 0xfffffffe : key;
   }
   let from = rows.slice(), to = new Uint32Array(rows.length), keysFrom = keys, keysTo = new Uint32Array(rows.length);
   for (let shift = 0; shift < 32; shift += 11) {

@@ -1,7 +1,7 @@
 "use strict";
 // The table: of all rows only those in sight are in the document.
 
-const table = { rows: new Uint32Array(0), height: 30, shown: [] };
+const table = { rows: new Uint32Array(0), height: 30, heads: 52, shown: [] };
 // Browsers end an element after some ten million pixels: beyond that the scroll bar moves in larger steps.
 const TALLEST = 6e6;
 
@@ -22,11 +22,31 @@ table.setUp = function () {
   });
   const heads = explorer.about.columns.map(({ key }) => explorer.columns.get(key));
   table.shown = heads;
+  document.getElementById("parts").replaceChildren(partHeading("", 1), ...partsOf(heads));
   table.head.replaceChildren(
     heading("feature", "feature", "name", "name"),
     ...heads.map(({ key, title, meaning, kind }) => heading(key, title, meaning, kind)),
   );
 };
+
+/** A heading over the columns of each part, which stays in sight while they do. */
+function partsOf(heads) {
+  const runs = [];
+  for (const { part } of heads) {
+    if (runs.at(-1)?.part === part) runs.at(-1).count += 1;
+    else runs.push({ part, count: 1 });
+  }
+  return runs.map(({ part, count }) => partHeading(part, count));
+}
+
+function partHeading(title, columns) {
+  const cell = document.createElement(title ? "th" : "td"), name = document.createElement("span");
+  cell.colSpan = columns;
+  if (title) cell.scope = "colgroup";
+  name.textContent = title;
+  cell.append(name);
+  return cell;
+}
 
 function heading(key, title, meaning, kind) {
   const cell = document.createElement("th"), button = document.createElement("button");
@@ -50,7 +70,7 @@ table.show = function (rows) {
     const sorted = cell.dataset.key === state.sort;
     cell.ariaSort = sorted ? (state.falling ? "descending" : "ascending") : "none";
   }
-  table.box.querySelector("table").ariaRowCount = String(rows.length + 1);
+  table.box.querySelector("table").ariaRowCount = String(rows.length + 2);
   table.draw();
 };
 
@@ -58,15 +78,15 @@ table.tall = () => Math.min(table.rows.length * table.height, TALLEST);
 
 /** The first row in sight. */
 table.first = function () {
-  const sight = Math.max(1, Math.floor(table.box.clientHeight / table.height) - 1);
+  const sight = Math.max(1, Math.floor((table.box.clientHeight - table.heads) / table.height));
   const last = Math.max(0, table.rows.length - sight);
-  const way = table.tall() - table.box.clientHeight + table.height;
+  const way = table.tall() - table.box.clientHeight + table.heads;
   return way <= 0 ? 0 : Math.min(last, Math.round((table.box.scrollTop / way) * last));
 };
 
 table.draw = function () {
   const sight = Math.ceil(table.box.clientHeight / table.height) + 1, first = table.first();
-  table.space.style.height = `${table.tall() + table.height}px`;
+  table.space.style.height = `${table.tall() + table.heads}px`;
   const rows = [];
   for (let place = first; place < Math.min(table.rows.length, first + sight); place++) rows.push(line(place));
   table.body.replaceChildren(...rows);
@@ -75,7 +95,7 @@ table.draw = function () {
 function line(place) {
   const row = table.rows[place], name = explorer.nameOf(row);
   const tr = document.createElement("tr"), th = document.createElement("th");
-  tr.ariaRowIndex = String(place + 2);
+  tr.ariaRowIndex = String(place + 3);
   tr.dataset.row = String(row);
   if (name === state.open) tr.ariaCurrent = "true";
   th.scope = "row";
@@ -96,9 +116,9 @@ function line(place) {
 table.reveal = function () {
   const place = table.rows.indexOf(explorer.rowOf(state.open || " "));
   if (place < 0) return;
-  const sight = Math.floor(table.box.clientHeight / table.height) - 1, first = table.first();
+  const sight = Math.floor((table.box.clientHeight - table.heads) / table.height), first = table.first();
   if (place >= first && place < first + sight) return;
   const last = Math.max(1, table.rows.length - sight);
-  const way = table.tall() - table.box.clientHeight + table.height;
+  const way = table.tall() - table.box.clientHeight + table.heads;
   table.box.scrollTop = (Math.max(0, place - Math.floor(sight / 2)) / last) * way;
 };
