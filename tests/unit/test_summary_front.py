@@ -46,6 +46,12 @@ def test_relative_links_lead_to_the_summarys_folder(tmp_path):
     assert links == ["some/where/explorer/index.html", "#weak-results", "https://example.org"]
 
 
+def test_folders_and_pictures_with_any_name_are_found(tmp_path):
+    tree = shown(front(tmp_path, "[a](explorer/index.html) ![b](figures/b.png)\n", "run #1/50%25?"))
+    assert [one.get("href") for one in tree.iter("a")] == ["run%20%231/50%2525%3F/explorer/index.html"]
+    assert [one.get("src") for one in tree.iter("img")] == ["run%20%231/50%2525%3F/figures/b.png"]
+
+
 @pytest.mark.parametrize("text", ["<script>alert(1)</script>", "<img src=x onerror=y>", "[x](javascript:y)"])
 def test_text_is_never_markup(tmp_path, text):
     tree = shown(front(tmp_path, f"# Title\n\n{text}\n"))
