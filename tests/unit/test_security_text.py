@@ -128,7 +128,7 @@ def test_ticks_need_no_formula(formula, plain):
 def test_evidence_for_an_endpoint_is_quoted():
     """What a data set says stays inside of quotes in the prompt, line breaks and all."""
     rows = [{"kind": "word", "rank": i, "what": text, "effect": 0.5} for i, text in enumerate(HOSTILE)]
-    lines = evidence_text(pd.DataFrame(rows)).split("\n")
+    lines = evidence_text(pd.DataFrame(rows), {}).split("\n")
     assert len(lines) == 4
     assert "\x1b" not in lines[0] and "\u202e" not in lines[0]
     fields = {field.name for field in dataclasses.fields(Request)}
