@@ -337,6 +337,18 @@ def test_dragging_where_values_crowd_keeps_what_lies_there(browser, page):
     assert abs(kept - expected) <= 0.04 * expected
 
 
+def test_who_drops_out_is_told_by_which_numbers(browser, page, columns):
+    out = int(np.flatnonzero(~columns[f"{CONCEPT}.contrast"].astype(bool))[0])
+    opened(browser, page, f"#open=L{out // 50}F{out % 50}")
+    settle(browser)
+    cells = browser.execute_script(
+        "return [...document.querySelectorAll('#detail .funnel td.failed')].map((one) => one.innerText)"
+    )
+    told = next(cell for cell in cells if "odds ratio" in cell)
+    shown = browser.execute_script(f"return explorer.shown(explorer.columns.get('{CONCEPT}.odds'), {out})")
+    assert "✗ no" in told and f"odds ratio {shown}" in told
+
+
 def test_comparing_asks_for_the_other_one(browser, page):
     opened(browser, page, "#open=L0F3&with=L0F3")
     settle(browser)

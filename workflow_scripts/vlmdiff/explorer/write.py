@@ -20,12 +20,13 @@ SEED = 0
 PAGE = Path(__file__).parent / "page"
 # Whose activations stand next to each other.
 DICTIONARIES = ("base", "adapted", "null")
-# Flags in the order in which features drop out, and whether each is asked of those alone that passed so far.
+# Flags in the order in which features drop out, whether each is asked of those alone that passed so far, and by
+# which numbers it is decided.
 STEPS = (
-    ("adapted", "adapted", False),
-    ("{}.contrast", "contrast", False),
-    ("{}.invariant", "invariant", True),
-    ("{}.final", "final", True),
+    ("adapted", "adapted", False, ("similarity", "visual_energy")),
+    ("{}.contrast", "contrast", False, ("{}.effect", "{}.odds", "{}.log_p")),
+    ("{}.invariant", "invariant", True, ()),
+    ("{}.final", "final", True, ()),
 )
 
 
@@ -46,10 +47,11 @@ def array_of(column: Column, values: pd.Series) -> np.ndarray:
 def funnel_steps(concept: str, columns: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
     """Return what a concept's features must pass, and how many are left after each step."""
     left, steps = np.ones(len(next(iter(columns.values()))), dtype=bool), []
-    for pattern, title, asks in STEPS:
+    for pattern, title, asks, numbers in STEPS:
         key = pattern.format(concept)
         left &= columns[key].to_numpy(bool)
-        steps.append({"key": key, "title": title, "asks": asks, "left": int(left.sum())})
+        by = [one.format(concept) for one in numbers]
+        steps.append({"key": key, "title": title, "asks": asks, "by": by, "left": int(left.sum())})
     return steps
 
 

@@ -70,12 +70,14 @@ detail.funnels = function (names) {
 
 detail.funnel = function (concept, name, named) {
   let out = false;
-  const cells = concept.steps.map(({ key, asks }) => {
-    const passed = explorer.columns.get(key).values[explorer.rowOf(name)];
+  const row = explorer.rowOf(name), cells = concept.steps.map(({ key, asks, by }) => {
+    const passed = explorer.columns.get(key).values[row];
     // What is only asked of those that passed so far was never tried on others.
     if (asks && out) return element("td", { class: "quiet", title: "not asked: an earlier step said no" }, "–");
     out ||= !passed;
-    return element("td", { class: passed ? "passed" : "failed" }, passed ? "✓ yes" : "✗ no");
+    if (passed) return element("td", { class: "passed" }, "✓ yes");
+    const told = by.map((one) => explorer.columns.get(one)).map((column) => `${column.title} ${explorer.shown(column, row) || "–"}`);
+    return element("td", { class: "failed" }, "✗ no", ...told.map((line) => element("small", {}, line)));
   });
   return element("tr", {}, element("th", { scope: "row" }, concept.name), named ? element("td", {}, name) : null, ...cells);
 };
