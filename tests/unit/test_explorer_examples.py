@@ -245,3 +245,10 @@ def test_a_gallery_without_pictures_needs_no_model(tmp_path):
     gallery = gallery_rows(["one"])
     write_patches(gallery, None, "nowhere.jsonl", {}, 200, 0.0, tmp_path / "patches.csv")
     assert read_table(tmp_path / "patches.csv", GALLERY_PATCHES).empty
+
+
+def test_who_fires_on_patches_is_not_silent():
+    own = [Sample(sample_id=str(i), prompt=str(i), group="g") for i in range(5)]
+    strongest = np.array([2.0, 0, 0, 0, 0])
+    found = {choice.sample for choice in chosen_samples(strongest, own, 5, {1, 3}) if choice.kind == "silent"}
+    assert found == {2, 4}

@@ -20,8 +20,8 @@ SEED = 0
 PAGE = Path(__file__).parent / "page"
 # Whose activations stand next to each other.
 DICTIONARIES = ("base", "adapted", "null")
-# Flags in the order in which features drop out, whether each is asked of those alone that passed so far, and by
-# which numbers it is decided.
+# Flags in the order in which features drop out, whether each is asked of those alone that passed so far, and
+# the numbers behind it.
 STEPS = (
     ("adapted", "adapted", False, ("similarity", "visual_energy")),
     ("{}.contrast", "contrast", False, ("{}.effect", "{}.odds", "{}.log_p")),
