@@ -111,8 +111,8 @@ class Facts:
         self.neighbours = ByFeature(read_table(tables.neighbours, EXAMPLE_NEIGHBOURS))
 
     def known(self) -> set[tuple[int, int]]:
-        """Return the features of which more is told than their neighbours."""
-        return {*self.labels.rows, *self.recurrence.rows, *self.attribution.rows}
+        """Return the features that were chosen to be shown, with samples or without, or traced to heads."""
+        return {*self.neighbours.rows, *self.attribution.rows}
 
     def label(self, key: tuple[int, int]) -> str:
         """Return the label of a feature, given by layer and index; empty if it has none."""
