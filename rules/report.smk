@@ -1,10 +1,14 @@
 """The summary of the experiment in words and numbers, where it comes from, and what it cost."""
 
-from vlmdiff.config.cases import headline_facts
-from vlmdiff.summary.front import front_page
+from importlib.util import find_spec
 
-# A report opens with the summary; its template is told nothing but the configuration.
-if (given := command_line()) is not None and given.report:
+from vlmdiff.config.cases import headline_facts
+
+# A report opens with the summary; its template is told nothing but the configuration. Where jobs have environments of
+# their own, Snakemake's may lack what reads Markdown.
+if (given := command_line()) is not None and given.report and find_spec("markdown_it"):
+    from vlmdiff.summary.front import front_page
+
     summary = Path(results("summary.md"))
     config["front_page"] = front_page(summary, os.path.relpath(summary.parent, given.report.parent))
 

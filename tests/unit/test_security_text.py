@@ -129,7 +129,7 @@ def test_evidence_for_an_endpoint_is_quoted():
     """What a data set says stays inside of quotes in the prompt, line breaks and all."""
     rows = [{"kind": "word", "rank": i, "what": text, "effect": 0.5} for i, text in enumerate(HOSTILE)]
     lines = evidence_text(pd.DataFrame(rows), {}).split("\n")
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert "\x1b" not in lines[0] and "\u202e" not in lines[0]
     fields = {field.name for field in dataclasses.fields(Request)}
     assert "api_key" not in fields
