@@ -118,6 +118,7 @@ rule plot_top_samples:
     input:
         gallery=rules.collect_gallery.output.table,
         patches=rules.collect_gallery.output.patches,
+        samples=lambda wildcards: FILES.samples(concept_datasets(wildcards)[0]),
     output:
         **figure("seed_{seed}/{concept}/top_samples", "Concepts", "Top samples"),
     script:
