@@ -234,7 +234,7 @@ def test_another_comparison_stands_among_the_numbers(browser, page, columns):
         "return [...document.querySelectorAll('#detail .numbers tbody')].map((one) => one.innerText)"
     )
     own = next(part for part in parts if part.startswith("stage: half <of> tuning"))
-    assert "visual energy" in own and "adapted" in own
+    assert "similarity" in own and "adapted" in own
 
 
 def test_a_limit_that_a_cell_shows_meets_the_cell(browser, page):

@@ -57,8 +57,8 @@ def test_features_are_described_by_an_endpoint_and_nothing_else_runs(described_r
     assert len(tables) == 2
     described = [read_table(table, DESCRIPTIONS) for table in tables]
     tried = [read_table(table.with_name("detections.csv"), DETECTIONS) for table in tables]
-    # One description fits all, so that features share questions about a sample. Most of this small model's features
-    # fire on every sample, so that nothing can be asked of them.
+    # One description fits all, so that features share questions about a sample. Most of this small model's
+    # features fire on every sample, so that nothing can be asked of them.
     questions = sum(table["sample_id"].nunique() for table in tried)
     assert endpoint.calls == sum(map(len, described)) + questions > questions
     for table, detections in zip(described, tried):

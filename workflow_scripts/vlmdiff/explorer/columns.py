@@ -234,8 +234,7 @@ def other_columns(name: str, other: OtherComparison, index: pd.MultiIndex) -> Co
     """Yield what another comparison says of the features of the same indices."""
     table = by_feature(read_table(other.adapted, ADAPTED)).reindex(index)
     same, part = f"the same of another comparison, {other.about}", f"{name}: {other.about}"
-    for key in ("similarity", "visual_energy"):
-        yield Column(f"{name}.{key}", key.replace("_", " "), same, NUMBER, part), table[key]
+    yield Column(f"{name}.similarity", "similarity", same, NUMBER, part), table["similarity"]
     yield Column(f"{name}.adapted", "adapted", same, FLAG, part), table["adapted"].eq(True)
 
 
