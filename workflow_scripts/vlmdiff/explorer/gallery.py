@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -40,7 +40,8 @@ def write_patches(
         massive_ratio: multiple of its sample's median norm above which a token is left out; 0: none is.
         output: where the table goes.
     """
-    shown, rows = set(gallery.loc[gallery["image"] != "", "sample_id"]), []
+    shown = set(gallery.loc[gallery["image"] != "", "sample_id"])
+    table = pd.DataFrame(columns=GALLERY_PATCHES.names)
     if shown:
         subject = model.load()
         samples = [sample for sample in load_samples(samples_file) if sample.sample_id in shown]
@@ -50,8 +51,8 @@ def write_patches(
         names = [sample.sample_id for sample in samples]
         active = active.assign(sample_id=[names[place] for place in active["sample"]])
         tokens = token_rows(subject, samples, batch_tokens)
-        rows = [patches_of(gallery, tokens[tokens["left"].notna()], active)]
-    write_table(joined(rows), GALLERY_PATCHES, output)
+        table = patches_of(gallery, tokens[tokens["left"].notna()], active)
+    write_table(table, GALLERY_PATCHES, output)
 
 
 def patches_of(gallery: pd.DataFrame, patches: pd.DataFrame, active: pd.DataFrame) -> pd.DataFrame:
@@ -68,8 +69,3 @@ def patches_of(gallery: pd.DataFrame, patches: pd.DataFrame, active: pd.DataFram
     values = active[[*FEATURE, "sample_id", "position", "activation"]]
     found = found.merge(values, how="left", on=[*FEATURE, "sample_id", "position"])
     return found.assign(activation=found["activation"].fillna(0.0))[GALLERY_PATCHES.names]
-
-
-def joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return frames one below the other; an empty table if there are none."""
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=GALLERY_PATCHES.names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -21,7 +20,6 @@ from vlmdiff.models.batch import Batch
 from vlmdiff.models.prefix import Prefix, trusted_prefix
 from vlmdiff.models.subject import Subject
 
-log = logging.getLogger(__name__)
 CACHE_BYTES = 2 * 1024**3  # of one data set on a CPU
 # Share of a batch's tokens that must stand before the first edited one to be worth remembering.
 WORTHWHILE = 0.25
