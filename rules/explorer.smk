@@ -1,7 +1,7 @@
 """The explorer: a page of all features of the main comparison, with samples of some of them."""
 
 from vlmdiff.config.cases import concept_seeds, explored_comparisons
-from vlmdiff.config.comparisons import ROTATION
+from vlmdiff.config.comparisons import CROSSCODER, ROTATION
 from vlmdiff.runtime.digest import folder_digest
 
 EXPLORED = results("features/main/seed_0")
@@ -54,11 +54,13 @@ rule collect_examples:
 
 
 def told_of(name):
-    """Return the paths of a concept's tables that the explorer reads, and the unit of its contrast."""
+    """Return the paths of a concept's tables that the explorer reads, the unit of its contrast, and its limits."""
     folder, done = f"{EXPLORED}/{name}", name in ABLATED
+    decides = CFG.concepts[name].lexical and CFG.diff.method != CROSSCODER
     scopes = [CFG.ablation.headline.scope] if done else []
     return {
         "unit": CFG.concepts[name].unit,
+        "limits": CFG.concepts[name].limits | (CFG.lexical.limits if decides else {}),
         "contrast": f"{folder}/contrast.parquet",
         "lexical": f"{folder}/lexical.parquet",
         "final": f"{folder}/final_features.csv",
@@ -107,7 +109,14 @@ rule write_explorer:
     """Write a page on which every feature can be found and looked at."""
     input:
         adapted=f"{EXPLORED}/adapted.parquet",
-        tables=[file for told in TOLD.values() for key in told if key != "unit" for file in flat(told[key])],
+        thresholds=f"{EXPLORED}/thresholds.csv",
+        tables=[
+            file
+            for told in TOLD.values()
+            for key, files in told.items()
+            if key not in ("unit", "limits")
+            for file in flat(files)
+        ],
         truth=[results("ground_truth/seed_0/features.parquet")] if TRUTH_DATA and ABLATED else [],
         others=[told["adapted"] for told in OTHERS.values()],
         some=once(
@@ -121,6 +130,7 @@ rule write_explorer:
     params:
         page=folder_digest(SCRIPTS / "vlmdiff" / "explorer" / "page"),
         experiment=CFG.experiment,
+        rule=CFG.diff.rule,
         concepts=TOLD,
         target=reported_data(CFG.ablation)[0] if CFG.ablation else None,
         others=OTHERS,

@@ -24,12 +24,13 @@ from vlmdiff.tables.explorer import (
     EXAMPLE_TOKENS,
     EXAMPLES,
 )
-from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES, LEXICAL, RECURRENCE
+from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES, LEXICAL, RECURRENCE, THRESHOLDS
 from vlmdiff.tables.io import write_table
 from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
 from vlmdiff.tables.world import GROUND_TRUTH
 
 CONCEPT = "space"
+LIMITS = {"odds": 3.0, "difference": 0.005, "log_p": -1.25, "pairs": 0.25}
 NASTY = (
     "</script><script>window.broken = true</script>",
     "<img src=x onerror='window.broken = true'>",
@@ -79,21 +80,29 @@ def write_features(
         visual_rate=generator.random(size) / 10,
         adapted=generator.random(size) < 0.3,
     )
-    effects, selected = generator.normal(size=size), generator.random(size) < 0.1
-    effects[1] = np.inf
+    odds, selected = generator.lognormal(0, 2, size), generator.random(size) < 0.1
+    odds[1] = np.inf
+    difference = generator.normal(size=size) / 10
     contrast = keep(
         folder / "contrast.parquet",
         CONTRAST,
         **{name: np.tile(values, 2) for name, values in index.items()},
         unit=["token"] * size + ["sample"] * size,
-        effect_size=[*effects, *-effects],
-        odds_ratio=generator.lognormal(0, 2, 2 * size),
+        odds_ratio=[*odds, *(1 / odds)],
+        freq_difference=[*difference, *-difference],
         log_p_adjusted=-generator.exponential(30, 2 * size),
         selected=[*selected, *~selected],
     )
     tried = np.flatnonzero(selected)
     few = {name: values[tried] for name, values in index.items()}
-    lexical = keep(folder / "lexical.parquet", LEXICAL, **few, invariant=generator.random(len(tried)) < 0.5)
+    lexical = keep(
+        folder / "lexical.parquet",
+        LEXICAL,
+        **few,
+        pairs=[40] * len(tried),
+        pairs_fired=generator.integers(0, 41, len(tried)),
+        invariant=generator.random(len(tried)) < 0.5,
+    )
     final = {name: values[:12] for name, values in few.items()}
     names = [f"L{layer}F{feature}" for layer, feature in zip(*final.values())]
     finals = keep(folder / "final.csv", FINAL_FEATURES, **final, name=names)
@@ -123,7 +132,7 @@ def write_features(
         auroc=generator.random(size),
         spatial_match=np.arange(size) % 5 == 0,
     )
-    tables = ConceptTables("token", contrast, lexical, finals, [ranking], [ablation])
+    tables = ConceptTables("token", contrast, lexical, finals, LIMITS, [ranking], [ablation])
     return adapted, {CONCEPT: tables}, [truth]
 
 
@@ -266,5 +275,13 @@ def write_experiment(folder: Path, layers: int = 3, features: int = 50) -> Path:
     adapted, concepts, truth = write_features(folder / "tables", layers, features)
     some = write_samples(folder / "samples", [(0, 3), (1, 4)])
     others = {"stage": OtherComparison("half <of> tuning", adapted)}
-    write_explorer(folder / "explorer", "try & <see>", adapted, concepts, truth, "test", others, some, 128)
+    rules = ["percentile", "percentile", "calibrated", "calibrated"]
+    thresholds = keep(
+        folder / "tables" / "thresholds.csv", THRESHOLDS, rule=rules, layer=[-1, 0, 0, -1], eps=[0.5] * 4,
+        tau=[0.1, 0.2, 0.3, 0.9375],
+    )  # fmt: skip
+    write_explorer(
+        folder / "explorer", "try & <see>", adapted, thresholds, "calibrated", concepts, truth, "test",
+        others, some, 128,
+    )  # fmt: skip
     return folder / "explorer" / "index.html"

@@ -12,6 +12,8 @@ with job(snakemake):
         snakemake.output[0],
         params.experiment,
         given.adapted,
+        given.thresholds,
+        params.rule,
         {name: ConceptTables(**tables) for name, tables in params.concepts.items()},
         given.truth,
         params.target,

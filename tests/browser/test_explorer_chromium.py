@@ -346,7 +346,8 @@ def test_who_drops_out_is_told_by_which_numbers(browser, page, columns):
     )
     told = next(cell for cell in cells if "odds ratio" in cell)
     shown = browser.execute_script(f"return explorer.shown(explorer.columns.get('{CONCEPT}.odds'), {out})")
-    assert "✗ no" in told and f"odds ratio {shown}" in told
+    assert "✗ no" in told and f"odds ratio {shown} (at least 3)" in told
+    assert "difference " in told and "(at least 0.005)" in told and "(at most −1.25)" in told
 
 
 def test_comparing_asks_for_the_other_one(browser, page):

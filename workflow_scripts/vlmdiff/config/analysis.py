@@ -106,6 +106,11 @@ class LexicalConfig(Section):
     )
     variant: Literal["strict", "loose"] = Field("loose", description="Variant that later stages use.")
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """What an invariant feature must reach: a share of the pairs, or all samples."""
+        return {"pairs": self.min_pair_fraction} if self.variant == "loose" else {"samples": 1.0}
+
 
 class CausalData(Section):
     """A concept's own questions, and general ones."""

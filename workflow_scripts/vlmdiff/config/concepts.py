@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import inf, log10
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -81,6 +82,11 @@ class Concept(Section):
         """The data sets whose activations are compared sample by sample; none where firings are counted."""
         return []
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """What every contrast asks for, by the name of the number: log10 of the largest adjusted p."""
+        return {"log_p": log10(self.fdr) if self.fdr else -inf}
+
     def datasets(self) -> Iterator[tuple[str, str]]:
         """Yield the data sets that it names, each after its key."""
         for side, samples in self.sides.items():
@@ -124,6 +130,11 @@ class CountsConcept(Concept):
     def smallest_effect(self) -> float:
         """The smallest effect of a selected feature: an odds ratio."""
         return self.min_odds_ratio
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What the contrast asks for, by the name of the number."""
+        return {"odds": self.min_odds_ratio, "difference": self.min_frequency_difference, **super().limits}
 
 
 class LabelledConcept(Concept):
@@ -185,6 +196,11 @@ class LabelledConcept(Concept):
     def smallest_effect(self) -> float:
         """The smallest effect of a selected feature, in units of Cohen's d."""
         return self.min_effect_size
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What the contrast asks for, by the name of the number."""
+        return {"effect": self.min_effect_size, "frequency": self.min_frequency, **super().limits}
 
 
 class TextMatchedConcept(LabelledConcept):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlmdiff.tables.causal import ABLATION, RANKING
+from vlmdiff.tables.feature_names import feature_place
 from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES, LEXICAL
 from vlmdiff.tables.io import read_table, read_tables
 from vlmdiff.tables.world import GROUND_TRUTH
@@ -48,6 +49,8 @@ class ConceptTables:
     Attributes:
         unit: unit of the contrast that selects, token or sample.
         contrast, lexical, final: of the main comparison.
+        limits: what a feature must reach, by the name of the number: of the contrast, and of the lexical
+            filter where it decides.
         ranking: validation effects of its candidates; empty where nothing was ablated.
         ablation: test effects, one table a scope; empty where nothing was ablated.
     """
@@ -56,6 +59,7 @@ class ConceptTables:
     contrast: str
     lexical: str
     final: str
+    limits: Mapping[str, float] = field(default_factory=dict)
     ranking: Sequence[str] = ()
     ablation: Sequence[str] = ()
 
@@ -133,18 +137,39 @@ def concept_columns(name: str, tables: ConceptTables, index: pd.MultiIndex) -> C
     contrast = by_feature(contrast[contrast["unit"] == tables.unit]).reindex(index)
     lexical = by_feature(read_table(tables.lexical, LEXICAL))
     final = by_feature(read_table(tables.final, FINAL_FEATURES))
+    fires, units = (contrast[f"{one}_target"] + contrast[f"{one}_baseline"] for one in ("fires", "n"))
     numbers = (
-        ("effect", "effect", "effect size of the contrast, in units of Cohen's d", contrast["effect_size"]),
+        ("effect", "effect", "size of the difference, in units of Cohen's d", contrast["effect_size"]),
         ("odds", "odds ratio", "of firing where the concept is shown", contrast["odds_ratio"]),
+        (
+            "difference",
+            "difference",
+            "of the shares on which it fires: where the concept is shown, and elsewhere",
+            contrast["freq_difference"],
+        ),
+        ("frequency", "frequency", "share of the compared samples on which it fires", fires / units),
         (
             "log_p",
             "log₁₀ p",
             "of the contrast, adjusted (Benjamini-Hochberg)",
             contrast["log_p_adjusted"] / LOG_10,
         ),
+        (
+            "pairs",
+            "pairs",
+            "share of pictures with a neutral prompt on which it fires",
+            share_of(lexical, "pairs").reindex(index),
+        ),
+        (
+            "samples",
+            "samples",
+            "share of pictures on which it fires with a neutral prompt",
+            share_of(lexical, "samples").reindex(index),
+        ),
     )
     for key, title, meaning, values in numbers:
-        yield Column(f"{name}.{key}", title, meaning, NUMBER, name), values
+        if key in ("odds", "log_p") or key in tables.limits:
+            yield Column(f"{name}.{key}", title, meaning, NUMBER, name), values
     flags = (
         ("contrast", "contrast", "the contrast selects it", contrast["selected"].eq(True)),
         (
@@ -157,6 +182,11 @@ def concept_columns(name: str, tables: ConceptTables, index: pd.MultiIndex) -> C
     )
     for key, title, meaning, values in flags:
         yield Column(f"{name}.{key}", title, meaning, FLAG, name), values
+
+
+def share_of(lexical: pd.DataFrame, what: str) -> pd.Series:
+    """Return the share of pairs, or of samples, on which a feature fired; NaN where none was tried."""
+    return lexical[f"{what}_fired"] / lexical[what]
 
 
 def in_table(table: pd.DataFrame, index: pd.MultiIndex, name: str) -> pd.Series:
@@ -179,8 +209,8 @@ def ablation_columns(name: str, tables: ConceptTables, index: pd.MultiIndex, tar
     effects = read_tables(tables.ablation[:1], ABLATION)
     single = effects[(effects["size"] == 1) & (effects["dataset"] == target) & (effects["group"] == "all")]
     tested, pools = single[single["arm"] == "selected"], single[single["arm"] == "random"]
-    places = tested["features"].str.extract(r"^L(\d+)F(\d+)$").astype(int)
-    tested = tested.set_index(pd.MultiIndex.from_frame(places.set_axis(FEATURE, axis=1))).reindex(index)
+    places = pd.MultiIndex.from_tuples(map(feature_place, tested["features"]), names=FEATURE)
+    tested = tested.set_index(places).reindex(index)
     p = ranked_null_p(tested["delta_margin"].to_numpy(), pools["delta_margin"].to_numpy())
     numbers = (
         ("validation", "margin, validation", "change of the answer's margin, in logits, on validation data",

@@ -11,10 +11,11 @@ import pandas as pd
 
 from vlmdiff.data.samples import Sample, load_samples
 from vlmdiff.explorer.effects import Effects, EffectTables
-from vlmdiff.explorer.facts import ByFeature, Facts, FactTables, feature_name
+from vlmdiff.explorer.facts import ByFeature, Facts, FactTables
 from vlmdiff.explorer.looks import Looks, LookTables
 from vlmdiff.explorer.pictures import DIGITS, EDGES, Thumbnails
 from vlmdiff.tables.explorer import EXAMPLE_ACTIVATIONS, EXAMPLE_BINS, EXAMPLE_TOKENS, EXAMPLES
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.io import read_table
 
 FEATURE = ["layer", "feature"]
@@ -102,7 +103,7 @@ def details(
             (max(one.values(), default=0) for row in rows for one in row["values"].values()), default=0
         )
         yield (
-            feature_name(*key),
+            feature_name(key),
             {
                 "label": facts.label(key),
                 "facts": facts.of(key),

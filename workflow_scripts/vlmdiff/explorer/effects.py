@@ -9,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from vlmdiff.explorer.facts import ByFeature, feature_name, feature_place, read_some
+from vlmdiff.explorer.facts import ByFeature
+from vlmdiff.figures.values import read_some
 from vlmdiff.tables.causal import ABLATION, STEERING
+from vlmdiff.tables.feature_names import feature_name, feature_place
 
 SELECTED, RANDOM, WHOLE = "selected", "random", "all"
 INTERVAL = ["delta_margin", "margin_low", "margin_high"]
@@ -62,7 +64,7 @@ class Effects:
         the effects `chance` of random pools on the first of them; a steering `lines` of name and points of
         strength, value and the ends of its interval.
         """
-        return [*self.ablations(feature_name(*key)), *self.steerings(key)]
+        return [*self.ablations(feature_name(key)), *self.steerings(key)]
 
     def ablations(self, name: str) -> Iterator[dict[str, Any]]:
         """Yield the effects of ablating it alone on each data set and group, by concept."""

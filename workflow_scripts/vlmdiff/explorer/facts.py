@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlmdiff.figures.values import read_some
 from vlmdiff.tables.causal import HEAD_ATTRIBUTION
 from vlmdiff.tables.explorer import EXAMPLE_NEIGHBOURS
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.features import RECURRENCE
-from vlmdiff.tables.io import read_table, read_tables
+from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
 
 FEATURE = ["layer", "feature"]
@@ -20,22 +22,6 @@ HEADS, EVIDENCE = 3, 3
 # What is shown as evidence of a label, and what its number says.
 EVIDENT = {"word": "share of its activity", "trait": "more often where it is strong"}
 Line = str | dict[str, str]
-
-
-def feature_name(layer: int, feature: int) -> str:
-    """Write a feature as `L{layer}F{index}`."""
-    return f"L{layer}F{feature}"
-
-
-def feature_place(name: str) -> tuple[int, int]:
-    """Read `L{layer}F{index}`."""
-    layer, feature = name[1:].split("F")
-    return int(layer), int(feature)
-
-
-def read_some(files: Sequence[str], schema: Any) -> pd.DataFrame:
-    """Read tables that may be none."""
-    return read_tables(files, schema) if files else pd.DataFrame(columns=schema.names)
 
 
 class ByFeature:
@@ -153,7 +139,7 @@ class Facts:
         own = own[(own["seed"] == self.seed) & (own["arm"] == "final")]
         for concept, rows in own.groupby("concept"):
             lines = [
-                f"seed {row.other_seed}: {feature_name(row.layer, row.match)}, cosine {row.cosine:.3f}"
+                f"seed {row.other_seed}: {feature_name((row.layer, row.match))}, cosine {row.cosine:.3f}"
                 + (", final too" if row.match_final else "")
                 for row in rows.itertuples()
             ]
@@ -165,5 +151,8 @@ class Facts:
         yield (
             "Nearest features",
             "",
-            [{"go": feature_name(key[0], row.neighbour), "text": f"cosine {row.cosine:.3f}"} for row in rows],
+            [
+                {"go": feature_name((key[0], row.neighbour)), "text": f"cosine {row.cosine:.3f}"}
+                for row in rows
+            ],
         )

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.data.samples import Sample, load_samples
-from vlmdiff.explorer.facts import ByFeature, read_some, titled
+from vlmdiff.explorer.facts import ByFeature, titled
 from vlmdiff.explorer.pictures import DIGITS, EDGES, Thumbnails
+from vlmdiff.figures.values import read_some
 from vlmdiff.tables.causal import HEAD_ATTENTION
 
 

@@ -14,20 +14,13 @@ import pandas as pd
 from vlmdiff.explorer.columns import FLAG, WORDS, Column, ConceptTables, OtherComparison, all_columns
 from vlmdiff.explorer.details import DetailTables, details
 from vlmdiff.explorer.pack import packed, rounded, script
+from vlmdiff.explorer.steps import funnel_steps, rotation_limits
 
 # Of the dictionaries that are shown.
 SEED = 0
 PAGE = Path(__file__).parent / "page"
 # Whose activations stand next to each other.
 DICTIONARIES = ("base", "adapted", "null")
-# Flags in the order in which features drop out, whether each is asked of those alone that passed so far, and
-# the numbers behind it.
-STEPS = (
-    ("adapted", "adapted", False, ("similarity", "visual_energy")),
-    ("{}.contrast", "contrast", False, ("{}.effect", "{}.odds", "{}.log_p")),
-    ("{}.invariant", "invariant", True, ()),
-    ("{}.final", "final", True, ()),
-)
 
 
 def coded(values: pd.Series) -> tuple[list[str], np.ndarray]:
@@ -44,21 +37,11 @@ def array_of(column: Column, values: pd.Series) -> np.ndarray:
     return rounded(values.to_numpy(np.float64))
 
 
-def funnel_steps(concept: str, columns: Mapping[str, pd.Series]) -> list[dict[str, Any]]:
-    """Return what a concept's features must pass, and how many are left after each step."""
-    left, steps = np.ones(len(next(iter(columns.values()))), dtype=bool), []
-    for pattern, title, asks, numbers in STEPS:
-        key = pattern.format(concept)
-        left &= columns[key].to_numpy(bool)
-        by = [one.format(concept) for one in numbers]
-        steps.append({"key": key, "title": title, "asks": asks, "by": by, "left": int(left.sum())})
-    return steps
-
-
 def about(
     experiment: str,
     found: Sequence[tuple[Column, pd.Series]],
     concepts: Sequence[str],
+    limits: Mapping[str, float],
     details: Sequence[str],
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return what the page is told at first, and all columns as arrays."""
@@ -78,7 +61,7 @@ def about(
         "columns": [asdict(column) for column, _ in found],
         "dictionaries": list(DICTIONARIES),
         "words": words,
-        "concepts": [{"name": name, "steps": funnel_steps(name, values)} for name in concepts],
+        "concepts": [{"name": name, "steps": funnel_steps(name, values, limits)} for name in concepts],
         "details": list(details),
         "first": first_view(list(values), concepts),
     }
@@ -95,6 +78,8 @@ def write_explorer(
     folder: str | Path,
     experiment: str,
     adapted: str,
+    thresholds: str,
+    rule: str,
     concepts: Mapping[str, ConceptTables],
     truth: Sequence[str],
     target: str | None,
@@ -107,6 +92,8 @@ def write_explorer(
     Args:
         folder: where it goes; what is there is replaced.
         experiment: name of the experiment.
+        thresholds: path of THRESHOLDS.
+        rule: the rule by which features count as adapted.
         adapted, concepts, truth, target, others: as for `all_columns`.
         told_of_some: samples of some features; None where none were collected.
         picture_pixels: most pixels of a picture's side.
@@ -122,7 +109,10 @@ def write_explorer(
         names.append(name)
         (folder / "details" / f"{name}.js").write_text(script("explorer.detail", name, content))
     found = all_columns(adapted, concepts, truth, target, others)
-    told, arrays = about(experiment, found, list(concepts), names)
+    limits = rotation_limits(thresholds, rule)
+    for name, tables in concepts.items():
+        limits |= {f"{name}.{key}": limit for key, limit in tables.limits.items()}
+    told, arrays = about(experiment, found, list(concepts), limits, names)
     shutil.copytree(PAGE, folder / "page", ignore=shutil.ignore_patterns("index.html", "__pycache__"))
     shutil.copyfile(PAGE / "index.html", folder / "index.html")
     (folder / "data" / "about.js").write_text(script("explorer.begin", told))

@@ -15,6 +15,7 @@ from vlmdiff.features.label_samples import label_samples
 from vlmdiff.features.sums import SampleSetError
 from vlmdiff.features.traits import trait_matrix
 from vlmdiff.models.token_text import TokenTexts, quoted
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.features import FINAL_FEATURES
 from vlmdiff.tables.io import read_table, write_table
 from vlmdiff.tables.labels import LABEL_EVIDENCE, LABEL_SAMPLES, LABELS
@@ -269,7 +270,7 @@ def neighbours(rows: Array, layer: int, features: Array, count: int) -> pd.DataF
             "column": np.repeat(np.arange(len(rows)), best.shape[1]),
             "kind": "neighbour",
             "rank": np.tile(np.arange(best.shape[1]), len(rows)),
-            "what": [f"L{layer}F{features[one]}" for one in best.flatten()],
+            "what": [feature_name((layer, features[one])) for one in best.flatten()],
             "effect": np.take_along_axis(cosines, best, 1).flatten().astype(float),
             "log_odds": np.nan,
             "log_p_adjusted": np.nan,

@@ -26,7 +26,6 @@ from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
     dictionary_folders,
-    feature_name,
     ranked_features,
     table_of,
 )
@@ -35,6 +34,7 @@ from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.subject import Subject
 from vlmdiff.models.token_text import TokenTexts
 from vlmdiff.tables.causal import HEAD_ATTENTION, HEAD_ATTRIBUTION
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.io import read_table, write_table
 
 

@@ -24,7 +24,6 @@ from vlmdiff.interventions.inputs import (
     Feature,
     ModelFiles,
     dictionary_folders,
-    feature_name,
     ranked_features,
     table_of,
 )
@@ -32,6 +31,7 @@ from vlmdiff.models.memory import gradient_tokens
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.causal import HEAD_AGREEMENT, HEAD_ATTRIBUTION, HEAD_PATCHING
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.io import read_table, write_table
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,6 @@ from vlmdiff.interventions.inputs import (
     ModelFiles,
     QuestionSets,
     dictionary_folders,
-    feature_name,
     ranked_features,
     ranked_pools,
     table_of,
@@ -29,6 +28,7 @@ from vlmdiff.interventions.matching import FEATURE
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.causal import ABLATION
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.io import write_table
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vlmdiff.config.chosen import chosen_features
-from vlmdiff.interventions.inputs import feature_name
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.features import FINAL_FEATURES
 from vlmdiff.tables.io import write_table
 

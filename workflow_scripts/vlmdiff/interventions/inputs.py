@@ -81,11 +81,6 @@ class QuestionSets:
         }
 
 
-def feature_name(feature: Feature) -> str:
-    """Write a feature as `L{layer}F{index}`."""
-    return f"L{feature[0]}F{feature[1]}"
-
-
 def dictionary_folders(files: Sequence[str | Path], layers: Sequence[int]) -> dict[int, Path]:
     """Return the folder of the dictionary of each layer, from their weight files in the same order."""
     return {layer: Path(file).parent for layer, file in zip(layers, files, strict=True)}

@@ -24,13 +24,13 @@ from vlmdiff.interventions.inputs import (
     ModelFiles,
     QuestionSets,
     dictionary_folders,
-    feature_name,
 )
 from vlmdiff.interventions.matching import FEATURE, MatchedFeatures, keys, pools
 from vlmdiff.interventions.screening import estimated_changes
 from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 from vlmdiff.tables.causal import RANKING
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.features import CONTRAST, FINAL_FEATURES
 from vlmdiff.tables.io import read_table, write_table
 

@@ -32,7 +32,6 @@ from vlmdiff.interventions.inputs import (
     ModelFiles,
     QuestionSets,
     dictionary_folders,
-    feature_name,
     ranked_features,
     table_of,
 )
@@ -43,6 +42,7 @@ from vlmdiff.models.subject import Subject
 from vlmdiff.runtime.progress import progress
 from vlmdiff.runtime.seeds import derive_seed
 from vlmdiff.tables.causal import STEERING
+from vlmdiff.tables.feature_names import feature_name
 from vlmdiff.tables.io import write_table
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,7 @@ detail.funnels = function (names) {
   const { concepts } = explorer.about, steps = concepts[0]?.steps ?? [];
   const head = ["concept", ...(names.length > 1 ? ["feature"] : []), ...steps.map(({ title }) => title)];
   const lines = concepts.flatMap((concept) => names.map((name) => detail.funnel(concept, name, names.length > 1)));
-  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final? (–: not asked any more)"),
+  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final? (in brackets: what is asked for; –: not asked any more)"),
     element("thead", {}, element("tr", {}, ...head.map((title) => element("th", { scope: "col" }, title)))), element("tbody", {}, ...lines));
 };
 
@@ -76,11 +76,15 @@ detail.funnel = function (concept, name, named) {
     if (asks && out) return element("td", { class: "quiet", title: "not asked: an earlier step said no" }, "–");
     out ||= !passed;
     if (passed) return element("td", { class: "passed" }, "✓ yes");
-    const told = by.map((one) => explorer.columns.get(one)).map((column) => `${column.title} ${explorer.shown(column, row) || "–"}`);
+    const told = by.map(({ key: one, asked, limit }) => [explorer.columns.get(one), `${asked} ${limitOf(limit)}`])
+      .map(([column, limit]) => `${column.title} ${explorer.shown(column, row) || "–"} (${limit})`);
     return element("td", { class: "failed" }, "✗ no", ...told.map((line) => element("small", {}, line)));
   });
   return element("tr", {}, element("th", { scope: "row" }, concept.name), named ? element("td", {}, name) : null, ...cells);
 };
+
+/** A limit as people write it: without zeros behind it. */
+const limitOf = (limit) => String(Number(limit.toPrecision(4))).replace("-", "−");
 
 detail.numbers = function (names) {
   const bodies = new Map(), asked = explorer.about.concepts.flatMap(({ steps }) => steps.map(({ key }) => key));

@@ -67,7 +67,7 @@ main.drawFilters = function () {
 
 /** The order in which a concept's features are looked at: by what ablating them takes, else by the contrast. */
 main.bestFirst = function (name) {
-  return explorer.columns.has(`${name}.margin`) ? { sort: `${name}.margin`, falling: false } : { sort: `${name}.effect`, falling: true };
+  return { sort: `${name}.${explorer.columns.has(`${name}.margin`) ? "margin" : "log_p"}`, falling: false };
 };
 
 /** How many features each step of a concept's selection leaves; a click shows those. */
