@@ -19,6 +19,8 @@ MODULES = (
     "extraction",
     "patching",
     "statistics_pass",
+    "scoring",
+    "own_words",
     "memory",
     "dag",
 )
