@@ -337,8 +337,12 @@ def test_dragging_where_values_crowd_keeps_what_lies_there(browser, page):
     assert abs(kept - expected) <= 0.04 * expected
 
 
-def test_who_drops_out_is_told_by_which_numbers(browser, page, columns):
-    out = int(np.flatnonzero(~columns[f"{CONCEPT}.contrast"].astype(bool))[0])
+@pytest.mark.parametrize("short", [True, False])
+def test_who_drops_out_is_told_by_which_numbers(browser, page, columns, short):
+    """Only those that do not reach what is asked; all, if all seem to."""
+    odds, difference, log_p = (columns[f"{CONCEPT}.{key}"] for key in ("odds", "difference", "log_p"))
+    others = (difference >= 0.005) & (log_p <= -1.25)
+    out = int(np.flatnonzero(~columns[f"{CONCEPT}.contrast"] & others & ((odds < 3) == short))[0])
     opened(browser, page, f"#open=L{out // 50}F{out % 50}")
     settle(browser)
     cells = browser.execute_script(
@@ -346,8 +350,8 @@ def test_who_drops_out_is_told_by_which_numbers(browser, page, columns):
     )
     told = next(cell for cell in cells if "odds ratio" in cell)
     shown = browser.execute_script(f"return explorer.shown(explorer.columns.get('{CONCEPT}.odds'), {out})")
-    assert "✗ no" in told and f"odds ratio {shown} (at least 3)" in told
-    assert "difference " in told and "(at least 0.005)" in told and "(at most −1.25)" in told
+    assert "✗ no" in told and f"odds ratio {shown} (≥ 3)" in told
+    assert ("difference" in told and "(≥ 0.005)" in told and "(≤ −1.25)" in told) != short
 
 
 def test_comparing_asks_for_the_other_one(browser, page):

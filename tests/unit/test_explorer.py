@@ -159,13 +159,13 @@ def test_the_page_is_told_what_each_step_asks_for(page):
     ]
     assert asked == [
         # Of the rule of the config, of all layers.
-        [("similarity", "at most", 0.9375), ("visual_energy", "more than", 0.5)],
+        [("similarity", "≤", 0.9375), ("visual_energy", ">", 0.5)],
         [
-            ("space.odds", "at least", 3.0),
-            ("space.difference", "at least", 0.005),
-            ("space.log_p", "at most", -1.25),
+            ("space.odds", "≥", 3.0),
+            ("space.difference", "≥", 0.005),
+            ("space.log_p", "≤", -1.25),
         ],
-        [("space.pairs", "at least", 0.25)],
+        [("space.pairs", "≥", 0.25)],
         [],
     ]
     assert {one["key"] for one in about["columns"]} >= {key for step in asked for key, _, _ in step}

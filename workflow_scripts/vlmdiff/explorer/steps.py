@@ -24,8 +24,8 @@ STEPS = (
     ("{}.invariant", "invariant", True, ("{}.pairs", "{}.samples")),
     ("{}.final", "final", True, ()),
 )
-# How a number is held against its limit; at least, if it is not named here.
-ASKED = {"similarity": "at most", "log_p": "at most", "visual_energy": "more than"}
+# How a number is held against its limit, if it is not "at least".
+ASKED = {"similarity": "≤", "log_p": "≤", "visual_energy": ">"}
 ALL_LAYERS = -1
 
 
@@ -56,7 +56,7 @@ def funnel_steps(
         key = pattern.format(concept)
         left &= columns[key].to_numpy(bool)
         by = [
-            {"key": one, "asked": ASKED.get(one.split(".")[-1], "at least"), "limit": limits[one]}
+            {"key": one, "asked": ASKED.get(one.split(".")[-1], "≥"), "limit": limits[one]}
             for one in (name.format(concept) for name in numbers)
             if np.isfinite(limits.get(one, np.nan))
         ]

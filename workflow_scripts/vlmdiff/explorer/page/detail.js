@@ -64,7 +64,7 @@ detail.funnels = function (names) {
   const { concepts } = explorer.about, steps = concepts[0]?.steps ?? [];
   const head = ["concept", ...(names.length > 1 ? ["feature"] : []), ...steps.map(({ title }) => title)];
   const lines = concepts.flatMap((concept) => names.map((name) => detail.funnel(concept, name, names.length > 1)));
-  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final? (in brackets: what is asked for; –: not asked any more)"),
+  return element("table", { class: "funnel" }, element("caption", {}, "Why is it, or is it not, final? (in brackets: what is asked; –: not asked any more)"),
     element("thead", {}, element("tr", {}, ...head.map((title) => element("th", { scope: "col" }, title)))), element("tbody", {}, ...lines));
 };
 
@@ -76,12 +76,17 @@ detail.funnel = function (concept, name, named) {
     if (asks && out) return element("td", { class: "quiet", title: "not asked: an earlier step said no" }, "–");
     out ||= !passed;
     if (passed) return element("td", { class: "passed" }, "✓ yes");
-    const told = by.map(({ key: one, asked, limit }) => [explorer.columns.get(one), `${asked} ${limitOf(limit)}`])
-      .map(([column, limit]) => `${column.title} ${explorer.shown(column, row) || "–"} (${limit})`);
+    const values = by.map((one) => ({ ...one, column: explorer.columns.get(one.key) }));
+    const short = values.filter(({ column, asked, limit }) => !HOLDS[asked](column.values[row], limit));
+    // A number at its very limit may look as if it kept it, because columns are rounded.
+    const told = (short.length ? short : values).map(({ column, asked, limit }) => `${column.title} ${explorer.shown(column, row) || "–"} (${asked} ${limitOf(limit)})`);
     return element("td", { class: "failed" }, "✗ no", ...told.map((line) => element("small", {}, line)));
   });
   return element("tr", {}, element("th", { scope: "row" }, concept.name), named ? element("td", {}, name) : null, ...cells);
 };
+
+/** How numbers are held against limits. */
+const HOLDS = { "≤": (value, limit) => value <= limit, "≥": (value, limit) => value >= limit, ">": (value, limit) => value > limit };
 
 /** A limit as people write it: without zeros behind it. */
 const limitOf = (limit) => String(Number(limit.toPrecision(4))).replace("-", "−");
