@@ -346,7 +346,8 @@ def test_who_drops_out_is_told_by_which_numbers(browser, page, columns, short):
     opened(browser, page, f"#open=L{out // 50}F{out % 50}")
     settle(browser)
     cells = browser.execute_script(
-        "return [...document.querySelectorAll('#detail .funnel td.failed')].map((one) => one.innerText)"
+        "return [...document.querySelectorAll('#detail .funnel td.failed')]"
+        ".map((one) => one.innerText.replaceAll('\u00a0', ' '))"
     )
     told = next(cell for cell in cells if "odds ratio" in cell)
     shown = browser.execute_script(f"return explorer.shown(explorer.columns.get('{CONCEPT}.odds'), {out})")

@@ -79,10 +79,14 @@ detail.funnel = function (concept, name, named) {
     const values = by.map((one) => ({ ...one, column: explorer.columns.get(one.key) }));
     const short = values.filter(({ column, asked, limit }) => !HOLDS[asked](column.values[row], limit));
     // A number at its very limit may look as if it kept it, because columns are rounded.
-    const told = (short.length ? short : values).map(({ column, asked, limit }) => `${column.title} ${explorer.shown(column, row) || "–"} (${asked} ${limitOf(limit)})`);
+    const told = (short.length ? short : values).map(({ column, asked, limit }) => [`${column.title} ${explorer.shown(column, row) || "–"}`, `(${asked} ${limitOf(limit)})`])
+      // A line may break before the limit alone.
+      .map((parts) => parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" "));
     return element("td", { class: "failed" }, "✗ no", ...told.map((line) => element("small", {}, line)));
   });
-  return element("tr", {}, element("th", { scope: "row" }, concept.name), named ? element("td", {}, name) : null, ...cells);
+  // Long names may break behind a low line.
+  const title = concept.name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
+  return element("tr", {}, element("th", { scope: "row" }, ...title), named ? element("td", {}, name) : null, ...cells);
 };
 
 /** How numbers are held against limits. */
