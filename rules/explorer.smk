@@ -54,11 +54,12 @@ rule collect_examples:
 
 
 def told_of(name):
-    """Return the paths of a concept's tables that the explorer reads, the unit of its contrast, and its limits."""
+    """Return the paths of a concept's tables that the explorer reads, and what is said of it: words, unit, limits."""
     folder, done = f"{EXPLORED}/{name}", name in ABLATED
     decides = CFG.concepts[name].lexical and CFG.diff.method != CROSSCODER
     scopes = [CFG.ablation.headline.scope] if done else []
     return {
+        "about": CFG.concepts[name].about,
         "unit": CFG.concepts[name].unit,
         "limits": CFG.concepts[name].limits | (CFG.lexical.limits if decides else {}),
         "contrast": f"{folder}/contrast.parquet",
@@ -114,7 +115,7 @@ rule write_explorer:
             file
             for told in TOLD.values()
             for key, files in told.items()
-            if key not in ("unit", "limits")
+            if key not in ("about", "unit", "limits")
             for file in flat(files)
         ],
         truth=[results("ground_truth/seed_0/features.parquet")] if TRUTH_DATA and ABLATED else [],

@@ -7,31 +7,23 @@ import re
 
 import numpy as np
 import pytest
-from explorer_files import CONCEPT, LIMITS, NASTY, keep, write_experiment, write_features
+from explorer_files import CONCEPT, LIMITS, NASTY, told, write_experiment, write_features
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from vlmdiff.explorer.columns import ConceptTables, OtherComparison, all_columns, null_quantile, ranked_null_p
-from vlmdiff.explorer.facts import titled
+from vlmdiff.explorer.facts import HEADS_TOLD, titled
 from vlmdiff.explorer.pack import packed, rounded, script
-from vlmdiff.explorer.steps import funnel_steps
 from vlmdiff.tables.causal import ABLATION, RANKING
-from vlmdiff.tables.features import ADAPTED, CONTRAST, FINAL_FEATURES, LEXICAL
+from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, LEXICAL
 from vlmdiff.tables.io import read_table
-
-
-def told(file):
-    """Return the values that a script hands over."""
-    text = file.read_text()
-    assert text.isascii() and "<" not in text
-    return json.loads("[" + re.fullmatch(r"explorer\.\w+\((.*)\);\n", text, re.DOTALL)[1] + "]")
 
 
 def tables_of(folder):
     """Return the tables of the concept in a folder that `write_features` has filled."""
     names = ("contrast.parquet", "lexical.parquet", "final.csv")
-    return ConceptTables("token", *(str(folder / name) for name in names), LIMITS)
+    return ConceptTables("", "token", *(str(folder / name) for name in names), LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +110,7 @@ def test_columns_are_those_of_the_tables(tmp_path):
 def test_a_concept_that_was_not_ablated_has_no_columns_of_ablation(tmp_path):
     adapted, concepts, _ = write_features(tmp_path, 1, 200)
     own = concepts[CONCEPT]
-    bare = type(own)(own.unit, own.contrast, own.lexical, own.final)
+    bare = type(own)(own.about, own.unit, own.contrast, own.lexical, own.final)
     keys = {column.key for column, _ in all_columns(adapted, {CONCEPT: bare}, [], "test", {})}
     assert f"{CONCEPT}.odds" in keys and f"{CONCEPT}.difference" not in keys
     assert f"{CONCEPT}.margin" not in keys and "truth" not in keys
@@ -151,55 +143,6 @@ def test_the_page_is_told_what_the_layers_hold(page):
     assert steps[0]["left"] > steps[1]["left"] > 0
 
 
-def test_the_page_is_told_what_each_step_asks_for(page):
-    (about,) = told(page.parent / "data" / "about.js")
-    asked = [
-        [(one["key"], one["asked"], one["limit"]) for one in step["by"]]
-        for step in about["concepts"][0]["steps"]
-    ]
-    assert asked == [
-        # Of the rule of the config, of all layers.
-        [("similarity", "≤", 0.9375), ("visual_energy", ">", 0.5)],
-        [
-            ("space.odds", "≥", 3.0),
-            ("space.difference", "≥", 0.005),
-            ("space.log_p", "≤", -1.25),
-        ],
-        [("space.pairs", "≥", 0.25)],
-        [],
-    ]
-    assert {one["key"] for one in about["columns"]} >= {key for step in asked for key, _, _ in step}
-
-
-def test_limits_that_are_none_are_not_told(tmp_path):
-    adapted, concepts, _ = write_features(tmp_path, 1, 200)
-    columns = {column.key: values for column, values in all_columns(adapted, concepts, [], "test", {})}
-    steps = funnel_steps(CONCEPT, columns, {"similarity": np.nan, f"{CONCEPT}.log_p": -np.inf})
-    assert [step["by"] for step in steps] == [[], [], [], []]
-
-
-def test_numbers_of_a_contrast_are_those_that_it_asks_for(tmp_path):
-    """A label's contrast asks for an effect, and for a share of both sides together."""
-    folder = tmp_path / "label"
-    index = {"layer": [0, 0], "feature": [0, 1]}
-    sides = {"fires_target": [3, 0], "n_target": [10, 10], "fires_baseline": [1, 0], "n_baseline": [10, 30]}
-    adapted = keep(folder / "adapted.parquet", ADAPTED, **index)
-    contrast = keep(
-        folder / "contrast.parquet", CONTRAST, **index, unit=["sample"] * 2, effect_size=[0.5, 1.0], **sides
-    )
-    tried = {"layer": [0], "feature": [1], "samples": [5], "samples_fired": [4], "invariant": [False]}
-    lexical = keep(folder / "lexical.parquet", LEXICAL, **tried)
-    final = keep(folder / "final.csv", FINAL_FEATURES)
-    limits = {"effect": 0.8, "frequency": 0.02, "log_p": -2.0, "samples": 1.0}
-    own = {CONCEPT: ConceptTables("sample", contrast, lexical, final, limits)}
-    columns = {column.key: values for column, values in all_columns(adapted, own, [], None, {})}
-    assert columns[f"{CONCEPT}.effect"].tolist() == [0.5, 1.0]
-    assert columns[f"{CONCEPT}.frequency"].tolist() == [0.2, 0.0]
-    tried = columns[f"{CONCEPT}.samples"]
-    assert np.isnan(tried.iloc[0]) and tried.iloc[1] == 0.8
-    assert not {f"{CONCEPT}.difference", f"{CONCEPT}.pairs"} & set(columns)
-
-
 def test_a_detail_holds_its_samples(page):
     (about,) = told(page.parent / "data" / "about.js")
     assert about["details"] == ["L0F3", "L1F4", "L2F7"] and about["seed"] == 0
@@ -221,7 +164,12 @@ def test_a_detail_holds_its_samples(page):
         "suppresses ",
     ]
     assert {one["title"]: one["lines"] for one in others} == {
-        f"Heads that write it ({CONCEPT})": ["L0H1, score 0.500", "L0H0, score 0.250", "L0H2, score 0.125"],
+        f"Heads that write it ({CONCEPT})": [
+            "L0H1, score 0.500, mean image +29.5",
+            "L0H0, score 0.250, mean image −2",
+            "L0H2, score 0.125, mean image +0.001",
+            HEADS_TOLD,
+        ],
         f"In other seeds ({CONCEPT})": ["seed 1: L0F7, cosine 0.875, final too"],
         "Nearest features": [
             {"go": "L0F9", "text": "cosine 0.750"},

@@ -12,6 +12,7 @@ import tiny_llava_original
 import tiny_models
 import tiny_paligemma
 import tiny_qwen_vl
+import tiny_smolvlm
 from local_experiment import DECODER, LM, TOWER, VLM, experiment, put, write_checkpoint
 
 from vlmdiff.config.families import MODEL_TYPES, family_of
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 WORLD = ROOT / "resources" / "world"
 BUILDERS = {
     "causal_lm": tiny_models.build_tiny_lm,
+    "idefics3": tiny_smolvlm.build,
     "internvl": tiny_internvl.build,
     "llava": tiny_models.build_tiny_vlm,
     "llava_original": tiny_llava_original.build,

@@ -11,6 +11,7 @@ import tiny_llava_original
 import tiny_models
 import tiny_paligemma
 import tiny_qwen_vl
+import tiny_smolvlm
 import torch
 from PIL import Image
 from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipImageProcessorPil
@@ -131,6 +132,7 @@ BUILDERS = {
     "paligemma": (tiny_paligemma.build, {"attention": "eager"}),
     "qwen_vl": (tiny_qwen_vl.build, {}),
     "internvl": (tiny_internvl.build, {}),
+    "idefics3": (tiny_smolvlm.build, {}),
 }
 
 
@@ -232,7 +234,9 @@ def test_a_picture_that_the_processor_refuses_is_named(subject, tmp_path, monkey
     own, bad = reader.__call__, shown(subject)[0]
 
     def refusing(self, images, **values):
-        if any(image.getpixel((0, 0)) == (9, 9, 9) for image in images):
+        # Idefics3 hands over a list of pictures a sample.
+        pictures = [one for image in images for one in (image if isinstance(image, list) else [image])]
+        if any(image.getpixel((0, 0)) == (9, 9, 9) for image in pictures):
             raise ValueError("mean must have 3 elements\nif it is an iterable")
         return own(self, images, **values)
 

@@ -12,6 +12,7 @@ import tiny_internvl
 import tiny_llava_original
 import tiny_paligemma
 import tiny_qwen_vl
+import tiny_smolvlm
 import torch
 from tiny_models import build_tiny_lm, build_tiny_vlm
 
@@ -62,13 +63,15 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
         tiny_internvl.build(vlm)
         # Three rows of its embeddings are not in its tokenizer; two more are new.
         return {"family": family}, vlm, qwen_lm(text, vlm, tiny_internvl.qwen_tokenizer(), 2)
+    if family == "idefics3":
+        return {"family": family}, tiny_smolvlm.build(vlm), tiny_smolvlm.build_lm(text, SEED)
     tiny_qwen_vl.build(vlm, generation=family.removeprefix("qwen_vl_"))
     return {"family": "qwen_vl"}, vlm, qwen_lm(text, vlm, tiny_qwen_vl.qwen_tokenizer())
 
 
 @pytest.fixture(
     scope="module",
-    params=["llava", "llava_original", "paligemma", "internvl", "qwen_vl_2_5", "qwen_vl_3"],
+    params=["llava", "llava_original", "paligemma", "internvl", "idefics3", "qwen_vl_2_5", "qwen_vl_3"],
 )
 def built(request, tmp_path_factory):
     return build(request.param, tmp_path_factory.mktemp(request.param))

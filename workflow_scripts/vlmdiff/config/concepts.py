@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf, log10
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,9 @@ OneOrSeveral = Annotated[
     Discriminator(lambda value: "list" if isinstance(value, list) else "text"),
 ]
 
+# Names that a sentence tells.
+NAMES_SHOWN = 4
+
 
 class SampleSet(Section):
     """Samples of a data set, all of them or those of some groups."""
@@ -54,6 +57,17 @@ class SampleSet(Section):
                 "leave `groups` out for all"
             )
         return self
+
+    def __str__(self) -> str:
+        """Write it as people read it."""
+        groups = "" if self.groups is None else f" ({some(self.groups)})"
+        return f"{self.dataset}{groups}" + (f" without {some(self.without)}" if self.without else "")
+
+
+def some(names: Sequence[str]) -> str:
+    """Write the first of several names, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
 
 
 class Concept(Section):
@@ -130,6 +144,11 @@ class CountsConcept(Concept):
     def smallest_effect(self) -> float:
         """The smallest effect of a selected feature: an odds ratio."""
         return self.min_odds_ratio
+
+    @property
+    def about(self) -> str:
+        """What its features do, in words."""
+        return f"fires more often on {self.target} than on {self.baseline}, counted by {self.unit}"
 
     @property
     def limits(self) -> dict[str, float]:
@@ -218,6 +237,14 @@ class TextMatchedConcept(LabelledConcept):
         "is the text.",
     )
 
+    @property
+    def about(self) -> str:
+        """What its features do, in words."""
+        labels = [self.label] if isinstance(self.label, str) else self.label
+        return (
+            f"tells values of {some(labels)} apart among samples of {self.target} with the same {self.strata}"
+        )
+
 
 class CounterfactualConcept(LabelledConcept):
     """A concept by what a change of the image turns (docs/understand/contrast_counterfactual.md)."""
@@ -239,6 +266,11 @@ class CounterfactualConcept(LabelledConcept):
         yield "transformed", self.transformed
         if self.against is not None:
             yield "against", self.against
+
+    @property
+    def about(self) -> str:
+        """What its features do, in words."""
+        return f"changes as {self.label} does when {self.transformed} changes the images of {self.target}"
 
     @property
     def shown(self) -> list[str]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-Family = Literal["causal_lm", "internvl", "llava", "llava_original", "paligemma", "qwen_vl"]
+Family = Literal["causal_lm", "idefics3", "internvl", "llava", "llava_original", "paligemma", "qwen_vl"]
 
 LANGUAGE_MODEL, LLAVA_ORIGINAL = "causal_lm", "llava_original"
 # `model_type` of the checkpoints that a family reads; none: every decoder without a vision tower.
 MODEL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "causal_lm": (),
+        "idefics3": ("idefics3", "smolvlm"),
         "internvl": ("internvl",),
         "llava": ("llava",),
         "llava_original": ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2"),

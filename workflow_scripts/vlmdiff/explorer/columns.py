@@ -47,6 +47,7 @@ class ConceptTables:
     """Paths of one concept's tables.
 
     Attributes:
+        about: what its features do, in words.
         unit: unit of the contrast that selects, token or sample.
         contrast, lexical, final: of the main comparison.
         limits: what a feature must reach, by the name of the number: of the contrast, and of the lexical
@@ -55,6 +56,7 @@ class ConceptTables:
         ablation: test effects, one table a scope; empty where nothing was ablated.
     """
 
+    about: str
     unit: str
     contrast: str
     lexical: str
@@ -98,7 +100,7 @@ def null_quantile(similarity: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 def rotation_columns(adapted: pd.DataFrame) -> Columns:
     """Yield what tuning did to each feature; `adapted` is ADAPTED, indexed by layer and feature."""
-    part = "tuning"
+    part = "through tuning"
     quantiles = [
         null_quantile(one["similarity"].to_numpy(), one.loc[one["calibrated"], "null_similarity"].to_numpy())
         for _, one in adapted.groupby(level="layer")

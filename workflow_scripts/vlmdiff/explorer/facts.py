@@ -19,6 +19,10 @@ from vlmdiff.tables.labels import LABEL_EVIDENCE, LABELS
 
 FEATURE = ["layer", "feature"]
 HEADS, EVIDENCE = 3, 3
+HEADS_TOLD = (
+    "score: the head's mean share of what all heads change; mean image: what this, seen in place of the "
+    "picture, adds to the feature through the head (first order)"
+)
 # What is shown as evidence of a label, and what its number says.
 EVIDENT = {"word": "share of its activity", "trait": "more often where it is strong"}
 Line = str | dict[str, str]
@@ -130,8 +134,13 @@ class Facts:
         """Yield the heads that write it most, by attribution."""
         for concept, rows in self.attribution[key].groupby("concept"):
             best = rows.sort_values(["score", "layer", "head"], ascending=[False, True, True]).head(HEADS)
-            lines = [f"L{row.layer}H{row.head}, score {row.score:.3f}" for row in best.itertuples()]
-            yield "Heads that write it", concept, lines
+            lines = [
+                f"L{row.layer}H{row.head}, score {row.score:.3f}, mean image {row.signed:+.3g}".replace(
+                    "-", "−"
+                )
+                for row in best.itertuples()
+            ]
+            yield "Heads that write it", concept, [*lines, HEADS_TOLD]
 
     def seed_lines(self, key: tuple[int, int]) -> Iterator[tuple[str, str, list[Line]]]:
         """Yield the most similar features of other seeds."""

@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from vlmdiff.explorer.pack import rounded
 from vlmdiff.tables.features import THRESHOLDS
 from vlmdiff.tables.io import read_table
 
-# Flags in the order in which features drop out, whether each is asked of those alone that passed so far, and
-# the numbers that may decide it.
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the funnel.
+
+    Attributes:
+        key: of the flag that says who passes; `{}` stands for the concept.
+        title: its name.
+        asks: whether it is asked of those alone that passed so far.
+        numbers: keys of the numbers that decide, where they have limits.
+        silent: what is said where none of them was measured.
+        absent: what is said of those who pass where none of the numbers decides; empty: nothing.
+    """
+
+    key: str
+    title: str
+    asks: bool
+    numbers: tuple[str, ...] = ()
+    silent: str = "not measured"
+    absent: str = ""
+
+
+CONTRAST = ("{}.effect", "{}.odds", "{}.difference", "{}.frequency", "{}.log_p")
+# In the order in which features drop out.
 STEPS = (
-    ("adapted", "adapted", False, ("similarity", "visual_energy")),
-    (
-        "{}.contrast",
-        "contrast",
-        False,
-        ("{}.effect", "{}.odds", "{}.difference", "{}.frequency", "{}.log_p"),
-    ),
-    ("{}.invariant", "invariant", True, ("{}.pairs", "{}.samples")),
-    ("{}.final", "final", True, ()),
+    Step("adapted", "adapted", False, ("similarity", "visual_energy")),
+    Step("{}.contrast", "contrast", False, CONTRAST, "fires on none of the compared samples"),
+    Step("{}.invariant", "invariant", True, ("{}.pairs", "{}.samples"), absent="no such filter here"),
+    Step("{}.final", "final", True),
 )
-# How a number is held against its limit, if it is not "at least".
-ASKED = {"similarity": "≤", "log_p": "≤", "visual_energy": ">"}
+AT_MOST, AT_LEAST, ABOVE = "≤", "≥", ">"
+HOLDS = MappingProxyType({AT_MOST: np.less_equal, AT_LEAST: np.greater_equal, ABOVE: np.greater})
+# How a number is held against its limit, if it is not at least that.
+SIGNS = MappingProxyType({"similarity": AT_MOST, "log_p": AT_MOST, "visual_energy": ABOVE})
 ALL_LAYERS = -1
 
 
@@ -41,6 +63,30 @@ def rotation_limits(thresholds: str, rule: str) -> dict[str, float]:
     return {"similarity": float(row["tau"]), "visual_energy": float(row["eps"])}
 
 
+def held_against(key: str, values: np.ndarray, limit: float) -> dict[str, Any]:
+    """Return how the page holds a column against its limit.
+
+    The page keeps rounded numbers; the rows are listed on which they would decide otherwise.
+
+    Args:
+        key: of the column.
+        values: of all features.
+        limit: what is asked; NaN where nothing sets one, so that no feature can reach it.
+
+    Returns:
+        key, sign, limit (None: no number reaches it), its text, and these rows.
+    """
+    sign = SIGNS.get(key.split(".")[-1], AT_LEAST)
+    text = "unknown" if np.isnan(limit) else f"{limit:.6g}".replace("-", "−").replace("inf", "∞")
+    told = {"key": key, "sign": sign, "text": text}
+    if not np.isfinite(limit):
+        return {**told, "limit": None, "except": []}
+    kept = rounded(np.append(values, limit))
+    holds = HOLDS[sign]
+    otherwise = holds(values, limit) != holds(kept[:-1], kept[-1])
+    return {**told, "limit": float(kept[-1]), "except": np.flatnonzero(otherwise).tolist()}
+
+
 def funnel_steps(
     concept: str, columns: Mapping[str, pd.Series], limits: Mapping[str, float]
 ) -> list[dict[str, Any]]:
@@ -52,13 +98,15 @@ def funnel_steps(
         limits: smallest or largest value of each column that decides, by key.
     """
     left, steps = np.ones(len(next(iter(columns.values()))), dtype=bool), []
-    for pattern, title, asks, numbers in STEPS:
-        key = pattern.format(concept)
+    for step in STEPS:
+        key = step.key.format(concept)
         left &= columns[key].to_numpy(bool)
+        names = [name.format(concept) for name in step.numbers]
         by = [
-            {"key": one, "asked": ASKED.get(one.split(".")[-1], "≥"), "limit": limits[one]}
-            for one in (name.format(concept) for name in numbers)
-            if np.isfinite(limits.get(one, np.nan))
+            held_against(name, columns[name].to_numpy(float), limits[name])
+            for name in names
+            if name in limits
         ]
-        steps.append({"key": key, "title": title, "asks": asks, "by": by, "left": int(left.sum())})
+        told = {"key": key, "title": step.title, "asks": step.asks, "by": by, "left": int(left.sum())}
+        steps.append({**told, "silent": step.silent, "absent": "" if by else step.absent})
     return steps

@@ -40,7 +40,7 @@ def array_of(column: Column, values: pd.Series) -> np.ndarray:
 def about(
     experiment: str,
     found: Sequence[tuple[Column, pd.Series]],
-    concepts: Sequence[str],
+    concepts: Mapping[str, ConceptTables],
     limits: Mapping[str, float],
     details: Sequence[str],
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -61,9 +61,12 @@ def about(
         "columns": [asdict(column) for column, _ in found],
         "dictionaries": list(DICTIONARIES),
         "words": words,
-        "concepts": [{"name": name, "steps": funnel_steps(name, values, limits)} for name in concepts],
+        "concepts": [
+            {"name": name, "about": tables.about, "steps": funnel_steps(name, values, limits)}
+            for name, tables in concepts.items()
+        ],
         "details": list(details),
-        "first": first_view(list(values), concepts),
+        "first": first_view(list(values), list(concepts)),
     }
     return told, arrays
 
@@ -112,7 +115,7 @@ def write_explorer(
     limits = rotation_limits(thresholds, rule)
     for name, tables in concepts.items():
         limits |= {f"{name}.{key}": limit for key, limit in tables.limits.items()}
-    told, arrays = about(experiment, found, list(concepts), limits, names)
+    told, arrays = about(experiment, found, concepts, limits, names)
     shutil.copytree(PAGE, folder / "page", ignore=shutil.ignore_patterns("index.html", "__pycache__"))
     shutil.copyfile(PAGE / "index.html", folder / "index.html")
     (folder / "data" / "about.js").write_text(script("explorer.begin", told))

@@ -16,6 +16,7 @@ from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.chat import chat_format
 from vlmdiff.models.errors import LayoutError, SubjectError, of_machine
 from vlmdiff.models.fingerprint import with_chat_format
+from vlmdiff.models.idefics3 import Idefics3
 from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.layout import OTHERS, verified
 from vlmdiff.models.llava import Llava
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
     {
         "causal_lm": CausalLM,
+        "idefics3": Idefics3,
         "internvl": InternVL,
         "llava": Llava,
         "llava_original": LlavaOriginal,

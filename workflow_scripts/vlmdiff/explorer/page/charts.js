@@ -18,7 +18,7 @@ charts.setUp = function () {
   const numbers = [...explorer.columns.values()].filter(({ kind }) => kind === "number");
   for (const [id, key] of [["across", "x"], ["up", "y"], ["counted", "of"]]) {
     const select = document.getElementById(id);
-    select.replaceChildren(...numbers.map(({ key: own, title, part }) => new Option(part === "feature" ? title : `${title} (${part})`, own)));
+    select.replaceChildren(...numbers.map(({ key: own, title, part }) => new Option(part === OWN ? title : `${title} (${part})`, own)));
     select.addEventListener("change", () => state.change({ [key]: select.value }));
   }
 };

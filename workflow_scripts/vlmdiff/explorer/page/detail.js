@@ -21,14 +21,23 @@ detail.show = async function () {
   const box = document.getElementById("detail"), names = detail.names();
   box.hidden = !state.open;
   document.body.classList.toggle("looking", Boolean(state.open));
-  if (!state.open) return box.replaceChildren();
+  if (!state.open) {
+    const { top, height } = document.getElementById("rows").getBoundingClientRect();
+    if (box.dataset.names && (top + height < 0 || top > innerHeight)) document.getElementById("rows").scrollIntoView();
+    box.dataset.names = "";
+    return box.replaceChildren();
+  }
   await Promise.all(names.map(detail.load));
   // Meanwhile another one may have been opened.
   if (names.join() !== detail.names().join()) return;
   const another = box.dataset.names !== names.join();
   box.dataset.names = names.join();
   box.replaceChildren(detail.heading(), wide(detail.funnels(names)), detail.numbers(names), ...names.flatMap((name) => detail.samples(name, names.length > 1)));
-  if (another) box.scrollTop = 0;
+  if (!another) return;
+  box.scrollTop = 0;
+  // On a narrow window it stands before the list, out of sight.
+  const { top } = box.getBoundingClientRect();
+  if (top < 0 || top > innerHeight) box.scrollIntoView();
 };
 
 /** The features in view: the open one, and one to compare it with. */
@@ -70,35 +79,41 @@ detail.funnels = function (names) {
 
 detail.funnel = function (concept, name, named) {
   let out = false;
-  const row = explorer.rowOf(name), cells = concept.steps.map(({ key, asks, by }) => {
+  const row = explorer.rowOf(name), cells = concept.steps.map(({ key, asks, by, silent: unmeasured, absent }) => {
     const passed = explorer.columns.get(key).values[row];
     // What is only asked of those that passed so far was never tried on others.
     if (asks && out) return element("td", { class: "quiet", title: "not asked: an earlier step said no" }, "–");
     out ||= !passed;
-    if (passed) return element("td", { class: "passed" }, "✓ yes");
-    const values = by.map((one) => ({ ...one, column: explorer.columns.get(one.key) }));
-    const short = values.filter(({ column, asked, limit }) => !HOLDS[asked](column.values[row], limit));
-    // A number at its very limit may look as if it kept it, because columns are rounded.
-    const told = (short.length ? short : values).map(({ column, asked, limit }) => [`${column.title} ${explorer.shown(column, row) || "–"}`, `(${asked} ${limitOf(limit)})`])
-      // A line may break before the limit alone.
-      .map((parts) => parts.map((part) => part.replaceAll(" ", "\u00a0")).join(" "));
-    return element("td", { class: "failed" }, "✗ no", ...told.map((line) => element("small", {}, line)));
+    if (passed) return element("td", { class: "passed" }, "✓ yes", absent ? element("small", {}, absent) : null);
+    const short = by.filter((one) => !reaches(one, row)), told = short.map((one) => shortfall(one, row));
+    const silent = short.every(({ key: one }) => Number.isNaN(explorer.columns.get(one).values[row]));
+    const lines = short.length && silent ? [unmeasured] : told;
+    return element("td", { class: "failed" }, "✗ no", ...lines.map((line) => element("small", {}, line)));
   });
   // Long names may break behind a low line.
   const title = concept.name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
-  return element("tr", {}, element("th", { scope: "row" }, ...title), named ? element("td", {}, name) : null, ...cells);
+  return element("tr", {}, element("th", { scope: "row", title: concept.about }, ...title), named ? element("td", {}, name) : null, ...cells);
 };
 
-/** How numbers are held against limits. */
+/** How numbers are held against limits (explorer/steps.py). */
 const HOLDS = { "≤": (value, limit) => value <= limit, "≥": (value, limit) => value >= limit, ">": (value, limit) => value > limit };
 
-/** A limit as people write it: without zeros behind it. */
-const limitOf = (limit) => String(Number(limit.toPrecision(4))).replace("-", "−");
+/** Whether a feature's number reaches what is asked; rounded ones decide otherwise in some rows. */
+const reaches = ({ key, sign, limit, except }, row) =>
+  limit !== null && HOLDS[sign](explorer.columns.get(key).values[row], limit) !== except.includes(row);
+
+/** What is said of a number that does not reach its limit. A line may break before the limit alone. */
+function shortfall({ key, sign, text, limit }, row) {
+  const column = explorer.columns.get(key), value = explorer.shown(column, row) || "not measured";
+  const close = limit !== null && sign !== ">" && column.values[row].toPrecision(4) === limit.toPrecision(4);
+  const hair = close ? `, just ${sign === "≤" ? "above" : "below"}` : "";
+  return [`${column.title} ${value}${hair}`, `(${sign} ${text})`].map((part) => part.replaceAll(" ", "\u00a0")).join(" ");
+}
 
 detail.numbers = function (names) {
   const bodies = new Map(), asked = explorer.about.concepts.flatMap(({ steps }) => steps.map(({ key }) => key));
   for (const column of explorer.columns.values()) {
-    if (asked.includes(column.key) || column.part === "feature") continue;
+    if (asked.includes(column.key) || column.part === OWN) continue;
     const shown = names.map((name) => explorer.shown(column, explorer.rowOf(name)));
     if (!bodies.has(column.part)) bodies.set(column.part, []);
     bodies.get(column.part).push(element("tr", {}, element("th", { scope: "row", title: column.meaning }, column.title), ...shown.map((text) => element("td", {}, text || "–"))));
@@ -126,8 +141,16 @@ detail.samples = function (name, named) {
     return samples.length ? element("section", { class: "samples" }, element("h3", {}, title), ...samples.map((sample) => card(sample, content.largest))) : null;
   });
   const effects = element("div", { class: "effects" }, bins(name, content.bins), ...content.effects.map(figures.effect));
+  const untested = explorer.about.concepts.filter((one) => detail.isUntested(one.name, explorer.rowOf(name)))
+    .map((one) => element("p", { class: "quiet" }, `${one.name}: final, but not ablated by itself on test data, as only the best of the ranking are.`));
   const title = named ? element("h2", { class: "named" }, name, content.label ? element("span", { class: "quiet" }, ` ${content.label}`) : null) : null;
-  return [title, element("div", { class: "facts" }, ...facts), effects, groups.some(Boolean) ? element("p", { class: "quiet" }, READ_BY) : null, ...groups, ...content.looks.map(figures.look)].filter(Boolean);
+  return [title, element("div", { class: "facts" }, ...facts), effects, ...untested, groups.some(Boolean) ? element("p", { class: "quiet" }, READ_BY) : null, ...groups, ...content.looks.map(figures.look)].filter(Boolean);
+};
+
+/** Whether a final feature of a concept was left out where others were ablated alone. */
+detail.isUntested = function (concept, row) {
+  const margin = explorer.columns.get(`${concept}.margin`);
+  return margin && explorer.columns.get(`${concept}.final`).values[row] && Number.isNaN(margin.values[row]);
 };
 
 /** A line of a fact: a text, or a feature to go to and what is told of it. */

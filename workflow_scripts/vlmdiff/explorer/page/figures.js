@@ -37,11 +37,17 @@ figures.effect = function ({ title, axis, rows, chance, lines }) {
     ? rows.map(([name, ...values]) => [name, interval(...values)])
     : lines.flatMap(({ name, points }) => points.map(([x, ...values]) => [`${name}, strength ${number(x)}`, interval(...values)]));
   const body = element("tbody", {}, ...told.map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value))));
-  const note = chance?.length ? `Grey: the best feature of each of ${chance.length} random pools, on the same data as the first row.` : null;
+  const note = chance?.length ? figures.chanceNote(chance, rows[0][1]) : null;
   return element("figure", { class: "effect" },
     element("figcaption", {}, element("strong", {}, title), axis), picture,
     note ? element("p", { class: "quiet" }, note) : null,
     element("details", {}, element("summary", {}, "Numbers"), element("table", {}, body)));
+};
+
+/** What random pools say of the first row: a pool may hold the feature itself. */
+figures.chanceNote = function (chance, value) {
+  const as = chance.filter((one) => one <= value).length, grey = `Grey: the best feature of each of ${chance.length} random pools, on the same data as the first row`;
+  return value == null ? `${grey}.` : `${grey}; ${as} of them ${as === 1 ? "takes" : "take"} at least as much (p = ${number((1 + as) / (1 + chance.length))}, uncorrected).`;
 };
 
 /** Values with their intervals, one row each; on the first row what random pools reach. */
@@ -97,12 +103,13 @@ figures.curves = function (lines) {
 figures.look = function ({ title, samples }) {
   const most = Math.max(...samples.flatMap(({ weights }) => weights));
   const cards = samples.map(({ about, image, patches, weights }) => {
-    const told = weights.map((weight, i) => `patch ${i + 1}: ${(100 * weight).toPrecision(2)} % of its attention`);
+    const hints = weights.map((weight, i) => `patch ${i + 1}: ${(100 * weight).toPrecision(2)} % of its attention`);
     const sum = weights.reduce((one, two) => one + two, 0);
-    return element("div", {}, overlaid(image, about, patches, weights.map((weight) => weight / most), told),
+    return element("div", {}, overlaid(image, about, patches, weights.map((weight) => weight / most), hints),
       element("p", { class: "quiet" }, `${about}: ${(100 * sum).toFixed(0)} % on the picture`));
   });
-  return element("section", { class: "samples" }, element("h3", {}, title), element("div", { class: "looks card" }, ...cards));
+  const told = "Read at the token that attends most to the picture; often it is not the one on which the feature fires. An illustration, not evidence.";
+  return element("section", { class: "samples" }, element("h3", {}, title), element("p", { class: "quiet" }, told), element("div", { class: "looks card" }, ...cards));
 };
 
 /** A picture under shaded patches; edges are fractions of it, shades lie between 0 and 1. */

@@ -39,7 +39,8 @@ main.update = function () {
   const order = `${asked} ${state.sort} ${state.falling}`;
   if (order !== main.order) {
     const column = explorer.columns.get(state.sort);
-    main.rows = column.key === "layer" && !state.falling ? main.kept : explorer.sorted(main.kept, column, state.falling);
+    const inOrder = ["layer", "feature"].includes(column.key) && !state.falling;
+    main.rows = inOrder ? main.kept : explorer.sorted(main.kept, column, state.falling);
   }
   Object.assign(main, { asked, order });
   main.draw();
@@ -51,6 +52,8 @@ main.draw = function () {
   table.show(main.rows);
   charts.draw(main.rows);
   main.drawFilters();
+  const { title, part } = explorer.columns.get(state.sort);
+  document.getElementById("order").textContent = `Sorted by ${title}${part === OWN ? "" : ` (${part})`}, ${state.falling ? "falling" : "rising"}.`;
   main.drawFunnels();
   document.getElementById("stars").textContent = String(stars.all.size);
   document.getElementById("starred").ariaPressed = String(state.stars);
@@ -65,22 +68,22 @@ main.drawFilters = function () {
   document.getElementById("filters").replaceChildren(...items);
 };
 
-/** The order in which a concept's features are looked at: by what ablating them takes, else by the contrast. */
+/** The order in which a concept's features are looked at: as they were ranked, on validation data, else by the contrast. */
 main.bestFirst = function (name) {
-  return { sort: `${name}.${explorer.columns.has(`${name}.margin`) ? "margin" : "log_p"}`, falling: false };
+  return { sort: `${name}.${explorer.columns.has(`${name}.validation`) ? "validation" : "log_p"}`, falling: false };
 };
 
 /** How many features each step of a concept's selection leaves; a click shows those. */
 main.drawFunnels = function () {
   const box = document.getElementById("funnels");
   if (box.children.length) return;
-  for (const { name, steps } of explorer.about.concepts) {
+  for (const { name, about, steps } of explorer.about.concepts) {
     const rows = [element("button", { onclick: () => state.change({ keep: [] }) }, `${explorer.rows.toLocaleString("en")} features`)];
     steps.forEach(({ title, left }, last) => {
       const keep = steps.slice(0, last + 1).map(({ key }) => explorer.condition(key));
       rows.push(element("button", { onclick: () => state.change({ keep, ...main.bestFirst(name) }) }, `${left.toLocaleString("en")} ${title}`));
     });
-    box.append(element("div", { class: "funnel-bar", role: "group", "aria-label": `Funnel of ${name}` }, element("strong", {}, name), ...rows));
+    box.append(element("div", { class: "funnel-bar", role: "group", "aria-label": `Funnel of ${name}` }, element("strong", { title: about }, name), ...rows));
   }
 };
 
@@ -88,6 +91,7 @@ main.setUp = function () {
   const get = (id) => document.getElementById(id), help = get("help");
   get("conditions").replaceChildren(...[...explorer.columns.values()].map(({ key, meaning, kind }) => new Option(meaning, key + (kind === "flag" ? "" : " "))));
   get("meanings").replaceChildren(...[...explorer.columns.values()].flatMap(({ key, meaning, part }) => [element("dt", {}, element("code", {}, key)), element("dd", {}, `${meaning} (${part})`)]));
+  get("concepts").replaceChildren(...explorer.about.concepts.flatMap(({ name, about }) => [element("dt", {}, name), element("dd", {}, `A feature of it ${about}.`)]));
   get("filter").addEventListener("submit", (event) => {
     event.preventDefault();
     const input = get("condition");

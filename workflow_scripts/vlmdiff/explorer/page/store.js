@@ -1,6 +1,8 @@
 "use strict";
 // All features of the experiment: columns of numbers, flags and words, one value a row.
 
+// The part of columns that say which feature it is; no concept can be called so.
+const OWN = "the feature";
 const explorer = { about: null, columns: new Map(), layerOf: null, featureOf: null, loaded: 0 };
 
 /** Called by data/about.js: what there is. Layers follow, each in a script of its own. */
@@ -9,10 +11,10 @@ explorer.begin = function (about) {
   const rows = about.layers.reduce((sum, layer) => sum + layer.features, 0);
   explorer.layerOf = new Float32Array(rows);
   explorer.featureOf = new Float32Array(rows);
-  explorer.columns.set("layer", { key: "layer", title: "layer", meaning: "decoder block", kind: "number", part: "feature", values: explorer.layerOf });
-  explorer.columns.set("feature", { key: "feature", title: "feature", meaning: "index in the dictionary", kind: "number", part: "feature", values: explorer.featureOf });
+  explorer.columns.set("layer", { key: "layer", title: "layer", meaning: "decoder block", kind: "number", part: OWN, values: explorer.layerOf });
+  explorer.columns.set("feature", { key: "feature", title: "feature", meaning: "index in the dictionary", kind: "number", part: OWN, values: explorer.featureOf });
   const kept = new Set(about.details);
-  explorer.columns.set("samples", { key: "samples", title: "▦", meaning: "its samples, effects or labels can be looked at", kind: "flag", part: "feature", values: new Uint8Array(rows) });
+  explorer.columns.set("samples", { key: "samples", title: "▦", meaning: "its samples, effects or labels can be looked at", kind: "flag", part: OWN, values: new Uint8Array(rows) });
   for (const column of about.columns) {
     const kind = { number: Float32Array, flag: Uint8Array, words: Uint16Array }[column.kind];
     explorer.columns.set(column.key, { ...column, values: new kind(rows) });
@@ -115,14 +117,16 @@ explorer.columnOf = function (name) {
   return same.length === 1 ? same[0] : null;
 };
 
-/** The three keys that are most like a word: by title, by a part of it, by letters in common. */
+/** The keys that are most like a word: by title, by a part of it, by letters in common. */
 explorer.like = function (word) {
   const wanted = word.trim().toLowerCase(), pairs = (text) => new Set([...text].slice(1).map((letter, i) => text[i] + letter));
   const far = ({ key, title }) => {
     const own = pairs(key.toLowerCase()), asked = pairs(wanted), both = [...asked].filter((pair) => own.has(pair)).length;
     return (title.toLowerCase() === wanted) + (2 * both) / (own.size + asked.size || 1);
   };
-  return [...explorer.columns.values()].map((column) => [far(column), column.key]).sort(([a], [b]) => b - a).slice(0, 3).map(([, key]) => key);
+  const found = [...explorer.columns.values()].map((column) => [far(column), column.key]).sort(([a], [b]) => b - a);
+  // All that have this very title.
+  return found.slice(0, Math.max(3, found.filter(([like]) => like >= 1).length)).map(([, key]) => key);
 };
 
 /** A condition such as `similarity < 0.5`, `truth = left` or `!adapted`; throws what is wrong with it. */
@@ -142,7 +146,7 @@ explorer.condition = function (text) {
     if (code < 0) throw new Error(`No feature's ${key} is “${value}”; there are: ${words.filter(Boolean).slice(0, 12).join(", ")} …`);
     return { text: `${key} ${sign} ${value.trim()}`, column, keeps: (one) => (one === code) === (sign === "=") };
   }
-  const asked = Number(value.replace("−", "-")), limit = column.part === "feature" ? asked : asKept(asked);
+  const asked = Number(value.replace("−", "-").replace(/∞|inf$/iu, "Infinity")), limit = column.part === OWN ? asked : asKept(asked);
   if (value.trim() === "" || Number.isNaN(limit)) throw new Error(`Found “${value}”, expected a number for ${key}`);
   const keeps = { "<": (v) => v < limit, ">": (v) => v > limit, "<=": (v) => v <= limit, ">=": (v) => v >= limit, "=": (v) => v === limit, "!=": (v) => v !== limit }[sign];
   return { text: `${key} ${sign} ${value.trim()}`, column, keeps };

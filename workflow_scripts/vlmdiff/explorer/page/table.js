@@ -70,8 +70,18 @@ table.show = function (rows) {
     const sorted = cell.dataset.key === state.sort;
     cell.ariaSort = sorted ? (state.falling ? "descending" : "ascending") : "none";
   }
+  table.revealColumn();
   table.box.querySelector("table").ariaRowCount = String(rows.length + 2);
   table.draw();
+};
+
+/** Bring the column that rows are sorted by into sight, when it becomes another one. */
+table.revealColumn = function () {
+  const { box, head, sorted } = table, cell = [...head.children].find((one) => one.dataset.key === state.sort);
+  table.sorted = state.sort;
+  if (!cell || !sorted || sorted === state.sort || cell === head.firstElementChild) return;
+  const left = cell.offsetLeft - head.firstElementChild.offsetWidth, right = cell.offsetLeft + cell.offsetWidth;
+  if (left < box.scrollLeft || right > box.scrollLeft + box.clientWidth) box.scrollLeft = left;
 };
 
 table.tall = () => Math.min(table.rows.length * table.height, TALLEST);
