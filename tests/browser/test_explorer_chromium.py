@@ -319,7 +319,7 @@ def test_columns_stand_under_the_name_of_their_part(browser, page):
         "return [...document.querySelectorAll('#parts th')].map((one) => [one.innerText, one.colSpan])"
     )
     assert [name for name, _ in parts] == [
-        "through tuning",
+        "in tuning",
         CONCEPT,
         "ground truth",
         "stage: half <of> tuning",
@@ -368,7 +368,7 @@ def test_who_drops_out_is_told_by_which_numbers(browser, page, columns):
 @pytest.mark.parametrize(
     "values, told",
     [
-        ((2.9999, 0.0, -2.0), ["odds ratio 3.000, just below (≥ 3)", "difference 0 (≥ 0.005)"]),
+        ((2.9999, 0.0, -2.0), ["odds ratio 3.000 just below (≥ 3)", "difference 0 (≥ 0.005)"]),
         # What was rounded to below its limit reaches it: the row is in the list of exceptions.
         ((3.0, 0.00499999, -1.0), ["log₁₀ p −1 (≤ −1.25)"]),
         ((np.nan, 0.0, -2.0), ["odds ratio not measured (≥ 3)", "difference 0 (≥ 0.005)"]),

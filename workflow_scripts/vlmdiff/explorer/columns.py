@@ -100,7 +100,7 @@ def null_quantile(similarity: np.ndarray, null: np.ndarray) -> np.ndarray:
 
 def rotation_columns(adapted: pd.DataFrame) -> Columns:
     """Yield what tuning did to each feature; `adapted` is ADAPTED, indexed by layer and feature."""
-    part = "through tuning"
+    part = "in tuning"
     quantiles = [
         null_quantile(one["similarity"].to_numpy(), one.loc[one["calibrated"], "null_similarity"].to_numpy())
         for _, one in adapted.groupby(level="layer")

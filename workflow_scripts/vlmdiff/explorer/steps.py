@@ -41,7 +41,7 @@ CONTRAST = ("{}.effect", "{}.odds", "{}.difference", "{}.frequency", "{}.log_p")
 STEPS = (
     Step("adapted", "adapted", False, ("similarity", "visual_energy")),
     Step("{}.contrast", "contrast", False, CONTRAST, "fires on none of the compared samples"),
-    Step("{}.invariant", "invariant", True, ("{}.pairs", "{}.samples"), absent="no such filter here"),
+    Step("{}.invariant", "invariant", True, ("{}.pairs", "{}.samples"), absent="no filter"),
     Step("{}.final", "final", True),
 )
 AT_MOST, AT_LEAST, ABOVE = "≤", "≥", ">"
@@ -77,7 +77,9 @@ def held_against(key: str, values: np.ndarray, limit: float) -> dict[str, Any]:
         key, sign, limit (None: no number reaches it), its text, and these rows.
     """
     sign = SIGNS.get(key.split(".")[-1], AT_LEAST)
-    text = "unknown" if np.isnan(limit) else f"{limit:.6g}".replace("-", "−").replace("inf", "∞")
+    # A logarithm of a p is no number that somebody wrote.
+    written = f"{limit:.4g}" if key.endswith("log_p") else f"{limit:.6g}"
+    text = "unknown" if np.isnan(limit) else written.replace("-", "−").replace("inf", "∞")
     told = {"key": key, "sign": sign, "text": text}
     if not np.isfinite(limit):
         return {**told, "limit": None, "except": []}

@@ -102,12 +102,12 @@ const HOLDS = { "≤": (value, limit) => value <= limit, "≥": (value, limit) =
 const reaches = ({ key, sign, limit, except }, row) =>
   limit !== null && HOLDS[sign](explorer.columns.get(key).values[row], limit) !== except.includes(row);
 
-/** What is said of a number that does not reach its limit. A line may break before the limit alone. */
+/** What is said of a number that does not reach its limit; a line breaks between these parts alone. */
 function shortfall({ key, sign, text, limit }, row) {
   const column = explorer.columns.get(key), value = explorer.shown(column, row) || "not measured";
   const close = limit !== null && sign !== ">" && column.values[row].toPrecision(4) === limit.toPrecision(4);
-  const hair = close ? `, just ${sign === "≤" ? "above" : "below"}` : "";
-  return [`${column.title} ${value}${hair}`, `(${sign} ${text})`].map((part) => part.replaceAll(" ", "\u00a0")).join(" ");
+  const hair = close ? [`just ${sign === "≤" ? "above" : "below"}`] : [];
+  return [`${column.title} ${value}`, ...hair, `(${sign} ${text})`].map((part) => part.replaceAll(" ", "\u00a0")).join(" ");
 }
 
 detail.numbers = function (names) {
