@@ -12,7 +12,7 @@ from vlmdiff.config.analysis import LexicalConfig
 from vlmdiff.config.concepts import CountsConcept, TextMatchedConcept
 from vlmdiff.explorer.columns import ConceptTables, all_columns
 from vlmdiff.explorer.pack import rounded
-from vlmdiff.explorer.steps import HOLDS, funnel_steps, held_against, rotation_limits
+from vlmdiff.explorer.steps import funnel_steps, held_against, rotation_limits
 from vlmdiff.features.adapted import select_adapted
 from vlmdiff.features.contrast import Criteria, contrast_unit
 from vlmdiff.features.label_contrast import LabelCriteria, decide
@@ -21,6 +21,10 @@ from vlmdiff.tables.io import read_table
 
 COUNTS = {"target": {"dataset": "a"}, "baseline": {"dataset": "b"}}
 LABEL = {"target": {"dataset": "a"}, "contrast": "text_matched"}
+
+
+# As page/detail.js has it.
+HOLDS = {"≤": np.less_equal, "≥": np.greater_equal, ">": np.greater}
 
 
 def reached(one, values) -> np.ndarray:
@@ -160,7 +164,9 @@ def test_a_step_tells_the_numbers_of_its_concept_alone():
     flags = {
         key: pd.Series([True, False, True], index) for key in ("adapted", *(f"c.{name}" for name in FLAGS))
     }
-    numbers = {key: pd.Series([1.0, 2.0, 3.0], index) for key in ("similarity", "c.odds", "d.odds")}
+    numbers = {
+        key: pd.Series([1.0, 2.0, 3.0], index) for key in ("similarity", "c.odds", "c.log_p", "d.odds")
+    }
     steps = funnel_steps("c", flags | numbers, {"similarity": 2.0, "c.odds": 2.0, "d.odds": 9.0})
     assert [[one["key"] for one in step["by"]] for step in steps] == [["similarity"], ["c.odds"], [], []]
     assert [step["left"] for step in steps] == [2, 2, 2, 2]
