@@ -1,4 +1,4 @@
-"""Tiny random Qwen2.5-VL and Qwen3-VL in the layout in which they are published."""
+"""Tiny random Qwen2-VL, Qwen2.5-VL and Qwen3-VL in the layout in which they are published."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def decoder_values(tokenizer, layers: int) -> dict:
 
 def make_config(tokenizer, layers: int, generation: str):
     """Return the configuration of a generation."""
-    from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
+    from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen3VLConfig
 
     ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>")
@@ -59,6 +59,11 @@ def make_config(tokenizer, layers: int, generation: str):
     vision |= {"spatial_merge_size": MERGE, "temporal_patch_size": 2, "out_hidden_size": D_MODEL}
     vision |= {"initializer_range": 0.2}
     values = decoder_values(tokenizer, layers)
+    if generation == "2":
+        vision = {"depth": 3, "embed_dim": 16, "hidden_size": D_MODEL, "mlp_ratio": 2, "num_heads": 2}
+        vision |= {"patch_size": PATCH, "spatial_merge_size": MERGE, "temporal_patch_size": 2}
+        rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
+        return Qwen2VLConfig(vision_config=vision, text_config={**values, "rope_parameters": rope}, **ids)
     if generation == "2_5":
         vision |= {"window_size": 56, "fullatt_block_indexes": [1], "tokens_per_second": 2}
         rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 10000.0}
@@ -79,12 +84,17 @@ def build(folder: Path, seed: int = 0, layers: int = 3, generation: str = "2_5")
     import torch
     from transformers import (
         Qwen2_5_VLForConditionalGeneration,
+        Qwen2VLForConditionalGeneration,
         Qwen2VLImageProcessorPil,
         Qwen3VLForConditionalGeneration,
     )
 
     tokenizer = qwen_tokenizer()
-    classes = {"2_5": Qwen2_5_VLForConditionalGeneration, "3": Qwen3VLForConditionalGeneration}
+    classes = {
+        "2": Qwen2VLForConditionalGeneration,
+        "2_5": Qwen2_5_VLForConditionalGeneration,
+        "3": Qwen3VLForConditionalGeneration,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = classes[generation](make_config(tokenizer, layers, generation))

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
+import tiny_gemma3
 import tiny_internvl
 import tiny_llava_original
 import tiny_models
@@ -28,6 +29,7 @@ WORLD = ROOT / "resources" / "world"
 BUILDERS = {
     "causal_lm": tiny_models.build_tiny_lm,
     "idefics3": tiny_smolvlm.build,
+    "gemma3": tiny_gemma3.build,
     "internvl": tiny_internvl.build,
     "llava": tiny_models.build_tiny_vlm,
     "llava_original": tiny_llava_original.build,

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_gemma3
 import tiny_internvl
 import tiny_llava_original
 import tiny_models
@@ -47,6 +48,7 @@ BUILDERS = {
     "qwen_vl": tiny_qwen_vl.build,
     "internvl": tiny_internvl.build,
     "idefics3": tiny_smolvlm.build,
+    "gemma3": tiny_gemma3.build,
 }
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny_gemma3
 import tiny_internvl
 import tiny_llava_original
 import tiny_models
@@ -133,6 +134,7 @@ BUILDERS = {
     "qwen_vl": (tiny_qwen_vl.build, {}),
     "internvl": (tiny_internvl.build, {}),
     "idefics3": (tiny_smolvlm.build, {}),
+    "gemma3": (tiny_gemma3.build, {}),
 }
 
 

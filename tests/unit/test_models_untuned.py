@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tiny_gemma3
 import tiny_internvl
 import tiny_llava_original
 import tiny_paligemma
@@ -63,6 +64,8 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
         tiny_internvl.build(vlm)
         # Three rows of its embeddings are not in its tokenizer; two more are new.
         return {"family": family}, vlm, qwen_lm(text, vlm, tiny_internvl.qwen_tokenizer(), 2)
+    if family == "gemma3":
+        return {"family": family}, tiny_gemma3.build(vlm), tiny_gemma3.build_lm(text, SEED)
     if family == "idefics3":
         return {"family": family}, tiny_smolvlm.build(vlm), tiny_smolvlm.build_lm(text, SEED)
     tiny_qwen_vl.build(vlm, generation=family.removeprefix("qwen_vl_"))
@@ -71,7 +74,16 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
 
 @pytest.fixture(
     scope="module",
-    params=["llava", "llava_original", "paligemma", "internvl", "idefics3", "qwen_vl_2_5", "qwen_vl_3"],
+    params=[
+        "llava",
+        "llava_original",
+        "paligemma",
+        "internvl",
+        "idefics3",
+        "gemma3",
+        "qwen_vl_2_5",
+        "qwen_vl_3",
+    ],
 )
 def built(request, tmp_path_factory):
     return build(request.param, tmp_path_factory.mktemp(request.param))

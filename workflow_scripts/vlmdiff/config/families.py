@@ -6,19 +6,30 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-Family = Literal["causal_lm", "idefics3", "internvl", "llava", "llava_original", "paligemma", "qwen_vl"]
+Family = Literal[
+    "causal_lm", "gemma3", "idefics3", "internvl", "llava", "llava_original", "paligemma", "qwen_vl"
+]
 
 LANGUAGE_MODEL, LLAVA_ORIGINAL = "causal_lm", "llava_original"
 # `model_type` of the checkpoints that a family reads; none: every decoder without a vision tower.
 MODEL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "causal_lm": (),
+        "gemma3": ("gemma3",),
         "idefics3": ("idefics3", "smolvlm"),
         "internvl": ("internvl",),
         "llava": ("llava",),
         "llava_original": ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2"),
         "paligemma": ("paligemma",),
-        "qwen_vl": ("qwen2_5_vl", "qwen3_vl"),
+        "qwen_vl": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
+    }
+)
+# What sees itself in both directions, in families where something does, and the attention that lets it.
+BOTH_WAYS: Mapping[str, str] = MappingProxyType({"paligemma": "a prompt", "gemma3": "an image"})
+UNFLASHED: Mapping[str, str] = MappingProxyType(
+    {
+        "paligemma": "`attention: eager`, or `sdpa` if the language model is the first Gemma",
+        "gemma3": "`attention: sdpa` or `eager`",
     }
 )
 # Keys of a model that sees.
@@ -151,10 +162,10 @@ def layout_problem(family: str, description: Mapping[str, Any]) -> str | None:
 
 def attention_problem(family: str, attention: str) -> str | None:
     """Say why a family cannot run with an implementation of attention; None if it can."""
-    if family != "paligemma" or not attention.startswith("flash"):
+    if family not in BOTH_WAYS or not attention.startswith("flash"):
         return None
-    # Flash attention takes no masks but causal ones: the prompt would be read from left to right.
+    # Flash attention takes no masks but causal ones: all would be read from left to right.
     return (
-        f"attention: found '{attention}' with family '{family}', which cannot let a prompt see itself as a "
-        "whole; set `attention: eager`, or `sdpa` if the language model is the first Gemma"
+        f"attention: found '{attention}' with family '{family}', which cannot let {BOTH_WAYS[family]} see "
+        f"itself as a whole; set {UNFLASHED[family]}"
     )

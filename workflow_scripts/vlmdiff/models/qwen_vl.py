@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL: pictures at their own resolution, positions along three axes."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures at their own resolution, positions along three axes."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from vlmdiff.models.causal_lm import CausalLM, OwnDecoder
 from vlmdiff.models.chat import chat_format
 from vlmdiff.models.errors import LayoutError, SubjectError, of_machine
 from vlmdiff.models.fingerprint import with_chat_format
+from vlmdiff.models.gemma3 import Gemma3
 from vlmdiff.models.idefics3 import Idefics3
 from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.layout import OTHERS, verified
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
     {
         "causal_lm": CausalLM,
+        "gemma3": Gemma3,
         "idefics3": Idefics3,
         "internvl": InternVL,
         "llava": Llava,
