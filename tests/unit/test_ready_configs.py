@@ -14,7 +14,9 @@ from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
 
 ROOT = Path(__file__).parents[2]
-READY = ("llava_more", "llava_more_first_look", "paligemma2", "paligemma2_first_look", "paligemma2_stages")
+# Of the papers' models, with their authors' budgets.
+PAPERS = ("llava_more", "llava_more_first_look", "paligemma2", "paligemma2_first_look", "paligemma2_stages")
+READY = (*PAPERS, "smolvlm", "smolvlm_first_look")
 RULES = set(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
 
@@ -93,7 +95,7 @@ L0_OF_THE_AUTHORS = [46, 40, 53, 59, 60, 34, 36, 36, 37, 37, 39, 41, 41]
 L0_OF_THE_AUTHORS += [43, 43, 41, 42, 42, 40, 40, 38, 38, 38, 38, 38, 55]
 
 
-@pytest.mark.parametrize("name", [name for name in READY if name.startswith("paligemma2")])
+@pytest.mark.parametrize("name", [name for name in PAPERS if name.startswith("paligemma2")])
 def test_the_base_is_the_one_that_the_authors_adapted(name):
     base = config_of(name).dictionaries["base"]
     assert [base.path(layer) for layer in range(26)] == [
@@ -101,7 +103,7 @@ def test_the_base_is_the_one_that_the_authors_adapted(name):
     ]
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", PAPERS)
 def test_the_authors_budgets(name):
     """Adapted and null have it, also where the adapted dictionary is the published one."""
     config, llava = config_of(name), name.startswith("llava")
@@ -136,3 +138,19 @@ def test_sets_of_one_source_begin_far_enough_apart(name):
     )
     assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
     assert spans[-1][1] <= 214_354
+
+
+@pytest.mark.parametrize("name", ["smolvlm", "smolvlm_first_look"])
+def test_smolvlm_is_for_a_laptop(name):
+    """No GPU is asked for, all of it fits a small disk, and null and controls have the budget of `adapted`."""
+    config, output = config_of(name), planned(name)
+    assert not any("gpu" in asked for asked in config.resources.values())
+    size, unit = re.search(r"at most ([\d.]+) ([MGT]B) at once", output).groups()
+    assert float(size) * {"MB": 1e-3, "GB": 1, "TB": 1e3}[unit] < 12
+    budgets = {
+        tuple(getattr(config.budget(key), part) for part in ("steps", "batch_tokens", "learning_rate"))
+        for key in config.dictionaries
+        if key != "base"
+    }
+    assert len(budgets) == 1
+    assert config.models["vlm"].family == "idefics3" and config.models["base_lm"].family == "causal_lm"
