@@ -87,6 +87,25 @@ def write_gemma_scope(folder: Path, weights: dict[str, Tensor]) -> Path:
     return folder
 
 
+def write_gemma_scope_2(folder: Path, weights: dict[str, Tensor], config: dict | None = None) -> Path:
+    """Write one layer's folder, `resid_post_all/layer_{l}_width_16k_l0_small` on the hub."""
+    folder.mkdir(parents=True)
+    named = {name.replace("W_", "w_"): tensor.contiguous() for name, tensor in weights.items()}
+    save_file(named, folder / "params.safetensors")
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_qwen_scope(path: Path, weights: dict[str, Tensor]) -> Path:
+    """Write one layer's file, `layer{l}.sae.pt` on the hub: matrices as linear layers have them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = ("W_enc", "W_dec", "b_enc", "b_dec")
+    lying = {name: weights[name].T if name.startswith("W_") else weights[name] for name in names}
+    torch.save({name: tensor.contiguous() for name, tensor in lying.items()}, path)
+    return path
+
+
 def write_mmdiff(path: Path, weights: dict[str, Tensor]) -> Path:
     """Write one layer's file, `text-only_layer_{l}.pt` on the hub."""
     path.parent.mkdir(parents=True, exist_ok=True)

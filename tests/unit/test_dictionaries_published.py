@@ -258,7 +258,7 @@ except ValueError as error:
 def test_unknown_format_and_options_of_another_format(tmp_path):
     with pytest.raises(DictionaryError, match="unknown format 'onnx'; known are .*llama_scope"):
         load_dictionary(PublishedSource("onnx", tmp_path))
-    with pytest.raises(DictionaryError, match="for MMDiff files.*gemma_scope"):
+    with pytest.raises(DictionaryError, match="for mmdiff and qwen_scope.*gemma_scope"):
         load_dictionary(PublishedSource("gemma_scope", tmp_path, k=3))
 
 

@@ -1,6 +1,7 @@
 """Published files read here and by sae-lens encode and decode alike; what we write, sae-lens reads."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,11 @@ from published_dictionaries import (
     random_weights,
     tokens,
     write_gemma_scope,
+    write_gemma_scope_2,
     write_hub_cache,
     write_llama_scope,
     write_mmdiff,
+    write_qwen_scope,
     write_saelens,
 )
 from torch import Tensor
@@ -22,10 +25,11 @@ from torch import Tensor
 from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary, save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
+from vlmdiff.dictionaries.published.convert import read_published
 from vlmdiff.dictionaries.weights import DictionaryError
 
 sae_lens = pytest.importorskip("sae_lens", reason="compares with sae-lens: pip install -r envs/peers.txt")
-from sae_lens.loading.pretrained_sae_loaders import gemma_2_sae_huggingface_loader  # noqa: E402
+from sae_lens.loading import pretrained_sae_loaders as loaders  # noqa: E402
 
 FOURTH_FACTOR = 20.177339901477833  # what sae-lens knows of layer 3 of Llama Scope
 LLAMA_NORMS = {"in": D_MODEL**0.5 / FOURTH_FACTOR, "out": D_MODEL**0.5 / FOURTH_FACTOR}
@@ -83,7 +87,7 @@ def test_llama_scope(tmp_path, cache, weights, by_norm, dtype):
 def small_gemma_scope(cfg_overrides, **options):
     """Read by sae-lens' own loader, which would take the sizes of Gemma 2 from the names."""
     sizes = {"d_in": D_MODEL, "d_sae": D_SAE}
-    return gemma_2_sae_huggingface_loader(cfg_overrides={**cfg_overrides, **sizes}, **options)
+    return loaders.gemma_2_sae_huggingface_loader(cfg_overrides={**cfg_overrides, **sizes}, **options)
 
 
 @pytest.mark.parametrize("threshold", ["positive", "some zero"])
@@ -98,6 +102,79 @@ def test_gemma_scope(tmp_path, cache, threshold):
     sae = sae_lens.SAE.from_pretrained("gemma-scope-2b-pt-res", name, converter=small_gemma_scope)
     for path in (folder, folder / "params.npz"):
         same(load_dictionary(PublishedSource("gemma_scope", path)), sae, tokens())
+
+
+SECOND_CONFIG = {
+    "architecture": "jump_relu",
+    "model_name": "gemma-v3-4b-it",
+    "hf_hook_point_in": "model.layers.17.output",
+}
+
+
+@pytest.mark.parametrize("config", [None, SECOND_CONFIG], ids=["bare", "config"])
+def test_gemma_scope_2(tmp_path, cache, monkeypatch, config):
+    """Sae-lens asks the hub for shapes; here it is told them. Some folders have no config.json."""
+    weights = random_weights(7)
+    weights["threshold"][1] = -0.5
+    name = "resid_post/layer_17_width_16k_l0_small"
+    folder = write_gemma_scope_2(tmp_path / name, weights, config)
+    repository = "google/gemma-scope-2-4b-it"
+    write_hub_cache(cache, repository, {f"{name}/{file.name}": file for file in folder.iterdir()})
+    shapes = {"w_enc": [D_MODEL, D_SAE], "w_dec": [D_SAE, D_MODEL]}
+    monkeypatch.setattr(loaders, "get_safetensors_tensor_shapes", lambda *_: shapes)
+    if config is None:
+        told = partial(loaders._infer_gemma_3_raw_cfg_dict, repository, name)
+        monkeypatch.setattr(loaders, "get_gemma_3_config_from_hf", bare_config(told))
+    sae = sae_lens.SAE.from_pretrained("gemma-scope-2-4b-it-res", "layer_17_width_16k_l0_small")
+    source = PublishedSource("gemma_scope_2", folder)
+    same(load_dictionary(source), sae, tokens())
+    found = read_published(source)
+    assert found.model == (config or {}).get("model_name") and bool(found.place.names) == bool(config)
+
+
+def bare_config(told):
+    """Return sae-lens' own reading of a configuration where the hub says that there is none."""
+    real = loaders.get_gemma_3_config_from_hf
+
+    def found(*arguments, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loaders, "hf_hub_download", absent)
+            return real(*arguments, **options)
+
+    def absent(*_, **__):
+        raise loaders.EntryNotFoundError("no config.json")
+
+    assert told()["architecture"] == "jump_relu"
+    return found
+
+
+def test_a_transcoder_of_gemma_scope_2_is_refused(tmp_path):
+    weights = random_weights(8)
+    skip = {**weights, "affine_skip_connection": torch.zeros(D_MODEL, D_MODEL)}
+    folder = write_gemma_scope_2(tmp_path / "layer_3", skip)
+    with pytest.raises(DictionaryError, match="a transcoder, not a dictionary"):
+        load_dictionary(PublishedSource("gemma_scope_2", folder))
+    other = write_gemma_scope_2(tmp_path / "layer_4", weights, {"architecture": "topk"})
+    with pytest.raises(DictionaryError, match="architecture is 'topk', expected 'jump_relu'"):
+        load_dictionary(PublishedSource("gemma_scope_2", other))
+    with pytest.raises(DictionaryError, match="`k` is for mmdiff and qwen_scope"):
+        load_dictionary(PublishedSource("gemma_scope_2", folder, k=4))
+
+
+def test_qwen_scope(tmp_path, cache):
+    """Its rows are of unit norm, by which sae-lens' TopK is ours."""
+    weights = random_weights(9, unit_rows=True)
+    path = write_qwen_scope(tmp_path / "layer1.sae.pt", weights)
+    write_hub_cache(cache, "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50", {path.name: path})
+    sizes = {"d_in": D_MODEL, "d_sae": D_SAE, "activation_fn_kwargs": {"k": K}}
+
+    def small(cfg_overrides, **options):
+        return loaders.qwen_scope_sae_huggingface_loader(cfg_overrides={**cfg_overrides, **sizes}, **options)
+
+    sae = sae_lens.SAE.from_pretrained("qwen-scope-3-1.7b-base-w32k-l50", "layer1", converter=small)
+    same(load_dictionary(PublishedSource("qwen_scope", path, K)), sae, tokens())
+    with pytest.raises(DictionaryError, match="no file of Qwen Scope tells its k"):
+        load_dictionary(PublishedSource("qwen_scope", path))
 
 
 @pytest.mark.parametrize("subtract", [False, True])

@@ -14,12 +14,14 @@ from vlmdiff.dictionaries.local_dictionaries import dictionary_problems
 WRITE = {
     "llama_scope": lambda place, weights: published.write_llama_scope(place / "L1", weights),
     "gemma_scope": lambda place, weights: published.write_gemma_scope(place / "L1", weights),
+    "gemma_scope_2": lambda place, weights: published.write_gemma_scope_2(place / "L1", weights),
     "mmdiff": lambda place, weights: published.write_mmdiff(place / "L1", weights),
     "saelens": lambda place, weights: published.write_saelens(place / "L1", weights, {}),
 }
 LAST = {
     "llama_scope": "checkpoints/final.safetensors",
     "gemma_scope": "params.npz",
+    "gemma_scope_2": "params.safetensors",
     "saelens": "sae_weights.safetensors",
 }
 

@@ -1,4 +1,4 @@
-"""Gemma 3: images that see themselves both ways, windows, norms behind blocks - all as transformers has it."""
+"""Gemma 3: images that see themselves both ways, windows, norms behind blocks - as transformers has it."""
 
 import json
 import shutil

@@ -142,7 +142,7 @@ def test_sets_of_one_source_begin_far_enough_apart(name):
 
 @pytest.mark.parametrize("name", ["smolvlm", "smolvlm_first_look"])
 def test_smolvlm_is_for_a_laptop(name):
-    """No GPU is asked for, all of it fits a small disk, and null and controls have the budget of `adapted`."""
+    """No GPU is asked for, a small disk does, and null and controls have the budget of `adapted`."""
     config, output = config_of(name), planned(name)
     assert not any("gpu" in asked for asked in config.resources.values())
     size, unit = re.search(r"at most ([\d.]+) ([MGT]B) at once", output).groups()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from string import Formatter
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
@@ -64,15 +65,26 @@ class DictionaryStage(Budget):
         return self
 
 
+# What no file tells, and the formats of which that is so.
+UNTOLD = MappingProxyType({"k": ("mmdiff", "qwen_scope"), "subtract_decoder_bias": ("mmdiff",)})
+
+
 class PublishedDictionary(Section):
     """A dictionary that others trained, in place of a training (docs/configure/import_dictionary.md)."""
 
     source: DictionarySource = Field(
         description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."
     )
-    format: Literal["llama_scope", "gemma_scope", "mmdiff", "saelens", "vlmdiff", "crosscoder"] = Field(
-        description="Layout in which it was published."
-    )
+    format: Literal[
+        "llama_scope",
+        "gemma_scope",
+        "gemma_scope_2",
+        "qwen_scope",
+        "mmdiff",
+        "saelens",
+        "vlmdiff",
+        "crosscoder",
+    ] = Field(description="Layout in which it was published.")
     base_model: Name | None = Field(
         None,
         description="Crosscoder: the model before tuning, whose residual stream it reads before that of the "
@@ -85,7 +97,9 @@ class PublishedDictionary(Section):
     by_layer: dict[Name, dict[int, str | int]] = Field(
         {}, description="Parts of `file` that differ from layer to layer: for each name a value a layer."
     )
-    k: Count | None = Field(None, description="MMDiff TopK: active features a token, not in its files.")
+    k: Count | None = Field(
+        None, description="TopK of MMDiff and Qwen Scope: active features a token, not in their files."
+    )
     subtract_decoder_bias: bool | None = Field(
         None, description="MMDiff: subtract b_dec from the encoder's input, not in its files; None is no."
     )
@@ -142,9 +156,15 @@ class PublishedDictionary(Section):
     @model_validator(mode="after")
     def options_fit(self) -> PublishedDictionary:
         """Refuse what the format's own files tell."""
-        for name in ("k", "subtract_decoder_bias"):
-            if getattr(self, name) is not None and self.format != "mmdiff":
-                raise ValueError(f"{name}: only for format mmdiff; the files of '{self.format}' tell it")
+        for name, formats in UNTOLD.items():
+            if getattr(self, name) is not None and self.format not in formats:
+                raise ValueError(
+                    f"{name}: only for format {' or '.join(formats)}; the files of '{self.format}' tell it"
+                )
+        if self.k is None and self.format == "qwen_scope":
+            raise ValueError(
+                "k: missing; no file of Qwen Scope tells it, the name of its repository does (…-L0_50: 50)"
+            )
         if (self.base_model is None) == (self.format == "crosscoder"):
             raise ValueError(
                 f"base_model: found {self.base_model!r} with format {self.format}, expected the model before "

@@ -77,7 +77,8 @@ def shape_of(kind: str, files: list[Path]) -> tuple[int, int] | None:
     elif kind == "llama_scope":
         d_model, d_sae = read_header(last).get("decoder.weight", {}).get("shape", (None, None))
     elif last.suffix == ".safetensors":
-        d_sae, d_model = read_header(last).get("W_dec", {}).get("shape", (None, None))
+        header = read_header(last)
+        d_sae, d_model = header.get("W_dec", header.get("w_dec", {})).get("shape", (None, None))
     else:
         return None
     return None if d_model is None else (d_model, d_sae)

@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-# What one dictionary consists of, beneath its path; the path itself is the file for MMDiff and crosscoders.
+# What one dictionary consists of, beneath its path; the path itself is the file where there are none.
 FILES: dict[str, tuple[str, ...]] = {
     "llama_scope": ("hyperparams.json", "checkpoints/final.safetensors"),
     "gemma_scope": ("params.npz",),
+    "gemma_scope_2": ("params.safetensors",),
     "mmdiff": (),
+    "qwen_scope": (),
     "saelens": ("cfg.json", "sae_weights.safetensors"),
     "vlmdiff": ("cfg.json", "sae_weights.safetensors"),
     "crosscoder": (),
 }
 SCALER = "activation_scaler.json"
 # What is read if it is there.
-OPTIONAL: dict[str, tuple[str, ...]] = {"saelens": (SCALER,), "vlmdiff": (SCALER,)}
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "saelens": (SCALER,),
+    "vlmdiff": (SCALER,),
+    "gemma_scope_2": ("config.json",),
+}
 # As in `vlmdiff.config.sources`, whose checks of a configuration must not make trainings stale.
 RELEASE = "saelens:"
 
@@ -41,9 +47,9 @@ class PublishedSource:
     """Where a published dictionary lies, with what its files do not tell.
 
     Attributes:
-        format: `llama_scope`, `gemma_scope`, `mmdiff`, `saelens`, `vlmdiff` or `crosscoder`.
+        format: one of `FILES`.
         path: folder or file; for `saelens` also `saelens:RELEASE/ID`.
-        k: MMDiff TopK: active features a token.
+        k: TopK of MMDiff and Qwen Scope: active features a token.
         subtract_decoder_bias: MMDiff: subtract `b_dec` from the encoder's input; None means no.
         input_scale: factor on the residual stream before the encoder, where no file names it.
     """

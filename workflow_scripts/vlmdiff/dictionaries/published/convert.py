@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
-from vlmdiff.dictionaries.published import crosscoder, gemma_scope, llama_scope, mmdiff, saelens
+from vlmdiff.dictionaries.published import (
+    crosscoder,
+    gemma_scope,
+    gemma_scope_2,
+    llama_scope,
+    mmdiff,
+    qwen_scope,
+    saelens,
+)
 from vlmdiff.dictionaries.published.content import NAMES, Found, remedy
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
@@ -19,11 +27,15 @@ log = logging.getLogger(__name__)
 READERS: dict[str, Callable[[PublishedSource], Found]] = {
     "llama_scope": llama_scope.read,
     "gemma_scope": gemma_scope.read,
+    "gemma_scope_2": gemma_scope_2.read,
     "mmdiff": mmdiff.read,
+    "qwen_scope": qwen_scope.read,
     "saelens": saelens.read,
     "vlmdiff": saelens.read,
     "crosscoder": crosscoder.read,
 }
+# What no file tells, and the formats of which that is so.
+UNTOLD = {"k": ("mmdiff", "qwen_scope"), "subtract_decoder_bias": ("mmdiff",)}
 # Norms that differ by less are the same but for the rounding of 16 bits.
 SAME_NORM_16_BITS = 2.0**-8
 
@@ -36,11 +48,12 @@ def read_published(source: PublishedSource) -> Found:
     """
     if source.format not in READERS:
         raise DictionaryError(f"{source.path}: unknown format '{source.format}'; known are {list(READERS)}")
-    if source.format != "mmdiff" and (source.k is not None or source.subtract_decoder_bias is not None):
-        raise DictionaryError(
-            f"{source.path}: `k` and `subtract_decoder_bias` are for MMDiff files, which do not tell them; "
-            f"remove them for format '{source.format}'"
-        )
+    for name, formats in UNTOLD.items():
+        if getattr(source, name) is not None and source.format not in formats:
+            raise DictionaryError(
+                f"{source.path}: `{name}` is for {' and '.join(formats)}, whose files do not tell it; "
+                f"remove it for format '{source.format}'"
+            )
     return READERS[source.format](source)
 
 
