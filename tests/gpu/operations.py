@@ -83,7 +83,8 @@ def differences(dictionary: Dictionary, x: Tensor) -> Iterator[tuple[str, float,
     with torch.no_grad():
         z = dictionary.encode(x)
         yield "dense activations", error(z, expected.z), ROUNDING
-        score = Score.of(x, dictionary.b_dec, dictionary.decode(z), z).metrics()
+        firing = z.nonzero()[:, 1]
+        score = Score.of(x, dictionary.b_dec, dictionary.decode(z), firing, dictionary.d_sae).metrics()
         centred = x.double() - x.double().mean(0)
         fvu = (x.double() - expected.x_hat).square().sum() / centred.square().sum()
         yield "held-out FVU", abs(score["fvu"] / float(fvu) - 1), ROUNDING

@@ -84,9 +84,10 @@ def test_a_module_leaves_the_rules_and_targets_of_its_parent_alone(folder, dry):
         "stages",
         "sensitivity",
         "scoreboard",
+        "chosen",
     )
     # Rules that use another one's script.
-    inherited = ("score_other_dictionary", "match_seeds_of_comparison")
+    inherited = ("score_other_dictionary", "match_seeds_of_comparison", "rank_chosen", "ablate_chosen")
     assert len(found["rules"]) == scripts + len(["count", "fetch_model", *targets, *inherited])
 
 
