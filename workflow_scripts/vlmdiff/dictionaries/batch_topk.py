@@ -17,7 +17,6 @@ from vlmdiff.dictionaries.loops import compiled_loops_fit
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.pairs import Pairs, joined_pairs, nonzero_pairs
 from vlmdiff.dictionaries.topk import chunk_rows
-from vlmdiff.kernels.compiled import torch_threads
 
 # Weight of a new batch in the running mean of the smallest active values.
 NEW_BATCH = 0.01
@@ -111,7 +110,7 @@ def pairs_above(x: Tensor, W_enc: Tensor, b_enc: Tensor, cutoff: float) -> Pairs
     rows, width = chunk_rows(W_enc.shape[1], x.device), W_enc.shape[1]
     buffer, threshold = torch.empty(min(len(x), rows), width), np.full(width, cutoff, np.float32)
     parts = []
-    with torch.no_grad(), torch_threads():
+    with torch.no_grad():
         for part in x.split(rows):
             pre = torch.addmm(b_enc, part, W_enc, out=buffer[: len(part)])
             parts.append(chunk_pairs(pre.numpy(), threshold, np.float32(0)).active)

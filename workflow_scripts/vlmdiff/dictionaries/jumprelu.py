@@ -28,7 +28,6 @@ from vlmdiff.dictionaries.pairs import (
 )
 from vlmdiff.dictionaries.topk import chunk_rows
 from vlmdiff.kernels.above_threshold import count_above, list_above
-from vlmdiff.kernels.compiled import torch_threads
 
 # Fraction of active pre-activations from which dense products are faster than sums over pairs.
 DENSEST = 1 / 16
@@ -89,7 +88,7 @@ def jump_pairs(
     """List the active pairs of a batch on a CPU, by chunks; None if too many are active to gain by it."""
     rows, chunks = chunk_rows(W_enc.shape[1], x.device), []
     buffer = torch.empty(min(len(x), rows), W_enc.shape[1])
-    with torch.no_grad(), torch_threads():
+    with torch.no_grad():
         for part in x.split(rows):
             pre = torch.addmm(b_enc, part, W_enc, out=buffer[: len(part)])
             chunks.append(chunk_pairs(pre.numpy(), threshold.detach().numpy(), np.float32(bandwidth / 2)))

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.loops import compiled_loops_fit
 from vlmdiff.dictionaries.pairs import arrays
-from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.squares import squared_deviations, subtract
 
 
@@ -22,10 +21,9 @@ class FractionUnexplained(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, x_hat: Tensor) -> Tensor:
         """Return the loss."""
         by_x_hat = torch.empty_like(x_hat, memory_format=torch.contiguous_format)
-        with torch_threads():
-            variance = squared_deviations(*arrays(x))
-            factor = np.float32(2 / variance if variance else np.nan)
-            error = subtract(*arrays(x, x_hat), factor, *arrays(by_x_hat))
+        variance = squared_deviations(*arrays(x))
+        factor = np.float32(2 / variance if variance else np.nan)
+        error = subtract(*arrays(x, x_hat), factor, *arrays(by_x_hat))
         ctx.save_for_backward(by_x_hat)
         return x_hat.new_tensor(error / variance if variance else float("nan"))
 

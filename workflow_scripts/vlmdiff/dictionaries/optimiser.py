@@ -14,7 +14,6 @@ from vlmdiff.dictionaries.loops import DEVICE_LOOPS, compiled_loops_fit
 from vlmdiff.dictionaries.modules import Dictionary
 from vlmdiff.dictionaries.pairs import PairGradients, arrays, by_feature, totals_by_feature
 from vlmdiff.kernels.adam import BLOCK, update_features, update_offset
-from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.norms import square_norms
 from vlmdiff.kernels.pair_sums import group_by_feature
 
@@ -107,12 +106,9 @@ class DictionaryAdam(torch.optim.Adam):
         settings = tuple(np.float32(one) for one in self._settings())
         offsets = np.empty((-(-dictionary.d_sae // BLOCK), dictionary.d_model), np.float32)
         begins, columns, values = arrays(found.pairs.begins, found.pairs.columns, found.pairs.values)
-        with torch_threads():
-            grouping = group_by_feature(begins, columns, values, dictionary.d_sae)
-            products, x, gradient = arrays(*self._clipped(found, grouping))
-            broken = update_features(
-                grouping, products, values, x, gradient, *matrices, b_enc, settings, offsets
-            )
+        grouping = group_by_feature(begins, columns, values, dictionary.d_sae)
+        products, x, gradient = arrays(*self._clipped(found, grouping))
+        broken = update_features(grouping, products, values, x, gradient, *matrices, b_enc, settings, offsets)
         broken += update_offset(
             gradient[: found.biased], offsets, dictionary.subtract_decoder_bias, b_dec, settings
         )

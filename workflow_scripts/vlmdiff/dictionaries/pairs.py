@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from vlmdiff.dictionaries.loops import DEVICE_LOOPS, compiled_loops_fit
-from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.pair_sums import count_pairs, decode_pairs, pair_products
 
 PRODUCTS_AT_ONCE = 2**26  # values
@@ -110,8 +109,7 @@ def decode_active(pairs: Pairs, W_dec: Tensor, b_dec: Tensor) -> Float[Tensor, "
         )
         return whole.add_(b_dec)
     x_hat = torch.empty(len(begins) - 1, W_dec.shape[1])
-    with torch_threads():
-        decode_pairs(*arrays(begins, columns, values, W_dec, b_dec, x_hat))
+    decode_pairs(*arrays(begins, columns, values, W_dec, b_dec, x_hat))
     return x_hat
 
 
@@ -121,8 +119,7 @@ def active_products(gradient: Tensor, pairs: Pairs, W_dec: Tensor) -> Float[Tens
         return loops.pair_products(gradient.contiguous(), pairs.begins, pairs.columns, pairs.values, W_dec)
     if compiled_loops_fit(gradient, W_dec):
         products = torch.empty(len(pairs.values))
-        with torch_threads():
-            pair_products(*arrays(gradient, pairs.begins, pairs.columns, pairs.values, W_dec, products))
+        pair_products(*arrays(gradient, pairs.begins, pairs.columns, pairs.values, W_dec, products))
         return products
     size = max(1, PRODUCTS_AT_ONCE // W_dec.shape[1])
     parts = zip(pairs.tokens().split(size), pairs.columns.split(size))

@@ -23,7 +23,6 @@ from vlmdiff.dictionaries.pairs import (
     decode_active,
     weight_gradients,
 )
-from vlmdiff.kernels.compiled import torch_threads
 from vlmdiff.kernels.largest import select_largest
 
 
@@ -69,7 +68,7 @@ def encode_topk(
         return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
     values, columns = torch.empty(n, k), torch.empty(n, k, dtype=torch.int64)
     buffer = torch.empty(min(n, rows), width)
-    with torch.no_grad(), torch_threads():
+    with torch.no_grad():
         for start in range(0, n, rows):
             part = slice(start, start + rows)
             products = torch.mm(x[part], W_enc, out=buffer[: len(x[part])])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -82,22 +84,30 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def parallel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a function of arrays whose `prange` loops run in several threads, if there are several."""
-    return numba.njit(**OPTIONS, parallel=THREADED)(function)
+    """Compile a function of arrays; its `prange` loops run in as many threads as torch has."""
+    loop = numba.njit(**OPTIONS, parallel=THREADED)(function)
+    if not THREADED:
+        return loop
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        with torch_threads():
+            return loop(*arguments)
+
+    return run
 
 
 @contextmanager
 def torch_threads() -> Iterator[None]:
     """Run compiled loops in as many threads as torch has, and leave torch as many.
 
-    Numba's threads are OpenMP's, and starting them, at the first call, sets the number for torch too. In the
-    middle of a training that would change the last bits of whatever torch computes from then on.
+    Numba's threads are OpenMP's, and starting them, at the first call, sets the number for torch too, in that
+    thread of the process alone. What torch computes from then on would have other last bits than elsewhere.
     """
-    if not THREADED:
+    torch = sys.modules.get("torch")
+    if torch is None:
         yield
         return
-    import torch
-
     wanted = torch.get_num_threads()
     before = numba.get_num_threads()
     if torch.get_num_threads() != wanted:
