@@ -46,6 +46,7 @@ def parent(folder: Path, name: str, **given) -> tuple[str, ...]:
     return ("--directory", str(place), "--snakefile", str(place / "Snakefile"))
 
 
+@pytest.mark.long
 def test_rules_of_a_module_run_with_those_of_the_workflow_that_uses_it(tmp_path):
     place = elsewhere.write_parent(tmp_path / "parent", resources={"generate_world": {"mem_mb": 777}})
     run = elsewhere.snakemake("own/text_val.txt", folder=place)

@@ -111,7 +111,9 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.long if one == "training" else ()) for one in WRITERS]
+)
 def test_a_full_disk_ends_in_one_error_and_nothing_half_written(disk, name):
     before = {path for path in disk.rglob("*") if path.is_file()}
     message = refused(lambda: WRITERS[name](disk), disk)

@@ -174,12 +174,12 @@ def trained(dictionary: Dictionary, **options) -> tuple[dict[str, Tensor], list[
 
 
 CASES = [
-    ("topk", True, {}),
-    ("topk", False, {"clip_norm": 0.05}),
+    pytest.param("topk", True, {}, marks=pytest.mark.long),
+    pytest.param("topk", False, {"clip_norm": 0.05}, marks=pytest.mark.long),
     ("topk", True, {"clip_norm": 0.05}),
     pytest.param("topk", True, {"clip_norm": 1e3}, marks=pytest.mark.long),
     pytest.param("topk", True, {"frozen_decoder": True}, marks=pytest.mark.long),
-    ("jumprelu", True, {}),
+    pytest.param("jumprelu", True, {}, marks=pytest.mark.long),
     ("jumprelu", False, {"clip_norm": 0.05}),
 ]
 
@@ -194,6 +194,7 @@ def test_steps_are_those_of_the_compiled_loops(kind, subtract, options, request)
         torch.testing.assert_close(one, expected[name], rtol=2e-3, atol=2e-5, msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["topk", "jumprelu"])
 def test_two_runs_agree_in_every_bit(kind, on_device):
     first, second = trained(start(kind))[0], trained(start(kind))[0]

@@ -102,6 +102,7 @@ def test_candidates_that_are_like_any_feature_are_not_called_specific():
     at_most_one_in_twenty(sum(specific(rng, 0.0) for _ in range(600)), 600)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("benefit, least", [(0.6, 0.8)])
 def test_candidates_that_do_more_are_found(benefit, least):
     rng = np.random.default_rng(1)

@@ -107,6 +107,7 @@ def test_random_scores_do_not_agree():
     at_most_one_in_twenty(sum(agrees(rng, 0.0) for _ in range(200)), 200)
 
 
+@pytest.mark.long
 def test_scores_that_are_right_agree():
     rng = np.random.default_rng(12)
     assert sum(agrees(rng, 0.8) for _ in range(40)) / 40 > 0.8

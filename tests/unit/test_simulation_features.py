@@ -147,6 +147,7 @@ def more_than_drift(rng: np.random.Generator, rotated: float) -> tuple[bool, boo
     return percentile, calibrated
 
 
+@pytest.mark.long
 def test_drift_is_not_called_more_than_drift():
     rng = np.random.default_rng(9)
     found = np.array([more_than_drift(rng, 0.0) for _ in range(400)])

@@ -74,10 +74,11 @@ def whole(planned) -> dict[str, int]:
     [
         ({"heads": "none"}, HEADS, set()),
         # Activations that only scores read are not stored; the filter keeps every candidate in its job.
-        (
+        pytest.param(
             {"steering": None, "evaluation": "None", **tiny.unfiltered()},
             STEERING | SCORES,
             {"extract_activations"},
+            marks=pytest.mark.long,
         ),
     ],
     ids=["heads", "steering, evaluation and lexical"],
