@@ -75,13 +75,15 @@ SECTIONS += ["Models and data", "Dictionaries", "Scoreboard"]
 def shown(path, category, title, caption=None):
     """Return a result that the report shows with a title, and with the wildcards that are not part of it.
 
+    Snakemake sorts a section's rows by their columns, the first one first: figures, tables, texts.
     Its words are in rules/captions/, in the file that is called as it is, or as `caption` says.
     """
     kind = {".svg": "figure", ".md": "text"}.get(Path(path).suffix, "table")
     labels = {name: f"{{{name}}}" for name in sorted(get_wildcard_names(path) - get_wildcard_names(title))}
     caption = f"captions/{caption or Path(path).stem}.rst"
     place = f"{SECTIONS.index(category) + 1} " if category in SECTIONS else ""
-    return report(results(path), caption=caption, category=place + category, labels={kind: title, **labels})
+    labels = {"kind": kind, "result": title, **labels}
+    return report(results(path), caption=caption, category=place + category, labels=labels)
 
 
 def figure(path, category, title):

@@ -74,6 +74,8 @@ def test_report_is_made_offline(tiny_run, tiny_config, tmp_path):
     assert report.stat().st_size > 100_000
     page = report.read_text()
     assert "What was found" in page and "1 Summary" in page
+    # The report sorts rows by their columns: with the kind first, figures come before tables.
+    assert re.search(r'"labels": {"kind": "figure", "result": "[^"]+"', page)
     place = re.search(r'href=\\"([^"]*explorer/index.html)\\"', page)[1]
     assert (tmp_path / place).resolve() == (RESULTS / "explorer" / "index.html").resolve()
 
