@@ -97,6 +97,19 @@ TOLD_OF_SOME = {
         "samples": [FILES.samples(CFG.heads.dataset)] if CFG.heads else [],
     },
 }
+
+
+def trained_on(name):
+    """Return what a dictionary reads, as the explorer tells it."""
+    reads = [getattr(CFG.dictionaries[name], key, None) for key in ("model", "dataset")]
+    return f"({name}): " + (" on ".join(one for one in reads if one) or "published") + "."
+
+
+COMPARED = {
+    role: trained_on(getattr(CFG.diff, role))
+    for role in ("base", "adapted", "null")
+    if getattr(CFG.diff, role, None)
+}
 OTHERS = {
     name: {
         "about": CFG.comparisons[name].about,
@@ -137,5 +150,6 @@ rule write_explorer:
         others=OTHERS,
         details=TOLD_OF_SOME if HAS_SAMPLES else None,
         picture_pixels=CFG.explorer.picture_pixels if CFG.explorer else None,
+        compared=COMPARED,
     script:
         "../workflow_scripts/write_explorer.py"

@@ -18,7 +18,8 @@ rule write_summary:
     input:
         **TABLES,
     output:
-        shown("summary.md", "Summary", "Summary"),
+        text=shown("summary.md", "Summary", "Summary"),
+        page=results("summary.html"),
     params:
         names=products.summary_facts(CFG),
         headline=headline_facts(CFG),

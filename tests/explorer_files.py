@@ -131,7 +131,7 @@ def write_features(
         label=labels[np.arange(size) % len(labels)],
         matches=np.arange(size) % 3 > 0,
         auroc=generator.random(size),
-        spatial_match=np.arange(size) % 5 == 0,
+        spatial=np.arange(size) % 5 == 0,
     )
     tables = ConceptTables(
         "fires <more> often", "token", contrast, lexical, finals, LIMITS, [ranking], [ablation]
@@ -286,7 +286,7 @@ def write_experiment(folder: Path, layers: int = 3, features: int = 50) -> Path:
     )  # fmt: skip
     write_explorer(
         folder / "explorer", "try & <see>", adapted, thresholds, "calibrated", concepts, truth, "test",
-        others, some, 128,
+        others, some, 128, {"base": "(b): a model.", "adapted": "(a): another <one>."},
     )  # fmt: skip
     return folder / "explorer" / "index.html"
 

@@ -20,4 +20,5 @@ with job(snakemake):
         {name: OtherComparison(**other) for name, other in params.others.items()},
         DetailTables.of(**params.details) if params.details else None,
         params.picture_pixels,
+        params.compared,
     )

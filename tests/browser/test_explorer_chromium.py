@@ -183,7 +183,11 @@ def test_effects_of_a_feature_are_drawn_and_told_in_numbers(browser, page):
         " one.querySelectorAll('svg .chance').length])"
     )
     ablated = ["−2 (95 %: −2.500 to −1.500)", "−3", "0.2500 (95 %: 0 to 0.5000)"]
-    assert drawn[0][0] == f"Ablated alone ({CONCEPT})" and drawn[0][2] == ablated and drawn[0][3] == 2
+    assert (
+        drawn[0][0] == f"Ablated alone, as a feature of {CONCEPT}"
+        and drawn[0][2] == ablated
+        and drawn[0][3] == 2
+    )
     assert drawn[0][1] == [
         f"test: {ablated[0]}",
         f"test, left: {ablated[1]}",
@@ -289,7 +293,9 @@ def test_a_note_comes_back_with_its_star(browser, page):
     )
     assert browser.execute_script("stars.toggle('L0F3'); return stars.all.size") == 0
     assert browser.execute_script("stars.toggle('L0F3'); return stars.all.get('L0F3')") == "mine"
-    browser.execute_script("stars.note('L9F900', 'gone')")
+    browser.execute_script(
+        "localStorage.setItem(stars.place(), JSON.stringify([...stars.all, ['L9F900', 'gone']])); stars.read()"
+    )
     assert "L9F900" not in browser.execute_script("return stars.table()")
     browser.execute_script("localStorage.clear(); stars.read()")
 

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "gpu" / "run.py"
 
 def run(*arguments: str, **values) -> subprocess.CompletedProcess:
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **values)
+    return subprocess.run(command, capture_output=True, text=True, timeout=3600, **values)
 
 
 @pytest.mark.long

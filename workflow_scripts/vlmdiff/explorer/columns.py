@@ -119,8 +119,13 @@ def rotation_columns(adapted: pd.DataFrame) -> Columns:
             "share of the layer's null features that changed at least as much",
             pd.Series(np.concatenate(quantiles), adapted.index),
         ),
-        ("visual_energy", "visual energy", "mean of z² over text tokens of samples with images", None),
-        ("text_energy", "text energy", "mean of z² over tokens of texts alone", None),
+        (
+            "visual_energy",
+            "visual energy",
+            "mean square of its activation over text tokens of samples with images",
+            None,
+        ),
+        ("text_energy", "text energy", "mean square of its activation over tokens of texts alone", None),
         ("visual_rate", "firing rate", "share of text tokens with images on which it fires", None),
     )
     for key, title, meaning, values in numbers:
@@ -142,7 +147,12 @@ def concept_columns(name: str, tables: ConceptTables, index: pd.MultiIndex) -> C
     fires, units = (contrast[f"{one}_target"] + contrast[f"{one}_baseline"] for one in ("fires", "n"))
     numbers = (
         ("effect", "effect", "size of the difference, in units of Cohen's d", contrast["effect_size"]),
-        ("odds", "odds ratio", "of firing where the concept is shown", contrast["odds_ratio"]),
+        (
+            "odds",
+            "odds ratio",
+            "odds of firing where the concept is shown, by those elsewhere",
+            contrast["odds_ratio"],
+        ),
         (
             "difference",
             "difference",
@@ -153,7 +163,7 @@ def concept_columns(name: str, tables: ConceptTables, index: pd.MultiIndex) -> C
         (
             "log_p",
             "log₁₀ p",
-            "of the contrast, adjusted (Benjamini-Hochberg)",
+            "of the contrast, adjusted (Benjamini-Hochberg); its units count as independent",
             contrast["log_p_adjusted"] / LOG_10,
         ),
         (
@@ -177,7 +187,7 @@ def concept_columns(name: str, tables: ConceptTables, index: pd.MultiIndex) -> C
         (
             "invariant",
             "invariant",
-            "fires whatever the words of the prompt",
+            "fires on enough pictures with a neutral prompt as well",
             in_table(lexical, index, "invariant"),
         ),
         ("final", "final", "passes every filter", pd.Series(index.isin(final.index), index)),
@@ -218,8 +228,8 @@ def ablation_columns(name: str, tables: ConceptTables, index: pd.MultiIndex, tar
         ("validation", "margin, validation", "change of the answer's margin, in logits, on validation data",
          ranking["target_delta_margin"]),
         ("margin", "margin, test", "the same on test data", tested["delta_margin"]),
-        ("low", "from", "lower end of its 95 % interval", tested["margin_low"]),
-        ("high", "to", "upper end of it", tested["margin_high"]),
+        ("low", "from", "lower end of the 95 % interval of the change on test data", tested["margin_low"]),
+        ("high", "to", "upper end of that interval", tested["margin_high"]),
         ("null_p", "ranked-null p", "share of random pools whose best feature does as much; uncorrected",
          pd.Series(p, index)),
     )  # fmt: skip
@@ -242,7 +252,8 @@ def truth_columns(truth: pd.DataFrame, index: pd.MultiIndex) -> Columns:
         Column(
             "truth",
             "tells",
-            "label that it tells best, of all scenes, by firing or by silence; empty: none",
+            "label that it tells best, of all scenes, by firing or by silence (one of those that tie); "
+            "empty: none",
             WORDS,
             part,
         ),
@@ -258,16 +269,20 @@ def truth_columns(truth: pd.DataFrame, index: pd.MultiIndex) -> Columns:
         ),
         known["auroc"],
     )
-    meaning = "a spatial label beyond chance"
-    yield Column("spatial", "spatial", meaning, FLAG, part), known["spatial_match"].eq(True)
+    meaning = "the label that it tells best is a place, a relation or truth"
+    yield Column("spatial", "spatial", meaning, FLAG, part), known["spatial"].eq(True)
 
 
 def other_columns(name: str, other: OtherComparison, index: pd.MultiIndex) -> Columns:
     """Yield what another comparison says of the features of the same indices."""
     table = by_feature(read_table(other.adapted, ADAPTED)).reindex(index)
-    same, part = f"the same of another comparison, {other.about}", f"{name}: {other.about}"
-    yield Column(f"{name}.similarity", "similarity", same, NUMBER, part), table["similarity"]
-    yield Column(f"{name}.adapted", "adapted", same, FLAG, part), table["adapted"].eq(True)
+    part = f"{name}: {other.about}"
+    turned, changed = (
+        f"similarity in that comparison, {other.about}",
+        f"adapted in that comparison, {other.about}",
+    )
+    yield Column(f"{name}.similarity", "similarity", turned, NUMBER, part), table["similarity"]
+    yield Column(f"{name}.adapted", "adapted", changed, FLAG, part), table["adapted"].eq(True)
 
 
 def all_columns(

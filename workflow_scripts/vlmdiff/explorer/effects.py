@@ -61,8 +61,8 @@ class Effects:
         """Return what is to be drawn of a feature, given by layer and index.
 
         Each has a title and an `axis`; an ablation `rows` of name, value and the ends of its interval, with
-        the effects `chance` of random pools on the first of them; a steering `lines` of name and points of
-        strength, value and the ends of its interval.
+        the effects `chance` of random pools on the first of them, and what `pools` hold; a steering `lines`
+        of name and points of strength, value and the ends of its interval.
         """
         return [*self.ablations(feature_name(key)), *self.steerings(key)]
 
@@ -71,10 +71,12 @@ class Effects:
         for concept, rows in self.ablated.get(name, pd.DataFrame({"concept": []})).groupby("concept"):
             datasets = list(dict.fromkeys(rows["dataset"]))
             own = self.pools[(self.pools["concept"] == concept) & (self.pools["dataset"] == datasets[0])]
+            itself = int((own["features"] == name).sum())
             yield {
-                "title": f"Ablated alone ({concept})",
+                "title": f"Ablated alone, as a feature of {concept}",
                 "axis": "change of the answer's margin, logits",
                 "chance": [one for one in short(*own["delta_margin"].sort_values()) if one is not None],
+                "pools": f"In {itself} of the pools the best is this feature itself." if itself else "",
                 "rows": [
                     [told(row.dataset, row.group), *short(*(getattr(row, one) for one in INTERVAL))]
                     for row in rows.itertuples()

@@ -26,6 +26,8 @@ class Step:
         numbers: keys of the numbers that decide, where they have limits.
         silent: what is said where none of them was measured.
         absent: what is said of those who pass where none of the numbers decides; empty: nothing.
+        hint: what it means, in words.
+        doubt: key of a flag, and what is said of those who pass without it.
     """
 
     key: str
@@ -34,15 +36,38 @@ class Step:
     numbers: tuple[str, ...] = ()
     silent: str = "not measured"
     absent: str = ""
+    hint: str = ""
+    doubt: tuple[str, str] | None = None
 
 
 CONTRAST = ("{}.effect", "{}.odds", "{}.difference", "{}.frequency", "{}.log_p")
 # In the order in which features drop out.
 STEPS = (
-    Step("adapted", "adapted", False, ("similarity", "visual_energy")),
-    Step("{}.contrast", "contrast", False, CONTRAST, "fires on none of the compared samples"),
-    Step("{}.invariant", "invariant", True, ("{}.pairs", "{}.samples"), absent="no filter"),
-    Step("{}.final", "final", True),
+    Step(
+        "adapted",
+        "adapted",
+        False,
+        ("similarity", "visual_energy"),
+        hint="turned in tuning further than the null's features do, and fires where there is an image",
+        doubt=("calibrated", "no reference: never fired by the null's text"),
+    ),
+    Step(
+        "{}.contrast",
+        "contrast",
+        False,
+        CONTRAST,
+        "fires on none of the compared samples",
+        hint="fires more where the concept is shown than elsewhere",
+    ),
+    Step(
+        "{}.invariant",
+        "invariant",
+        True,
+        ("{}.pairs", "{}.samples"),
+        absent="no filter",
+        hint="fires on enough pictures with a neutral prompt as well",
+    ),
+    Step("{}.final", "final", True, hint="passed every step"),
 )
 AT_MOST, AT_LEAST, ABOVE = "≤", "≥", ">"
 HOLDS = MappingProxyType({AT_MOST: np.less_equal, AT_LEAST: np.greater_equal, ABOVE: np.greater})
@@ -110,5 +135,14 @@ def funnel_steps(
             if name in limits
         ]
         told = {"key": key, "title": step.title, "asks": step.asks, "by": by, "left": int(left.sum())}
-        steps.append({**told, "silent": step.silent, "absent": "" if by else step.absent})
+        doubt = dict(zip(("key", "text"), step.doubt)) if step.doubt else None
+        steps.append(
+            {
+                **told,
+                "silent": step.silent,
+                "absent": "" if by else step.absent,
+                "hint": step.hint,
+                "doubt": doubt,
+            }
+        )
     return steps

@@ -43,6 +43,7 @@ def about(
     concepts: Mapping[str, ConceptTables],
     limits: Mapping[str, float],
     details: Sequence[str],
+    compared: Mapping[str, str],
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Return what the page is told at first, and all columns as arrays."""
     values = {column.key: one for column, one in found}
@@ -54,15 +55,22 @@ def about(
             array = array_of(column, one)
         arrays.append(array)
     counts = next(iter(values.values())).groupby(level="layer").size()
+    check_indices(found[0][1].index, counts)
     told = {
         "experiment": experiment,
         "seed": SEED,
         "layers": [{"layer": int(layer), "features": int(count)} for layer, count in counts.items()],
         "columns": [asdict(column) for column, _ in found],
         "dictionaries": list(DICTIONARIES),
+        "compared": [{"name": name, "about": about} for name, about in compared.items()],
         "words": words,
         "concepts": [
-            {"name": name, "about": tables.about, "steps": funnel_steps(name, values, limits)}
+            {
+                "name": name,
+                "about": tables.about,
+                "steps": funnel_steps(name, values, limits),
+                "spatial": spatial_ones(name, values),
+            }
             for name, tables in concepts.items()
         ],
         "details": list(details),
@@ -71,10 +79,32 @@ def about(
     return told, arrays
 
 
+def check_indices(index: pd.MultiIndex, counts: pd.Series) -> None:
+    """Refuse tables that lack features: the page numbers those of a layer from 0 on.
+
+    Raises:
+        ValueError: naming the layer.
+    """
+    layers = index.get_level_values("layer")
+    for layer, count in counts.items():
+        features = index.get_level_values("feature")[layers == layer]
+        if not np.array_equal(features, np.arange(count)):
+            raise ValueError(
+                f"layer {layer}: found {count} features that are not numbered from 0 to {count - 1}; the "
+                "explorer needs a row for every feature of a dictionary"
+            )
+
+
+def spatial_ones(concept: str, values: Mapping[str, pd.Series]) -> int | None:
+    """Return how many of a concept's final features tell a spatial label best; None where nobody knows."""
+    return int((values[f"{concept}.final"] & values["spatial"]).sum()) if "spatial" in values else None
+
+
 def first_view(keys: Sequence[str], concepts: Sequence[str]) -> dict[str, str]:
     """Return order and axes of the page before anybody has chosen."""
-    final = [f"{name}.final" for name in concepts]
-    return {"sort": f"-{final[0]}" if final else "null_quantile", "x": "similarity", "y": "visual_energy"}
+    ranked = [f"{name}.validation" for name in concepts[:1] if f"{name}.validation" in keys]
+    ranked += [f"-{name}.final" for name in concepts[:1]]
+    return {"sort": [*ranked, "null_quantile"][0], "x": "similarity", "y": "visual_energy"}
 
 
 def write_explorer(
@@ -89,6 +119,7 @@ def write_explorer(
     others: Mapping[str, OtherComparison],
     told_of_some: DetailTables | None,
     picture_pixels: int,
+    compared: Mapping[str, str],
 ) -> None:
     """Write the page, its scripts and the columns of all features.
 
@@ -100,6 +131,7 @@ def write_explorer(
         adapted, concepts, truth, target, others: as for `all_columns`.
         told_of_some: samples of some features; None where none were collected.
         picture_pixels: most pixels of a picture's side.
+        compared: what each dictionary was trained on, by what it is called on the page.
     """
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -115,7 +147,7 @@ def write_explorer(
     limits = rotation_limits(thresholds, rule)
     for name, tables in concepts.items():
         limits |= {f"{name}.{key}": limit for key, limit in tables.limits.items()}
-    told, arrays = about(experiment, found, concepts, limits, names)
+    told, arrays = about(experiment, found, concepts, limits, names, compared)
     shutil.copytree(PAGE, folder / "page", ignore=shutil.ignore_patterns("index.html", "__pycache__"))
     shutil.copyfile(PAGE / "index.html", folder / "index.html")
     (folder / "data" / "about.js").write_text(script("explorer.begin", told))

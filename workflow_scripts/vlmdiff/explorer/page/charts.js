@@ -15,6 +15,7 @@ charts.setUp = function () {
     canvas.addEventListener("pointercancel", () => { charts[name].drag = null; charts.draw(); });
     new ResizeObserver(() => charts.draw()).observe(canvas);
   }
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) matchMedia(query).addEventListener("change", () => charts.draw());
   const numbers = [...explorer.columns.values()].filter(({ kind }) => kind === "number");
   for (const [id, key] of [["across", "x"], ["up", "y"], ["counted", "of"]]) {
     const select = document.getElementById(id);
@@ -92,7 +93,9 @@ function prepare(chart, across, up, title) {
     pen.fillText(short(tick), box.left - 5, y + 4);
     pen.beginPath(); pen.moveTo(box.left, y); pen.lineTo(box.left + box.width, y); pen.stroke();
   }
-  canvas.ariaLabel = title;
+  const told = [across.log && "→ log scale", up.log && "↑ log scale"].filter(Boolean).join("  ");
+  pen.fillText(told, box.left + box.width, box.top + box.height + 28);
+  canvas.ariaLabel = told ? `${title} (${told})` : title;
   return { pen, box };
 }
 
@@ -215,15 +218,16 @@ charts.end = function (name) {
   const xs = [drag.x0, drag.x1].map((x) => part(x, box.left, box.width)).sort((a, b) => a - b);
   const ys = [drag.y0, drag.y1].map((y) => 1 - part(y, box.top, box.height)).sort((a, b) => a - b);
   if (Math.abs(drag.x1 - drag.x0) < 4) return name === "scatter" && Math.abs(drag.y1 - drag.y0) < 4 ? charts.pick(xs[0], ys[0]) : charts.draw();
-  const limits = name === "scatter" ? [[state.x, across, xs], [state.y, up, ys]] : [[state.of, across, xs]];
+  const told = [], limits = name === "scatter" ? [[state.x, across, xs], [state.y, up, ys]] : [[state.of, across, xs]];
   for (const [key, of, [low, high]] of limits) {
-    const told = (part) => Number(valueAt(of, part).toPrecision(digits(of)));
+    const limit = (part) => Number(valueAt(of, part).toPrecision(digits(of)));
     // What was not measured is not drawn, and is not kept where all that is drawn is.
     const gaps = charts.rows.some((row) => Number.isNaN(explorer.columns.get(key).values[row]));
-    if (low > 0) state.keepToo(`${key} >= ${told(low)}`);
-    else if (gaps) state.keepToo(`${key} >= ${of.log ? 0 : told(0)}`);
-    if (high < 1) state.keepToo(`${key} <= ${told(high)}`);
+    if (low > 0) told.push(`${key} >= ${limit(low)}`);
+    else if (gaps) told.push(`${key} >= ${of.log ? 0 : limit(0)}`);
+    if (high < 1) told.push(`${key} <= ${limit(high)}`);
   }
+  state.keepToo(...told);
 };
 
 charts.pick = function (a, b) {

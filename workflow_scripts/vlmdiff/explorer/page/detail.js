@@ -21,6 +21,7 @@ detail.show = async function () {
   const box = document.getElementById("detail"), names = detail.names();
   box.hidden = !state.open;
   document.body.classList.toggle("looking", Boolean(state.open));
+  document.body.classList.toggle("comparing", names.length > 1);
   if (!state.open) {
     const { top, height } = document.getElementById("rows").getBoundingClientRect();
     if (box.dataset.names && (top + height < 0 || top > innerHeight)) document.getElementById("rows").scrollIntoView();
@@ -32,7 +33,9 @@ detail.show = async function () {
   if (names.join() !== detail.names().join()) return;
   const another = box.dataset.names !== names.join();
   box.dataset.names = names.join();
+  const focused = box.contains(document.activeElement) && document.activeElement.dataset.does;
   box.replaceChildren(detail.heading(), wide(detail.funnels(names)), detail.numbers(names), ...names.flatMap((name) => detail.samples(name, names.length > 1)));
+  if (focused) box.querySelector(`[data-does="${focused}"]`)?.focus();
   if (!another) return;
   box.scrollTop = 0;
   // On a narrow window it stands before the list, out of sight.
@@ -44,24 +47,26 @@ detail.show = async function () {
 detail.names = () => [...new Set([state.open, state.with].filter(Boolean))];
 
 detail.load = async function (name) {
-  if (explorer.about.details.includes(name) && !detail.known.has(name)) await explorer.load(`details/${name}.js`);
+  if (!explorer.about.details.includes(name) || detail.known.has(name)) return;
+  try { await explorer.load(`details/${name}.js`); } catch { /* said where its samples would be */ }
 };
 
 detail.heading = function () {
   const name = state.open, starred = stars.all.has(name), label = detail.known.get(name)?.label;
   const redraw = () => { stars.toggle(name); main.update(); };
   const others = state.with
-    ? element("button", { onclick: () => state.change({ with: "" }) }, `Only ${name}`)
-    : element("button", { title: "Key c", onclick: () => state.change({ with: name }) }, "Compare");
+    ? element("button", { "data-does": "compare", onclick: () => state.change({ with: "" }) }, `Only ${name}`)
+    : element("button", { "data-does": "compare", title: "Key c", onclick: () => state.change({ with: name }) }, "Compare");
   const note = starred && element("input", {
+    "data-does": "note",
     "aria-label": `Note on ${name}`, placeholder: "Note", value: stars.all.get(name), maxlength: 2000,
-    onchange: (event) => stars.note(name, event.target.value),
+    oninput: (event) => stars.note(name, event.target.value),
   });
   return element("div", { class: "heading" },
     element("h2", {}, name, state.with && state.with !== name ? ` next to ${state.with}` : ""),
     state.with === name ? element("p", { class: "label" }, "Now choose the feature to compare it with: in the table, in a chart, or by its name.") : null,
     label ? element("p", { class: "label" }, label) : null,
-    element("button", { "aria-pressed": String(starred), title: "Key s", onclick: redraw }, starred ? "★ Starred" : "☆ Star"),
+    element("button", { "data-does": "star", "aria-pressed": String(starred), title: "Key s", onclick: redraw }, starred ? "★ Starred" : "☆ Star"),
     others,
     element("button", { title: "Key Esc", onclick: () => state.change({ open: "", with: "" }) }, "Close"),
     note || null,
@@ -79,16 +84,16 @@ detail.funnels = function (names) {
 
 detail.funnel = function (concept, name, named) {
   let out = false;
-  const row = explorer.rowOf(name), cells = concept.steps.map(({ key, asks, by, silent: unmeasured, absent }) => {
+  const row = explorer.rowOf(name), cells = concept.steps.map(({ key, asks, by, silent: unmeasured, absent, doubt }) => {
     const passed = explorer.columns.get(key).values[row];
     // What is only asked of those that passed so far was never tried on others.
     if (asks && out) return element("td", { class: "quiet", title: "not asked: an earlier step said no" }, "–");
     out ||= !passed;
-    if (passed) return element("td", { class: "passed" }, "✓ yes", absent ? element("small", {}, absent) : null);
+    if (passed) return element("td", { class: "passed" }, "✓\u00a0yes", ...[absent, ...(asks ? by.map((one) => heldAgainst(one, row)) : []), doubt && !explorer.columns.get(doubt.key).values[row] && doubt.text].filter(Boolean).map((line) => element("small", {}, line)));
     const short = by.filter((one) => !reaches(one, row)), told = short.map((one) => shortfall(one, row));
     const silent = short.every(({ key: one }) => Number.isNaN(explorer.columns.get(one).values[row]));
     const lines = short.length && silent ? [unmeasured] : told;
-    return element("td", { class: "failed" }, "✗ no", ...lines.map((line) => element("small", {}, line)));
+    return element("td", { class: "failed" }, "✗\u00a0no", ...lines.map((line) => element("small", {}, line)));
   });
   // Long names may break behind a low line.
   const title = concept.name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
@@ -102,12 +107,17 @@ const HOLDS = { "≤": (value, limit) => value <= limit, "≥": (value, limit) =
 const reaches = ({ key, sign, limit, except }, row) =>
   limit !== null && HOLDS[sign](explorer.columns.get(key).values[row], limit) !== except.includes(row);
 
-/** What is said of a number that does not reach its limit; a line breaks between these parts alone. */
-function shortfall({ key, sign, text, limit }, row) {
+/** A number next to its limit; a line breaks between these parts alone. */
+function heldAgainst({ key, sign, text, limit }, row, ...words) {
   const column = explorer.columns.get(key), value = explorer.shown(column, row) || "not measured";
+  return [`${column.title} ${value}`, ...words, `(${sign} ${text})`].map((part) => part.replaceAll(" ", "\u00a0")).join(" ");
+}
+
+/** What is said of a number that does not reach its limit. */
+function shortfall(one, row) {
+  const { key, sign, limit } = one, column = explorer.columns.get(key);
   const close = limit !== null && sign !== ">" && column.values[row].toPrecision(4) === limit.toPrecision(4);
-  const hair = close ? [`just ${sign === "≤" ? "above" : "below"}`] : [];
-  return [`${column.title} ${value}`, ...hair, `(${sign} ${text})`].map((part) => part.replaceAll(" ", "\u00a0")).join(" ");
+  return heldAgainst(one, row, ...(close ? [`just ${sign === "≤" ? "above" : "below"}`] : []));
 }
 
 detail.numbers = function (names) {
@@ -132,7 +142,7 @@ const READ_BY = "All three read the tuned model: base is the feature before tuni
 detail.samples = function (name, named) {
   const content = detail.known.get(name);
   if (!content) {
-    const told = `More is told of the ${explorer.about.details.length} features that ▦ marks in the table; ${name} is not one of them.`;
+    const told = explorer.about.details.includes(name) ? `details/${name}.js is missing or damaged: make the explorer again.` : `More is told of the ${explorer.about.details.length} features that ▦ marks in the table; ${name} is not one of them.`;
     return [element("p", { class: "quiet" }, told)];
   }
   const facts = content.facts.map(({ title, lines }) => element("div", { class: "fact" }, element("h3", {}, title), element("ul", {}, ...lines.map(factLine))));

@@ -29,7 +29,7 @@ function scale(values, from, to) {
 }
 
 /** A picture of an effect, with its numbers as a table for whoever cannot see it, or wants them. */
-figures.effect = function ({ title, axis, rows, chance, lines }) {
+figures.effect = function ({ title, axis, rows, chance, pools, lines }) {
   const picture = rows ? figures.dots(rows, chance) : figures.curves(lines);
   picture.setAttribute("role", "img");
   picture.setAttribute("aria-label", `${title}: ${axis}. The numbers follow as a table.`);
@@ -37,7 +37,7 @@ figures.effect = function ({ title, axis, rows, chance, lines }) {
     ? rows.map(([name, ...values]) => [name, interval(...values)])
     : lines.flatMap(({ name, points }) => points.map(([x, ...values]) => [`${name}, strength ${number(x)}`, interval(...values)]));
   const body = element("tbody", {}, ...told.map(([name, value]) => element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value))));
-  const note = chance?.length ? figures.chanceNote(chance, rows[0][1]) : null;
+  const note = chance?.length ? [figures.chanceNote(chance, rows[0][1]), pools].filter(Boolean).join(" ") : null;
   return element("figure", { class: "effect" },
     element("figcaption", {}, element("strong", {}, title), axis), picture,
     note ? element("p", { class: "quiet" }, note) : null,

@@ -1,7 +1,7 @@
 "use strict";
 // The page as a whole: what happens at the start, when the address changes, and at a key.
 
-const main = { rows: new Uint32Array(0) };
+const main = { rows: new Uint32Array(0), problems: [] };
 
 /** Called when it is known what there is. */
 explorer.start = async function () {
@@ -13,22 +13,21 @@ explorer.start = async function () {
   charts.setUp();
   main.setUp();
   const problem = state.read();
-  try {
-    await explorer.loadLayers((done, all) => {
-      if (done === 1 || done === all) main.update();
-      main.tell(done < all ? `Loading layer ${done} of ${all} …` : problem);
-    });
-  } catch (error) {
-    main.tell(error.message);
-    throw error;
-  }
   window.addEventListener("hashchange", () => { const told = state.read(); main.update(); main.tell(told); });
+  // Another window has changed the stars.
+  window.addEventListener("storage", ({ key }) => { if (key === stars.place()) { stars.read(); main.update(); } });
+  main.problems = await explorer.loadLayers((done, all) => {
+    if (done === 1 || done === all) main.update();
+    main.tell(done < all ? `Loading layer ${done + 1} of ${all} …` : problem);
+  });
+  main.tell(problem);
   document.body.dataset.ready = "true";
 };
 
 main.tell = function (problem) {
   const of = explorer.rows.toLocaleString("en"), shown = main.rows.length.toLocaleString("en");
-  document.getElementById("status").textContent = `${shown} of ${of} features. ${problem}`.trim();
+  const told = [`${shown} of ${of} features.`, problem, ...main.problems, stars.lost].filter(Boolean);
+  document.getElementById("status").textContent = told.join(" ");
 };
 
 /** Filter, sort and draw what the state asks for. */
@@ -39,8 +38,9 @@ main.update = function () {
   const order = `${asked} ${state.sort} ${state.falling}`;
   if (order !== main.order) {
     const column = explorer.columns.get(state.sort);
-    const inOrder = ["layer", "feature"].includes(column.key) && !state.falling;
+    const inOrder = column.key === "feature" || (column.key === "layer" && !state.falling);
     main.rows = inOrder ? main.kept : explorer.sorted(main.kept, column, state.falling);
+    if (column.key === "feature" && state.falling) main.rows = main.kept.slice().reverse();
   }
   Object.assign(main, { asked, order });
   main.draw();
@@ -62,7 +62,10 @@ main.draw = function () {
 };
 
 main.drawFilters = function () {
-  const without = (gone) => state.change({ keep: state.keep.filter((one) => one !== gone) });
+  const without = (gone) => {
+    state.change({ keep: state.keep.filter((one) => one !== gone) });
+    document.getElementById("condition").focus();
+  };
   const items = state.keep.map((one) => element("li", {}, element("button", { "aria-label": `Remove ${one.text}`, onclick: () => without(one) }, `${one.text} ×`)));
   if (items.length > 1) items.push(element("li", {}, element("button", { onclick: () => state.change({ keep: [] }) }, "Remove all")));
   document.getElementById("filters").replaceChildren(...items);
@@ -77,12 +80,16 @@ main.bestFirst = function (name) {
 main.drawFunnels = function () {
   const box = document.getElementById("funnels");
   if (box.children.length) return;
-  for (const { name, about, steps } of explorer.about.concepts) {
+  for (const { name, about, steps, spatial } of explorer.about.concepts) {
     const rows = [element("button", { onclick: () => state.change({ keep: [] }) }, `${explorer.rows.toLocaleString("en")} features`)];
-    steps.forEach(({ title, left }, last) => {
+    steps.forEach(({ title, left, hint }, last) => {
       const keep = steps.slice(0, last + 1).map(({ key }) => explorer.condition(key));
-      rows.push(element("button", { onclick: () => state.change({ keep, ...main.bestFirst(name) }) }, `${left.toLocaleString("en")} ${title}`));
+      rows.push(element("button", { title: hint, onclick: () => state.change({ keep, ...main.bestFirst(name) }) }, `${left.toLocaleString("en")} ${title}`));
     });
+    if (spatial !== null) {
+      const keep = [...steps.map(({ key }) => key), "spatial"].map(explorer.condition), hint = explorer.columns.get("spatial").meaning;
+      rows.push(element("button", { title: hint, onclick: () => state.change({ keep, ...main.bestFirst(name) }) }, `${spatial.toLocaleString("en")} truly spatial`));
+    }
     box.append(element("div", { class: "funnel-bar", role: "group", "aria-label": `Funnel of ${name}` }, element("strong", { title: about }, name), ...rows));
   }
 };
@@ -91,6 +98,7 @@ main.setUp = function () {
   const get = (id) => document.getElementById(id), help = get("help");
   get("conditions").replaceChildren(...[...explorer.columns.values()].map(({ key, meaning, kind }) => new Option(meaning, key + (kind === "flag" ? "" : " "))));
   get("meanings").replaceChildren(...[...explorer.columns.values()].flatMap(({ key, meaning, part }) => [element("dt", {}, element("code", {}, key)), element("dd", {}, `${meaning} (${part})`)]));
+  get("compared").replaceChildren(...explorer.about.compared.flatMap(({ name, about }) => [element("strong", {}, name), ` ${about} `]));
   get("concepts").replaceChildren(...explorer.about.concepts.flatMap(({ name, about }) => [element("dt", {}, name), element("dd", {}, `A feature of it ${about}.`)]));
   get("filter").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -105,8 +113,10 @@ main.setUp = function () {
   get("jump").addEventListener("submit", (event) => {
     event.preventDefault();
     const name = event.target.elements.feature.value, row = explorer.rowOf(name);
-    if (row < 0) main.tell(`There is no feature “${name}”: write layer and index, such as ${explorer.nameOf(0)}`);
-    else state.change({ open: explorer.nameOf(row) });
+    if (row < 0) return main.tell(`There is no feature “${name}”: write layer and index, such as ${explorer.nameOf(0)}`);
+    state.change({ open: explorer.nameOf(row) });
+    // Keys are for the feature again.
+    document.activeElement.blur();
   });
   get("random").addEventListener("click", main.random);
   get("starred").addEventListener("click", () => state.change({ stars: !state.stars }));
@@ -120,7 +130,7 @@ main.random = function () {
 };
 
 main.exportStars = function () {
-  const url = URL.createObjectURL(new Blob([stars.table()], { type: "text/csv" }));
+  const url = URL.createObjectURL(new Blob(["\ufeff", stars.table()], { type: "text/csv" }));
   element("a", { href: url, download: `${explorer.about.experiment}_stars.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 };
@@ -133,7 +143,9 @@ main.step = function (by) {
 };
 
 main.key = function (event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+  const field = event.target.closest("input, select, textarea, dialog");
+  if (event.key === "Escape" && field?.matches("input, select")) return field.blur();
+  if (event.ctrlKey || event.metaKey || event.altKey || field) return;
   const actions = {
     j: () => main.step(1),
     k: () => main.step(-1),

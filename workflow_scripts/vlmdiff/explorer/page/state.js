@@ -1,17 +1,26 @@
 "use strict";
 // What is shown: conditions, order, axes, the open feature. It lives in the address; stars live in the browser.
 
+// Of an address that somebody made by hand or by a program.
+const MOST_CONDITIONS = 50, MOST_TOLD = 5;
 const state = { keep: [], sort: "", falling: true, open: "", with: "", x: "", y: "", of: "", stars: false };
 
 /** Read the address; what it asks for and is not there is left out, and told. */
 state.read = function () {
   const asked = new URLSearchParams(location.hash.slice(1)), problems = [];
   const columns = explorer.columns, first = explorer.about.first;
-  const known = (key, otherwise) => (columns.has(key) ? key : otherwise);
-  state.keep = [];
-  for (const text of asked.getAll("keep")) {
-    try { state.keep.push(explorer.condition(text)); } catch (error) { problems.push(error.message); }
+  const known = (key, otherwise) => {
+    if (key && !columns.has(key)) problems.push(`There is no column ${key.slice(0, 40)}`);
+    return columns.has(key) ? key : otherwise;
+  };
+  const conditions = new Map();
+  for (const text of asked.getAll("keep").slice(0, MOST_CONDITIONS)) {
+    try {
+      const one = explorer.condition(text);
+      conditions.set(one.text, one);
+    } catch (error) { problems.push(error.message); }
   }
+  state.keep = [...conditions.values()];
   const sort = asked.get("sort") ?? first.sort;
   state.falling = sort.startsWith("-");
   state.sort = known(sort.replace(/^-/, ""), "layer");
@@ -24,7 +33,7 @@ state.read = function () {
     if (row === -1) problems.push(`There is no feature ${name}`);
     state[key] = name && row !== -1 ? explorer.nameOf(row) : "";
   }
-  return problems.join(". ");
+  return problems.slice(0, MOST_TOLD).join(". ");
 };
 
 /** Change what is shown: the address follows, and the page follows the address. */
@@ -43,13 +52,15 @@ state.change = function (changes) {
   if (hash !== location.hash) location.hash = hash;
 };
 
-/** Add a condition to those there are, in the place of one on the same side of the same column. */
-state.keepToo = function (text) {
-  const one = explorer.condition(text);
-  const side = ({ text: told }) => told.replace(/[^\s<>=!]+$/, "").replace(/[=\s]/g, "");
-  const others = state.keep.filter((other) => one.column.kind !== "number" || side(other) !== side(one));
-  if (!others.some((other) => other.text === one.text)) others.push(one);
-  state.change({ keep: others });
+/** Add conditions to those there are, each in the place of one on the same side of the same column. */
+state.keepToo = function (...texts) {
+  let keep = state.keep;
+  for (const one of texts.map(explorer.condition)) {
+    const side = ({ text: told }) => told.replace(/[^\s<>=!]+$/, "").replace(/[=\s]/g, "");
+    const limits = one.column.kind === "number" && !one.text.includes("!=");
+    keep = [...keep.filter((other) => other.text !== one.text && (!limits || side(other) !== side(one))), one];
+  }
+  state.change({ keep });
 };
 
 // Stars: name -> note, of this experiment.
@@ -58,30 +69,46 @@ const stars = {
   // Notes on features that are stars no more: a second press of the key brings them back.
   dropped: new Map(),
   place: () => `vlmdiff-stars-${explorer.about.experiment}`,
+  // Why the browser does not keep them; empty if it does.
+  lost: "",
+  /** Read what the browser keeps; what is no name of a feature with a note is left out. */
   read() {
-    try { stars.all = new Map(JSON.parse(localStorage.getItem(stars.place()) ?? "[]")); } catch { stars.all = new Map(); }
+    try {
+      const kept = JSON.parse(localStorage.getItem(stars.place()) ?? "[]");
+      const pairs = kept.filter((pair) => Array.isArray(pair) && typeof pair[0] === "string" && explorer.rowOf(pair[0]) >= 0);
+      stars.all = new Map(pairs.map(([name, note]) => [explorer.nameOf(explorer.rowOf(name)), typeof note === "string" ? note : ""]));
+    } catch { /* those in memory stay */ }
   },
-  write() {
-    try { localStorage.setItem(stars.place(), JSON.stringify([...stars.all])); } catch { /* a browser that keeps nothing */ }
+  /** Change one star among those that other windows may have changed meanwhile, and keep them. */
+  change(how) {
+    if (!stars.lost) stars.read();
+    how(stars.all);
+    try {
+      localStorage.setItem(stars.place(), JSON.stringify([...stars.all]));
+      stars.lost = "";
+    } catch {
+      stars.lost = "This browser does not keep your stars: export them before you leave.";
+    }
   },
   toggle(name) {
-    const [from, to] = stars.all.has(name) ? [stars.all, stars.dropped] : [stars.dropped, stars.all];
-    to.set(name, from.get(name) ?? "");
-    from.delete(name);
-    stars.write();
+    stars.change((all) => {
+      const [from, to] = all.has(name) ? [all, stars.dropped] : [stars.dropped, all];
+      to.set(name, from.get(name) ?? "");
+      from.delete(name);
+    });
   },
   note(name, text) {
-    stars.all.set(name, text);
-    stars.write();
+    stars.change((all) => all.set(name, text));
   },
-  rows: () => new Set([...stars.all.keys()].map(explorer.rowOf).filter((row) => row >= 0)),
+  rows: () => new Set([...stars.all.keys()].map(explorer.rowOf)),
   /** The stars as a table that the workflow reads as a list of features. */
   table() {
     const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-    const there = [...stars.all].filter(([name]) => explorer.rowOf(name) >= 0);
-    const lines = there.map(([name, note]) => {
+    // Spreadsheets would run a note that begins like a formula.
+    const harmless = (note) => (/^[=+\-@\t\r]/.test(note) ? `'${note}` : note);
+    const lines = [...stars.all].map(([name, note]) => {
       const row = explorer.rowOf(name);
-      return [explorer.layerOf[row], explorer.featureOf[row], name, cell(note)].join(",");
+      return [explorer.layerOf[row], explorer.featureOf[row], name, cell(harmless(note))].join(",");
     });
     return ["layer,feature,name,note", ...lines, ""].join("\n");
   },

@@ -31,15 +31,23 @@ explorer.begin = function (about) {
   explorer.start();
 };
 
-/** Load the layers one after the other; resolves when all are there. */
+/** Load the layers one after the other; resolves to what is wrong with those that are not there. */
 explorer.loadLayers = async function (told) {
-  for (const layer of explorer.about.layers) {
-    await explorer.load(`data/layer_${layer.layer}.js`);
-    explorer.unpackInto(layer, await unzipped(layer.packed));
+  const problems = [], { layers } = explorer.about;
+  for (const [place, layer] of layers.entries()) {
+    const file = `data/layer_${layer.layer}.js`;
+    try {
+      await explorer.load(file);
+      explorer.unpackInto(layer, await unzipped(layer.packed));
+      layer.there = true;
+      explorer.loaded += 1;
+    } catch {
+      problems.push(`${file} is missing or damaged, so its features are left out: make the explorer again.`);
+    }
     layer.packed = null;
-    explorer.loaded += 1;
-    told(explorer.loaded, explorer.about.layers.length);
+    told(place + 1, layers.length);
   }
+  return problems;
 };
 
 /** Called by data/layer_<layer>.js: its columns one after the other, gzipped, in base64. */
@@ -53,7 +61,7 @@ explorer.load = function (place) {
     const script = document.createElement("script");
     script.src = place;
     script.onload = () => { script.remove(); resolve(); };
-    script.onerror = () => reject(new Error(`${place} is missing: make the explorer again`));
+    script.onerror = () => reject(new Error(place));
     document.head.append(script);
   });
 };
@@ -110,11 +118,12 @@ function asKept(value) {
   return Number.isFinite(value) && Number.isFinite(one[0]) ? one[0] : value;
 }
 
-/** The column of a key, or of a title that only one has. */
+/** The column of a key, in capitals or not, or of a title that only one has. */
 explorer.columnOf = function (name) {
   if (explorer.columns.has(name)) return explorer.columns.get(name);
-  const same = [...explorer.columns.values()].filter(({ title }) => title.toLowerCase() === name.toLowerCase());
-  return same.length === 1 ? same[0] : null;
+  const all = [...explorer.columns.values()], wanted = name.toLowerCase();
+  const same = (of) => all.filter((column) => column[of].toLowerCase() === wanted);
+  return [same("key"), same("title")].find((found) => found.length === 1)?.[0] ?? null;
 };
 
 /** The keys that are most like a word: by title, by a part of it, by letters in common. */
@@ -129,8 +138,12 @@ explorer.like = function (word) {
   return found.slice(0, Math.max(3, found.filter(([like]) => like >= 1).length)).map(([, key]) => key);
 };
 
+const LONGEST_CONDITION = 400;
+
 /** A condition such as `similarity < 0.5`, `truth = left` or `!adapted`; throws what is wrong with it. */
-explorer.condition = function (text) {
+explorer.condition = function (given) {
+  if (given.length > LONGEST_CONDITION) throw new Error(`Found a condition of ${given.length} characters, expected at most ${LONGEST_CONDITION}`);
+  const text = given.replace("≤", "<=").replace("≥", ">=").replace("==", "=");
   const found = /^(!?)\s*([^<>=!]+?)\s*(?:(<=|>=|!=|<|>|=)\s*(.*))?$/su.exec(text.trim());
   const column = found && explorer.columnOf(found[2]);
   if (!column) throw new Error(`Found “${text}”, expected a column first. Do you mean ${explorer.like(found?.[2] ?? text).join(", ")}? All of them stand under Help.`);
@@ -156,10 +169,12 @@ explorer.condition = function (text) {
 explorer.kept = function (conditions, only) {
   const found = new Uint32Array(explorer.rows);
   let count = 0;
-  rows: for (let row = 0; row < explorer.rows; row++) {
-    if (only && !only.has(row)) continue;
-    for (const { column, keeps } of conditions) if (!keeps(column.values[row])) continue rows;
-    found[count++] = row;
+  for (const { first, features } of explorer.about.layers.filter(({ there }) => there)) {
+    rows: for (let row = first; row < first + features; row++) {
+      if (only && !only.has(row)) continue;
+      for (const { column, keeps } of conditions) if (!keeps(column.values[row])) continue rows;
+      found[count++] = row;
+    }
   }
   return found.subarray(0, count);
 };

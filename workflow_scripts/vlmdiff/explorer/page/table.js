@@ -99,7 +99,9 @@ table.draw = function () {
   table.space.style.height = `${table.tall() + table.heads}px`;
   const rows = [];
   for (let place = first; place < Math.min(table.rows.length, first + sight); place++) rows.push(line(place));
+  const focused = document.activeElement.closest("#body tr")?.dataset.row;
   table.body.replaceChildren(...rows);
+  table.body.querySelector(`tr[data-row="${focused}"] button`)?.focus({ preventScroll: true });
 };
 
 function line(place) {
