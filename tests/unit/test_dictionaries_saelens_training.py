@@ -10,11 +10,13 @@ from small_trainings import JUMPRELU, STAGE, TOPK, train
 from sparse_activations import write_sparse_shards
 
 from vlmdiff.activations.store import ActivationStore
+from vlmdiff.dictionaries.export import export_dictionary
 from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
 from vlmdiff.dictionaries.matryoshka import MatryoshkaDictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
 from vlmdiff.dictionaries.task import DictionaryTask
+from vlmdiff.dictionaries.weights import DictionaryError
 
 sae_lens = pytest.importorskip("sae_lens", reason="compares with sae-lens: pip install -r envs/peers.txt")
 from sae_lens.saes.matryoshka_batchtopk_sae import (  # noqa: E402
@@ -142,3 +144,30 @@ def test_what_saelens_has_no_equal_for_it_refuses(tmp_path, kind):
     assert torch.equal(load_dictionary(tmp_path / "ours").encode(tokens()), dictionary.encode(tokens()))
     with pytest.raises(RuntimeError, match="(?i)(unexpected|missing) key"):
         sae_lens.SAE.load_from_disk(tmp_path / "ours")
+
+
+@pytest.mark.parametrize("kind", ["topk", "topk with a divisor", "jumprelu"])
+def test_an_export_has_the_same_choice_and_reconstructions(tmp_path, kind):
+    weights = random_weights(14, unit_rows=True)
+    threshold, x = weights.pop("threshold"), tokens()
+    if kind == "jumprelu":
+        dictionary = JumpReLUDictionary(D_MODEL, D_SAE, subtract_decoder_bias=False)
+        dictionary.set_threshold(threshold)
+    else:
+        dictionary = TopKDictionary(D_MODEL, D_SAE, K, divisor=threshold + 0.1 if "with" in kind else None)
+    dictionary.load_state_dict(weights, strict=False)
+    save_dictionary(dictionary, tmp_path / "ours", {"layer": 3})
+    export_dictionary(tmp_path / "ours", tmp_path / "exported")
+    sae = sae_lens.SAE.load_from_disk(tmp_path / "exported")
+    assert sae.cfg.metadata.layer == 3
+    same(dictionary, sae, x)
+    back = load_dictionary(tmp_path / "exported")
+    alike(back.encode(x), dictionary.encode(x))
+
+
+def test_negative_activations_cannot_be_exported(tmp_path):
+    dictionary = JumpReLUDictionary(D_MODEL, D_SAE)
+    dictionary.set_threshold(torch.full((D_SAE,), -0.5))
+    save_dictionary(dictionary, tmp_path / "ours", {})
+    with pytest.raises(DictionaryError, match="thresholds below zero let negative activations pass"):
+        export_dictionary(tmp_path / "ours", tmp_path / "exported")
