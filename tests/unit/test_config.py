@@ -201,7 +201,6 @@ def test_input_scale_may_differ_by_layer():
         ({"k": 50}, ["k", "only for format mmdiff", "gemma_scope"]),
         ({"subtract_decoder_bias": True}, ["only for format mmdiff"]),
         ({"source": "hub:google"}, ["hub:OWNER/NAME@REVISION", "hub:google"]),
-        ({"source": "saelens:gemma-scope-2b-pt-res"}, ["format saelens", "gemma_scope"]),
         ({"format": "onnx"}, ["'llama_scope'", "onnx"]),
         ({"steps": 5}, ["dictionaries.base", "steps", "unknown key"]),
     ],

@@ -254,3 +254,13 @@ def test_a_published_crosscoder_is_known(tmp_path):
     values = changed({"dictionaries.theirs": {**PUBLISHED, "budget": BUDGET}})
     put(values, "comparisons.theirs", {**COMPARISON, "adapted": "theirs"})
     assert load_config(values).comparison("theirs").base == "theirs"
+
+
+def test_crosscoders_may_be_matryoshka_if_their_null_is():
+    nested = {**CROSSCODER["architecture"], "kind": "matryoshka", "prefixes": [128, 0.5]}
+    names = [one for one in DEFAULT["dictionaries"] if one.startswith("crosscoder")]
+    config = load_config(changed({f"dictionaries.{one}.architecture": nested for one in names}))
+    assert config.shape("crosscoder").prefixes == [128, 0.5]
+    with pytest.raises(ConfigError, match=r"prefixes \[256, 1024\] against \[128, 512, 1024\]"):
+        others = {"dictionaries.crosscoder_text.architecture": {**nested, "prefixes": [256]}}
+        load_config(changed({f"dictionaries.{one}.architecture": nested for one in names} | others))

@@ -1,5 +1,6 @@
 """Published dictionaries: conventions against naive formulas, clear errors, import into an experiment."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -381,6 +382,26 @@ def test_a_dictionary_of_another_model_is_told(tmp_path, experiment, caplog, nam
     import_dictionary(*arguments, models=models)
     assert ("was trained on gpt2-small; the models of this experiment are" in caplog.text) is warned
     assert json.loads((tmp_path / "out/cfg.json").read_text())["metadata"]["published_model"] == name
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_file_of_the_hub_is_held_against_the_sum_by_which_its_cache_names_it(tmp_path, experiment, damaged):
+    file = write_gemma_scope(tmp_path / "source", random_weights(3)) / "params.npz"
+    folder, blobs = tmp_path / "snapshots" / ("a" * 40) / "layer_3", tmp_path / "blobs"
+    folder.mkdir(parents=True)
+    blobs.mkdir()
+    kept = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+    # Still a file that can be read: other weights.
+    other = write_gemma_scope(tmp_path / "other", random_weights(4)) / "params.npz"
+    kept.write_bytes((other if damaged else file).read_bytes())
+    (folder / "params.npz").symlink_to(kept)
+    experiment.fetch(folder.parent, "gemma_scope", {3: "layer_3"})
+    if damaged:
+        with pytest.raises(DictionaryError, match=f"SHA-256 is .*, expected {kept.name}: it was damaged"):
+            experiment.load("gemma_scope")
+        return
+    metadata = json.loads((experiment.load("gemma_scope") / "cfg.json").read_text())["metadata"]
+    assert metadata["sha256"] == {"params.npz": kept.name}
 
 
 def test_hub_that_does_not_have_it(tmp_path, experiment, monkeypatch):

@@ -20,8 +20,10 @@ from published_dictionaries import (
     write_qwen_scope,
     write_saelens,
 )
+from saelens_checks import alike, same
 from torch import Tensor
 
+from vlmdiff.config.releases import meant
 from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary, save_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
@@ -33,24 +35,6 @@ from sae_lens.loading import pretrained_sae_loaders as loaders  # noqa: E402
 
 FOURTH_FACTOR = 20.177339901477833  # what sae-lens knows of layer 3 of Llama Scope
 LLAMA_NORMS = {"in": D_MODEL**0.5 / FOURTH_FACTOR, "out": D_MODEL**0.5 / FOURTH_FACTOR}
-
-
-def alike(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
-
-
-@torch.no_grad()
-def same(dictionary: Dictionary, sae: "sae_lens.SAE", x: Tensor) -> None:
-    """Compare activations, in units of unit decoder rows, and reconstructions; both must be sparse."""
-    z, theirs = dictionary.encode(x), sae.encode(x)
-    assert 0.01 < float((theirs > 0).float().mean()) < 0.9
-    rescaled = getattr(sae.cfg, "rescale_acts_by_decoder_norm", False)
-    norms = torch.ones(len(sae.W_dec)) if rescaled else sae.W_dec.norm(dim=1)
-    assert torch.equal(z > 0, theirs * norms > 0)
-    alike(z, theirs * norms)
-    alike(dictionary.decode(z), sae.decode(theirs))
-    alike(dictionary(x), sae(x))
-    torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(dictionary.d_sae))
 
 
 @pytest.fixture
@@ -275,6 +259,30 @@ def test_folder_of_an_earlier_version(tmp_path, config):
     weights["scaling_factor"] = torch.ones(D_SAE)
     folder = write_saelens(tmp_path / "sae", weights, config)
     same(load_dictionary(folder), sae_lens.SAE.load_from_disk(folder), tokens())
+
+
+@pytest.mark.parametrize(
+    ("release", "file"),
+    [
+        ("gemma-scope-2b-pt-res-canonical", "layer_{layer}/width_16k/canonical"),
+        ("gemma-scope-2-4b-it-res", "layer_{layer}_width_65k_l0_medium"),
+        ("llama_scope_lxr_8x", "l{layer}r_8x"),
+        ("qwen-scope-3-1.7b-base-w32k-l100", "layer{layer}"),
+        ("gemma-2b-res-jb", "blocks.{layer}.hook_resid_post"),
+    ],
+)
+def test_a_release_of_the_config_is_the_repository_and_path_that_saelens_loads(release, file):
+    from sae_lens.loading import pretrained_saes_directory as directory
+
+    found = meant("dictionaries.base", {"source": f"saelens:{release}@main", "file": file})
+    assert found["by_layer"]["release_path"]
+    for layer, path in found["by_layer"]["release_path"].items():
+        theirs = directory.get_repo_id_and_folder_name(release, file.format(layer=layer))
+        assert (found["source"], path) == (f"hub:{theirs[0]}@main", theirs[1])
+        scale = directory.get_norm_scaling_factor(release, file.format(layer=layer))
+        assert release.startswith("llama_scope") or found.get("input_scale", {}).get(layer) == scale
+    told = loaders.get_qwen_scope_config_from_hf(theirs[0], path, "cpu") if "qwen" in release else {}
+    assert found.get("k") == told.get("activation_fn_kwargs", {}).get("k")
 
 
 def test_release_and_id_that_saelens_does_not_have(cache):

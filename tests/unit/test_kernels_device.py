@@ -17,6 +17,7 @@ from vlmdiff.dictionaries import loops as which
 from vlmdiff.dictionaries.initial import common_threshold
 from vlmdiff.dictionaries.loops import DEVICE_LOOPS, disagreement
 from vlmdiff.dictionaries.loss import fraction_unexplained
+from vlmdiff.dictionaries.matryoshka import MatryoshkaDictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.pairs import Pairs, by_feature, nonzero_pairs, totals_by_feature, weight_gradients
@@ -138,6 +139,8 @@ def start(kind: str, subtract: bool = True) -> Dictionary:
     """Return a random dictionary that is active in places."""
     if kind == "topk":
         dictionary: Dictionary = TopKDictionary(D_MODEL, D_SAE, K, subtract)
+    elif kind == "matryoshka":
+        dictionary = MatryoshkaDictionary(D_MODEL, D_SAE, K, (5, D_SAE // 2, D_SAE), subtract)
     else:
         dictionary = JumpReLUDictionary(D_MODEL, D_SAE, 0.3, subtract)
     with torch.no_grad():
@@ -157,7 +160,8 @@ def trained(dictionary: Dictionary, **options) -> tuple[dict[str, Tensor], list[
         x = normal(100 + seed, N, D_MODEL)
         adam.zero_grad()
         result = dictionary.reconstruct(x)
-        loss = fraction_unexplained(x, result.x_hat)
+        several = [fraction_unexplained(x, x_hat) for x_hat in (*result.shorter, result.x_hat)]
+        loss = torch.stack(several).mean()
         if dictionary.kind == "jumprelu":
             loss = loss + (result.l0 / K - 1).square()
         loss.backward()
@@ -180,6 +184,7 @@ CASES = [
     pytest.param("topk", True, {"clip_norm": 1e3}, marks=pytest.mark.long),
     pytest.param("topk", True, {"frozen_decoder": True}, marks=pytest.mark.long),
     pytest.param("jumprelu", True, {}, marks=pytest.mark.long),
+    pytest.param("matryoshka", True, {"clip_norm": 0.05}, marks=pytest.mark.long),
     ("jumprelu", False, {"clip_norm": 0.05}),
 ]
 

@@ -102,6 +102,14 @@ def test_layers_of_one_pass_are_those_trained_alone(alone, passes, tmp_path):
     assert len(passes.ran) * len(LAYERS) == runs > 6 * len(LAYERS)
 
 
+def test_matryoshka_layers_of_one_pass_are_those_trained_alone(vlm, samples, passes, tmp_path):
+    nested = {"architecture": TOPK | {"kind": "matryoshka", "prefixes": [0.25]}}
+    for one in arguments(tmp_path / "alone", (0, 2), **nested):
+        train_dictionary(ActivationStream(Counted(vlm, samples, batch_tokens=256), one["layer"]), **one)
+    train_in_passes(passes, arguments(tmp_path / "together", (0, 2), **nested))
+    assert content(tmp_path / "together") == content(tmp_path / "alone")
+
+
 def test_memory_for_fewer_layers_takes_more_passes(alone, passes, tmp_path):
     room = 2.5 * training_bytes(passes.subject.d_model, TOPK["d_sae"]) / SHARE
     train_in_passes(passes, arguments(tmp_path / "together"), room)

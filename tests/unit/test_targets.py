@@ -162,7 +162,6 @@ def test_every_key_knows_where_its_source_may_come_from(section, name, entry, ke
         ("models", "vlm", {"path": "worlds/saelens:foo"}),
         ("datasets", "x", {"kind": "text", "source": "hub:a/b@main", "samples": 3}),
         ("datasets", "x", {"path": "hub/a", "samples": 3}),
-        ("dictionaries", "new", {"source": "saelens:r", "format": "saelens", "file": "{layer}"}),
         ("dictionaries", "new", {"source": "hub:a/b", "format": "vlmdiff", "file": "{layer}"}),
     ],
 )

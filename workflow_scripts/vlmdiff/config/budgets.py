@@ -8,19 +8,28 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from vlmdiff.config.base import Count, Section
-from vlmdiff.config.defaults import decided, rising_steps, unread
+from vlmdiff.config.defaults import decided, prefix_sizes, rising_steps, unread
 
 
 class ArchitectureConfig(Section):
     """The shape of every dictionary of an experiment (docs/understand/method.md section 4)."""
 
-    kind: Literal["topk", "batch_topk", "jumprelu"] = Field(
+    kind: Literal["topk", "batch_topk", "matryoshka", "jumprelu"] = Field(
         "topk",
-        description="Activation function; `batch_topk` is stored as JumpReLU with the threshold it reached.",
+        description="Activation function; `matryoshka` is `batch_topk` whose first features also reconstruct "
+        "alone. Both are stored as JumpReLU with the threshold that they reached.",
     )
     d_sae: Count = Field(1024, description="Number of features of one dictionary.")
     k: Count = Field(
-        8, description="TopK: active features a token; BatchTopK: on average. JumpReLU: the target L0."
+        8,
+        description="TopK: active features a token; BatchTopK and Matryoshka: on average. JumpReLU: the "
+        "target L0.",
+    )
+    prefixes: list[PositiveFloat] | None = Field(
+        None,
+        min_length=1,
+        description="Matryoshka: how many of the first features reconstruct by themselves, rising: below 1 a "
+        "fraction of `d_sae`, else a number. All together always do. Left out: 1/32, 3/32, 7/32, 15/32.",
     )
     bandwidth: float = Field(0.001, gt=0, description="JumpReLU: width of the straight-through rectangle.")
     l0_coefficient: float = Field(1.0, ge=0, description="JumpReLU: weight c of c (L0/target - 1)^2.")
@@ -33,6 +42,26 @@ class ArchitectureConfig(Section):
         True,
         description="Subtract b_dec from the input of the encoder; a warm start keeps what it starts from.",
     )
+
+    @model_validator(mode="after")
+    def prefixes_rise(self) -> ArchitectureConfig:
+        """Refuse prefixes of another kind, and those that are no rising parts of the dictionary."""
+        if self.kind != "matryoshka":
+            if self.prefixes is not None:
+                raise ValueError(
+                    f"prefixes: found with kind {self.kind}, but only matryoshka has them; leave them out, "
+                    "or set `kind: matryoshka`"
+                )
+            return self
+        sizes = prefix_sizes(self.prefixes, self.d_sae)
+        whole = all(one < 1 or one == int(one) for one in self.prefixes or ())
+        if not whole or sizes != sorted(set(sizes)):
+            raise ValueError(
+                f"prefixes: found {self.prefixes or 'none'}, which are {sizes[:-1]} of d_sae = {self.d_sae} "
+                "features, expected fractions below 1 or whole numbers that rise and stay below d_sae; the "
+                "whole dictionary always counts and is not named"
+            )
+        return self
 
 
 class Budget(Section):
@@ -59,8 +88,8 @@ class Budget(Section):
     )
     auxk_coefficient: NonNegativeFloat | None = Field(
         None,
-        description="TopK, BatchTopK: weight of the auxiliary loss that brings dead features back, 0 for "
-        "none; left out: 1/32 if `initial` is random, else 0.",
+        description="TopK, BatchTopK, Matryoshka: weight of the auxiliary loss that brings dead features "
+        "back, 0 for none; left out: 1/32 if `initial` is random, else 0.",
     )
     dead_after_tokens: Count | None = Field(
         None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -16,7 +16,10 @@ AUXK_COEFFICIENT = 1 / 32
 LONGEST_SILENCE = 10_000_000
 # Settings that some kinds alone read.
 READ_BY = dict.fromkeys(("bandwidth", "l0_coefficient", "sparsity_warmup"), ("jumprelu",))
-READ_BY |= dict.fromkeys(("auxk_coefficient", "dead_after_tokens"), ("topk", "batch_topk"))
+READ_BY |= dict.fromkeys(("auxk_coefficient", "dead_after_tokens"), ("topk", "batch_topk", "matryoshka"))
+READ_BY["prefixes"] = ("matryoshka",)
+# Of the Gemma 2 dictionaries of arXiv 2503.17547: 2,048, 6,144, 14,336 and 30,720 of 65,536 features.
+PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32)
 
 
 def rising_steps(warmup: float, steps: int) -> int:
@@ -30,11 +33,22 @@ def rising_steps(warmup: float, steps: int) -> int:
     return math.ceil(round(warmup * steps, 6)) if warmup < 1 else round(warmup)
 
 
+def prefix_sizes(prefixes: Sequence[float] | None, d_sae: int) -> list[int]:
+    """Return how many features each prefix of a Matryoshka dictionary has; the last one has all.
+
+    Args:
+        prefixes: the shorter ones, below 1 a fraction of all features, else a number; None: the paper's.
+        d_sae: number of features.
+    """
+    shorter = PREFIXES if prefixes is None else prefixes
+    return [*(max(1, round(one * d_sae)) if one < 1 else int(one) for one in shorter), d_sae]
+
+
 def decided(values: Mapping[str, Any], warm: bool) -> dict[str, Any]:
     """Return settings of a training with a value for what they leave open.
 
     Args:
-        values: by the names of the configuration, with `kind`, `steps` and `batch_tokens`.
+        values: by the names of the configuration, with `kind`, `d_sae`, `steps` and `batch_tokens`.
         warm: it starts from an earlier dictionary, whose dead features are not pulled elsewhere.
     """
     values = dict(values)
@@ -44,6 +58,8 @@ def decided(values: Mapping[str, Any], warm: bool) -> dict[str, Any]:
     if values.get("auxk_coefficient") is None:
         reads = values["kind"] in READ_BY["auxk_coefficient"]
         values["auxk_coefficient"] = AUXK_COEFFICIENT if reads and not warm else 0.0
+    if values["kind"] in READ_BY["prefixes"]:
+        values["prefixes"] = prefix_sizes(values.get("prefixes"), values["d_sae"])
     return values
 
 

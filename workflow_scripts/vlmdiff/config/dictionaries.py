@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from vlmdiff.config.base import Count, DatasetName, Distinct, Name, Section, TokenType
 from vlmdiff.config.budgets import Budget
-from vlmdiff.config.places import RELEASE
+from vlmdiff.config.releases import RELEASE_PATH
 from vlmdiff.config.sources import DictionarySource
 
 
@@ -73,7 +73,8 @@ class PublishedDictionary(Section):
     """A dictionary that others trained, in place of a training (docs/configure/import_dictionary.md)."""
 
     source: DictionarySource = Field(
-        description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE` (needs sae-lens)."
+        description="Local folder, `hub:OWNER/NAME@REVISION`, or `saelens:RELEASE@REVISION`, which is looked "
+        "up in the list of the installed sae-lens."
     )
     format: Literal[
         "llama_scope",
@@ -84,7 +85,7 @@ class PublishedDictionary(Section):
         "saelens",
         "vlmdiff",
         "crosscoder",
-    ] = Field(description="Layout in which it was published.")
+    ] = Field(description="Layout in which it was published; of a release left out.")
     base_model: Name | None = Field(
         None,
         description="Crosscoder: the model before tuning, whose residual stream it reads before that of the "
@@ -175,8 +176,6 @@ class PublishedDictionary(Section):
             raise ValueError(
                 f"budget.architecture: found {shape.kind} with k {shape.k}, but it is topk with k {self.k}"
             )
-        if self.source.startswith(RELEASE) and self.format != "saelens":
-            raise ValueError(f"format: a release of SAELens has format saelens, found '{self.format}'")
         return self
 
     def check_layers(self, layers: Iterable[int]) -> None:
@@ -190,6 +189,8 @@ class PublishedDictionary(Section):
         if isinstance(self.input_scale, dict):
             mappings["input_scale"] = self.input_scale
         for key, values in mappings.items():
+            if key == f"by_layer.{RELEASE_PATH}":
+                key = "file: the release does not have it at all layers"
             if missing := [layer for layer in layers if layer not in values]:
                 raise ValueError(f"{key}: no value for layers {missing}")
         if len({self.path(layer) for layer in layers}) < len(layers):

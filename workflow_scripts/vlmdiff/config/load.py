@@ -15,6 +15,7 @@ from vlmdiff.config.keys import known_keys, mistyped, unknown
 from vlmdiff.config.local_checkpoints import missing_family, with_family
 from vlmdiff.config.lowered import as_written, lowered
 from vlmdiff.config.names import NAME_RULE, misnamed, read_otherwise
+from vlmdiff.config.releases import resolved
 from vlmdiff.config.schema import Config
 from vlmdiff.config.subsets import counted
 
@@ -155,7 +156,7 @@ def load_config(
         raise ConfigError(at_places(wrong))
     said = values
     try:
-        derived = derive(with_family(values), name)
+        derived = derive(with_family(resolved(values)), name)
         of_concept = of_concepts(values, derived)
         values, written = lowered(derived)
     except ValueError as error:

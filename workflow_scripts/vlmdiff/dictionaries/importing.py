@@ -26,35 +26,33 @@ from vlmdiff.dictionaries.published.convert import (
     to_dictionary,
 )
 from vlmdiff.dictionaries.published.place import Place, check_place, place_of_file
-from vlmdiff.dictionaries.published.saelens import read_release
-from vlmdiff.dictionaries.source import OPTIONAL, RELEASE, PublishedSource, files_read, published_files
+from vlmdiff.dictionaries.source import OPTIONAL, PublishedSource, files_read, published_files
 from vlmdiff.dictionaries.weights import DictionaryError, load_config_file
 from vlmdiff.hub.fetch import commit_of, fetch_repository
 from vlmdiff.runtime.disk_errors import not_read
 from vlmdiff.runtime.files import replacing
 
 log = logging.getLogger(__name__)
+# Names of a cached file whose content the hub knows by this sum; of small files it is another one.
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def fetch_dictionary(source: str, format: str, files: Mapping[int, str], output: str | Path) -> None:
     """Find a published dictionary's files, downloading what is missing, and note where they are.
 
     Args:
-        source: local folder, `hub:OWNER/NAME@REVISION` or `saelens:RELEASE`.
+        source: local folder or `hub:OWNER/NAME@REVISION`.
         format: layout of the files.
-        files: for each layer the path of its folder or file in the source, or its id in the release.
+        files: for each layer the path of its folder or file in the source.
         output: JSON file with `source`, `commit` (None unless from the hub), and by layer `files` (in the
             source) and `paths` (on this machine).
 
     Raises:
         HubError: the hub does not give the files.
-        DictionaryError: a file is not there, or sae_lens cannot load a dictionary.
+        DictionaryError: a file is not there.
     """
     commit, paths = None, {layer: f"{source}/{file}" for layer, file in files.items()}
-    if source.startswith(RELEASE):
-        for path in paths.values():
-            read_release(path.removeprefix(RELEASE))
-    elif is_hub(source):
+    if is_hub(source):
         optional = [f"{file}/{name}" for file in files.values() for name in OPTIONAL.get(format, ())]
         wanted = [*optional, *(name for file in files.values() for name in published_files(format, file))]
         folder = fetch_repository(HubSource.parse(source), [glob.escape(name) for name in wanted])
@@ -237,9 +235,20 @@ def check_scale(scale: Mapping[str, Any], path: str) -> None:
 
 
 def digest(file: Path) -> str:
-    """Return a file's SHA-256."""
+    """Return a file's SHA-256, by which the hub's cache names the large files that it links to.
+
+    Raises:
+        DictionaryError: the file in the cache is not the one that the hub has.
+    """
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    kept = file.resolve()
+    if kept.parent.name == "blobs" and SHA256.fullmatch(kept.name) and kept.name != found:
+        raise DictionaryError(
+            f"{file}: its SHA-256 is {found}, expected {kept.name}: it was damaged since the download. "
+            f"Delete {kept} and the dictionary's sources.json, and run snakemake again"
+        )
+    return found
 
 
 def expected_width(config: str | Path, format: str) -> int | None:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
 from vlmdiff.dictionaries.files import load_dictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe, Sampling
@@ -159,15 +159,29 @@ def load_initial(recipe: Recipe, folder: Path, d_model: int) -> Dictionary:
     return dictionary
 
 
+def warn_of_other_prefixes(recipe: Recipe, folder: Path) -> None:
+    """Log a warning if a Matryoshka dictionary starts from features that had other prefixes, or none."""
+    told = load_config_file(folder).get("metadata", {}).get("prefixes")
+    if recipe.prefixes and told != list(recipe.prefixes):
+        log.warning(
+            "%s was trained %s, and now %s features have to reconstruct by themselves: they will turn far "
+            "towards what is general. Start from a Matryoshka dictionary of the same prefixes to tell what "
+            "the data change",
+            folder,
+            f"in prefixes of {told}" if told else "without prefixes",
+            list(recipe.prefixes),
+        )
+
+
 @torch.no_grad()
 def warm_start(
     initial: Dictionary, recipe: Recipe, sample: Callable[[], Float[Tensor, "n d_model"]]
 ) -> Dictionary:
     """Return an earlier dictionary in this recipe's kind; whether it subtracts `b_dec` stays as it is.
 
-    From JumpReLU to TopK or BatchTopK the thresholds are dropped: the largest pre-activations count. From
-    TopK to JumpReLU they start where the mean L0 over the sample is `k`. Thresholds of zero (ReLU features,
-    or silent ones of published dictionaries) would stay there for ever, since their logarithm is trained:
+    From JumpReLU to TopK, BatchTopK or Matryoshka the thresholds are dropped: the largest pre-activations
+    count. From TopK to JumpReLU they start where the mean L0 over the sample is `k`. Thresholds of zero (ReLU
+    features, or silent ones of published dictionaries) would stay there, since their logarithm is trained:
     they start at the least one instead, or with the others if there are no others.
 
     Args:
@@ -183,8 +197,9 @@ def warm_start(
     if recipe.kind == "topk":
         divisor = weights.get("divisor")
         dictionary: Dictionary = TopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias, divisor)
-    elif recipe.kind == "batch_topk":
-        dictionary = BatchTopKDictionary(*shape, recipe.k, initial.subtract_decoder_bias)
+    elif recipe.kind != "jumprelu":
+        own = replace(recipe, subtract_decoder_bias=initial.subtract_decoder_bias)
+        dictionary = own.build(initial.d_model)
         weights["least"] = dictionary.least
     else:
         dictionary = JumpReLUDictionary(*shape, recipe.bandwidth, initial.subtract_decoder_bias)
@@ -272,6 +287,7 @@ def start(
         return random_start(recipe, sample() * scale, seed, store.models), scale
     folder = Path(initial)
     dictionary = load_initial(recipe, folder, store.d_model)
+    warn_of_other_prefixes(recipe, folder)
     scale = inherited_scale(folder, scale_file)
     dictionary.rescale_input(scale)
     return warm_start(dictionary, recipe, lambda: sample() * scale), scale

@@ -42,11 +42,13 @@ class Reconstruction:
         x_hat: the reconstruction `(n, d_model)`.
         l0: mean number of active features a token; differentiable for JumpReLU.
         firings: for each feature the number of tokens on which it is active, `(d_sae,)`.
+        shorter: reconstructions by the first features alone, where the loss counts some.
     """
 
     x_hat: Float[Tensor, "n d_model"]
     l0: Float[Tensor, ""]
     firings: Int64[Tensor, " d_sae"]
+    shorter: tuple[Float[Tensor, "n d_model"], ...] = ()
 
 
 class Dictionary(nn.Module, ABC):

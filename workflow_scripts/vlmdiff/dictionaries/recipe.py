@@ -9,6 +9,7 @@ from typing import Any
 
 from vlmdiff.config.defaults import LONGEST_SILENCE, decided
 from vlmdiff.dictionaries.batch_topk import BatchTopKDictionary
+from vlmdiff.dictionaries.matryoshka import MatryoshkaDictionary
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.schedules import learning_rate_factor, sparsity_factor
 
@@ -46,6 +47,7 @@ class Recipe:
     sparsity_warmup: float = 0.0
     decoder: str = "trained"
     reconstruction: str = "fvu"
+    prefixes: Sequence[int] | None = None
     auxk_coefficient: float = 0.0
     dead_after_tokens: int = LONGEST_SILENCE
     precision: str = "tf32"
@@ -71,6 +73,10 @@ class Recipe:
 
     def build(self, d_model: int) -> Dictionary:
         """Return a dictionary of this architecture with empty weights."""
+        if self.kind == "matryoshka":
+            return MatryoshkaDictionary(
+                d_model, self.d_sae, self.k, self.prefixes, self.subtract_decoder_bias
+            )
         if self.kind != "jumprelu":
             kind = TopKDictionary if self.kind == "topk" else BatchTopKDictionary
             return kind(d_model, self.d_sae, self.k, self.subtract_decoder_bias)

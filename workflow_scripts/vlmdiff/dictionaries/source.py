@@ -35,9 +35,7 @@ def published_files(format: str, path: str) -> list[str]:
 
 
 def files_read(format: str, path: str) -> list[Path]:
-    """Return the files on this machine that are read; none for a dictionary that sae_lens finds by itself."""
-    if path.startswith(RELEASE):
-        return []
+    """Return the files on this machine that are read."""
     optional = [Path(path, name) for name in OPTIONAL.get(format, ())]
     return [*map(Path, published_files(format, path)), *(file for file in optional if file.is_file())]
 

@@ -19,7 +19,7 @@ from vlmdiff.dictionaries.collectives import (
     process_count,
     squared_error_of_all,
 )
-from vlmdiff.dictionaries.modules import Dictionary
+from vlmdiff.dictionaries.modules import Dictionary, Reconstruction
 from vlmdiff.dictionaries.optimiser import DictionaryAdam
 from vlmdiff.dictionaries.recipe import Recipe
 
@@ -51,7 +51,7 @@ class DictionaryTask(pl.LightningModule):
         x = batch * self.input_scale
         result = counted_over_all(self.dictionary.reconstruct(x))
         fvu = fraction_of_all(x, result.x_hat)
-        loss = fvu if self.recipe.reconstruction == "fvu" else squared_error_of_all(x, result.x_hat)
+        loss = self.reconstruction_loss(x, result, fvu)
         if self.dictionary.kind == "jumprelu":
             loss = (
                 loss + self.recipe.penalty_weight(self.global_step) * (result.l0 / self.recipe.k - 1).square()
@@ -63,6 +63,14 @@ class DictionaryTask(pl.LightningModule):
             return {"loss": loss, "auxiliary": torch.zeros_like(parts["fvu"]), **parts}
         loss = loss + self.recipe.auxk_coefficient * auxiliary
         return {"loss": loss, "auxiliary": auxiliary.detach(), **parts}
+
+    def reconstruction_loss(self, x: Tensor, result: Reconstruction, fvu: Tensor) -> Tensor:
+        """Return the loss of a reconstruction, of several the mean; `fvu` is that of the whole one."""
+        error = fraction_of_all if self.recipe.reconstruction == "fvu" else squared_error_of_all
+        whole = fvu if error is fraction_of_all else error(x, result.x_hat)
+        if not result.shorter:
+            return whole
+        return torch.stack([*(error(x, x_hat) for x_hat in result.shorter), whole]).mean()
 
     def auxiliary_loss(self, x: Tensor, x_hat: Tensor) -> Tensor | None:
         """Return the fraction of the error's variance that the strongest dead features leave (`auxiliary`).

@@ -99,9 +99,17 @@ def train_dictionary(
             return
         task, data = started(store, recipe, initial, seed, order, scale_file)
         facts = {**provenance, "layer": layer, "seed": seed, "input_scale": task.input_scale}
-        train(task, data, facts | {"tokens": list(recipe.tokens)}, point, Path(folder))
+        train(task, data, facts | told_of(store, recipe, layer), point, Path(folder))
         if finished and first:
             finished.keep(Path(folder))
+
+
+def told_of(store: ActivationStore | ActivationStream, recipe: Recipe, layer: int) -> dict[str, Any]:
+    """Return what a dictionary reads, in SAELens' words too, and of a Matryoshka dictionary its prefixes."""
+    told: dict[str, Any] = {"tokens": list(recipe.tokens)}
+    if store.models == 1:
+        told["hook_name"] = f"blocks.{layer}.hook_resid_post"
+    return told | ({"prefixes": list(recipe.prefixes)} if recipe.prefixes else {})
 
 
 def started(
