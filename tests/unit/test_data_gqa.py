@@ -83,6 +83,10 @@ QUESTIONS = {
         ("choose", "rel", "relChooser"),
         ("select", "plate (77)"), ("choose rel", "cup,behind|in front of,s (78)"),
     ),
+    "11": question(
+        "Which side of the photo is the knife on?", "left", "2402467", ("query", "attr", "positionQuery"),
+        ("select", "knife (1135762)"), ("query", "hposition"),
+    ),
 }  # fmt: skip
 COCO = [
     {"image_id": image, "coco_id": number, "flickr_id": None, "url": "x", "width": 8, "height": 6}
@@ -106,7 +110,7 @@ def gqa(tmp_path):
     (tmp_path / "image_data.json").write_text(json.dumps(COCO))
     for row in QUESTIONS.values():
         (images / f"{row['imageId']}.jpg").write_bytes(picture())
-    return {"kind": "gqa", "source": str(root), "split": "val_balanced", "images": str(images), "samples": 10}
+    return {"kind": "gqa", "source": str(root), "split": "val_balanced", "images": str(images), "samples": 11}
 
 
 def prepare(folder, **entry):
@@ -127,6 +131,7 @@ def test_questions_bring_choices_that_first_words_tell_apart(gqa, tmp_path):
         "gqa_08": (None, "bedroom"),
         "gqa_09": (["Yes", "No"], "No"),
         "gqa_10": (["behind", "in front of"], "in front of"),
+        "gqa_11": (None, "left"),
     }
     assert all(one.prompt == QUESTIONS[name[4:]]["question"] for name, one in samples.items())
     assert all(one.open_image().size == (8, 6) for one in samples.values())
@@ -136,7 +141,7 @@ def test_a_relation_is_what_a_question_claims_or_what_is_right(gqa, tmp_path):
     samples = prepare(tmp_path / "d", **gqa, group_by="relation")
     relations = {
         "01": "to the left of", "02": "to the right of", "03": "top", "04": "left", "05": "on",
-        "10": "in front of",
+        "10": "in front of", "11": "left",
     }  # fmt: skip
     assert {name[4:]: one.relation for name, one in samples.items() if one.relation} == relations
     assert {name[4:]: one.group for name, one in samples.items()} == {
@@ -157,7 +162,7 @@ def test_groups_are_those_of_the_spatial_vocabulary_first(gqa, tmp_path):
     samples = prepare(tmp_path / "d", **gqa)
     assert {name[4:]: one.group for name, one in samples.items()} == {
         "01": "sides", "02": "sides", "03": "above_below", "04": "sides", "05": "rel", "06": "attr",
-        "07": "obj", "08": "global", "09": "obj", "10": "front_behind",
+        "07": "obj", "08": "global", "09": "obj", "10": "front_behind", "11": "sides",
     }  # fmt: skip
 
 
@@ -176,7 +181,7 @@ def test_an_entry_takes_the_questions_that_it_asks_for(gqa, tmp_path, wanted, fo
     )
     assert {name[4:] for name in samples} == found
     assert all(one.choices and one.prompt.endswith("? Say it.") for one in samples.values())
-    with pytest.raises(DataError, match=f"found {len(found)} samples, but the config asks for 10"):
+    with pytest.raises(DataError, match=f"found {len(found)} samples, but the config asks for 11"):
         prepare(tmp_path / "e", **{**gqa, **wanted})
 
 
@@ -193,7 +198,7 @@ def test_a_seed_orders_the_questions_and_ranges_do_not_overlap(gqa, tmp_path):
     def ids(name, **changes):
         return list(prepare(tmp_path / name, **{**gqa, **changes}))
 
-    first, again, rest = ids("a", samples=6), ids("b", samples=6), ids("c", samples=4, offset=6)
+    first, again, rest = ids("a", samples=6), ids("b", samples=6), ids("c", samples=5, offset=6)
     assert first == again and {*first, *rest} == {f"gqa_{name}" for name in QUESTIONS}
     assert ids("d", samples=6, seed=1) != first
     entries = [GqaDataset(**{**gqa, "samples": 6, "offset": offset}) for offset in (0, 5, 6)]
@@ -202,10 +207,10 @@ def test_a_seed_orders_the_questions_and_ranges_do_not_overlap(gqa, tmp_path):
 
 def test_missing_pictures_are_counted(gqa, tmp_path):
     (tmp_path / "images" / "2358537.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 image is missing, of 2 of 10 samples"):
+    with pytest.raises(DataError, match=r"1 image is missing, of 2 of 11 samples"):
         prepare(tmp_path / "d", **gqa)
     samples = prepare(tmp_path / "d", **gqa, on_missing="skip")
-    assert len(samples) == 8
+    assert len(samples) == 9
     assert pd.read_csv(tmp_path / "d" / "counts.csv").loc[0, "missing_images"] == 2
 
 

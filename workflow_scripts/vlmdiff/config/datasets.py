@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -187,6 +188,10 @@ class WhatsUpDataset(StatementDataset):
     source: LocalPath = Field(description="Local folder with the annotations and the images.")
 
 
+# Tasks of CV-Bench by the dimension, and with it the table, in which they lie.
+DIMENSIONS = MappingProxyType({"Relation": "2D", "Count": "2D", "Depth": "3D", "Distance": "3D"})
+
+
 class CvBenchDataset(PreparedDataset):
     """CV-Bench: questions of multiple choice about COCO, ADE20K and Omni3D images."""
 
@@ -216,7 +221,7 @@ class CvBenchDataset(PreparedDataset):
     @property
     def config(self) -> str | None:
         """The configuration on the hub that holds its tasks; None for both dimensions."""
-        found = {"2D" if task in ("Relation", "Count") else "3D" for task in self.tasks}
+        found = {DIMENSIONS[task] for task in self.tasks}
         return found.pop() if len(found) == 1 else None
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from string import ascii_uppercase
-from typing import Any, get_args
+from typing import Any
 
-from vlmdiff.config.datasets import CvBenchDataset
+from vlmdiff.config.datasets import DIMENSIONS, CvBenchDataset
 from vlmdiff.config.sources import is_hub
 from vlmdiff.data.identity import coco_id_of_file
 from vlmdiff.data.images import stored_image
@@ -21,7 +21,6 @@ REMEDY = "expected CV-Bench: correct the file or download it again"
 # The right choice of a row: `(B)`.
 LETTER = re.compile(r"\(([A-Z])\)")
 RELATION = "Relation"
-TASKS = get_args(get_args(CvBenchDataset.model_fields["tasks"].annotation)[0])
 
 
 def offer_cv_bench(entry: CvBenchDataset) -> Offer:
@@ -47,8 +46,8 @@ def checked(row: Mapping[str, Any], source: str) -> tuple[int, list[str], str]:
     for key in ("question", "source", "source_filename"):
         if not isinstance(row[key], str) or not row[key].strip():
             raise DataError(f"{place}: {key}: found {row[key]!r}, expected a text; {REMEDY}")
-    if row["task"] not in TASKS:
-        raise DataError(f"{place}: task: found {row['task']!r}, expected {', '.join(TASKS)}; {REMEDY}")
+    if str(row["task"]) not in DIMENSIONS:
+        raise DataError(f"{place}: task: found {row['task']!r}, expected {', '.join(DIMENSIONS)}; {REMEDY}")
     choices = row["choices"]
     texts = isinstance(choices, list) and all(isinstance(one, str) and one.strip() for one in choices)
     if not texts or not 2 <= len(set(choices)) == len(choices) <= len(ascii_uppercase):

@@ -116,13 +116,15 @@ def coco_numbers(file: Path) -> dict[str, int]:
 
 
 def relation_in(steps: Sequence[Mapping[str, str]], answer: str) -> str | None:
-    """Return the last relation or place that a program names; of those to choose from, the right one."""
+    """Return the last relation or place that a program names; of several or where asked for, the right one."""
     for step in reversed(steps):
-        operation, argument = step["operation"], step["argument"]
+        operation, argument = step["operation"], step["argument"].strip()
+        if operation == "query" and argument in PLACES:
+            return answer
         parts = [part.strip() for part in argument.split(",")]
         named = parts[1] if operation in RELATIONS and len(parts) > 1 else None
         if operation.split(" ")[-1] in PLACES:
-            named = argument.strip()
+            named = argument
         if named:
             options = [option.strip() for option in named.split("|")]
             return right_of(options, answer) or (named if len(options) == 1 else None)
