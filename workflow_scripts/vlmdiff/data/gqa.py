@@ -116,7 +116,7 @@ def coco_numbers(file: Path) -> dict[str, int]:
 
 
 def relation_in(steps: Sequence[Mapping[str, str]], answer: str) -> str | None:
-    """Return the last relation or place that a program names; of several or where asked for, the right one."""
+    """Return the last relation or place that a program names; of several, or if asked for, the right one."""
     for step in reversed(steps):
         operation, argument = step["operation"], step["argument"].strip()
         if operation == "query" and argument in PLACES:
