@@ -170,14 +170,15 @@ def candidate(
 ) -> Candidate | None:
     """Make a sample of a question; None if the entry does not ask for it."""
     question, image = row["question"].strip(), row["imageId"]
-    spatial, closed, types = spatial_group(question), choices_of(row), row["types"]
+    spatial, closed = spatial_group(question), choices_of(row)
+    kinds = {name: row["types"][name] for name in TYPES}
     yes_no = row["answer"].strip() in CLOSED
     wanted = {"any": True, "yes_no": yes_no, "choices": closed is not None}
     if not (asked_for(spatial, entry.questions) and wanted[entry.answers]):
         return None
     choices, answer = closed or (None, row["answer"].strip())
     relation = relation_in(row["semantic"], row["answer"].strip())
-    groups = {"spatial": spatial or types["semantic"], "relation": relation or "other", **types}
+    groups = {"spatial": spatial or kinds["semantic"], "relation": relation or "other", **kinds}
     values = {
         "sample_id": f"gqa_{number}",
         "prompt": entry.prompt.replace("{question}", question),
@@ -186,7 +187,7 @@ def candidate(
         "group": groups[entry.group_by],
         "question": question,
         "relation": relation,
-        **{name: types[name] for name in TYPES},
+        **kinds,
         "image_id": public_image(image, coco),
     }
     names = [f"{folder}{image}.jpg" for folder in ("", "VG_100K/", "VG_100K_2/")]
