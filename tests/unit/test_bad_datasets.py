@@ -168,17 +168,45 @@ def test_damaged_vqa_files_are_refused_or_read_as_they_are(tmp_path, part, data)
         assert samples[0].image == "images/000000000005.jpg"
 
 
-@pytest.mark.parametrize("kind", ["vsr", "whatsup", "vqav2", "folder"])
+GQA = {
+    "01": {
+        "question": "Is the cup to the left of the plate?", "imageId": "5", "answer": "yes",
+        "types": {"structural": "verify", "semantic": "rel", "detailed": "relVerify"},
+        "semantic": [{"operation": "verify rel", "dependencies": [0], "argument": "cup,left of,s (7)"}],
+    }
+}  # fmt: skip
+
+
+@tries(80)
+@given(damage=damaged_json(GQA))
+def test_damaged_gqa_questions_are_refused_or_read_as_they_are(tmp_path, damage):
+    _, _, rows = damage
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    (source / "5.jpg").write_bytes(picture("JPEG"))
+    (source / "test_questions.json").write_text(dumped(rows))
+    entry = {"kind": "gqa", "source": str(source), "split": "test", "samples": 1, "images": str(source)}
+    samples, message = outcome(prepare(tmp_path / "d", **entry), source, "datasets.d")
+    if message is None:
+        (row,) = rows.values()
+        assert samples[0].question == row["question"].strip()
+        assert samples[0].answer == {"yes": "Yes", "no": "No"}.get(
+            row["answer"].strip(), row["answer"].strip()
+        )
+
+
+@pytest.mark.parametrize("kind", ["vsr", "whatsup", "vqav2", "gqa", "folder"])
 @tries(40)
 @given(data=st.data())
 def test_damaged_bytes_of_annotations_are_refused(tmp_path, kind, data):
     source = tmp_path / "source"
     source.mkdir(exist_ok=True)
-    for name in ("a.jpg", "a.png", "000000000005.jpg"):
+    for name in ("a.jpg", "a.png", "000000000005.jpg", "5.jpg"):
         (source / name).write_bytes(picture("JPEG"))
     names = {
         "vsr": ("test.jsonl", VSR), "whatsup": ("test_dataset.json", WHATS_UP),
         "vqav2": ("v2_test_questions.json", QUESTIONS), "folder": ("samples.jsonl", LINE),
+        "gqa": ("test_questions.json", GQA),
     }  # fmt: skip
     (source / "v2_test_annotations.json").write_text(dumped(ANSWERS))
     name, whole = names[kind]
@@ -188,7 +216,7 @@ def test_damaged_bytes_of_annotations_are_refused(tmp_path, kind, data):
         entry |= {"path": str(source), "on_missing": "skip"}
     else:
         entry |= {"source": str(source), "split": "test"}
-    if kind in ("vsr", "vqav2"):
+    if kind in ("vsr", "vqav2", "gqa"):
         entry["images"] = str(source)
     outcome(prepare(tmp_path / "d", **entry), source, "datasets.d")
 

@@ -124,6 +124,12 @@ def test_what_a_stage_must_not_be_trained_on_is_refused_by_key(name):
         [("comparisons.eps_low.null", "adapted_untuned")],
         # The questions of the new data are text, and no image is shown with them.
         [("dictionaries.null_text.dataset", "vqa_train")],
+        # Where an earlier stage is studied, base and null still stand for what was before the last one.
+        [
+            ("models.own_lm", {"family": "llava", "path": "world:vlm_25", "text_only": True}),
+            ("dictionaries.base", {"source": "world/base", "format": "vlmdiff", "file": "{layer}"}),
+            ("dictionaries.null_text.model", "own_lm"),
+        ],
         # One model may have two names.
         [
             ("models.same_lm", {"family": "causal_lm", "path": "world:base_lm"}),

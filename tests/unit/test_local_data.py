@@ -158,6 +158,18 @@ def test_open_questions_of_vqa_are_not_scored(values, key, part):
     assert problems(values) == []
 
 
+def test_open_questions_of_gqa_are_not_scored(values, tmp_path):
+    (tmp_path / "train_balanced_questions.json").write_text("{}")
+    entry = {"kind": "gqa", "source": str(tmp_path), "images": str(tmp_path), "samples": SAMPLES}
+    put(values, "datasets.open", entry)
+    put(values, USES[0], "open")
+    (told,) = problems(values)
+    assert told.startswith(f"{USES[0]}: found data set 'open', whose questions have no choices")
+    assert "set datasets.open.answers to choices, or name" in told
+    put(values, "datasets.open.answers", "choices")
+    assert problems(values) == []
+
+
 def test_a_corpus_is_not_scored(values):
     put(values, "datasets.corpus", {"kind": "text", "source": "hub:a/corpus@main", "samples": SAMPLES})
     put(values, "ablation.rank_on.control", "corpus")

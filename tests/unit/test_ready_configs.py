@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 from rule_texts import rules
 
 from vlmdiff.config.layers import read_layers
@@ -16,7 +18,10 @@ from vlmdiff.config.load import load_config
 ROOT = Path(__file__).parents[2]
 # Of the papers' models, with their authors' budgets.
 PAPERS = ("llava_more", "llava_more_first_look", "paligemma2", "paligemma2_first_look", "paligemma2_stages")
-READY = (*PAPERS, "smolvlm", "smolvlm_first_look")
+# For one GPU of 24 GB.
+FAMILIES = ("qwen3vl", "internvl", "gemma3")
+WORKSTATION = (*FAMILIES, *(f"{name}_first_look" for name in FAMILIES))
+READY = (*PAPERS, *WORKSTATION, "smolvlm", "smolvlm_first_look")
 RULES = set(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
 
@@ -140,17 +145,87 @@ def test_sets_of_one_source_begin_far_enough_apart(name):
     assert spans[-1][1] <= 214_354
 
 
+def gigabytes(name):
+    """Return what the plan of a config stores at once: activations, dictionaries."""
+    told = re.search(
+        r"at most ([\d.]+) ([MGT]B) at once; dictionaries ([\d.]+) ([MGT]B)", planned(name)
+    ).groups()
+    units = {"MB": 1e-3, "GB": 1, "TB": 1e3}
+    return [float(size) * units[unit] for size, unit in (told[:2], told[2:])]
+
+
+def budgets_of(config):
+    """Return the different budgets of what is trained from `base`."""
+    parts = ("steps", "batch_tokens", "learning_rate", "schedule", "warmup", "sparsity_warmup")
+    trained = [key for key, stage in config.trained().items() if stage.initial == "base"]
+    return {tuple(getattr(config.budget(key), part) for part in parts) for key in trained}
+
+
 @pytest.mark.parametrize("name", ["smolvlm", "smolvlm_first_look"])
 def test_smolvlm_is_for_a_laptop(name):
     """No GPU is asked for, a small disk does, and null and controls have the budget of `adapted`."""
-    config, output = config_of(name), planned(name)
+    config = config_of(name)
     assert not any("gpu" in asked for asked in config.resources.values())
-    size, unit = re.search(r"at most ([\d.]+) ([MGT]B) at once", output).groups()
-    assert float(size) * {"MB": 1e-3, "GB": 1, "TB": 1e3}[unit] < 12
-    budgets = {
-        tuple(getattr(config.budget(key), part) for part in ("steps", "batch_tokens", "learning_rate"))
-        for key in config.dictionaries
-        if key != "base"
-    }
-    assert len(budgets) == 1
+    assert gigabytes(name)[0] < 12
+    assert len(budgets_of(config)) == 1
     assert config.models["vlm"].family == "idefics3" and config.models["base_lm"].family == "causal_lm"
+
+
+@pytest.mark.parametrize("name", WORKSTATION)
+def test_a_workstation_is_enough(name):
+    """One GPU, 64 GB of memory for the two jobs that run side by side, 250 GB of disk with the downloads."""
+    config = config_of(name)
+    assert max(asked.get("gpu", 0) for asked in config.resources.values()) == 1
+    assert max(asked["mem_mb"] for asked in config.resources.values()) <= 32_000
+    assert max(asked["runtime"] for asked in config.resources.values()) <= 720
+    assert sum(gigabytes(name)) < (5 if name.endswith("first_look") else 200)
+
+
+@pytest.mark.parametrize("name", WORKSTATION)
+def test_a_workstation_trains_as_the_papers_do(name):
+    """One epoch in steps of their samples, a tenth of it in a first look, and the same budget for all."""
+    config = config_of(name)
+    samples = 8 if name.startswith("gemma3") else 32
+    questions, planned_vlm = config.datasets["vqa_train"], config.models["vlm"].planned
+    assert questions.samples == (5_000 if name.endswith("first_look") else 50_000)
+    (budget,) = budgets_of(config)
+    assert budget[0] == pytest.approx(questions.samples / samples, rel=2e-3)
+    assert budget[1] == samples * (questions.text_tokens + planned_vlm.template_tokens)
+    assert budget[2:4] == (7e-5 if samples == 8 else 1.414e-4, "constant")
+    texts = config.datasets["text_null"]
+    assert texts.samples * texts.text_tokens >= budget[0] * budget[1], "the null repeats its texts"
+
+
+# The release of sae-lens that lists the dictionaries of each config, and how many layers it has.
+RELEASES = [
+    ("qwen3vl", "base", "qwen-scope-3-1.7b-base-w32k-l50", 28),
+    ("internvl", "base", "qwen-scope-3-1.7b-base-w32k-l50", 28),
+    ("gemma3", "base", "gemma-scope-2-4b-pt-res-all", 34),
+    ("gemma3", "published_it", "gemma-scope-2-4b-it-res-all", 34),
+]
+
+
+def release_of(name):
+    """Return what sae-lens says of a release; the whole list takes a minute to parse."""
+    # Its import takes longer than what is asked here.
+    if (found := find_spec("sae_lens")) is None:
+        pytest.skip("compares with sae-lens: pip install -r envs/peers.txt")
+    text = (Path(found.origin).parent / "pretrained_saes.yaml").read_text()
+    return yaml.safe_load(re.search(rf"^{re.escape(name)}:\n(?:[ -].*\n)+", text, re.MULTILINE)[0])[name]
+
+
+@pytest.mark.parametrize(("name", "dictionary", "release", "blocks"), RELEASES)
+def test_dictionaries_lie_where_sae_lens_finds_them(name, dictionary, release, blocks):
+    """Repository, path and active features of each layer are those of its list."""
+    config, listed = config_of(name), release_of(release)
+    entry = config.dictionaries[dictionary]
+    assert entry.source == f"hub:{listed['repo_id']}@main"
+    active = {one["path"]: one["l0"] for one in listed["saes"]}
+    for layer in config.layers:
+        assert active[entry.path(layer)] == pytest.approx(config.architecture.k, abs=3), layer
+    assert sum(entry.path(layer) in active for layer in range(blocks + 1)) == blocks
+    assert config.models["vlm"].planned.blocks == config.models["base_lm"].planned.blocks == blocks
+    if dictionary == "base" and name == "gemma3":
+        # The base model is the one that the dictionaries were trained on; it reads text alone.
+        assert config.models["base_lm"].path == f"hub:{listed['model']}@main"
+        assert config.models["base_lm"].text_only and not config.models["vlm_pt"].text_only

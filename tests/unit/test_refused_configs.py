@@ -157,10 +157,10 @@ def test_dictionaries_and_models_belong_together(name):
 
 
 KINDS = [
-    ({"kind": "vqav"}, "'vqav2', 'vsr', 'whatsup', 'text', 'subset'; did you mean 'vqav2'?"),
+    ({"kind": "vqav"}, "'whatsup', 'cvbench', 'text', 'subset'; did you mean 'vqav2'?"),
     ({"kind": "VSR", "source": "x"}, "did you mean 'vsr'?"),
     ({"kind": "whats_up", "source": "x"}, "did you mean 'whatsup'?"),
-    ({"kind": "zebra"}, "expected one of 'folder', 'vqav2', 'vsr', 'whatsup', 'text', 'subset'"),
+    ({"kind": "zebra"}, "expected one of 'folder', 'vqav2', 'gqa', 'vsr', 'whatsup', 'cvbench', 'text'"),
     ({"kind": ["vsr"]}, "kind: found '['vsr']', expected one of"),
     ({"kind": "spatial"}, "'subset'; it is one of the built-in world: write it in `world.datasets`"),
     ({"kind": "vsr"}, "the samples come from; VSR's annotations are shipped as resources/vsr_random"),
@@ -172,6 +172,10 @@ KINDS = [
     ({"of": "general_val"}, "kind: missing, and found `of: general_val`; write `kind: subset` with it"),
     ({"kind": "vsr", "source": "x", "prompt": "Is it so?"}, "found 'Is it so?', expected {caption} in it"),
     ({"kind": "vqav2", "source": "x", "prompt": "{caption}"}, "found '{caption}', expected {question} in it"),
+    ({"kind": "gqa", "source": "hub:lmms-lab/GQA@main", "images": "x"}, "expected a folder on this machine"),
+    ({"kind": "gqa", "source": "x"}, "datasets.mine.images: missing"),
+    ({"kind": "cvbench", "source": "x", "tasks": ["Size"]}, "'Relation', 'Count', 'Depth' or 'Distance'"),
+    ({"kind": "cvbench", "source": "x", "split": "train"}, "'test'"),
 ]  # fmt: skip
 
 

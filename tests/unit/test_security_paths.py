@@ -15,7 +15,7 @@ from vlmdiff.config.datasets import VqaDataset
 from vlmdiff.data.images import LinkedImage, LocalImage, StoredImage, cached_name
 from vlmdiff.data.prepare import prepare_dataset
 from vlmdiff.data.samples import load_samples
-from vlmdiff.data.vqa import stored_image
+from vlmdiff.data.vqa import image_in
 from vlmdiff.runtime.reading import DataError, within
 
 ESCAPES = (
@@ -107,7 +107,7 @@ def test_a_stored_picture_is_written_into_its_folder(tmp_path, identity):
     images = tmp_path / "results" / "images"
     images.mkdir(parents=True)
     row = {"question_id": 1, "image_id": identity, "image": {"bytes": picture("JPEG"), "path": "../../y"}}
-    name = stored_image(row, "source").place(images)
+    name = image_in(row, "source").place(images)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert files == [images / name]
     assert StoredImage("../../../escape.png", picture()).place(images) in {

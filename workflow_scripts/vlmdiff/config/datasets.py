@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from vlmdiff.config.base import Count, Name, Section
+from vlmdiff.config.base import Count, Distinct, Name, Section
 from vlmdiff.config.kinds import check_kind
 from vlmdiff.config.parts import Parts
 from vlmdiff.config.samples_file import is_canonical
@@ -23,6 +24,7 @@ from vlmdiff.config.sources import DataSource, LocalPath, check_source, find_sou
 from vlmdiff.config.transforms import Transform
 
 YES_NO_PROMPT = "Is the following statement correct? Answer only with 'Yes' or 'No'. {caption}"
+LETTER_PROMPT = "{question}\n{choices}\nAnswer with the letter of the right choice alone."
 MISSING = "A missing image: `error` stops with a list, `skip` goes on without it and counts it."
 FROM_THE_HUB = "a data set of the hub needs `kind` and `source: hub:OWNER/NAME@REVISION`, and no `images`"
 PARTS = "How it is split where a `subset` names a part of it. The part `null` needs no quotes."
@@ -103,15 +105,23 @@ class PreparedDataset(Section):
         return check_source(value, advice=FROM_THE_HUB)
 
 
-class VqaDataset(PreparedDataset):
+class QuestionDataset(PreparedDataset):
+    """Questions about images, all of them or those that use the spatial vocabulary."""
+
+    questions: Literal["all", "spatial", "not_spatial"] = Field(
+        "all", description="Only questions that use the spatial vocabulary, or only those that do not."
+    )
+    prompt: Annotated[str, AfterValidator(partial(with_place, place="{question}"))] = Field(
+        "{question}", description="Prompt; `{question}` stands for the question."
+    )
+
+
+class VqaDataset(QuestionDataset):
     """VQAv2, from the hub or from the official JSON files with a folder of COCO images."""
 
     kind: Literal["vqav2"] = Field(description="VQAv2.")
     images: str | None = Field(
         None, description="Folder of COCO images, for the official JSON files; the hub brings its own."
-    )
-    questions: Literal["all", "spatial", "not_spatial"] = Field(
-        "all", description="Only questions that use the spatial vocabulary, or only those that do not."
     )
     answers: Literal["any", "yes_no"] = Field(
         "any", description="`yes_no`: questions that are answered so, with both as choices."
@@ -121,8 +131,32 @@ class VqaDataset(PreparedDataset):
         description="Only complementary pairs, two images and two answers for one question, with both "
         "questions of each; needs the official files, one of which lists them. Each has a key `pair`.",
     )
-    prompt: Annotated[str, AfterValidator(partial(with_place, place="{question}"))] = Field(
-        "{question}", description="Prompt; `{question}` stands for the question."
+
+
+class GqaDataset(QuestionDataset):
+    """GQA: questions made from scene graphs of Visual Genome's images, each with its program."""
+
+    kind: Literal["gqa"] = Field(description="GQA.")
+    source: LocalPath = Field(description="Local folder with the authors' files of questions.")
+    split: str = Field(
+        "train_balanced",
+        description="Beginning of the file's name: `train_balanced`, `val_balanced`, `testdev_balanced`.",
+    )
+    images: str = Field(description="Folder of the authors' images, named by number.")
+    coco_ids: LocalPath | None = Field(
+        None,
+        description="Visual Genome's `image_data.json`, which tells which pictures are COCO's: by their "
+        "numbers they are recognised in VQAv2 and VSR.",
+    )
+    answers: Literal["any", "yes_no", "choices"] = Field(
+        "any",
+        description="`yes_no`: questions that are answered so; `choices`: these, and those that name the "
+        "possible answers.",
+    )
+    group_by: Literal["spatial", "relation", "structural", "semantic", "detailed"] = Field(
+        "spatial",
+        description="A sample's group: the spatial group of its question, else its semantic type; the "
+        "relation that it asks about; or one of GQA's types.",
     )
 
 
@@ -152,6 +186,48 @@ class WhatsUpDataset(StatementDataset):
 
     kind: Literal["whatsup"] = Field(description="What's Up.")
     source: LocalPath = Field(description="Local folder with the annotations and the images.")
+
+
+# Tasks of CV-Bench by the dimension, and with it the table, in which they lie.
+DIMENSIONS = MappingProxyType({"Relation": "2D", "Count": "2D", "Depth": "3D", "Distance": "3D"})
+
+
+class CvBenchDataset(PreparedDataset):
+    """CV-Bench: questions of multiple choice about COCO, ADE20K and Omni3D images."""
+
+    kind: Literal["cvbench"] = Field(description="CV-Bench.")
+    split: Literal["test"] = Field("test", description="It has this split alone.")
+    tasks: Annotated[list[Literal["Relation", "Count", "Depth", "Distance"]], Distinct] = Field(
+        ["Relation"],
+        min_length=1,
+        description="Its tasks: where one of two objects lies (2D), how many there are (2D), which is closer "
+        "to the camera (3D) or to a third one (3D).",
+    )
+    prompt: Annotated[
+        str,
+        AfterValidator(partial(with_place, place="{question}")),
+        AfterValidator(partial(with_place, place="{choices}")),
+    ] = Field(
+        LETTER_PROMPT,
+        description="Prompt; `{question}` stands for the question, `{choices}` for a line with letter and "
+        "text of each choice.",
+    )
+    group_by: Literal["relation", "task", "answer"] = Field(
+        "relation",
+        description="A sample's group: the text of the right choice where a relation is asked for, else its "
+        "task; its task; or the letter of the right choice.",
+    )
+
+    @property
+    def config(self) -> str | None:
+        """The configuration on the hub that holds its tasks; None for both dimensions."""
+        found = {DIMENSIONS[task] for task in self.tasks}
+        return found.pop() if len(found) == 1 else None
+
+    @property
+    def files(self) -> str:
+        """How the names of the files begin that hold its tasks."""
+        return self.split if self.config is None else f"{self.split}_{self.config.lower()}"
 
 
 class TextDataset(PreparedDataset):
@@ -218,8 +294,10 @@ def kind_of(value: Any) -> str:
 Dataset = Annotated[
     Annotated[FolderDataset, Tag("folder")]
     | Annotated[VqaDataset, Tag("vqav2")]
+    | Annotated[GqaDataset, Tag("gqa")]
     | Annotated[VsrDataset, Tag("vsr")]
     | Annotated[WhatsUpDataset, Tag("whatsup")]
+    | Annotated[CvBenchDataset, Tag("cvbench")]
     | Annotated[TextDataset, Tag("text")]
     | Annotated[SubsetDataset, Tag("subset")],
     Discriminator(kind_of),

@@ -8,7 +8,7 @@ from typing import Any
 
 from vlmdiff.config.base import writable
 
-PUBLIC = ("vqav2", "vsr", "whatsup", "text")
+PUBLIC = ("vqav2", "gqa", "vsr", "whatsup", "cvbench", "text")
 KINDS = ("folder", *PUBLIC, "subset")
 OF_WORLD = ("general", "spatial", "spatial_open", "mixed")
 LONGEST_SHOWN = 120

@@ -55,8 +55,10 @@ def null_problems(config: Config, label: str, diff: DiffConfig) -> Iterator[tupl
                 "images; name another one",
             )
             return
+        # With its base it stands for what was before the main comparison's model, whatever else is studied.
+        inherited = key == f"diff.{role}" and diff.base == config.diff.base
         for stage in () if name is None else trainings_since(config, name, diff.base):
-            for wrong, told in stage_problems(config, stage, diff):
+            for wrong, told in stage_problems(config, stage, config.diff if inherited else diff):
                 yield wrong, f"{wrong}: {told} ({key})"
 
 

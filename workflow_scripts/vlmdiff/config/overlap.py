@@ -12,6 +12,8 @@ from vlmdiff.config.sources import HubSource, is_hub
 
 # Entries of one source that agree in these take its rows in one order.
 ORDER = ("kind", "split", "seed", "config")
+# Which of them an entry takes.
+FILTERS = ("questions", "answers", "tasks")
 
 
 def real_source(source: str) -> str:
@@ -35,7 +37,7 @@ def rows_overlap(one: Any, other: Any) -> bool:
     if real_source(one.source) != real_source(other.source):
         return False
     # Only rows that both want are taken by both: with the same filter the first ones, at least.
-    if any(getattr(one, key, None) != getattr(other, key, None) for key in ("questions", "answers")):
+    if any(getattr(one, key, None) != getattr(other, key, None) for key in FILTERS):
         return False
     return max(one.offset, other.offset) < min(one.offset + one.samples, other.offset + other.samples)
 

@@ -14,7 +14,9 @@ from vlmdiff.config.absent import is_there
 from vlmdiff.config.concepts import SampleSet
 from vlmdiff.config.corpora import check_different, documents_in
 from vlmdiff.config.datasets import (
+    CvBenchDataset,
     FolderDataset,
+    GqaDataset,
     PreparedDataset,
     SubsetDataset,
     TextDataset,
@@ -29,6 +31,7 @@ from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_hub
 from vlmdiff.config.subsets import Counting
 from vlmdiff.config.world import CLOSED, WorldDataset, groups_of
+from vlmdiff.data.gqa import check_files
 from vlmdiff.data.tabular import READERS, files_of
 from vlmdiff.data.vqa import is_official, listed_pairs, official_files
 from vlmdiff.data.vsr import offer_vsr
@@ -182,7 +185,7 @@ def files_in(folder: Path) -> dict[str, bool]:
         return {}
 
 
-def check_tables(entry: TextDataset | VqaDataset) -> None:
+def check_tables(entry: TextDataset | VqaDataset | CvBenchDataset) -> None:
     """Refuse a source of tables that has no files of the split.
 
     Raises:
@@ -192,13 +195,14 @@ def check_tables(entry: TextDataset | VqaDataset) -> None:
     if isinstance(entry, VqaDataset) and is_official(entry):
         official_files(entry)
         return
-    files = files_of(Path(entry.source), entry.split)
+    names = entry.files if isinstance(entry, CvBenchDataset) else entry.split
+    files = files_of(path, names)
     kinds = {READERS.get(file.suffix) for file in files}
     if len(kinds) != 1 or None in kinds:
         found = sorted(file.name for file in (files or path.iterdir()))
         raise DataError(
             f"split: found '{entry.split}', but {path} has {', '.join(found[:SHOWN]) or 'no files'}; "
-            f"expected files of one kind of {', '.join(sorted(READERS))} named {entry.split}*, also in data/"
+            f"expected files of one kind of {', '.join(sorted(READERS))} named {names}*, also in data/"
         )
 
 
@@ -236,6 +240,9 @@ def of_source(entry: PreparedDataset, used: Collection[str]) -> Known | None:
         return None
     if isinstance(entry, VsrDataset | WhatsUpDataset):
         return of_annotations(entry)
+    if isinstance(entry, GqaDataset):
+        check_files(entry)
+        return None
     check_tables(entry)
     if isinstance(entry, TextDataset):
         check_corpus(entry, used)

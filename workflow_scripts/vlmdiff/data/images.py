@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from vlmdiff.data.pictures import load_picture
 from vlmdiff.runtime.files import replacing
@@ -105,6 +105,25 @@ class StoredImage:
             with replacing(images / name) as temporary:
                 temporary.write_bytes(self.content)
         return name
+
+
+def stored_image(image: Any, name: str, place: str, remedy: str) -> StoredImage:
+    """Return the image that a cell of a published table holds.
+
+    Args:
+        image: what the cell holds, as it is stored.
+        name: of its file, without an ending.
+        place: of the cell, for messages.
+        remedy: what to do if it holds something else.
+
+    Raises:
+        DataError: it holds something else than bytes or nothing.
+    """
+    content = image.get("bytes") if isinstance(image, Mapping) else None
+    if not isinstance(content, bytes | None) or not isinstance(image, Mapping | None):
+        raise DataError(f"{place}: found {type(image).__name__}, expected its bytes; {remedy}")
+    suffix = ".png" if (content or b"").startswith(b"\x89PNG") else ".jpg"
+    return StoredImage(f"{name}{suffix}", content)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.concepts import COUNTS
-from vlmdiff.config.datasets import TextDataset, VqaDataset
+from vlmdiff.config.datasets import GqaDataset, TextDataset, VqaDataset
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.local_checkpoints import has_template
 from vlmdiff.config.local_files import used
@@ -98,10 +98,11 @@ def without_choices(config: Config, name: str) -> str | None:
     scored = "and here the answer is scored against the other choices"
     if isinstance(entry, TextDataset):
         return f"a text corpus, which asks nothing, {scored}; name a data set of questions with choices"
-    if isinstance(entry, VqaDataset) and entry.answers == "any":
+    if isinstance(entry, VqaDataset | GqaDataset) and entry.answers == "any":
+        closed = "choices" if isinstance(entry, GqaDataset) else "yes_no"
         return (
             f"whose questions have no choices (datasets.{root}.answers is any), {scored}; set "
-            f"datasets.{root}.answers to yes_no, or name a data set of questions with choices"
+            f"datasets.{root}.answers to {closed}, or name a data set of questions with choices"
         )
     return None
 

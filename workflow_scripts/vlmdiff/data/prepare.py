@@ -16,8 +16,10 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from vlmdiff.config.datasets import (
+    CvBenchDataset,
     Dataset,
     FolderDataset,
+    GqaDataset,
     SubsetDataset,
     TextDataset,
     VqaDataset,
@@ -27,6 +29,8 @@ from vlmdiff.config.datasets import (
 )
 from vlmdiff.config.samples_file import REMEDY, data_folder, find_samples, read_records
 from vlmdiff.data.corpus import offer_text
+from vlmdiff.data.cv_bench import offer_cv_bench
+from vlmdiff.data.gqa import offer_gqa
 from vlmdiff.data.images import DamagedImageError, LocalImage, MissingImageError
 from vlmdiff.data.offers import Candidate, Offer
 from vlmdiff.data.samples import DataError, Sample, make_sample
@@ -78,8 +82,10 @@ def of_record(record: Mapping[str, Any], root: Path, place: str, real: Callable[
 
 OFFERS: tuple[tuple[type, Callable[[Any], Offer]], ...] = (
     (VqaDataset, offer_vqa),
+    (GqaDataset, offer_gqa),
     (VsrDataset, offer_vsr),
     (WhatsUpDataset, offer_whats_up),
+    (CvBenchDataset, offer_cv_bench),
     (TextDataset, offer_text),
     (FolderDataset, offer_folder),
 )

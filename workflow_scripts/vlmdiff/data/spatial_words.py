@@ -125,3 +125,13 @@ def spatial_group(text: str) -> str | None:
     """Return the group of the first spatial phrase of a text; None if it has none."""
     found = [(match.start(), group) for group, one in PATTERNS.items() if (match := one.search(text))]
     return min(found)[1] if found else None
+
+
+def asked_for(group: str | None, questions: str) -> bool:
+    """Tell whether an entry asks for such a question.
+
+    Args:
+        group: spatial group of the question; None if it has none.
+        questions: what the entry asks for: `all`, `spatial` or `not_spatial`.
+    """
+    return questions == "all" or (group is not None) == (questions == "spatial")

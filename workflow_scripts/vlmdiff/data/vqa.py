@@ -10,10 +10,10 @@ from typing import Any
 from vlmdiff.config.datasets import VqaDataset
 from vlmdiff.config.sources import is_hub
 from vlmdiff.data.identity import coco_id
-from vlmdiff.data.images import LocalImage, Picture, StoredImage
+from vlmdiff.data.images import LocalImage, Picture, stored_image
 from vlmdiff.data.offers import Candidate, Offer, shuffled
 from vlmdiff.data.samples import DataError
-from vlmdiff.data.spatial_words import spatial_group
+from vlmdiff.data.spatial_words import asked_for, spatial_group
 from vlmdiff.data.tabular import open_table, with_columns
 from vlmdiff.data.vqa_pairs import complementary, read_pairs, whole_pairs
 from vlmdiff.runtime.reading import needed, read_json, whole_number
@@ -32,7 +32,7 @@ def offer_vqa(entry: VqaDataset) -> Offer:
         return official(entry, pairs)
     table, origin = open_table(entry.source, entry.split, entry.seed)
     rows = with_columns(table, ("question_id", "question", "image"), entry.source)
-    return Offer((candidate(row, stored_image(row, entry.source), entry) for row in rows), origin=origin)
+    return Offer((candidate(row, image_in(row, entry.source), entry) for row in rows), origin=origin)
 
 
 def is_official(entry: VqaDataset) -> bool:
@@ -150,23 +150,14 @@ def coco_image(root: Path, image_id: int) -> LocalImage:
     return LocalImage(root, [plain, *names])
 
 
-def stored_image(row: Mapping[str, Any], source: str) -> Picture:
+def image_in(row: Mapping[str, Any], source: str) -> Picture:
     """Return the image that a row of the hub's table holds.
 
     Raises:
         DataError: it holds something else.
     """
-    image = row["image"] or {}
-    name, content = str(row.get("image_id") or row["question_id"]), None
-    if isinstance(image, Mapping):
-        content = image.get("bytes")
-    if not isinstance(content, bytes | None) or not isinstance(image, Mapping):
-        raise DataError(
-            f"{source}: image of question {row['question_id']!r}: found {type(image).__name__}, expected its "
-            f"bytes; {REMEDY}"
-        )
-    suffix = ".png" if (content or b"").startswith(b"\x89PNG") else ".jpg"
-    return StoredImage(f"{name}{suffix}", content)
+    name = str(row.get("image_id") or row["question_id"])
+    return stored_image(row["image"], name, f"{source}: image of question {row['question_id']!r}", REMEDY)
 
 
 def candidate(row: Mapping[str, Any], picture: Picture, entry: VqaDataset) -> Candidate | None:
@@ -181,9 +172,8 @@ def candidate(row: Mapping[str, Any], picture: Picture, entry: VqaDataset) -> Ca
         )
     question, answer = row["question"].strip(), row.get("multiple_choice_answer")
     spatial = spatial_group(question)
-    unwanted = {"all": False, "spatial": spatial is None, "not_spatial": spatial is not None}
     closed = entry.answers == "yes_no"
-    if unwanted[entry.questions] or (closed and answer not in ("yes", "no")):
+    if not asked_for(spatial, entry.questions) or (closed and answer not in ("yes", "no")):
         return None
     return Candidate(
         {
