@@ -25,6 +25,7 @@ from vlmdiff.models.llava import Llava
 from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
 from vlmdiff.models.paligemma import PaliGemma
+from vlmdiff.models.pixtral import Pixtral
 from vlmdiff.models.qwen_vl import QwenVL
 from vlmdiff.models.subject import Subject
 from vlmdiff.models.untuned import put_untuned
@@ -44,6 +45,7 @@ FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
         "llava": Llava,
         "llava_original": LlavaOriginal,
         "paligemma": PaliGemma,
+        "pixtral": Pixtral,
         "qwen_vl": QwenVL,
     }
 )
