@@ -204,7 +204,7 @@ def check_extraction(subject: Subject, samples: list[Sample], path: Path) -> Non
     for index, sample in enumerate(samples):
         alone = subject.prepare([sample.prompt], [sample.open_image()], sample.chat)
         rows = slice(int(shard.offsets[index]), int(shard.offsets[index + 1]))
-        kept = alone.token_type[0] != BOS
+        kept = torch.isin(alone.token_type[0], torch.tensor([IMAGE, TEXT]))
         kept[0] = False
         assert shard.token_id[rows].tolist() == alone.input_ids[0, kept].tolist()
         assert shard.token_type[rows].tolist() == alone.token_type[0, kept].tolist()

@@ -12,6 +12,7 @@ import tiny_internvl
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
+import tiny_pixtral
 import tiny_qwen_vl
 import tiny_smolvlm
 from local_experiment import DECODER, LM, TOWER, VLM, experiment, put, write_checkpoint
@@ -34,6 +35,7 @@ BUILDERS = {
     "llava": tiny_models.build_tiny_vlm,
     "llava_original": tiny_llava_original.build,
     "paligemma": tiny_paligemma.build,
+    "pixtral": tiny_pixtral.build,
     "qwen_vl": tiny_qwen_vl.build,
 }
 
@@ -114,6 +116,12 @@ def test_control_models_have_families_too():
         ({"model_type": "llama"}, "causal_lm"),
         ({"model_type": "llava_llama", "mm_vision_tower": "clip"}, "llava_original"),
         ({"model_type": "qwen3_vl", "vision_config": {}}, "qwen_vl"),
+        ({"model_type": "mistral3", "vision_config": {"model_type": "pixtral"}}, "pixtral"),
+        ({"model_type": "llava", "vision_config": {"model_type": "pixtral"}}, "pixtral"),
+        ({"model_type": "llava", "vision_config": {"model_type": "clip_vision_model"}}, "llava"),
+        ({"model_type": "llava", "vision_config": "pixtral"}, "llava"),
+        ({"model_type": "qwen3_5", "vision_config": {}}, None),
+        ({"model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"]}, None),
         ({"model_type": "mllama", "vision_config": {}}, None),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, None),
         ({"model_type": "t5", "is_encoder_decoder": True}, None),
@@ -138,7 +146,15 @@ FAMILY = [
         {"model_type": "bert", "architectures": ["BertForMaskedLM"]}, {"family": "causal_lm"},
         "{vlm} is 'BertForMaskedLM', which writes no text",
     ),
-    (VLM | {"vision_config": {"model_type": "pixtral"}}, {}, "its vision tower 'pixtral' reads pictures at"),
+    (
+        VLM | {"vision_config": {"model_type": "pixtral"}}, {"family": "llava"},
+        "model_type llava, but {vlm} has 'llava with a pixtral tower'; use family pixtral",
+    ),
+    (
+        VLM | {"model_type": "qwen3_5"}, {"family": "qwen_vl"},
+        "{vlm} has model_type 'qwen3_5', which no family reads: most of its blocks keep a running state",
+    ),
+    (LM | {"model_type": "qwen3_next"}, {"family": "causal_lm"}, "{vlm} has model_type 'qwen3_next', which"),
     (
         {"model_type": "llava_llama", "mm_vision_tower": "c", "mm_projector_type": "linear"},
         {"vision_tower": "{tower}"},
@@ -168,6 +184,10 @@ UNTOLD = [
     (
         {"path": "{root}/vlm"}, VLM | {"model_type": "mllama"},
         "missing, and {root}/vlm has model_type 'mllama', which no family reads",
+    ),
+    (
+        {"path": "{root}/vlm"}, VLM | {"model_type": "qwen3_5"},
+        "missing, and {root}/vlm has model_type 'qwen3_5', which no family reads: most of its blocks keep",
     ),
     ({"path": "{root}/vlm"}, "{", "missing, and {root}/vlm/config.json is no JSON or cut off"),
     ({}, None, "missing; families and what they read"),

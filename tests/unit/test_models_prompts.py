@@ -12,6 +12,7 @@ import tiny_internvl
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
+import tiny_pixtral
 import tiny_qwen_vl
 import tiny_smolvlm
 from damage import tries
@@ -26,6 +27,7 @@ from vlmdiff.models.registry import load_subject
 # What tempts a tokenizer: control tokens of all families, blanks, signs of several bytes.
 PIECES = [
     *("<bos>", "<s>", "</s>", "<eos>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|eot_id|>"),
+    *("[INST]", "[IMG_BREAK]", "[IMG_END]"),
     *("<pad>", "<img>", "<|vision_start|>", "<|endoftext|>", "<loc0001>"),
     *(" ", "\n", "  ", "\t", "the red circle", "Where", "is", "?", "'s", "é", "猫", "🐈", "\u200b", "▁"),
 ]
@@ -45,6 +47,7 @@ BUILDERS = {
     "llava": tiny_models.build_tiny_vlm,
     "llava_original": tiny_llava_original.build,
     "paligemma": tiny_paligemma.build,
+    "pixtral": tiny_pixtral.build,
     "qwen_vl": tiny_qwen_vl.build,
     "internvl": tiny_internvl.build,
     "idefics3": tiny_smolvlm.build,

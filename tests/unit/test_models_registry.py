@@ -132,3 +132,23 @@ def test_links_into_a_cleared_cache_are_named(tiny_lm_path, tmp_path):
     (folder / "model.safetensors").symlink_to(tmp_path / "gone")
     with pytest.raises(SubjectError, match="links to files that are gone.*delete the folder"):
         load_subject("lm", {"family": "causal_lm"}, folder)
+
+
+@pytest.mark.parametrize("kind", ["Qwen3_5", "Qwen3_5Moe", "Qwen3Next"])
+def test_blocks_without_attention_are_refused_by_name(tmp_path, kind):
+    """As long as transformers builds them so: three of four blocks have no heads of attention."""
+    import transformers
+
+    from vlmdiff.config.new import NewConfigError, look_at_checkpoint
+
+    sees = kind != "Qwen3Next"
+    config = getattr(transformers, f"{kind}Config")()
+    config.save_pretrained(tmp_path)
+    kinds = config.get_text_config().layer_types
+    assert kinds.count("linear_attention") * 4 == len(kinds) * 3
+    said = f"{tmp_path} has model_type '{config.model_type}', which no family reads: most of its blocks keep"
+    for family in ("causal_lm", "qwen_vl"):
+        with pytest.raises(SubjectError, match=said):
+            load_subject("m", {"family": family}, tmp_path)
+    with pytest.raises(NewConfigError, match=f"found model_type '{config.model_type}', which no family"):
+        look_at_checkpoint(str(tmp_path), sees)

@@ -11,6 +11,7 @@ import tiny_internvl
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
+import tiny_pixtral
 import tiny_qwen_vl
 import tiny_smolvlm
 import torch
@@ -121,9 +122,9 @@ def test_a_siglip_processor_shows_the_whole_picture(tmp_path):
     assert subject.view_of(wide.size) == (0.0, 0.0, 1.0, 1.0)
 
 
-def test_a_tower_of_many_sizes_is_refused(tmp_path):
+def test_a_tower_of_many_sizes_is_of_another_family(tmp_path):
     folder = build(tmp_path, "pixtral", {"head_dim": 8}, "full")
-    with pytest.raises(SubjectError, match="vision tower 'pixtral' reads pictures at their own size"):
+    with pytest.raises(SubjectError, match="has 'llava with a pixtral tower'; use family pixtral"):
         load_subject("vlm", {"family": "llava"}, folder, "cpu")
 
 
@@ -131,6 +132,7 @@ BUILDERS = {
     "llava": (tiny_models.build_tiny_vlm, {}),
     "llava_original": (tiny_llava_original.build, {}),
     "paligemma": (tiny_paligemma.build, {"attention": "eager"}),
+    "pixtral": (tiny_pixtral.build, {}),
     "qwen_vl": (tiny_qwen_vl.build, {}),
     "internvl": (tiny_internvl.build, {}),
     "idefics3": (tiny_smolvlm.build, {}),

@@ -12,6 +12,7 @@ import tiny_gemma3
 import tiny_internvl
 import tiny_llava_original
 import tiny_paligemma
+import tiny_pixtral
 import tiny_qwen_vl
 import tiny_smolvlm
 import torch
@@ -66,6 +67,8 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
         return {"family": family}, vlm, qwen_lm(text, vlm, tiny_internvl.qwen_tokenizer(), 2)
     if family == "gemma3":
         return {"family": family}, tiny_gemma3.build(vlm), tiny_gemma3.build_lm(text, SEED)
+    if family == "pixtral":
+        return {"family": family}, tiny_pixtral.build(vlm), tiny_pixtral.build_lm(text, SEED)
     if family == "idefics3":
         return {"family": family}, tiny_smolvlm.build(vlm), tiny_smolvlm.build_lm(text, SEED)
     tiny_qwen_vl.build(vlm, generation=family.removeprefix("qwen_vl_"))
@@ -81,6 +84,7 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
         "internvl",
         "idefics3",
         "gemma3",
+        "pixtral",
         "qwen_vl_2_5",
         "qwen_vl_3",
     ],

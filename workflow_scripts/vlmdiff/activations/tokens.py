@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-BOS, IMAGE, TEXT, PADDING = 0, 1, 2, 255
+# Of these, image and text are data; a break ends a row of image tokens.
+BOS, IMAGE, TEXT, BREAK, PADDING = 0, 1, 2, 3, 255
 TOKEN_TYPES = MappingProxyType({"image": IMAGE, "text": TEXT})
 
 

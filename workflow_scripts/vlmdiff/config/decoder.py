@@ -10,6 +10,8 @@ from vlmdiff.config.checkpoint_files import read_object
 
 # Where the language model of a vision-language model is described.
 NESTED = ("text_config", "llm_config", "language_config")
+# What a config.json calls the residual width, in GPT-2's, BLOOM's and MPT's as well.
+WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model")
 
 
 def described(folder: str | Path) -> dict[str, Any] | None:
@@ -31,5 +33,5 @@ def decoder_of(description: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def width_in(description: Mapping[str, Any]) -> int | None:
     """Return the residual width that a config.json tells; None if it leaves that out."""
-    told = (part.get("hidden_size") for part in (decoder_of(description), description))
+    told = (part.get(name) for part in (decoder_of(description), description) for name in WIDTHS)
     return next((width for width in told if isinstance(width, int) and not isinstance(width, bool)), None)

@@ -7,10 +7,20 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Family = Literal[
-    "causal_lm", "gemma3", "idefics3", "internvl", "llava", "llava_original", "paligemma", "qwen_vl"
+    "causal_lm",
+    "gemma3",
+    "idefics3",
+    "internvl",
+    "llava",
+    "llava_original",
+    "paligemma",
+    "pixtral",
+    "qwen_vl",
 ]
 
 LANGUAGE_MODEL, LLAVA_ORIGINAL = "causal_lm", "llava_original"
+# A `llava` whose tower makes more tokens of larger pictures, and wants tokens that break and end rows.
+PIXTRAL = "llava with a pixtral tower"
 # `model_type` of the checkpoints that a family reads; none: every decoder without a vision tower.
 MODEL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -21,8 +31,18 @@ MODEL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "llava": ("llava",),
         "llava_original": ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2"),
         "paligemma": ("paligemma",),
+        "pixtral": ("mistral3", PIXTRAL),
         "qwen_vl": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
     }
+)
+# Checkpoints that no family reads although transformers does, by `model_type`, and why.
+STATEFUL = (
+    "most of its blocks keep a running state (gated delta networks) where others have attention, so there "
+    "are no heads to trace in them; use a checkpoint with attention in every block, such as {instead}"
+)
+UNREAD: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(("qwen3_5", "qwen3_5_moe"), STATEFUL.format(instead="Qwen3-VL"))
+    | dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"), STATEFUL.format(instead="Qwen 3"))
 )
 # What sees itself in both directions, in families where something does, and the attention that lets it.
 BOTH_WAYS: Mapping[str, str] = MappingProxyType({"paligemma": "a prompt", "gemma3": "an image"})
@@ -34,8 +54,6 @@ UNFLASHED: Mapping[str, str] = MappingProxyType(
 )
 # Keys of a model that sees.
 SEES = ("vision_config", "mm_vision_tower")
-# Towers of `llava` that make more tokens of larger pictures, and want tokens that break and end rows.
-OWN_SIZES = ("pixtral",)
 # What projector and tower of `llava_original` must be.
 ORIGINAL_PARTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
@@ -53,12 +71,15 @@ WRITERS = ("ForCausalLM", "LMHead")
 def kind_of(description: Mapping[str, Any]) -> str | None:
     """Return a checkpoint's model_type.
 
-    The first LLaVA checkpoints of the original layout call themselves `llava`, as transformers' own do.
+    The first LLaVA checkpoints of the original layout call themselves `llava`, as transformers' own do,
+    and so does Pixtral.
 
     Args:
         description: content of its config.json.
     """
-    kind = description.get("model_type")
+    kind, vision = description.get("model_type"), description.get("vision_config")
+    if kind == "llava" and isinstance(vision, Mapping) and vision.get("model_type") == "pixtral":
+        return PIXTRAL
     original = kind == "llava" and "mm_vision_tower" in description and "vision_config" not in description
     return "llava_llama" if original else kind
 
@@ -71,6 +92,18 @@ def fitting_families(description: Mapping[str, Any]) -> list[str]:
     """
     kind = kind_of(description)
     return sorted(family for family, kinds in MODEL_TYPES.items() if kind in kinds)
+
+
+def unread(description: Mapping[str, Any]) -> str | None:
+    """Say why no family reads a checkpoint, if that is known by its name; else None.
+
+    Args:
+        description: content of its config.json.
+    """
+    kind = description.get("model_type")
+    if not isinstance(kind, str) or kind not in UNREAD:
+        return None
+    return f"model_type '{kind}', which no family reads: {UNREAD[kind]}"
 
 
 def sees(description: Mapping[str, Any]) -> bool:
@@ -97,7 +130,7 @@ def family_of(description: Mapping[str, Any]) -> str | None:
     """
     if fitting := fitting_families(description):
         return fitting[0]
-    known = isinstance(description.get("model_type"), str)
+    known = isinstance(description.get("model_type"), str) and unread(description) is None
     return LANGUAGE_MODEL if known and not sees(description) and other_head(description) is None else None
 
 
@@ -118,6 +151,8 @@ def family_problem(family: str, description: Mapping[str, Any], folder: str) -> 
         description: content of the checkpoint's config.json.
         folder: where it lies.
     """
+    if problem := unread(description):
+        return f"{folder} has {problem}"
     kind, wanted, fitting = kind_of(description), MODEL_TYPES[family], fitting_families(description)
     if wanted and kind not in wanted:
         advice = "use family 'causal_lm' if it has no images"
@@ -143,13 +178,6 @@ def family_problem(family: str, description: Mapping[str, Any], folder: str) -> 
 
 def layout_problem(family: str, description: Mapping[str, Any]) -> str | None:
     """Say which part of a checkpoint its family does not read; None if it reads all that are told."""
-    vision = description.get("vision_config")
-    tower = vision.get("model_type") if isinstance(vision, Mapping) else None
-    if family == "llava" and tower in OWN_SIZES:
-        return (
-            f"its vision tower '{tower}' reads pictures at their own size, but family 'llava' reads towers "
-            "that make equally many tokens of each; use a checkpoint with CLIP, SigLIP or DINOv2"
-        )
     if family == LLAVA_ORIGINAL:
         for key, allowed in ORIGINAL_PARTS.items():
             if description.get(key, allowed[0]) not in allowed:

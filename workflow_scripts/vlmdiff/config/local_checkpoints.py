@@ -18,7 +18,14 @@ from vlmdiff.config.checkpoint_files import (
 )
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.decoder import decoder_of, described, width_in
-from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, all_kinds, family_of, family_problem
+from vlmdiff.config.families import (
+    LANGUAGE_MODEL,
+    LLAVA_ORIGINAL,
+    all_kinds,
+    family_of,
+    family_problem,
+    unread,
+)
 from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_hub, is_local, world_model
@@ -33,7 +40,7 @@ SHAPE = {
     "num_attention_heads": "number of heads",
 }
 # Families whose prompts a chat template writes, and where one may lie.
-CHATTING = ("causal_lm", "llava", "qwen_vl", "internvl", "idefics3", "gemma3")
+CHATTING = ("causal_lm", "llava", "qwen_vl", "internvl", "idefics3", "gemma3", "pixtral")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 DESCRIBING = ("processor_config.json", "tokenizer_config.json")
 
@@ -92,9 +99,12 @@ def missing_family(entry: Any) -> str:
     if not is_there(file):
         return f"missing, and so is the checkpoint that would tell it: {not_there(path, file)}"
     try:
-        kind = read_object(Path(file)).get("model_type")
+        description = read_object(Path(file))
     except ValueError as error:
         return f"missing, and {error}"
+    if problem := unread(description):
+        return f"missing, and {path} has {problem}"
+    kind = description.get("model_type")
     return (
         f"missing, and {path} has model_type '{kind}', which no family reads; families and what they read: "
         f"{all_kinds()}"

@@ -19,7 +19,7 @@ from vlmdiff.config.depth import depth_in
 from vlmdiff.config.derive import experiment_name
 from vlmdiff.config.derived_budgets import width_told
 from vlmdiff.config.editor import SCHEMA
-from vlmdiff.config.families import LANGUAGE_MODEL, all_kinds, family_of
+from vlmdiff.config.families import LANGUAGE_MODEL, all_kinds, family_of, unread
 from vlmdiff.config.load import ConfigError, load_config
 from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files
@@ -78,9 +78,12 @@ def look_at_checkpoint(folder: str, sees: bool) -> Checkpoint:
             f"{folder}: found no config.json, expected the folder of a checkpoint; correct the path"
         )
     try:
-        family = family_of(read_object(file))
+        description = read_object(file)
     except ValueError as error:
         raise NewConfigError(str(error)) from None
+    if problem := unread(description):
+        raise NewConfigError(f"{folder}: found {problem}")
+    family = family_of(description)
     wanted = "a vision-language model (--vlm)" if sees else "a language model (--base)"
     if family is None or (family != LANGUAGE_MODEL) != sees:
         raise NewConfigError(

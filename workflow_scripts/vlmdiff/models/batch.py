@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
+from vlmdiff.activations.tokens import BOS, BREAK, IMAGE, PADDING, TEXT
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,14 @@ def pad_right(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tenso
     return input_ids, mask
 
 
-def token_types(input_ids: Tensor, mask: Tensor, bos_id: int | None, image_id: int | None) -> Tensor:
-    """Classify tokens: BOS, image, padding, everything else text.
+def token_types(
+    input_ids: Tensor,
+    mask: Tensor,
+    bos_id: int | None,
+    image_id: int | None,
+    break_ids: Collection[int] = (),
+) -> Tensor:
+    """Classify tokens: BOS, image, breaks between rows of it, padding, everything else text.
 
     BOS is the first BOS token, wherever a family puts it, and the first token of a sequence, whatever
     it is: every later token sees it, it sees none, and so it becomes the attention sink. Only an image
@@ -78,6 +84,8 @@ def token_types(input_ids: Tensor, mask: Tensor, bos_id: int | None, image_id: i
     types[:, 0] = BOS
     if image_id is not None:
         types[input_ids == image_id] = IMAGE
+    for break_id in break_ids:
+        types[input_ids == break_id] = BREAK
     if bos_id is not None:
         found = input_ids == bos_id
         types[found & (found.cumsum(1) == 1)] = BOS
@@ -92,9 +100,10 @@ def make_batch(
     image_id: int | None = None,
     seen: Seen | None = None,
     generated: Sequence[int] | None = None,
+    break_ids: Collection[int] = (),
 ) -> Batch:
     """Pad token rows to a batch and classify their tokens."""
     input_ids, mask = pad_right(rows, pad_id)
-    types = token_types(input_ids, mask, bos_id, image_id)
+    types = token_types(input_ids, mask, bos_id, image_id, break_ids)
     own = torch.tensor(list(generated) if generated is not None else [0] * len(rows))
     return Batch(input_ids, mask, types, mask.sum(1) - 1, own, seen)

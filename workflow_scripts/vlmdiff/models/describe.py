@@ -76,6 +76,7 @@ def describe(subject: Subject, batch: Batch, steps: int, stop: Collection[int]) 
         for row in unfinished:
             rows[row].append(spoken[row])
         own = [len(row) - prompt for row, prompt in zip(rows, prompts, strict=True)]
-        longer = make_batch(rows, subject.pad_id, subject.bos_id, subject.image_id, batch.seen, own)
+        marks = (subject.pad_id, subject.bos_id, subject.image_id)
+        longer = make_batch(rows, *marks, batch.seen, own, subject.break_ids)
         batch = longer.to(subject.device)
     return batch

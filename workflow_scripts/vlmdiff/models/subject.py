@@ -43,12 +43,14 @@ class Subject(ABC):
         layout: names of the decoder's parts.
         context: most tokens of a sequence; None where positions have no end.
         image_id: token that stands for one image token; None: the model cannot see.
+        break_ids: tokens that stand between rows of image tokens, and are neither image nor text.
     """
 
     context_keys: ClassVar[tuple[str, ...]] = ("max_position_embeddings", "max_seq_len")
     # Whether no token sees a later one.
     left_to_right: ClassVar[bool] = True
     image_id: int | None = None
+    break_ids: tuple[int, ...] = ()
 
     def __init__(
         self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str
@@ -172,7 +174,8 @@ class Subject(ABC):
 
         def typed(row: list[int]) -> list[int]:
             ids = torch.tensor([row])
-            return token_types(ids, torch.ones_like(ids), self.bos_id, self.image_id)[0].tolist()
+            types = token_types(ids, torch.ones_like(ids), self.bos_id, self.image_id, self.break_ids)
+            return types[0].tolist()
 
         # One by one: beside the longest of a data set, every prompt would be as long.
         return [typed(row) for row in self.rows(prompts, sizes, as_chat)]

@@ -126,7 +126,8 @@ class VisionLanguageModel(Subject):
         shown = [index for index, image in enumerate(images) if image is not None]
         seen = self.look_at(images, shown, pixels) if shown else None
         self.check_seen(rows, seen, shown)
-        return make_batch(rows, self.pad_id, self.bos_id, self.image_id, seen).to(self.device)
+        marks = (self.pad_id, self.bos_id, self.image_id)
+        return make_batch(rows, *marks, seen, break_ids=self.break_ids).to(self.device)
 
     def look_at(
         self, images: Sequence[Image | None], shown: Sequence[int], pixels: BatchFeature | None = None
@@ -159,7 +160,7 @@ class VisionLanguageModel(Subject):
         return embeds.masked_scatter(places, batch.seen.features.to(embeds))
 
     def expanded(self, index: int, row: list[int], size: Size | None) -> list[int]:
-        """See `Subject.expanded`: repeat the placeholder, once for each image token.
+        """See `Subject.expanded`: put all tokens of the image into the place of its placeholder.
 
         Raises:
             PromptError: an image that is too narrow, or not exactly one placeholder an image.
@@ -182,7 +183,11 @@ class VisionLanguageModel(Subject):
         with showing(self.name, index, unreadable(size), PICTURE_REMEDY):
             rows, columns = self.grid_of(size)
         at = row.index(self.image_id)
-        return [*row[:at], *[self.image_id] * (rows * columns), *row[at + 1 :]]
+        return [*row[:at], *self.placed(rows, columns), *row[at + 1 :]]
+
+    def placed(self, rows: int, columns: int) -> list[int]:
+        """Return the tokens that take the place of an image's placeholder in a prompt."""
+        return [self.image_id] * (rows * columns)
 
     def check_seen(self, rows: Sequence[Sequence[int]], seen: Seen | None, shown: Sequence[int]) -> None:
         """Refuse images that have more or fewer tokens than their rows have places for.
@@ -200,6 +205,12 @@ class VisionLanguageModel(Subject):
                     f"places for {places}; {PROCESSOR_REMEDY}",
                 )
 
+    @property
+    def blank_side(self) -> int:
+        """Side in pixels of a picture that anything that sees can see: the tower's own, if it has one."""
+        size = getattr(self.model.config.vision_config, "image_size", USUAL_SIDE)
+        return size if isinstance(size, int) else max(size)
+
     @torch.no_grad()
     def see_blank(self) -> Seen:
         """See a blank picture of the tower's own size, which anything that sees can see.
@@ -209,7 +220,7 @@ class VisionLanguageModel(Subject):
         """
         from PIL import Image as Images
 
-        side = square_side(getattr(self.model.config.vision_config, "image_size", USUAL_SIDE))
+        side = self.blank_side
         try:
             return self.see([Images.new("RGB", (side, side))])
         except Exception as error:  # processors and towers fail in many ways
@@ -228,11 +239,6 @@ class VisionLanguageModel(Subject):
         """
         rows, columns = self.see_blank().grids[0].tolist()
         return rows, columns
-
-
-def square_side(size: int | Sequence[int]) -> int:
-    """Return the longer side in pixels of what a tower reads."""
-    return size if isinstance(size, int) else max(size)
 
 
 def unreadable(size: Size) -> str:
