@@ -83,6 +83,9 @@ class PublishedDictionary(Section):
         "mmdiff",
         "saelens",
         "vlmdiff",
+        "sparsify",
+        "openmoss",
+        "dictionary_learning",
         "crosscoder",
     ] = Field(description="Layout in which it was published.")
     base_model: Name | None = Field(

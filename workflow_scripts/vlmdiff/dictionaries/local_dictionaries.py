@@ -72,13 +72,19 @@ def shape_of(kind: str, files: list[Path]) -> tuple[int, int] | None:
         elif file.suffix == ".safetensors" and (problem := cut_off(file)):
             raise ValueError(problem)
     last = files[-1]
+    if kind == "dictionary_learning":
+        trainer = read_object(files[0]).get("trainer")
+        told = trainer if isinstance(trainer, dict) else {}
+        d_model, d_sae = told.get("activation_dim"), told.get("dict_size")
+        return (d_model, d_sae) if isinstance(d_model, int) and isinstance(d_sae, int) else None
     if kind == "gemma_scope" or last.suffix == ".npz":
         d_sae, d_model = npz_shape(last, "W_dec")
     elif kind == "llama_scope":
         d_model, d_sae = read_header(last).get("decoder.weight", {}).get("shape", (None, None))
     elif last.suffix == ".safetensors":
         header = read_header(last)
-        d_sae, d_model = header.get("W_dec", header.get("w_dec", {})).get("shape", (None, None))
+        rows = next((header[name] for name in ("W_dec", "w_dec", "W_D") if name in header), {})
+        d_sae, d_model = rows.get("shape", (None, None))
     else:
         return None
     return None if d_model is None else (d_model, d_sae)
