@@ -183,8 +183,6 @@ OPENMOSS = {
     "use_decoder_bias": True,
     "use_glu_encoder": False,
     "top_k": K,
-    "dtype": "torch.float32",
-    "device": "cpu",
 }
 OPENMOSS_NORM = 10.8125
 

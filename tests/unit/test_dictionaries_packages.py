@@ -43,7 +43,8 @@ def filled(module: torch.nn.Module, names: dict[str, str], seed: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("options", [{}, {"normalize_decoder": False, "num_latents": D_SAE}])
-def test_sparsify(tmp_path, options, dtype):
+def test_sparsify(tmp_path, monkeypatch, options, dtype):
+    monkeypatch.setenv("SPARSIFY_DISABLE_TRITON", "1")  # its kernels are for GPUs
     sparsify = pytest.importorskip("sparsify", reason="pip install eai-sparsify")
     options = {"expansion_factor": D_SAE // D_MODEL, "k": K, **options}
     sae = sparsify.SparseCoder(D_MODEL, sparsify.SparseCoderConfig(**options), dtype=dtype)
@@ -64,10 +65,10 @@ CLASSES = {
     "standard": ("StandardTrainer", {"l1_penalty": 0.01, "resample_steps": None}),
     "april": ("StandardTrainerAprilUpdate", {"l1_penalty": 0.01}),
     "top_k": ("TopKTrainer", {"k": K}),
-    "batch_top_k": ("BatchTopKTrainer", {"k": K, "threshold_start_step": 5}),
+    "batch_top_k": ("BatchTopKTrainer", {"k": K, "threshold_start_step": 5, "threshold_beta": 0.5}),
     "matryoshka_batch_top_k": (
         "MatryoshkaBatchTopKTrainer",
-        {"k": K, "threshold_start_step": 5, "group_fractions": [0.25, 0.75]},
+        {"k": K, "threshold_start_step": 5, "threshold_beta": 0.5, "group_fractions": [0.25, 0.75]},
     ),
     "jumprelu": ("JumpReluTrainer", {"target_l0": float(K)}),
 }

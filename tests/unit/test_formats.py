@@ -186,7 +186,7 @@ def test_a_crosscoder_in_a_trainers_folder_is_one(tmp_path):
 REFUSED = [
     (lambda root: published.write_sparsify(root / "layers.3", random_weights(), transcode=True),
      "found a dictionary of format `sparsify`, which cannot be imported: .*transcode is true"),
-    (lambda root: published.write_sparsify(root / "layers.3.mlp", random_weights()), "not the residual"),
+    (lambda root: published.write_sparsify(root / "layers.3.mlp", random_weights()), "not known as"),
     (lambda root: published.write_openmoss(root / "L", random_weights(), act_fn="batchtopk"), "batchtopk"),
     (lambda root: root, "found an empty folder; this is nothing that is read.*are dictionaries"),
     (lambda root: root / "nowhere", "nowhere: found nothing there, expected a file or folder"),

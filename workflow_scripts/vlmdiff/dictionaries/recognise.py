@@ -188,7 +188,7 @@ def root_of(candidates: Sequence[Candidate], given: Path) -> Path:
         given: where it was looked for.
     """
     path = candidates[0].path
-    if len(candidates) > 1 or path not in (given, given / path.name):
+    if len(candidates) > 1 or (given not in (path, path.parent) and path not in given.parents):
         return given
     above = path.parent
     for folder in (path, *list(path.parents)[:DEEPEST]):

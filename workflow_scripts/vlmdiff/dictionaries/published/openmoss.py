@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vlmdiff.dictionaries.published.content import (
+    FLOATS,
     Found,
     check_sizes,
     count,
@@ -29,7 +30,7 @@ from vlmdiff.dictionaries.published.llama_scope import (
 )
 from vlmdiff.dictionaries.published.place import place_in
 from vlmdiff.dictionaries.source import PublishedSource
-from vlmdiff.dictionaries.weights import DictionaryError
+from vlmdiff.dictionaries.weights import LARGEST, DictionaryError
 
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
 NAMES = {"W_enc": "W_E", "b_enc": "b_E", "W_dec": "W_D", "b_dec": "b_D"}
@@ -56,7 +57,7 @@ def read(source: PublishedSource) -> Found:
     config |= {NORMS: norms_in(config, tensors, file)}
     scale = input_scale(config, source, path)
     weights = tensors_of(config, tensors, NAMES, file)
-    d_sae = int(config["d_model"] * config["expansion_factor"])
+    d_sae = int(min(config["d_model"] * config["expansion_factor"], LARGEST))
     check_sizes(config | {"d_sae": d_sae}, {"d_model": "d_model", "d_sae": "d_sae"}, weights, path)
     k = None
     if config["act_fn"] == "topk":
@@ -134,10 +135,11 @@ def thresholds(logarithm: Tensor, like: Tensor, file: Path) -> Tensor:
     Raises:
         DictionaryError: there are not as many as features, or they are not finite.
     """
-    found = logarithm.float().exp()
-    if found.shape != like.shape or not bool(found.isfinite().all()):
+    known = logarithm.dtype in FLOATS and logarithm.shape == like.shape
+    # A logarithm may be minus infinity: a threshold of zero.
+    if not known or not bool(logarithm.float().exp().isfinite().all()):
         raise DictionaryError(
-            f"{file}: {THRESHOLD} has shape {tuple(found.shape)} or infinite values, expected "
-            f"{tuple(like.shape)} finite ones. {remedy()}"
+            f"{file}: {THRESHOLD} is {logarithm.dtype} of shape {tuple(logarithm.shape)}, or its "
+            f"exponentials are not finite; expected {tuple(like.shape)} numbers. {remedy()}"
         )
-    return found
+    return logarithm.float().exp()
