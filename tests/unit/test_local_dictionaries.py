@@ -83,6 +83,14 @@ def test_a_file_that_is_missing_or_cut_off_is_named(tmp_path, kind):
     assert told.startswith(f"dictionaries.base.file: {file} is not there; format {kind} is made of <file>/")
 
 
+@pytest.mark.parametrize("kind", ["sparsify", "openmoss", "dictionary_learning"])
+def test_a_folder_of_another_format_is_named(tmp_path, kind):
+    config = config_of(tmp_path, kind, **{"dictionaries.base.format": "llama_scope"})
+    (told,) = dictionary_problems(config)
+    assert "L1/hyperparams.json is not there" in told
+    assert told.endswith(f"correct `file` or `format` (what is there is {kind})")
+
+
 def test_a_folder_of_another_format_lacks_files(tmp_path):
     config = config_of(tmp_path, "gemma_scope", **{"dictionaries.base.format": "saelens"})
     (told,) = dictionary_problems(config)

@@ -12,7 +12,7 @@ from vlmdiff.config.dictionaries import PublishedDictionary
 from vlmdiff.config.local_checkpoints import width_of
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_local
-from vlmdiff.dictionaries.source import published_files
+from vlmdiff.dictionaries.source import formats_in, published_files
 
 
 def dictionary_problems(config: Config) -> list[str]:
@@ -36,9 +36,10 @@ def entry_problems(config: Config, entry: PublishedDictionary) -> Iterator[str]:
         files = [Path(file) for file in published_files(entry.format, path)]
         if missing := [file for file in files if not file.is_file()]:
             names = ", ".join(published_files(entry.format, "<file>"))
+            others = " or ".join(formats_in(Path(path)))
             yield (
                 f"file: {missing[0]} is not there; format {entry.format} is made of {names}; correct `file` "
-                "or `format`"
+                f"or `format`{f' (what is there is {others})' if others else ''}"
             )
             return
         try:

@@ -23,7 +23,7 @@ from vlmdiff.dictionaries.published.place import (
     place_in_path,
     place_of_file,
 )
-from vlmdiff.dictionaries.source import FILES, PublishedSource
+from vlmdiff.dictionaries.source import FILES, PublishedSource, formats_in
 from vlmdiff.dictionaries.weights import DictionaryError
 
 # How deep folders are looked into, and how many of them.
@@ -82,9 +82,7 @@ def in_file(path: Path) -> list[Candidate]:
 
 def in_folder(folder: Path) -> list[Candidate]:
     """Return the dictionary that a folder is, or those of its files; none if there are none."""
-    whole = [
-        kind for kind, names in FILES.items() if names and all((folder / name).is_file() for name in names)
-    ]
+    whole = formats_in(folder)
     if "saelens" in whole:
         return [Candidate("vlmdiff" if is_own(folder) else "saelens", folder)]
     if "dictionary_learning" in whole and format_of_file(folder / "ae.pt") == CROSSCODER:

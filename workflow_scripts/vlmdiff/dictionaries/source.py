@@ -37,6 +37,11 @@ def published_files(format: str, path: str) -> list[str]:
     return [f"{path}/{name}" for name in FILES[format]]
 
 
+def formats_in(folder: Path) -> list[str]:
+    """Return the formats of which a folder has all files; none of those that are one file."""
+    return [kind for kind, names in FILES.items() if names and all((folder / one).is_file() for one in names)]
+
+
 def files_read(format: str, path: str) -> list[Path]:
     """Return the files on this machine that are read; none for a dictionary that sae_lens finds by itself."""
     if path.startswith(RELEASE):
