@@ -86,7 +86,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def of_linear_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors by their names, the matrices of linear layers (`….weight`) transposed."""
-    return {name: one.T if name.endswith(".weight") else one for name, one in tensors.items()}
+    return {
+        name: one.T if name.endswith(".weight") and one.dim() == 2 else one for name, one in tensors.items()
+    }
 
 
 def needed(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> None:
