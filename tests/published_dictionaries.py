@@ -142,6 +142,127 @@ def crosscoder_state(seed: int = 0, norm: int | None = 1, spread: bool = True) -
     return state | ({} if norm is None else {"code_normalization_id": torch.tensor(norm)})
 
 
+def write_sparsify(
+    folder: Path, weights: dict[str, Tensor], dtype: torch.dtype = torch.float32, **changes: Any
+) -> Path:
+    """Write one hook point's folder, `layers.{l}` on the hub; changes that are None are left out."""
+    folder.mkdir(parents=True)
+    config = {
+        "activation": "topk",
+        "expansion_factor": 32,
+        "normalize_decoder": True,
+        "num_latents": D_SAE,
+        "k": K,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": D_MODEL,
+        **changes,
+    }
+    told = {name: value for name, value in config.items() if value is not None}
+    (folder / "cfg.json").write_text(json.dumps(told))
+    tensors = {
+        "encoder.weight": weights["W_enc"].T,
+        "encoder.bias": weights["b_enc"],
+        "W_dec": weights["W_dec"],
+        "b_dec": weights["b_dec"],
+    }
+    save_file({name: one.to(dtype).contiguous() for name, one in tensors.items()}, folder / "sae.safetensors")
+    return folder
+
+
+OPENMOSS = {
+    "sae_type": "sae",
+    "hook_point_in": "blocks.3.hook_resid_post",
+    "hook_point_out": "blocks.3.hook_resid_post",
+    "d_model": D_MODEL,
+    "expansion_factor": D_SAE / D_MODEL,
+    "act_fn": "jumprelu",
+    "norm_activation": "dataset-wise",
+    "sparsity_include_decoder_norm": True,
+    "use_decoder_bias": True,
+    "use_glu_encoder": False,
+    "top_k": K,
+}
+OPENMOSS_NORM = 10.8125
+
+
+def write_openmoss(
+    folder: Path, weights: dict[str, Tensor], more: dict[str, Tensor] | None = None, **changes: Any
+) -> Path:
+    """Write one layer's folder as llamascopium does; `more` are further tensors."""
+    folder.mkdir(parents=True)
+    config = {**OPENMOSS, **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {"W_E": weights["W_enc"], "b_E": weights["b_enc"], "W_D": weights["W_dec"]}
+    tensors |= {"b_D": weights["b_dec"]} if config["use_decoder_bias"] else {}
+    if config["act_fn"] == "jumprelu":
+        tensors["activation_function.log_jumprelu_threshold"] = weights["threshold"].log()
+    for side in ("hook_point_in", "hook_point_out"):
+        tensors[f"dataset_average_activation_norm.{config[side]}"] = torch.tensor(OPENMOSS_NORM)
+    tensors |= more or {}
+    save_file({name: one.contiguous() for name, one in tensors.items()}, folder / "sae_weights.safetensors")
+    return folder
+
+
+# Classes of dictionary_learning, each with what it calls the decoder's bias.
+LEARNT = {
+    "AutoEncoder": "bias",
+    "AutoEncoderNew": "decoder.bias",
+    "AutoEncoderTopK": "b_dec",
+    "BatchTopKSAE": "b_dec",
+    "MatryoshkaBatchTopKSAE": "b_dec",
+    "JumpReluAutoEncoder": "b_dec",
+}
+LEARNT_THRESHOLD = 1.25
+
+
+def learnt_state(weights: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the state of a class of dictionary_learning."""
+    upright = name in ("MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder")
+    names = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
+    state = {
+        one if upright else names[one]: weights[one].T.contiguous()
+        if one.startswith("W_") and not upright
+        else weights[one]
+        for one in names
+    }
+    state[LEARNT[name]] = weights["b_dec"]
+    if name == "JumpReluAutoEncoder":
+        return state | {"threshold": weights["threshold"]}
+    if "TopK" in name:
+        told = -1.0 if name == "AutoEncoderTopK" else LEARNT_THRESHOLD
+        state |= {"k": torch.tensor(K, dtype=torch.int), "threshold": torch.tensor(told)}
+    if name == "MatryoshkaBatchTopKSAE":
+        state["group_sizes"] = torch.tensor([D_SAE // 4, D_SAE - D_SAE // 4])
+    return state
+
+
+def write_dictionary_learning(
+    folder: Path,
+    weights: dict[str, Tensor],
+    name: str,
+    state: dict[str, Tensor] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write one trainer's folder, `resid_post_layer_{l}/trainer_{n}` on the hub."""
+    folder.mkdir(parents=True)
+    trainer = {
+        "dict_class": name,
+        "activation_dim": D_MODEL,
+        "dict_size": D_SAE,
+        "layer": 3,
+        "lm_name": "EleutherAI/pythia-160m-deduped",
+        "submodule_name": "resid_post_layer_3",
+        **({"k": K} if "TopK" in name else {}),
+        **changes,
+    }
+    config = {"trainer": trainer, "buffer": {"d_submodule": D_MODEL, "io": "out", "ctx_len": 128}}
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(learnt_state(weights, name) if state is None else state, folder / "ae.pt")
+    return folder
+
+
 def write_saelens(folder: Path, weights: dict[str, Tensor], config: dict[str, Any]) -> Path:
     """Write a folder in SAELens' layout with a configuration of any version."""
     folder.mkdir(parents=True)

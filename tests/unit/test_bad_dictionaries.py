@@ -17,10 +17,13 @@ from published_dictionaries import (
     D_SAE,
     K,
     random_weights,
+    write_dictionary_learning,
     write_gemma_scope,
     write_llama_scope,
     write_mmdiff,
+    write_openmoss,
     write_saelens,
+    write_sparsify,
 )
 from safetensors.torch import load_file, save_file
 from sparse_activations import write_sparse_shards
@@ -60,6 +63,14 @@ def publish(kind: str, folder: Path) -> PublishedSource:
         return PublishedSource(kind, write_gemma_scope(folder / "layer_0", weights))
     if kind == "mmdiff":
         return PublishedSource(kind, write_mmdiff(folder / "layer_0.pt", weights))
+    if kind == "sparsify":
+        return PublishedSource(kind, write_sparsify(folder / "layers.0", weights))
+    if kind == "openmoss":
+        return PublishedSource(kind, write_openmoss(folder / "L0", weights))
+    if kind == "dictionary_learning":
+        return PublishedSource(
+            kind, write_dictionary_learning(folder / "trainer_0", weights, "JumpReluAutoEncoder")
+        )
     del weights["threshold"]
     return PublishedSource(kind, write_saelens(folder / "sae", weights, SAELENS))
 
@@ -74,7 +85,14 @@ def alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return set(state) == set(expected) and all(torch.allclose(state[name], expected[name]) for name in state)
 
 
-KINDS = ("llama_scope", "gemma_scope", "mmdiff", "saelens")
+KINDS = ("llama_scope", "gemma_scope", "mmdiff", "saelens", "sparsify", "openmoss", "dictionary_learning")
+LINEAR = {"W_enc": "encoder.weight", "b_enc": "encoder.bias"}
+NAMES = {
+    "llama_scope": {**LINEAR, "W_dec": "decoder.weight", "b_dec": "decoder.bias"},
+    "sparsify": LINEAR,
+    "openmoss": {"W_enc": "W_E", "b_enc": "b_E", "W_dec": "W_D", "b_dec": "b_D",
+                 "threshold": "activation_function.log_jumprelu_threshold"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["own", *KINDS])
@@ -120,7 +138,7 @@ def test_a_damaged_configuration_is_refused_or_changes_no_weight(tmp_path, data)
         assert message is not None
 
 
-@pytest.mark.parametrize("kind", ["llama_scope", "saelens"])
+@pytest.mark.parametrize("kind", ["llama_scope", "saelens", "sparsify", "openmoss", "dictionary_learning"])
 @tries(120)
 @given(data=st.data())
 def test_a_damaged_published_configuration_is_refused_or_read(tmp_path, kind, data):
@@ -163,8 +181,7 @@ def test_wrong_tensors_are_refused(tmp_path, kind, name, how):
     else:
         source = publish(kind, tmp_path)
         file = max(files(source), key=lambda one: one.stat().st_size)
-        names = {"W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight",
-                 "b_dec": "decoder.bias"} if kind == "llama_scope" else {}  # fmt: skip
+        names = NAMES.get(kind, {})
     name = names.get(name, name)
     if file.suffix == ".safetensors":
         tensors = load_file(file)

@@ -50,13 +50,21 @@ def test_by_its_formula(tmp_path, norm, suffix):
     torch.testing.assert_close(dictionary.W_dec.norm(dim=1), torch.ones(D_SAE))
 
 
-@pytest.mark.parametrize("form", ["old", "compiled", "by dimension", "relu"])
+@pytest.mark.parametrize("form", ["old", "compiled", "by dimension", "untold scale", "by model", "relu"])
 def test_other_files_of_the_layout(tmp_path, form):
     x, norm = residuals(), 1
-    state = crosscoder_state(norm=None if form == "old" else 1, spread=form == "by dimension")
+    spread = form in ("by dimension", "untold scale", "by model")
+    state = crosscoder_state(norm=None if form == "old" else 1, spread=spread)
     scale = torch.tensor(1.0)
-    if form == "by dimension":
+    if form in ("by dimension", "untold scale"):
         state["activation_global_scale"], scale = torch.tensor(1.0), 1 / state["activation_std"]
+    if form == "untold scale":
+        del state["activation_global_scale"], state["target_rms"]
+    if form == "by model":
+        # As the library has it since July 2025: the activations of each model have a scale of their own.
+        state["activation_std"][1] *= 5
+        told = state["target_rms"] / state["activation_std"].square().sum(dim=1).sqrt()
+        state["activation_global_scale"], scale = told, told[:, None]
     if form == "relu":
         state["threshold"] = torch.tensor(0.0)
     f, x_hat = published(state, x, norm, scale)

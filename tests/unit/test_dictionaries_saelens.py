@@ -12,6 +12,7 @@ from published_dictionaries import (
     K,
     random_weights,
     tokens,
+    write_dictionary_learning,
     write_gemma_scope,
     write_gemma_scope_2,
     write_hub_cache,
@@ -159,6 +160,22 @@ def test_qwen_scope(tmp_path, cache):
     same(load_dictionary(PublishedSource("qwen_scope", path, K)), sae, tokens())
     with pytest.raises(DictionaryError, match="no file of Qwen Scope tells its k"):
         load_dictionary(PublishedSource("qwen_scope", path))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AutoEncoder", "AutoEncoderTopK", "BatchTopKSAE", "MatryoshkaBatchTopKSAE", "JumpReluAutoEncoder"],
+)
+def test_dictionary_learning(tmp_path, cache, name):
+    """Rows are of unit norm, by which sae-lens' TopK is ours."""
+    weights = random_weights(10, unit_rows=True)
+    file = "resid_post_layer_3/trainer_0"
+    folder = write_dictionary_learning(tmp_path / file, weights, name)
+    write_hub_cache(cache, "someone/saes", {f"{file}/{one.name}": one for one in folder.iterdir()})
+    sae = sae_lens.SAE.from_pretrained(
+        "someone/saes", file, converter=loaders.dictionary_learning_sae_huggingface_loader_1
+    )
+    same(load_dictionary(PublishedSource("dictionary_learning", folder)), sae, tokens())
 
 
 @pytest.mark.parametrize("subtract", [False, True])

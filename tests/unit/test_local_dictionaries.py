@@ -17,12 +17,20 @@ WRITE = {
     "gemma_scope_2": lambda place, weights: published.write_gemma_scope_2(place / "L1", weights),
     "mmdiff": lambda place, weights: published.write_mmdiff(place / "L1", weights),
     "saelens": lambda place, weights: published.write_saelens(place / "L1", weights, {}),
+    "sparsify": lambda place, weights: published.write_sparsify(place / "L1", weights),
+    "openmoss": lambda place, weights: published.write_openmoss(place / "L1", weights),
+    "dictionary_learning": lambda place, weights: published.write_dictionary_learning(
+        place / "L1", weights, "BatchTopKSAE"
+    ),
 }
 LAST = {
     "llama_scope": "checkpoints/final.safetensors",
     "gemma_scope": "params.npz",
     "gemma_scope_2": "params.safetensors",
     "saelens": "sae_weights.safetensors",
+    "sparsify": "sae.safetensors",
+    "openmoss": "sae_weights.safetensors",
+    "dictionary_learning": "config.json",
 }
 
 
@@ -69,10 +77,18 @@ def test_a_file_that_is_missing_or_cut_off_is_named(tmp_path, kind):
     file.write_bytes(file.read_bytes()[:-100])
     (told,) = dictionary_problems(config)
     assert told.startswith(f"dictionaries.base.file: {file}")
-    assert ("cut off" in told) == (kind == "gemma_scope") and "again" in told
+    assert ("cut off" in told) == (kind in ("gemma_scope", "dictionary_learning")) and "again" in told
     file.unlink()
     (told,) = dictionary_problems(config)
     assert told.startswith(f"dictionaries.base.file: {file} is not there; format {kind} is made of <file>/")
+
+
+@pytest.mark.parametrize("kind", ["sparsify", "openmoss", "dictionary_learning"])
+def test_a_folder_of_another_format_is_named(tmp_path, kind):
+    config = config_of(tmp_path, kind, **{"dictionaries.base.format": "llama_scope"})
+    (told,) = dictionary_problems(config)
+    assert "L1/hyperparams.json is not there" in told
+    assert told.endswith(f"correct `file` or `format` (what is there is {kind})")
 
 
 def test_a_folder_of_another_format_lacks_files(tmp_path):

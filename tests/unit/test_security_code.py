@@ -15,7 +15,13 @@ import pandas as pd
 import pytest
 import torch
 from damage import refused
-from published_dictionaries import random_weights, write_gemma_scope
+from published_dictionaries import (
+    crosscoder_state,
+    learnt_state,
+    random_weights,
+    write_dictionary_learning,
+    write_gemma_scope,
+)
 from sparse_activations import write_sparse_shards
 from tiny_models import build_tiny_lm
 
@@ -25,6 +31,7 @@ from vlmdiff.data.samples import DataError
 from vlmdiff.dictionaries.callbacks import ResumePoint
 from vlmdiff.dictionaries.files import PublishedSource, load_dictionary
 from vlmdiff.dictionaries.launch import launcher
+from vlmdiff.formats import FormatError, told
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.registry import load_subject
 from vlmdiff.runtime import warm
@@ -68,6 +75,21 @@ def test_a_plain_pickle_runs_nothing(tmp_path, proof):
     file = tmp_path / "layer_0.pt"
     file.write_bytes(pickle.dumps(Trap(proof)))
     refused(lambda: load_dictionary(PublishedSource("mmdiff", file)), file)
+
+
+@pytest.mark.parametrize("more", [{}, learnt_state(random_weights(), "AutoEncoder"), crosscoder_state()])
+def test_a_pickle_in_a_trainers_folder_runs_nothing(tmp_path, proof, more):
+    folder = write_dictionary_learning(tmp_path / "trainer_0", random_weights(), "AutoEncoder")
+    torch.save({**more, "trap": Trap(proof)}, folder / "ae.pt")
+    for source in (
+        PublishedSource("dictionary_learning", folder),
+        PublishedSource("crosscoder", folder / "ae.pt"),
+    ):
+        assert "could run code" in refused(lambda one=source: load_dictionary(one), folder / "ae.pt")
+    with pytest.raises(FormatError, match="could run code"):
+        told(folder)
+    with pytest.raises(FormatError, match=r"found ae.pt; this is nothing"):
+        told((folder / "ae.pt").rename(tmp_path / "ae.pt"))
 
 
 @pytest.mark.parametrize("name", ["W_enc", "threshold", "more"])

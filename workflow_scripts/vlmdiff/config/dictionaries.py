@@ -84,6 +84,9 @@ class PublishedDictionary(Section):
         "mmdiff",
         "saelens",
         "vlmdiff",
+        "sparsify",
+        "openmoss",
+        "dictionary_learning",
         "crosscoder",
     ] = Field(description="Layout in which it was published; of a release left out.")
     base_model: Name | None = Field(

@@ -12,7 +12,7 @@ from vlmdiff.config.dictionaries import PublishedDictionary
 from vlmdiff.config.local_checkpoints import width_of
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_local
-from vlmdiff.dictionaries.source import published_files
+from vlmdiff.dictionaries.source import formats_in, published_files
 
 
 def dictionary_problems(config: Config) -> list[str]:
@@ -36,9 +36,10 @@ def entry_problems(config: Config, entry: PublishedDictionary) -> Iterator[str]:
         files = [Path(file) for file in published_files(entry.format, path)]
         if missing := [file for file in files if not file.is_file()]:
             names = ", ".join(published_files(entry.format, "<file>"))
+            others = " or ".join(formats_in(Path(path)))
             yield (
                 f"file: {missing[0]} is not there; format {entry.format} is made of {names}; correct `file` "
-                "or `format`"
+                f"or `format`{f' (what is there is {others})' if others else ''}"
             )
             return
         try:
@@ -72,13 +73,19 @@ def shape_of(kind: str, files: list[Path]) -> tuple[int, int] | None:
         elif file.suffix == ".safetensors" and (problem := cut_off(file)):
             raise ValueError(problem)
     last = files[-1]
+    if kind == "dictionary_learning":
+        trainer = read_object(files[0]).get("trainer")
+        told = trainer if isinstance(trainer, dict) else {}
+        d_model, d_sae = told.get("activation_dim"), told.get("dict_size")
+        return (d_model, d_sae) if isinstance(d_model, int) and isinstance(d_sae, int) else None
     if kind == "gemma_scope" or last.suffix == ".npz":
         d_sae, d_model = npz_shape(last, "W_dec")
     elif kind == "llama_scope":
         d_model, d_sae = read_header(last).get("decoder.weight", {}).get("shape", (None, None))
     elif last.suffix == ".safetensors":
         header = read_header(last)
-        d_sae, d_model = header.get("W_dec", header.get("w_dec", {})).get("shape", (None, None))
+        rows = next((header[name] for name in ("W_dec", "w_dec", "W_D") if name in header), {})
+        d_sae, d_model = rows.get("shape", (None, None))
     else:
         return None
     return None if d_model is None else (d_model, d_sae)

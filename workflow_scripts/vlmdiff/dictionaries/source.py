@@ -14,6 +14,9 @@ FILES: dict[str, tuple[str, ...]] = {
     "qwen_scope": (),
     "saelens": ("cfg.json", "sae_weights.safetensors"),
     "vlmdiff": ("cfg.json", "sae_weights.safetensors"),
+    "sparsify": ("cfg.json", "sae.safetensors"),
+    "openmoss": ("config.json", "sae_weights.safetensors"),
+    "dictionary_learning": ("config.json", "ae.pt"),
     "crosscoder": (),
 }
 SCALER = "activation_scaler.json"
@@ -29,9 +32,14 @@ RELEASE = "saelens:"
 
 def published_files(format: str, path: str) -> list[str]:
     """Return the files that one published dictionary must have, given its path."""
-    if not FILES[format] or Path(path).suffix in {".npz", ".pt"}:
+    if not FILES[format] or Path(path).suffix == ".npz":
         return [path]
     return [f"{path}/{name}" for name in FILES[format]]
+
+
+def formats_in(folder: Path) -> list[str]:
+    """Return the formats of which a folder has all files; none of those that are one file."""
+    return [kind for kind, names in FILES.items() if names and all((folder / one).is_file() for one in names)]
 
 
 def files_read(format: str, path: str) -> list[Path]:

@@ -84,6 +84,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise not_read(path, error) or damaged from error
 
 
+def of_linear_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors by their names, the matrices of linear layers (`….weight`) transposed."""
+    return {
+        name: one.T if name.endswith(".weight") and one.dim() == 2 else one for name, one in tensors.items()
+    }
+
+
 def needed(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> None:
     """Check that names are there.
 

@@ -12,12 +12,15 @@ from torch import Tensor
 from vlmdiff.dictionaries.modules import Dictionary, JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.published import (
     crosscoder,
+    dictionary_learning,
     gemma_scope,
     gemma_scope_2,
     llama_scope,
     mmdiff,
+    openmoss,
     qwen_scope,
     saelens,
+    sparsify,
 )
 from vlmdiff.dictionaries.published.content import NAMES, Found, remedy
 from vlmdiff.dictionaries.source import PublishedSource
@@ -32,6 +35,9 @@ READERS: dict[str, Callable[[PublishedSource], Found]] = {
     "qwen_scope": qwen_scope.read,
     "saelens": saelens.read,
     "vlmdiff": saelens.read,
+    "sparsify": sparsify.read,
+    "openmoss": openmoss.read,
+    "dictionary_learning": dictionary_learning.read,
     "crosscoder": crosscoder.read,
 }
 # What no file tells, and the formats of which that is so.

@@ -10,20 +10,16 @@ from torch import Tensor
 from vlmdiff.dictionaries.published.content import (
     Found,
     needed,
-    read_safetensors,
     remedy,
     widened,
 )
-from vlmdiff.dictionaries.published.mmdiff import read_pickle
+from vlmdiff.dictionaries.published.states import batch_threshold, normalisation, read_state
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 
 TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
-# What training code that was compiled puts before each name.
-COMPILED = "_orig_mod."
 # By which norm of its decoder rows a feature counts, by the number that the file has for it.
 SUM_OF_NORMS, JOINT_NORM, NO_NORM = 1, 2, 4
-SAME_SCALE = 1e-3
 
 
 def read(source: PublishedSource) -> Found:
@@ -34,25 +30,23 @@ def read(source: PublishedSource) -> Found:
             although it needs one, or counts features by another norm than can be told from it.
     """
     path = Path(source.path)
-    content = read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    if not isinstance(content, dict) or not all(isinstance(one, Tensor) for one in content.values()):
-        raise DictionaryError(f"{path}: expected tensors by name, as the state of a crosscoder. {remedy()}")
+    tensors = read_state(path)
     if source.input_scale is not None:
         raise DictionaryError(f"{path}: tells its scale itself; remove `input_scale` from the config")
-    tensors = {name.removeprefix(COMPILED): tensor for name, tensor in content.items()}
     needed(tensors, TENSORS, path)
     check_models(tensors, path)
     encoder, decoder = (tensors[f"{part}.weight"].float() for part in ("encoder", "decoder"))
-    scale, mean = normalisation(tensors, path)
-    W_enc = encoder.flatten(0, 1) * scale[:, None]
     weights = {
-        "W_enc": W_enc,
-        "b_enc": tensors["encoder.bias"].float() - mean @ W_enc,
-        "W_dec": decoder.transpose(0, 1).flatten(1) / scale,
-        "b_dec": tensors["decoder.bias"].float().flatten() / scale + mean,
+        "W_enc": encoder.flatten(0, 1),
+        "b_enc": tensors["encoder.bias"].float(),
+        "W_dec": decoder.transpose(0, 1).flatten(1),
+        "b_dec": tensors["decoder.bias"].float().flatten(),
         "threshold": thresholds(tensors, decoder, path),
     }
-    return Found(widened(weights, path), None, subtract_decoder_bias=False)
+    found = normalisation(tensors, tuple(encoder.shape[:2]), path)
+    return Found(
+        widened(weights if found is None else found.folded(weights), path), None, subtract_decoder_bias=False
+    )
 
 
 def check_models(tensors: dict[str, Tensor], path: Path) -> None:
@@ -76,32 +70,6 @@ def check_models(tensors: dict[str, Tensor], path: Path) -> None:
             )
 
 
-def normalisation(tensors: dict[str, Tensor], path: Path) -> tuple[Tensor, Tensor]:
-    """Return by what each dimension of both models is multiplied, and the mean that is taken off before.
-
-    Raises:
-        DictionaryError: it does not fit the models, or is not finite.
-    """
-    width = tensors["encoder.weight"].shape[0] * tensors["encoder.weight"].shape[1]
-    mean, spread = (tensors.get(f"activation_{name}") for name in ("mean", "std"))
-    if mean is None or spread is None or bool(mean.isnan().all() | spread.isnan().all()):
-        return torch.ones(width), torch.zeros(width)
-    mean, spread = mean.float().flatten(), spread.float().flatten()
-    fits = len(mean) == len(spread) == width and bool((mean.isfinite() & (spread > 0)).all())
-    if not fits:
-        raise DictionaryError(
-            f"{path}: activation_mean and activation_std are not finite numbers for {width} dimensions. "
-            f"{remedy()}"
-        )
-    target = float(tensors.get("target_rms", torch.tensor(1.0)))
-    one_scale = target / float(spread.square().sum().sqrt())
-    told = float(tensors.get("activation_global_scale", torch.tensor(one_scale)))
-    if abs(told - one_scale) <= SAME_SCALE * one_scale:
-        return torch.full((width,), told), mean
-    # Without a common scale each dimension has its own.
-    return 1 / spread, mean
-
-
 def thresholds(tensors: dict[str, Tensor], decoder: Tensor, path: Path) -> Tensor:
     """Return the threshold on each feature's activation.
 
@@ -109,15 +77,9 @@ def thresholds(tensors: dict[str, Tensor], decoder: Tensor, path: Path) -> Tenso
         DictionaryError: a BatchTopK crosscoder has none, or features count by an unknown norm.
     """
     count = decoder.shape[1]
-    told = tensors.get("threshold")
-    if told is None:
+    if "threshold" not in tensors:
         return torch.zeros(count)
-    if told.numel() != 1 or not float(told) >= 0:
-        raise DictionaryError(
-            f"{path}: threshold is {told.flatten().tolist()}, expected one number of at least 0, which "
-            "trainings find after their first thousand steps; without it a BatchTopK crosscoder has no "
-            f"activations of single tokens. {remedy()}"
-        )
+    told = batch_threshold(tensors, path)
     by = int(tensors.get("code_normalization_id", torch.tensor(SUM_OF_NORMS)))
     norms = {
         SUM_OF_NORMS: decoder.norm(dim=2).sum(dim=0),
@@ -130,6 +92,4 @@ def thresholds(tensors: dict[str, Tensor], decoder: Tensor, path: Path) -> Tenso
             f"norm, none): other files do not tell how features are chosen. {remedy()}"
         )
     # A feature without a decoder never fires.
-    return torch.where(
-        norms[by] > 0, float(told) / norms[by].clamp_min(1e-12), torch.finfo(torch.float32).max
-    )
+    return torch.where(norms[by] > 0, told / norms[by].clamp_min(1e-12), torch.finfo(torch.float32).max)

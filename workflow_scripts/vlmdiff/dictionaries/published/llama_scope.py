@@ -19,6 +19,7 @@ from vlmdiff.dictionaries.published.content import (
     flag,
     needed,
     number,
+    of_linear_layers,
     read_json,
     read_safetensors,
     remedy,
@@ -31,6 +32,13 @@ from vlmdiff.dictionaries.weights import DictionaryError
 CONFIG, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
 NORMS = "dataset_average_activation_norm"
 ACTIVATIONS = ("jumprelu", "topk", "relu")
+# Names of the tensors, whose matrices lie as linear layers have them.
+NAMES = {
+    "W_enc": "encoder.weight",
+    "b_enc": "encoder.bias",
+    "W_dec": "decoder.weight",
+    "b_dec": "decoder.bias",
+}
 
 
 def read(source: PublishedSource) -> Found:
@@ -49,8 +57,9 @@ def read(source: PublishedSource) -> Found:
     for key in ("d_model", "d_sae"):
         count(config[key], key, path)
     check_kind(config, path)
+    check_factor(config, path)
     scale = input_scale(config, source, path)
-    weights = tensors_of(config, file)
+    weights = tensors_of(config, of_linear_layers(read_safetensors(file)), NAMES, file)
     check_sizes(config, {"d_model": "d_model", "d_sae": "d_sae"}, weights, path)
     k = None
     if config.get("act_fn") == "topk":
@@ -69,29 +78,28 @@ def read(source: PublishedSource) -> Found:
     )
 
 
-def tensors_of(config: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+def tensors_of(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], names: Mapping[str, str], file: Path
+) -> dict[str, Tensor]:
     """Return the weights in float32, the decoder's bias zero where there is none.
 
+    Args:
+        config: as published.
+        tensors: of the file, matrices upright.
+        names: what the file calls each weight.
+        file: for messages.
+
     Raises:
-        DictionaryError: the file is missing or damaged, or has not the bias that the configuration tells.
+        DictionaryError: a tensor is missing or wrong, or the configuration tells another bias than the file.
     """
-    tensors = read_safetensors(file)
-    biased = flag(config, "use_decoder_bias", "decoder.bias" in tensors, file)
-    needed(
-        tensors,
-        ("encoder.weight", "encoder.bias", "decoder.weight", *(("decoder.bias",) if biased else ())),
-        file,
-    )
-    zeros = torch.zeros(tensors["decoder.weight"].shape[:1])
-    bias = tensors.get("decoder.bias", zeros)
-    if not biased and bool((bias != 0).any()):
-        raise DictionaryError(f"{file}: holds a decoder.bias, but use_decoder_bias is false. {remedy()}")
-    weights = {
-        "W_enc": tensors["encoder.weight"].T,
-        "b_enc": tensors["encoder.bias"],
-        "W_dec": tensors["decoder.weight"].T,
-        "b_dec": bias,
-    }
+    bias = names["b_dec"]
+    biased = flag(config, "use_decoder_bias", bias in tensors, file)
+    needed(tensors, tuple(name for name in names.values() if biased or name != bias), file)
+    weights = {name: tensors[told] for name, told in names.items() if told in tensors}
+    if bias not in tensors:
+        weights["b_dec"] = torch.zeros(weights["W_dec"].shape[1:])
+    elif not biased and bool((weights["b_dec"] != 0).any()):
+        raise DictionaryError(f"{file}: holds a {bias}, but use_decoder_bias is false. {remedy()}")
     return widened(weights, file)
 
 
@@ -119,16 +127,24 @@ def check_kind(config: Mapping[str, Any], path: Path) -> None:
         raise DictionaryError(f"{path}: act_fn is '{activation}'; known are {list(ACTIVATIONS)}")
     if flag(config, "use_glu_encoder", False, path):
         raise DictionaryError(f"{path}: use_glu_encoder is true; a gated encoder has no equal here")
+    place = config.get("hook_point_in")
+    if config.get("hook_point_out", place) != place:
+        raise DictionaryError(
+            f"{path}: reads {place} and writes {config['hook_point_out']}: a transcoder, not a dictionary"
+        )
+
+
+def check_factor(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an expansion that contradicts the sizes.
+
+    Raises:
+        DictionaryError: naming both.
+    """
     factor = config.get("expansion_factor")
     if factor is not None and number(factor, "expansion_factor", path) * config["d_model"] != config["d_sae"]:
         raise DictionaryError(
             f"{path}: expansion_factor is {factor!r}, but d_sae / d_model = {config['d_sae']} / "
             f"{config['d_model']}. {remedy()}"
-        )
-    place = config.get("hook_point_in")
-    if config.get("hook_point_out", place) != place:
-        raise DictionaryError(
-            f"{path}: reads {place} and writes {config['hook_point_out']}: a transcoder, not a dictionary"
         )
 
 

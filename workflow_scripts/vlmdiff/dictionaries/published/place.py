@@ -71,7 +71,7 @@ OTHER = re.compile(
             | vi(?:sion|sual)[_-](?:tower|model|encoder) | clip[_-]vision | vi_?t | head[_-]?\d+
         )(?![a-z])
         | (?<!\d)l(?:\d+|x)(?:m|a|tc|h\d+)(?![a-z])
-    ) | ^(?:hook_)?embed(?:dings?)?(?:$|[_-]layer) | ^in_(?:and_|to_)?out$""",
+    ) | ^(?:hook_)?embed(?:dings?)?(?:$|[_-](?:layer|tokens)) | ^in_(?:and_|to_)?out$""",
     re.IGNORECASE | re.VERBOSE,
 )
 BEFORE_BLOCK = re.compile(
