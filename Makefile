@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce new test long mutants real dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world clean
+.PHONY: reproduce new test long mutants real published dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -43,6 +43,13 @@ envs/vlmdiff.yaml: envs/requirements.txt
 	.venv-real/bin/pip install --quiet --disable-pip-version-check --no-deps -r envs/real.txt
 	touch $@
 
+# What published checkpoints and dictionaries are compared with (docs/develop/published.md): all processors of transformers.
+.venv-published/installed: envs/requirements.txt envs/peers.txt envs/published.txt
+	$(PYTHON) -m venv .venv-published
+	.venv-published/bin/pip install --quiet --disable-pip-version-check \
+		-r envs/requirements.txt -r envs/peers.txt -r envs/published.txt
+	touch $@
+
 # The pages as a site.
 .venv-docs/installed: envs/docs.txt
 	$(PYTHON) -m venv .venv-docs
@@ -70,6 +77,11 @@ long: .venv/peers real
 # The whole method on real language models and real English text, from packages (docs/develop/real_lm.md); `make real ARGS="-k tokenizers"`.
 real: .venv-real/installed
 	.venv-real/bin/pytest tests/real $(ARGS)
+
+# Fetches published checkpoints and dictionaries, looks at each and writes what worked (docs/develop/published.md). It tells
+# sizes and stops; `make published ARGS="--most-gb 5"` fetches. Never in CI.
+published: .venv/installed .venv-published/installed
+	PYTHONPATH=workflow_scripts:tests $(BIN)/python -m published $(ARGS)
 
 # Puts small faults into the core, one at a time, and counts how many the unit tests notice (docs/develop/tests.md): the
 # reviewed list and a sample of faults made by rule. `make mutants ARGS="--room features --only funnel"` for some.
@@ -136,5 +148,5 @@ ship-world: world-models
 		--from results/builtin/world/models --to resources/world
 
 clean:
-	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real site .snakemake
+	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real .venv-published site .snakemake
 	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import published_dictionaries as published
 import tiny_llava_original
 import tiny_paligemma
+import tiny_smolvlm
 import torch
 from PIL import Image, ImageDraw
 
@@ -41,11 +43,20 @@ def draw_picture(path: Path, seed: int) -> None:
     picture.save(path)
 
 
-def write_vqa(folder: Path, split: str, questions: int) -> Path:
-    """Write VQAv2's official files for a split, with a folder of COCO images in `coco`; splits share none."""
+def write_vqa(
+    folder: Path, split: str, questions: int, asking: Sequence[tuple[str, str, str, str]] = QUESTIONS
+) -> Path:
+    """Write VQAv2's official files for a split, with a folder of COCO images in `coco`; splits share none.
+
+    Args:
+        folder: where they go.
+        split: train or val.
+        questions: how many.
+        asking: question, answer, answer type and question type of those that are asked in turn.
+    """
     asked, answered, first = [], [], {"train": 700, "val": 2000}[split]
     for i in range(questions):
-        question, answer, answer_type, question_type = QUESTIONS[(i + i // 8) % len(QUESTIONS)]
+        question, answer, answer_type, question_type = asking[(i + i // 8) % len(asking)]
         key = {"question_id": 8 * first + i, "image_id": first + i // 8}
         asked.append({**key, "question": question})
         kind = {"answer_type": answer_type, "question_type": question_type}
@@ -148,6 +159,14 @@ def write_paligemma2(root: Path) -> Path:
         published.write_mmdiff(file, dictionary_weights(layer, moved=0.1))
     put_into_cache(cache, "google/gemma-scope-2b-pt-res", made / "scope")
     put_into_cache(cache, "OX-PIXL/MMDiff_SAEs", made / "mmdiff")
+    return cache
+
+
+def write_smolvlm(root: Path) -> Path:
+    """Fill a cache with what config/smolvlm.yaml fetches for its two main models; return it."""
+    made, cache = root / "made", root / "cache" / "hub"
+    put_into_cache(cache, "HuggingFaceTB/SmolVLM-256M-Instruct", tiny_smolvlm.build(made / "vlm"))
+    put_into_cache(cache, "HuggingFaceTB/SmolLM2-135M-Instruct", tiny_smolvlm.build_lm(made / "lm"))
     return cache
 
 
@@ -303,6 +322,30 @@ def paligemma2(root: Path) -> dict[str, Any]:
                 "dataset": "text_null",
                 **budget,
             },
+        },
+        **analysis(),
+    }
+
+
+def smolvlm(root: Path) -> dict[str, Any]:
+    """Return a tiny experiment of the same kind as config/smolvlm.yaml, whose base dictionary is trained."""
+    train = {"batch_tokens": 128, "learning_rate": 1.0e-3}
+    warm = {"initial": "base", "steps": 30, **train}
+    sources = datasets(root)
+    text = {**sources["text_null"], "samples": 200, "offset": 180}
+    return {
+        "experiment": "tiny_smolvlm",
+        "models": {
+            "base_lm": {"family": "causal_lm", "path": "hub:HuggingFaceTB/SmolLM2-135M-Instruct@main"},
+            "vlm": {"family": "idefics3", "path": "hub:HuggingFaceTB/SmolVLM-256M-Instruct@main"},
+        },
+        "datasets": {**sources, "text_train": text},
+        "extraction": {"shard_samples": 100, "batch_tokens": 2048, "storage": "bfloat16"},
+        "architecture": {"kind": "topk", "d_sae": D_SAE, "k": K},
+        "dictionaries": {
+            "base": {"model": "base_lm", "dataset": "text_train", "steps": 60, **train},
+            "adapted": {**warm, "model": "vlm", "dataset": "vqa_train", "snapshots": [50]},
+            "null_text": {**warm, "model": "base_lm", "dataset": "text_null"},
         },
         **analysis(),
     }

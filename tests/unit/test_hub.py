@@ -1,21 +1,19 @@
 """The hub through a real cache and a real server: what is fetched, what is pinned, what the errors say."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from local_hub import COMMIT, serving
 from published_dictionaries import write_hub_cache
 
 from vlmdiff.config.sources import HubSource
 
 ROOT = Path(__file__).parents[2]
-COMMIT, NEWER = "c" * 40, "d" * 40
+NEWER = "d" * 40
 FILES = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"weights", "README.md": b"words"}
 ERRORS = {
     "who/gated": (403, "GatedRepo"),
@@ -25,52 +23,14 @@ ERRORS = {
 
 
 @pytest.fixture
-def server():
-    """A server that speaks as much of the hub's interface as fetching a snapshot takes."""
-
-    class Handler(BaseHTTPRequestHandler):
-        commit = COMMIT
-
-        def answer(self, status, body=b"", **headers):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def do_HEAD(self):
-            self.do_GET()
-
-        def do_GET(self):
-            path = self.path.partition("?")[0].strip("/")
-            for name, (status, code) in ERRORS.items():
-                repository, _, revision = name.partition("@")
-                if repository in path and revision in path:
-                    return self.answer(status, b"{}", X_Error_Code=code, X_Error_Message="no")
-            if path.startswith("api/models/") and "/tree/" in path:
-                rows = [
-                    {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
-                    for n, b in FILES.items()
-                ]
-                return self.answer(200, json.dumps(rows).encode(), Content_Type="application/json")
-            if path.startswith("api/models/"):
-                info = {"id": "who/model", "modelId": "who/model", "sha": type(self).commit, "private": False}
-                info |= {"siblings": [{"rfilename": name} for name in FILES], "tags": [], "downloads": 0}
-                return self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
-            content = FILES[path.rpartition("/")[2]]
-            etag = f'"{hashlib.sha1(content).hexdigest()}"'
-            return self.answer(200, content, ETag=etag, X_Repo_Commit=type(self).commit)
-
-        def log_message(self, *_):
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}", Handler
-    running.shutdown()
-    running.server_close()
+def server(tmp_path):
+    """Address and server of a hub with one model."""
+    folder = tmp_path / "hub" / "who" / "model"
+    folder.mkdir(parents=True)
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    with serving(tmp_path / "hub", ERRORS) as hub:
+        yield hub.url, hub
 
 
 def python(code, home, **environment):
@@ -95,10 +55,10 @@ def fetch(source, target):
 
 
 def test_a_checkpoint_is_fetched_and_stays_at_its_commit(server, tmp_path):
-    endpoint, handler = server
+    endpoint, hub = server
     target = tmp_path / "vlm"
     for newest in (COMMIT, NEWER):
-        handler.commit = newest
+        hub.commit = newest
         status, output = python(fetch("hub:who/model@main", target), tmp_path / "home", HF_ENDPOINT=endpoint)
         assert status == 0, output
         record = json.loads((target / "hub.json").read_text())

@@ -16,19 +16,27 @@ ROOT = Path(__file__).parents[2]
 KINDS = {
     "llava_more": (experiments.llava_more, experiments.write_llava_more),
     "paligemma2": (experiments.paligemma2, experiments.write_paligemma2),
+    "smolvlm": (experiments.smolvlm, experiments.write_smolvlm),
 }
+FETCHED = {"fetch_model", "prepare_dataset"}
+IMPORTED = {"fetch_dictionary", "import_dictionary"}
+# Nothing is published for its language model: its base dictionary is trained from random rows.
+TRAINED_FROM_NOTHING = ("smolvlm",)
+# As its ready config, it keeps what trainings read.
+KEEPS_SHARDS = ("smolvlm",)
 
-pytestmark = [pytest.mark.workflow, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module", params=["paligemma2", "llava_more"])
-def experiment(request, tmp_path_factory):
-    """Name, results and a function that runs Snakemake on one experiment, which is run once from nothing."""
-    root = tmp_path_factory.mktemp(request.param)
-    configure, write = KINDS[request.param]
-    cache = write(root)
+def prepared(name, root, **changes):
+    """Return a function that runs Snakemake on one experiment, and its results, of which there are none.
+
+    `changes` replace keys of its configuration.
+    """
+    configure, write = KINDS[name]
+    cache, config = write(root), {**configure(root / "sources"), **changes}
     file = root / "config.yaml"
-    file.write_text(yaml.safe_dump(configure(root / "sources"), sort_keys=False))
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
     environment = {
         **os.environ,
         "HF_HOME": str(cache.parent),
@@ -40,26 +48,38 @@ def experiment(request, tmp_path_factory):
         command = [sys.executable, "-m", "snakemake", "--configfile", str(file), "--cores", "2", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
 
-    results = ROOT / "results" / f"tiny_{request.param}"
+    results = ROOT / "results" / config["experiment"]
     subprocess.run(["rm", "-rf", str(results)], check=True)
+    return snakemake, results
+
+
+def ran(run):
+    """Return the rules that had jobs in a run."""
+    return set(re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.MULTILINE))
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.long) for name in sorted(KINDS)])
+def experiment(request, tmp_path_factory):
+    """Name, results, a function that runs Snakemake, and the run of a whole experiment from nothing."""
+    snakemake, results = prepared(request.param, tmp_path_factory.mktemp(request.param))
     run = snakemake()
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     return request.param, results, snakemake, run
 
 
-def test_it_ends_with_figures_and_a_summary(experiment):
+def test_it_ends_with_figures_a_summary_and_an_explorer(experiment):
     name, results, _, run = experiment
     assert "Activations that experiment" in run.stdout + run.stderr
     assert (results / "summary.md").read_text().count("#") > 3
+    assert (results / "explorer" / "index.html").stat().st_size > 1000
     for figure in ("fvu_by_layer", "seed_0/spatial/funnel", "seed_0/spatial/attention_map"):
         assert (results / "figures" / f"{figure}.svg").stat().st_size > 1000, name
 
 
 def test_every_source_was_fetched_and_prepared(experiment):
-    ran = set(
-        re.findall(r"^(?:local)?rule (\w+):", experiment[3].stdout + experiment[3].stderr, re.MULTILINE)
-    )
-    assert {"fetch_model", "fetch_dictionary", "import_dictionary", "prepare_dataset"} <= ran
+    name, _, _, run = experiment
+    published = set() if name in TRAINED_FROM_NOTHING else IMPORTED
+    assert (FETCHED | IMPORTED) & ran(run) == FETCHED | published
 
 
 def test_a_second_run_does_nothing(experiment):
@@ -69,7 +89,8 @@ def test_a_second_run_does_nothing(experiment):
 
 
 def test_shards_that_nothing_needs_are_gone(experiment):
-    assert list((experiment[1] / "activations").rglob("*.h5")) == []
+    left = list((experiment[1] / "activations").rglob("*.h5"))
+    assert bool(left) == (experiment[0] in KEEPS_SHARDS)
 
 
 def test_models_are_recorded_with_their_commit(experiment):
@@ -83,10 +104,10 @@ def test_missing_pictures_are_counted(experiment):
     assert (counts["requested"], counts["missing_images"], counts["kept"]) == (60, 6, 54)
 
 
-def test_dictionaries_are_imported_and_keep_their_indices(experiment):
+def test_dictionaries_keep_their_indices(experiment):
     name, results, *_ = experiment
     config = json.loads((results / "dictionaries/base/seed_0/layer_0/cfg.json").read_text())
-    assert config["d_in"], config["d_sae"] == (32, 64)
+    assert (config["d_in"], config["d_sae"]) == (32, 64)
     diff = pd.read_parquet(results / "features" / "main" / "seed_0" / "diff.parquet")
     assert len(diff) == 128
     # Rows were turned a little, by training or on purpose, and still answer to their own index.
@@ -115,3 +136,18 @@ def test_an_absent_model_stops_with_one_message(experiment):
     assert re.search(
         r"hub model nobody/nothing@main: not in the cache, and HF_HUB_OFFLINE forbids", output
     ), name
+
+
+def test_smolvlm_is_diffed_from_its_checkpoints_on(tmp_path):
+    """What of its first look takes half a minute; `make long` runs the rest."""
+    snakemake, results = prepared("smolvlm", tmp_path, experiment="tiny_smolvlm_look", layers=[1])
+    table = results / "features" / "main" / "seed_0" / "diff.parquet"
+    try:
+        run = snakemake(str(table.relative_to(ROOT)))
+        assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+        diff = pd.read_parquet(table)
+    finally:
+        subprocess.run(["rm", "-rf", str(results)], check=True)
+    assert FETCHED | {"extract_activations", "train_dictionary", "diff_features"} <= ran(run)
+    assert set(diff["layer"]) == {1} and len(diff) == 64
+    assert diff["cos_decoder"].between(0.5, 1).mean() > 0.5
