@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_gemma3
 import tiny_internvl
+import tiny_llava_next
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
@@ -32,6 +33,7 @@ BUILDERS = {
     "gemma3": tiny_gemma3.build,
     "internvl": tiny_internvl.build,
     "llava": tiny_models.build_tiny_vlm,
+    "llava_next": tiny_llava_next.build,
     "llava_original": tiny_llava_original.build,
     "paligemma": tiny_paligemma.build,
     "qwen_vl": tiny_qwen_vl.build,
@@ -114,6 +116,7 @@ def test_control_models_have_families_too():
         ({"model_type": "llama"}, "causal_lm"),
         ({"model_type": "llava_llama", "mm_vision_tower": "clip"}, "llava_original"),
         ({"model_type": "qwen3_vl", "vision_config": {}}, "qwen_vl"),
+        ({"model_type": "llava_onevision", "vision_config": {}}, "llava_next"),
         ({"model_type": "mllama", "vision_config": {}}, None),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, None),
         ({"model_type": "t5", "is_encoder_decoder": True}, None),

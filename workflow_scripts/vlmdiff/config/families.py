@@ -7,7 +7,15 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 Family = Literal[
-    "causal_lm", "gemma3", "idefics3", "internvl", "llava", "llava_original", "paligemma", "qwen_vl"
+    "causal_lm",
+    "gemma3",
+    "idefics3",
+    "internvl",
+    "llava",
+    "llava_next",
+    "llava_original",
+    "paligemma",
+    "qwen_vl",
 ]
 
 LANGUAGE_MODEL, LLAVA_ORIGINAL = "causal_lm", "llava_original"
@@ -19,6 +27,7 @@ MODEL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "idefics3": ("idefics3", "smolvlm"),
         "internvl": ("internvl",),
         "llava": ("llava",),
+        "llava_next": ("llava_next", "llava_onevision"),
         "llava_original": ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2"),
         "paligemma": ("paligemma",),
         "qwen_vl": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),
