@@ -246,6 +246,19 @@ def test_own_words_are_those_of_greedy_generation(folder, subject, batch, refere
     checks.check_own_words(subject, batch, spoken)
 
 
+def test_the_view_covers_the_whole_picture(subject):
+    """What lies at the very ends of a wide picture, where a crop would cut it off, is seen."""
+    wide = Image.new("RGB", (120, 40), "black")
+    assert subject.view_of(wide.size) == (0.0, 0.0, 1.0, 1.0)
+    for box, column in (((0, 0, 12, 40), 0), ((108, 0, 120, 40), -1)):
+        marked = wide.copy()
+        marked.paste("white", box)
+        before, after = (subject.read([one]).pixel_values.flatten(0, -4) for one in (wide, marked))
+        brighter = (after - before).mean(dim=(0, 1, 2))
+        assert brighter.argmax() == (column % tiny.SIDE)
+        assert (brighter > 0.5 * brighter.max()).float().mean() == pytest.approx(0.1, abs=0.03)
+
+
 def test_padding_changes_nothing(subject):
     checks.check_padding_changes_nothing(subject, PROMPTS, PICTURES)
     checks.check_padding_changes_nothing(subject, PROMPTS, [None, PICTURES[1]])
