@@ -294,7 +294,8 @@ def test_a_note_comes_back_with_its_star(browser, page):
     assert browser.execute_script("stars.toggle('L0F3'); return stars.all.size") == 0
     assert browser.execute_script("stars.toggle('L0F3'); return stars.all.get('L0F3')") == "mine"
     browser.execute_script(
-        "localStorage.setItem(stars.place(), JSON.stringify([...stars.all, ['L9F900', 'gone']])); stars.read()"
+        "const kept = JSON.stringify([...stars.all, ['L9F900', 'gone']]);"
+        "localStorage.setItem(stars.place(), kept); stars.read()"
     )
     assert "L9F900" not in browser.execute_script("return stars.table()")
     browser.execute_script("localStorage.clear(); stars.read()")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import own_photos
 import pytest
+import tiny_llava_next
 import yaml
 
 from vlmdiff.config.load import load_config
+from vlmdiff.config.local_checkpoints import checkpoint_problems, has_template
 from vlmdiff.config.new import NewConfigError, arguments, new_config
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +63,22 @@ def test_what_is_written_is_short_and_is_taken(here):
     assert "80 samples (32 for train, 16 for validation, 16 for test)" in told and "0, 1, 2" in told
     first = text.splitlines()[0].partition("$schema=")[2]
     assert (here / "config" / first).resolve() == ROOT / "config" / "schema.json"
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [("llava_next", "llava_next"), ("llava_onevision", "llava_next"), ("interleave", "llava")],
+)
+def test_kin_of_llava_are_recognised(here, kind, family):
+    tiny_llava_next.build(here / "vlm", kind=kind)
+    tiny_llava_next.build_lm(here / "base", seed=1, kind=kind)
+    write("--base", "base", "--vlm", "vlm")
+    text = (here / "config" / "mine.yaml").read_text()
+    assert "causal_lm, 2 blocks of width 32" in text and f"{family}, 2 blocks of width 32" in text
+    config = load_config(yaml.safe_load(text))
+    assert [config.models[name].family for name in ("base_lm", "vlm")] == ["causal_lm", family]
+    assert checkpoint_problems(config) == []
+    assert has_template(config.models["vlm"]) is True
 
 
 def test_nothing_is_written_over(here):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_gemma3
 import tiny_internvl
+import tiny_llava_next
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
@@ -33,6 +34,7 @@ BUILDERS = {
     "gemma3": tiny_gemma3.build,
     "internvl": tiny_internvl.build,
     "llava": tiny_models.build_tiny_vlm,
+    "llava_next": tiny_llava_next.build,
     "llava_original": tiny_llava_original.build,
     "paligemma": tiny_paligemma.build,
     "pixtral": tiny_pixtral.build,
@@ -122,6 +124,7 @@ def test_control_models_have_families_too():
         ({"model_type": "llava", "vision_config": "pixtral"}, "llava"),
         ({"model_type": "qwen3_5", "vision_config": {}}, None),
         ({"model_type": "qwen3_next", "architectures": ["Qwen3NextForCausalLM"]}, None),
+        ({"model_type": "llava_onevision", "vision_config": {}}, "llava_next"),
         ({"model_type": "mllama", "vision_config": {}}, None),
         ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, None),
         ({"model_type": "t5", "is_encoder_decoder": True}, None),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_gemma3
 import tiny_internvl
+import tiny_llava_next
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
@@ -45,6 +46,7 @@ def internvl(folder: Path) -> Path:
 BUILDERS = {
     "causal_lm": tiny_llava_original.build_lm,
     "llava": tiny_models.build_tiny_vlm,
+    "llava_next": tiny_llava_next.build,
     "llava_original": tiny_llava_original.build,
     "paligemma": tiny_paligemma.build,
     "pixtral": tiny_pixtral.build,

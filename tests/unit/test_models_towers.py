@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tiny_gemma3
 import tiny_internvl
+import tiny_llava_next
 import tiny_llava_original
 import tiny_models
 import tiny_paligemma
@@ -130,6 +131,7 @@ def test_a_tower_of_many_sizes_is_of_another_family(tmp_path):
 
 BUILDERS = {
     "llava": (tiny_models.build_tiny_vlm, {}),
+    "llava_next": (tiny_llava_next.build, {}),
     "llava_original": (tiny_llava_original.build, {}),
     "paligemma": (tiny_paligemma.build, {"attention": "eager"}),
     "pixtral": (tiny_pixtral.build, {}),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny_gemma3
 import tiny_internvl
+import tiny_llava_next
 import tiny_llava_original
 import tiny_paligemma
 import tiny_pixtral
@@ -69,6 +70,9 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
         return {"family": family}, tiny_gemma3.build(vlm), tiny_gemma3.build_lm(text, SEED)
     if family == "pixtral":
         return {"family": family}, tiny_pixtral.build(vlm), tiny_pixtral.build_lm(text, SEED)
+    if family in tiny_llava_next.CLASSES:
+        tiny_llava_next.build(vlm, kind=family)
+        return {"family": "llava_next"}, vlm, tiny_llava_next.build_lm(text, SEED, kind=family)
     if family == "idefics3":
         return {"family": family}, tiny_smolvlm.build(vlm), tiny_smolvlm.build_lm(text, SEED)
     tiny_qwen_vl.build(vlm, generation=family.removeprefix("qwen_vl_"))
@@ -79,6 +83,8 @@ def build(family: str, folder: Path) -> tuple[dict, Path, Path]:
     scope="module",
     params=[
         "llava",
+        "llava_next",
+        "llava_onevision",
         "llava_original",
         "paligemma",
         "internvl",

@@ -40,7 +40,7 @@ SHAPE = {
     "num_attention_heads": "number of heads",
 }
 # Families whose prompts a chat template writes, and where one may lie.
-CHATTING = ("causal_lm", "llava", "qwen_vl", "internvl", "idefics3", "gemma3", "pixtral")
+CHATTING = ("causal_lm", "llava", "llava_next", "qwen_vl", "internvl", "idefics3", "gemma3", "pixtral")
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 DESCRIBING = ("processor_config.json", "tokenizer_config.json")
 

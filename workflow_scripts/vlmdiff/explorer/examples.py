@@ -42,6 +42,8 @@ from vlmdiff.tables.io import read_table, read_tables, write_table
 Feature = tuple[int, int]
 FEATURE = ["layer", "feature"]
 ADAPTED_NAME = "adapted"
+# How an image token without a place in the picture reads: LLaVA-NeXT's, which ends an image.
+UNPLACED = "↵"
 ROWS = ["sample", "position", "image", *FEATURE, "activation"]
 CHOSEN = [*FEATURE, "kind", "rank", "sample"]
 CONTRACTS = (EXAMPLES, EXAMPLE_ACTIVATIONS, EXAMPLE_TOKENS, EXAMPLE_BINS, EXAMPLE_NEIGHBOURS)
@@ -184,7 +186,8 @@ def token_rows(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -
             for position, kind in enumerate(batch.token_type[place].tolist()):
                 row = {"sample_id": sample.sample_id, "position": position}
                 if kind == IMAGE:
-                    rows.append({**row, "text": "", **next(boxes)})
+                    box = next(boxes, None)
+                    rows.append({**row, "text": UNPLACED} if box is None else {**row, "text": "", **box})
                 elif kind == TEXT:
                     rows.append({**row, "text": written(texts, int(batch.input_ids[place, position]))})
     return pd.DataFrame(rows, columns=EXAMPLE_TOKENS.names)

@@ -119,8 +119,8 @@ def patch_grid(weights: Float[Tensor, " tokens"], batch: Batch) -> np.ndarray:
     Raises:
         AttentionError: the tokens have no places in the picture.
     """
-    patches = weights[batch.token_type[0].cpu() == IMAGE].numpy()
     rows, columns = batch.seen.grids[0].tolist()
+    patches = weights[batch.token_type[0].cpu() == IMAGE].numpy()[: rows * columns]
     if rows == 1 and columns > 1:
         raise AttentionError(
             f"the {columns} image tokens are one row, as where a CLS token is kept beside the patches; "

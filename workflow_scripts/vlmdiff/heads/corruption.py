@@ -90,23 +90,22 @@ class MeanImage:
     grid: tuple[int, int] | None = None
     positions: Float[Tensor, "levels tokens d_model"] | None = None
 
-    def of(self, grid: tuple[int, int]) -> Float[Tensor, "levels tokens d_model"]:
-        """Return the mean image for a picture of a grid.
+    def of(self, grid: tuple[int, int], tokens: int) -> Float[Tensor, "levels tokens d_model"]:
+        """Return the mean image for a picture of a grid and so many tokens.
 
         By position, which keeps what the projector says about place, where all pictures of the mean have
         this grid. Else the mean token at every position: positions of two grids are not the same places.
         """
         if grid == self.grid:
             return self.positions
-        return self.token.expand(-1, grid[0] * grid[1], -1)
+        return self.token.expand(-1, tokens, -1)
 
 
 def pictures_of(seen: Seen) -> Iterator[tuple[tuple[int, int], Tensor]]:
     """Yield grid and values (levels, tokens, d_model) of each picture of a batch."""
     deepstack = [] if seen.deepstack is None else list(seen.deepstack)
     values = torch.stack([seen.features, *deepstack])
-    counts = seen.grids.prod(dim=1).tolist()
-    for grid, part in zip(seen.grids.tolist(), values.split(counts, dim=1), strict=True):
+    for grid, part in zip(seen.grids.tolist(), values.split(seen.counts, dim=1), strict=True):
         yield (grid[0], grid[1]), part
 
 
@@ -118,16 +117,17 @@ def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -
         CorruptionError: no sample has an image.
     """
     grids: Counter[tuple[int, int]] = Counter()
-    total, positions = 0.0, 0.0
+    total, positions, tokens = 0.0, 0.0, 0
     for _, batch in prepare_batches(subject, samples, batch_tokens):
         for grid, values in [] if batch.seen is None else pictures_of(batch.seen):
             grids[grid] += 1
+            tokens += values.shape[1]
             exact = values.cpu().double()
             total = total + exact.sum(dim=1, keepdim=True)
             positions = positions + exact if len(grids) == 1 else 0.0
     if not grids:
         raise CorruptionError(f"found no image in {len(samples)} samples, expected some to take the mean of")
-    token = (total / sum(rows * columns * count for (rows, columns), count in grids.items())).float()
+    token = (total / tokens).float()
     if len(grids) > 1:
         log.info("the pictures have %d grids of tokens: the mean image is one token, repeated", len(grids))
         return MeanImage(token)
@@ -137,9 +137,10 @@ def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -
 
 def corrupted(seen: Seen, mean: MeanImage) -> Seen:
     """Return images that are all the mean image, each with its own grid."""
-    shown = torch.cat([mean.of((rows, columns)) for rows, columns in seen.grids.tolist()], dim=1)
+    sizes = zip(seen.grids.tolist(), seen.counts, strict=True)
+    shown = torch.cat([mean.of((rows, columns), tokens) for (rows, columns), tokens in sizes], dim=1)
     features, *deepstack = shown.to(seen.features)
-    return Seen(features, seen.grids, None if seen.deepstack is None else torch.stack(deepstack))
+    return replace(seen, features=features, deepstack=torch.stack(deepstack) if deepstack else None)
 
 
 @torch.no_grad()

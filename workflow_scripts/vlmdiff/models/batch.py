@@ -21,11 +21,18 @@ class Seen:
         grids: (images, 2) rows and columns of each image's tokens.
         deepstack: (levels, image_tokens, d_model) added to the residual stream of image tokens after
             block 0, 1, … by models that show their decoder several depths of the tower; else None.
+        unplaced: how many more tokens each image has, behind its grid, that have no place in the picture.
     """
 
     features: Float[Tensor, "image_tokens d_model"]
     grids: Int64[Tensor, "images 2"]
     deepstack: Float[Tensor, "levels image_tokens d_model"] | None = None
+    unplaced: int = 0
+
+    @property
+    def counts(self) -> list[int]:
+        """How many tokens each image has."""
+        return (self.grids.prod(dim=1) + self.unplaced).tolist()
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from torch import Tensor
 from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.config.families import attention_problem
 from vlmdiff.models.batch import Batch, Seen
-from vlmdiff.models.errors import PromptError, SubjectError
+from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.loading import FROM_FOLDER, Loading, load_whole
 from vlmdiff.models.subject import Size
-from vlmdiff.models.vlm import VisionLanguageModel, seen_features
+from vlmdiff.models.vlm import OWN_IMAGE, VisionLanguageModel, seen_features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,19 +66,10 @@ class Gemma3(VisionLanguageModel):
             return [enclosed * shown + prompt for prompt, shown in zip(prompts, with_image, strict=True)]
         return [text.replace(first, enclosed) for text in super().texts(prompts, with_image, as_chat)]
 
-    def body(self, index: int, prompt: str, document: bool) -> str:
-        """See `Subject.body`.
-
-        Raises:
-            PromptError: the prompt itself contains the mark of an image.
-        """
-        if self.marks[0] in prompt:
-            raise PromptError(
-                index,
-                f"model '{self.name}': found the mark of an image in the prompt, expected none, because an "
-                f"image has its own; remove '{self.marks[0]}' from the prompts",
-            )
-        return super().body(index, prompt, document)
+    @property
+    def placeholders(self) -> dict[str, tuple[str, str]]:
+        """See `VisionLanguageModel.placeholders`."""
+        return {self.marks[0]: ("the mark of an image", OWN_IMAGE)} | super().placeholders
 
     def grid_of(self, size: Size) -> tuple[int, int]:
         """See `VisionLanguageModel.grid_of`."""

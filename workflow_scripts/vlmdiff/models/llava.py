@@ -45,11 +45,13 @@ class Llava(VisionLanguageModel):
         """See `VisionLanguageModel.look`."""
         values = pixels.pixel_values
         tower, patch = self.model.model.vision_tower, self.model.config.vision_config.patch_size
+        # LLaVA-NeXT takes the sizes that pictures had, and its processor tells them.
+        sizes = {"image_sizes": pixels.image_sizes} if "image_sizes" in pixels else {}
         found = self.model.get_image_features(
-            pixel_values=values.to(tower.device, tower.dtype), return_dict=True
+            pixel_values=values.to(tower.device, tower.dtype), return_dict=True, **sizes
         )
         grid = values.shape[-2] // patch, values.shape[-1] // patch
-        return seen_features(list(found.pooler_output), [grid] * len(images))
+        return seen_features(list(found.pooler_output), [grid] * len(images), self.unplaced)
 
 
 def centred_square(size: Size, side: int) -> tuple[float, float, float, float]:

@@ -22,6 +22,7 @@ from vlmdiff.models.idefics3 import Idefics3
 from vlmdiff.models.internvl import InternVL
 from vlmdiff.models.layout import verified
 from vlmdiff.models.llava import Llava
+from vlmdiff.models.llava_next import LlavaNext
 from vlmdiff.models.llava_original import LlavaOriginal
 from vlmdiff.models.loading import Loading
 from vlmdiff.models.paligemma import PaliGemma
@@ -43,6 +44,7 @@ FAMILIES: Mapping[str, type[Subject]] = MappingProxyType(
         "idefics3": Idefics3,
         "internvl": InternVL,
         "llava": Llava,
+        "llava_next": LlavaNext,
         "llava_original": LlavaOriginal,
         "paligemma": PaliGemma,
         "pixtral": Pixtral,

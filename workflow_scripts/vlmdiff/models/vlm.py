@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from vlmdiff.models.subject import Size, Subject
 LARGEST_RATIO = 200
 PICTURE_REMEDY = "replace the picture, or leave the sample out"
 PROCESSOR_REMEDY = "use the processor files that were published with the checkpoint"
+OWN_IMAGE = "an image has its own"
 # Side in pixels of a blank picture for a tower that names no size of its own.
 USUAL_SIDE = 224
 
@@ -37,7 +38,10 @@ class VisionLanguageModel(Subject):
     Attributes:
         processor: the checkpoint's processor.
         image_id: token that stands for one image token.
+        unplaced: see `Seen`.
     """
+
+    unplaced: ClassVar[int] = 0
 
     def __init__(
         self, name: str, model: PreTrainedModel, processor: ProcessorMixin, fingerprint: str, image_id: int
@@ -95,15 +99,21 @@ class VisionLanguageModel(Subject):
         """See `Subject.body`.
 
         Raises:
-            PromptError: the prompt itself contains the image placeholder.
+            PromptError: the prompt itself contains a placeholder.
         """
-        if self.image_token in prompt:
-            raise PromptError(
-                index,
-                f"model '{self.name}': found its image placeholder in the prompt, expected none, because an "
-                f"image has its own; remove '{self.image_token}' from the prompts",
-            )
+        for token, (what, why) in self.placeholders.items():
+            if token in prompt:
+                raise PromptError(
+                    index,
+                    f"model '{self.name}': found {what} in the prompt, expected none, because {why}; remove "
+                    f"'{token}' from the prompts",
+                )
         return super().body(index, prompt, document)
+
+    @property
+    def placeholders(self) -> dict[str, tuple[str, str]]:
+        """Tokens that stand for what is no text: what each is, and why no prompt may contain it."""
+        return {self.image_token: ("its image placeholder", OWN_IMAGE)}
 
     @property
     def image_token(self) -> str:
@@ -187,7 +197,7 @@ class VisionLanguageModel(Subject):
 
     def placed(self, rows: int, columns: int) -> list[int]:
         """Return the tokens that take the place of an image's placeholder in a prompt."""
-        return [self.image_id] * (rows * columns)
+        return [self.image_id] * (rows * columns + self.unplaced)
 
     def check_seen(self, rows: Sequence[Sequence[int]], seen: Seen | None, shown: Sequence[int]) -> None:
         """Refuse images that have more or fewer tokens than their rows have places for.
@@ -195,7 +205,7 @@ class VisionLanguageModel(Subject):
         Raises:
             PromptError: naming the first of them.
         """
-        counts = dict(zip(shown, [] if seen is None else seen.grids.prod(dim=1).tolist(), strict=True))
+        counts = dict(zip(shown, [] if seen is None else seen.counts, strict=True))
         for index, row in enumerate(rows):
             places, found = list(row).count(self.image_id), counts.get(index, 0)
             if places != found:
@@ -252,20 +262,24 @@ def by(size: Size) -> str:
 
 
 def seen_features(
-    features: Sequence[Float[Tensor, "_ d_model"]], grids: Sequence[Sequence[int]], **others: Any
+    features: Sequence[Float[Tensor, "_ d_model"]],
+    grids: Sequence[Sequence[int]],
+    unplaced: int = 0,
+    **others: Any,
 ) -> Seen:
     """Put what a tower made of some images together; an image whose tokens fill no such grid is one row.
 
     Args:
         features: of each image.
         grids: rows and columns of the patches of each image.
-        others: see `Seen`.
+        unplaced, others: see `Seen`.
     """
+    placed = [len(own) - unplaced for own in features]
     counted = [
-        [rows, columns] if rows * columns == len(own) else [1, len(own)]
-        for own, (rows, columns) in zip(features, grids, strict=True)
+        [rows, columns] if rows * columns == count else [1, count]
+        for count, (rows, columns) in zip(placed, grids, strict=True)
     ]
-    return Seen(torch.cat(list(features)), torch.tensor(counted), **others)
+    return Seen(torch.cat(list(features)), torch.tensor(counted), unplaced=unplaced, **others)
 
 
 def user_turn(prompt: str, with_image: bool) -> list[dict[str, Any]]:

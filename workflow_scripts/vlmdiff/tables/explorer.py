@@ -28,7 +28,7 @@ EXAMPLE_TOKENS = contract(
     "Tokens of these samples: words as they read in a text, and patches of the image.",
     ("sample_id", "str", "sample"),
     ("position", "int", "position of the token in the model's sequence"),
-    ("text", "str", "what the token writes; empty for a patch"),
+    ("text", "str", "what the token writes; empty for a patch, ↵ for an image token without a place"),
     ("left", "float", "left edge of a patch, as a fraction of the picture's width; NaN for a word"),
     ("top", "float", "upper edge, as a fraction of the height"),
     ("right", "float", "right edge"),
