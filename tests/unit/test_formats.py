@@ -218,7 +218,7 @@ def test_what_is_not_read_is_told_with_an_exit_code(tmp_path, capsys, build, wor
     assert printed.out == "" and printed.err.strip() and "Traceback" not in printed.err
 
 
-def test_a_dictionary_whose_layer_nothing_tells_is_still_told(tmp_path):
+def test_a_dictionary_of_an_untold_block_is_still_told(tmp_path):
     weights = random_weights()
     folder = published.write_sparsify(tmp_path / "mine", weights)
     text = told(folder)

@@ -95,5 +95,5 @@ def test_facts_of_a_format_are_those_of_its_files(tmp_path, name):
 
 
 def test_a_format_without_an_example_says_so():
-    assert "none is published" in document.example(None)
-    assert [name for name, facts in FORMAT_FACTS.items() if facts.example is None] == ["vlmdiff"]
+    assert "none is known" in document.example(None)
+    assert [name for name, facts in FORMAT_FACTS.items() if facts.example is None] == ["openmoss", "vlmdiff"]

@@ -129,6 +129,11 @@ FAMILY_FACTS: Mapping[str, FamilyFacts] = MappingProxyType(
                 "tests/unit/test_heads_patching.py",
             ),
         ),
+        "llava_next": FamilyFacts(
+            Example("llava-hf/llava-onevision-qwen2-0.5b-ov-hf", 1.8, "code on GitHub that loads it"),
+            ("tests/unit/test_models_llava_next.py",),
+            tiles="none: the whole picture, and the token that ends it",
+        ),
         "llava_original": FamilyFacts(
             Example(
                 "liuhaotian/llava-v1.5-7b",
@@ -147,6 +152,11 @@ FAMILY_FACTS: Mapping[str, FamilyFacts] = MappingProxyType(
                 gated=True,
             ),
             ("tests/unit/test_models_paligemma.py",),
+        ),
+        "pixtral": FamilyFacts(
+            Example("mistralai/Ministral-3-3B-Instruct-2512-BF16", 7.7, "code on GitHub that loads it"),
+            ("tests/unit/test_models_pixtral.py",),
+            tiles="none: tokens follow the picture's size",
         ),
         "qwen_vl": FamilyFacts(
             Example("Qwen/Qwen3-VL-2B-Instruct", 4.3, TRANSFORMERS.format("pipelines/__init__.py")),
@@ -242,9 +252,47 @@ FORMAT_FACTS: Mapping[str, FormatFacts] = MappingProxyType(
             "`standard` (ReLU), `topk`, `jumprelu`",
             "`apply_b_dec_to_input` (yes, if a file of before 6.0 does not say)",
             "1; for `expected_average_only_in` the `scaling_factor` of `activation_scaler.json` or "
-            "`input_scale` of the config; of a release, as sae-lens folds it",
+            "`input_scale` of the config",
             LOADED,
             (TESTS.format("saelens"),),
+        ),
+        "sparsify": FormatFacts(
+            Example(
+                "EleutherAI/sae-pythia-160m-deduped-32k",
+                0.21,
+                "code on GitHub that loads it",
+                file="layers.4",
+            ),
+            "TopK with `k`; `groupmax`, `signed`, transcoders and skip connections are refused",
+            "yes",
+            "`input_scale` of the config, else 1",
+            "the authors' package eai-sparsify, on the same file",
+            (TESTS.format("readers"), TESTS.format("packages")),
+        ),
+        "openmoss": FormatFacts(
+            None,
+            "`act_fn`: JumpReLU with `log_jumprelu_threshold`, in units of the scaled input, TopK with "
+            "`top_k`, or ReLU; compared with `n_i` times pre-activation unless "
+            "`sparsity_include_decoder_norm` is false; `batchtopk` is refused",
+            "`apply_decoder_bias_to_pre_encoder` of files of 2025, else no",
+            "`sqrt(d_model)` / `dataset_average_activation_norm.<hook point>`, a tensor; 1 if "
+            "`norm_activation` is `inference`",
+            "the authors' package llamascopium, on the same file",
+            (TESTS.format("readers"), TESTS.format("packages")),
+        ),
+        "dictionary_learning": FormatFacts(
+            Example(
+                "canrager/saebench_gemma-2-2b_width-2pow12_date-1109",
+                0.08,
+                SAELENS_LIST,
+                file="gemma-2-2b_topk_width-2pow12_date-1109/resid_post_layer_12/trainer_0",
+                release="sae_bench_gemma-2-2b_topk_width-2pow12_date-1109/blocks.12.hook_resid_post__trainer_0",
+            ),
+            "by `dict_class`: ReLU, TopK with `k`, or JumpReLU with `threshold`, as BatchTopK encodes too",
+            "by `dict_class` ([table](import_dictionary.md#conventions))",
+            "`input_scale` of the config, else 1; a stored normalisation is folded into the weights",
+            "the authors' package, and sae-lens, on the same file",
+            (TESTS.format("readers"), TESTS.format("packages")),
         ),
         "vlmdiff": FormatFacts(
             None,
@@ -264,9 +312,10 @@ FORMAT_FACTS: Mapping[str, FormatFacts] = MappingProxyType(
             "JumpReLU: `threshold` by the norm that `code_normalization_id` names (sum of both models' "
             "norms, joint norm, none); ReLU without one",
             "no",
-            "told by the file, with the mean that is taken off first; both are folded into the weights",
-            "its definition (arXiv 2504.02922)",
-            (TESTS.format("crosscoders"),),
+            "told by the file, one for both models, for each, or for each dimension, with the mean that is "
+            "taken off first; both are folded into the weights",
+            "its definition (arXiv 2504.02922), and the authors' code, on the same file",
+            (TESTS.format("crosscoders"), TESTS.format("packages")),
         ),
     }
 )

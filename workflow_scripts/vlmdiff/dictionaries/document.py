@@ -48,7 +48,7 @@ def code(names: Sequence[str]) -> str:
 def example(found: Example | None) -> str:
     """Write a published example: a link, its file, its size, and what is to be known before."""
     if found is None:
-        return "none is published"
+        return "none is known"
     marks = [f"{found.gigabytes:g} GB", *(["gated"] if found.gated else [])]
     marks += [] if found.seen else [UNSEEN]
     place = f"[{found.repository}]({PAGES['model']}/{found.repository})"
