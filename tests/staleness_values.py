@@ -40,6 +40,9 @@ NO_OTHER = {
         "dictionaries that are compared have one budget: the keys of `base` and `scratch` stand for theirs",
     ),
     "dictionaries.*.sparsity_warmup": "only JumpReLU has a sparsity penalty",
+    **dict.fromkeys(
+        ("architecture.prefixes", "dictionaries.*.architecture.prefixes"), "only Matryoshka has prefixes"
+    ),
     "world.datasets.*_test.scenes": "scenes of the other splits are used before anything is reported",
     "world.datasets.text_val.kind": "text energies are measured on texts",
     "world.datasets.general_val.kind": "the concept `counting` names one of its groups",
