@@ -61,10 +61,9 @@ def inputs_of(folder: str, family: str) -> Any:
     processor.image_processor = AutoImageProcessor.from_pretrained(
         folder, local_files_only=True, backend="pil"
     )
-    for name, value in AS_ONE_TILE.get(family, {}).items():
-        setattr(processor.image_processor, name, value)
+    settings = AS_ONE_TILE.get(family, {})
     if not processor.chat_template:
-        return processor(text=[QUESTION], images=[picture()], return_tensors="pt")
+        return processor(text=[QUESTION], images=[picture()], return_tensors="pt", **settings)
     content = [{"type": "image", "image": picture()}, {"type": "text", "text": QUESTION}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -72,6 +71,7 @@ def inputs_of(folder: str, family: str) -> Any:
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
+        processor_kwargs=settings,
     )
 
 
