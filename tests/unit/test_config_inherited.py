@@ -70,12 +70,13 @@ def test_what_is_told_to_paste_over_a_ready_config_loads(name):
     pasted = "".join(f"{line.strip()}\n" for line in refused(text).split("\n")[1:])
     layers = read(text + pasted)
     config = load_config(layers.values)
-    assert set(config.dictionaries) == {"base", "adapted", "null_text"}
+    assert {"base", "adapted", "null_text"} <= set(config.dictionaries)
+    assert config.trained().keys() <= {"base", "adapted", "null_text"}
     assert config.dictionaries["adapted"].dataset == "train" and config.diff.visual_datasets == ["validation"]
     published = "source" in layers.values.get("dictionaries", {}).get("base", {})
     assert (
         published
-        == ("paligemma" in name or "llava" in name)
+        == (not name.startswith(("config", "second_world", "smolvlm")))
         == (config.trained().keys() == {"adapted", "null_text"})
     )
 
