@@ -173,7 +173,7 @@ KINDS = [
     ({"kind": "vsr", "source": "x", "prompt": "Is it so?"}, "found 'Is it so?', expected {caption} in it"),
     ({"kind": "vqav2", "source": "x", "prompt": "{caption}"}, "found '{caption}', expected {question} in it"),
     ({"kind": "gqa", "source": "hub:lmms-lab/GQA@main", "images": "x"}, "expected a folder on this machine"),
-    ({"kind": "gqa", "source": "x"}, "datasets.mine.images: missing"),
+    ({"kind": "gqa", "source": "x"}, "datasets.mine.images: Field required"),
     ({"kind": "cvbench", "source": "x", "tasks": ["Size"]}, "'Relation', 'Count', 'Depth' or 'Distance'"),
     ({"kind": "cvbench", "source": "x", "split": "train"}, "'test'"),
 ]  # fmt: skip
