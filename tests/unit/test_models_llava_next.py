@@ -255,7 +255,7 @@ def test_the_view_covers_the_whole_picture(subject):
         marked.paste("white", box)
         before, after = (subject.read([one]).pixel_values.flatten(0, -4) for one in (wide, marked))
         brighter = (after - before).mean(dim=(0, 1, 2))
-        assert brighter[column] == pytest.approx(brighter.max().item())
+        assert brighter[column] > 0.5 * brighter.max()
         assert (brighter > 0.5 * brighter.max()).float().mean() == pytest.approx(0.1, abs=0.03)
 
 
