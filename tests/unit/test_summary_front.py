@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 from docutils.core import publish_parts
 
-from vlmdiff.summary.front import front_page
+from vlmdiff.summary.front import front_page, summary_page
 
 SUMMARY = """# What was found
 
@@ -66,3 +66,10 @@ def test_blank_lines_in_code_end_nothing(tmp_path):
 
 def test_without_a_summary_there_is_no_page(tmp_path):
     assert front_page(tmp_path / "summary.md", "x") == ""
+
+
+def test_the_page_of_its_own_leads_to_where_the_summary_lies():
+    page = summary_page(SUMMARY, "a <b> & c")
+    assert "<title>a &lt;b&gt; &amp; c</title>" in page and "two &lt;b&gt;" in page
+    assert 'href="./explorer/index.html"' in page and 'href="#weak-results"' in page
+    assert page.count("<td>") == 2 and page.count("<h1>") == 1
