@@ -21,7 +21,7 @@ from vlmdiff.interventions.feature_ablation import plan_ablation
 from vlmdiff.interventions.restart import restart
 from vlmdiff.models.batch import Batch
 from vlmdiff.models.describe import describe, rows_of
-from vlmdiff.models.hooks import edit_input
+from vlmdiff.models.hooks import edit_input, edit_output, hooks
 from vlmdiff.models.prefix import read_prefix
 from vlmdiff.models.subject import Subject
 
@@ -59,6 +59,15 @@ def check_own_words(subject: Subject, batch: Batch, generated: list[list[int]]) 
         assert longer.generated[row] == len(expected)
 
 
+def check_generation(subject: Subject, batch: Batch, reference, inputs: list[dict]) -> None:
+    """A model's own words are those of transformers' greedy generation, prompt by prompt."""
+    spoken = []
+    for one in inputs:
+        made = reference.generate(**one, max_new_tokens=4, do_sample=False)[0].tolist()
+        spoken.append(made[one["input_ids"].shape[1] :])
+    check_own_words(subject, batch, spoken)
+
+
 def check_heads(subject: Subject, batch: Batch, layer: int) -> None:
     """The input of `o_proj` is, head by head, eager attention weights times values."""
     attention, seen = subject.attention(layer), {}
@@ -75,6 +84,15 @@ def check_heads(subject: Subject, batch: Batch, layer: int) -> None:
     for head in range(subject.n_heads):
         expected = seen["weights"][:, head] @ values[:, :, head // shared]
         torch.testing.assert_close(found.unflatten(-1, (subject.n_heads, -1))[:, :, head], expected, **CLOSE)
+
+
+def check_writers(subject: Subject, batch: Batch, layer: int) -> None:
+    """A block adds to the residual stream what its writers write, and nothing else."""
+    written = []
+    with hooks(*(edit_output(part, lambda v: written.append(v) or v) for part in subject.writers(layer))):
+        residual = subject.residuals(batch, [layer])[layer]
+    expected = subject.entering(batch, [layer])[layer] + written[0] + written[1]
+    torch.testing.assert_close(residual, expected, **CLOSE)
 
 
 def check_restart(subject: Subject, batch: Batch) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
 from vlmdiff.models.describe import rows_of
 from vlmdiff.models.errors import SubjectError
-from vlmdiff.models.hooks import edit_output, hooks
+from vlmdiff.models.hooks import edit_output
 from vlmdiff.models.registry import load_subject
 
 PROMPTS = ["Where is the cat?", "Is the following statement correct? The dog is left of the car. Yes or No?"]
@@ -149,12 +149,8 @@ def test_padding_changes_nothing(subject):
 
 
 def test_own_words_are_those_of_greedy_generation(subject, batch):
-    spoken = []
-    for row, prompt in enumerate(PROMPTS):
-        inputs = inputs_of(subject, prompt, PICTURES[row])
-        made = subject.model.generate(**inputs, max_new_tokens=4, do_sample=False)[0].tolist()
-        spoken.append(made[inputs["input_ids"].shape[1] :])
-    checks.check_own_words(subject, batch, spoken)
+    inputs = [inputs_of(subject, prompt, PICTURES[row]) for row, prompt in enumerate(PROMPTS)]
+    checks.check_generation(subject, batch, subject.model, inputs)
 
 
 def test_attention_implementations_agree(folder):
@@ -164,11 +160,7 @@ def test_attention_implementations_agree(folder):
 
 
 def test_a_block_adds_what_its_writers_write(subject, batch):
-    written = []
-    with hooks(*(edit_output(part, lambda v: written.append(v) or v) for part in subject.writers(1))):
-        residual = subject.residuals(batch, [1])[1]
-    expected = subject.entering(batch, [1])[1] + written[0] + written[1]
-    torch.testing.assert_close(residual, expected, **checks.CLOSE)
+    checks.check_writers(subject, batch, 1)
 
 
 def test_heads_are_attention_times_values(subject, batch):

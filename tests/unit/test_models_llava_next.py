@@ -19,7 +19,6 @@ from vlmdiff.explorer.examples import UNPLACED, token_rows
 from vlmdiff.heads.attention import patch_grid
 from vlmdiff.models.describe import rows_of
 from vlmdiff.models.errors import SubjectError
-from vlmdiff.models.hooks import edit_output, hooks
 from vlmdiff.models.registry import load_subject
 
 PROMPTS = ["Where is the cat?", "Is the following statement correct? The dog is left of the car. Yes or No?"]
@@ -238,12 +237,8 @@ def test_residuals_logits_and_images_are_those_of_transformers(folder, subject, 
 
 
 def test_own_words_are_those_of_greedy_generation(folder, subject, batch, reference):
-    spoken = []
-    for row, prompt in enumerate(PROMPTS):
-        inputs = inputs_of(folder, prompt, PICTURES[row])
-        made = reference.generate(**inputs, max_new_tokens=4, do_sample=False)[0].tolist()
-        spoken.append(made[inputs["input_ids"].shape[1] :])
-    checks.check_own_words(subject, batch, spoken)
+    inputs = [inputs_of(folder, prompt, PICTURES[row]) for row, prompt in enumerate(PROMPTS)]
+    checks.check_generation(subject, batch, reference, inputs)
 
 
 def test_the_view_covers_the_whole_picture(subject):
@@ -270,11 +265,7 @@ def test_attention_implementations_agree(folder, subject, batch):
 
 
 def test_a_block_adds_what_its_writers_write(subject, batch):
-    written = []
-    with hooks(*(edit_output(part, lambda v: written.append(v) or v) for part in subject.writers(1))):
-        residual = subject.residuals(batch, [1])[1]
-    expected = subject.entering(batch, [1])[1] + written[0] + written[1]
-    torch.testing.assert_close(residual, expected, **checks.CLOSE)
+    checks.check_writers(subject, batch, 1)
 
 
 def test_heads_are_attention_times_values(subject, batch):
