@@ -6,6 +6,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from explorer_files import CONCEPT, LIMITS, NASTY, told, write_experiment, write_features
 from hypothesis import given
@@ -15,6 +16,7 @@ from PIL import Image
 from vlmdiff.explorer.columns import ConceptTables, OtherComparison, all_columns, null_quantile, ranked_null_p
 from vlmdiff.explorer.facts import HEADS_TOLD, titled
 from vlmdiff.explorer.pack import packed, rounded, script
+from vlmdiff.explorer.write import check_indices, first_view, spatial_ones
 from vlmdiff.tables.causal import ABLATION, RANKING
 from vlmdiff.tables.features import ADAPTED, FINAL_FEATURES, LEXICAL
 from vlmdiff.tables.io import read_table
@@ -252,3 +254,26 @@ def test_what_the_page_loads_is_there(page):
 def test_what_concepts_tell_alike_is_told_once():
     found = [("Heads", "a", ["x"]), ("Heads", "b", ["y"]), ("Heads", "c", ["x"]), ("Near", "", ["x"])]
     assert titled(found) == [("Heads (a, c)", ["x"]), ("Heads (b)", ["y"]), ("Near", ["x"])]
+
+
+def test_a_table_that_lacks_a_feature_is_refused_by_its_layer():
+    whole = pd.MultiIndex.from_product([[0, 4], range(3)], names=["layer", "feature"])
+    counts = pd.Series(3, index=[0, 4])
+    check_indices(whole, counts)
+    with pytest.raises(ValueError, match="layer 4: found 2 features"):
+        check_indices(whole.delete(4), pd.Series([3, 2], index=[0, 4]))
+
+
+def test_final_features_that_are_truly_spatial_are_counted_where_scenes_tell():
+    values = {"c.final": pd.Series([True, True, False]), "spatial": pd.Series([True, False, True])}
+    assert spatial_ones("c", values) == 1
+    assert spatial_ones("c", {"c.final": values["c.final"]}) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "sort"),
+    [(["a.validation", "a.final"], "a.validation"), (["a.final", "b.validation"], "-a.final")],
+)
+def test_the_first_view_begins_with_the_best_of_the_first_concept(keys, sort):
+    assert first_view(keys, ["a", "b"])["sort"] == sort
+    assert first_view([], [])["sort"] == "null_quantile"
