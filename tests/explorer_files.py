@@ -245,7 +245,7 @@ def write_samples(folder: Path, features: list[tuple[int, int]]) -> DetailTables
     ablation = keep(
         folder / "ablation.csv", ABLATION, concept=[CONCEPT] * 9, size=[1] * 6 + [3, 1, 1],
         arm=["selected"] * 3 + ["random"] * 3 + ["selected", "random", "selected"],
-        features=[name] * 3 + ["L9F9"] * 3 + [name, "L9F9", "L2F7"],
+        features=[name] * 3 + [name, "L9F9", "L9F9"] + [name, "L9F9", "L2F7"],
         dataset=["test", "test", "other <b>", "test", "test", "other <b>", "test", "test", "test"],
         group=["all", "left", "all", "all", "all", "all", "all", "all", "all"],
         delta_margin=[-2.0, -3.0, 0.25, -0.5, -0.75, 9.0, -8.0, np.nan, -1.0],

@@ -186,10 +186,9 @@ def test_a_detail_holds_its_samples(page):
 def test_a_detail_tells_effects_of_its_feature_alone(page):
     _, content = told(page.parent / "details" / "L0F3.js")
     ablated, steered = content["effects"]
-    assert ablated["title"] == f"Ablated alone, as a feature of {CONCEPT}" and ablated["chance"] == [
-        -0.75,
-        -0.5,
-    ]
+    assert ablated["title"] == f"Ablated alone, as a feature of {CONCEPT}"
+    assert ablated["chance"] == [-0.75, -0.5]
+    assert ablated["pools"] == "In 1 of the pools the best is this feature itself."
     assert ablated["rows"] == [
         ["test", -2.0, -2.5, -1.5],
         ["test, left", -3.0, None, None],
