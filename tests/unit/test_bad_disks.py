@@ -109,11 +109,10 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "folder": text_folder,
     "training": training,
 }
+TRIED = [pytest.param(one, marks=pytest.mark.long if one == "training" else ()) for one in WRITERS]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=pytest.mark.long if one == "training" else ()) for one in WRITERS]
-)
+@pytest.mark.parametrize("name", TRIED)
 def test_a_full_disk_ends_in_one_error_and_nothing_half_written(disk, name):
     before = {path for path in disk.rglob("*") if path.is_file()}
     message = refused(lambda: WRITERS[name](disk), disk)
@@ -121,7 +120,7 @@ def test_a_full_disk_ends_in_one_error_and_nothing_half_written(disk, name):
     assert {path for path in disk.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", TRIED)
 def test_a_read_only_disk_ends_in_one_error(closed, name):
     with nothing_left(closed):
         message = refused(lambda: WRITERS[name](closed), closed)

@@ -68,7 +68,13 @@ def test_a_whole_experiment_leaves_nothing_out(tmp_path: Path):
     "keys",
     [("heads",), ("evaluation",), ("heads", "ablation"), ("evaluation", "lexical", "ablation", "heads")],
 )
-@pytest.mark.parametrize("story", [tables.STRONG, tables.NONE], ids=["strong", "none"])
+@pytest.mark.parametrize(
+    "story",
+    [
+        pytest.param(tables.STRONG, id="strong"),
+        pytest.param(tables.NONE, id="none", marks=pytest.mark.long),
+    ],
+)
 def test_a_stage_that_is_left_out_is_one_line_without_claims(tmp_path: Path, keys, story):
     whole, text = summarise(tmp_path / "whole", story=story), summarise(tmp_path / "part", *keys, story=story)
     (head,) = [line for line in text.splitlines() if "Left out by the configuration" in line]
