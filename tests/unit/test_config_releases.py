@@ -63,6 +63,9 @@ CASES = {
     ),
     "llama_scope": ("llama_scope_lxr_8x", "l{layer}r_8x", "llama_scope", 32),
     "qwen-scope": ("qwen-scope-3-1.7b-base-w32k-l50", "layer{layer}", "qwen_scope", 28),
+    "dictionary_learning": (
+        "llama-3.1-8b-instruct-andyrdt", "resid_post_layer_{layer}_trainer_1", "dictionary_learning", 7,
+    ),
     "their own": ("gemma-2-2b-res-matryoshka-dc", "blocks.{layer}.hook_resid_post", "saelens", 25),
 }  # fmt: skip
 

@@ -248,19 +248,20 @@ def test_a_checkpoint_is_told_as_it_is_loaded(checkpoints, tmp_path, family):
     assert ("tokens a picture" in text) == fixed
     if fixed:
         rows, columns = subject.grid_of((56, 84))
-        assert f", {rows * columns} tokens a picture" in text
+        assert f", {rows * columns + subject.unplaced} tokens a picture" in text
 
 
 CLIP = {"model_type": "clip_vision_model", "image_size": 336, "patch_size": 14}
+SIGLIP = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14}
 # What published checkpoints describe, and the tokens that their authors tell.
 DESCRIBED = [
     ("llava", {"vision_config": CLIP}, 576),
-    (
-        "llava",
-        {"vision_config": {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14}},
-        729,
-    ),
-    ("llava", {"vision_config": CLIP, "vision_feature_select_strategy": "full"}, None),
+    ("llava", {"vision_config": CLIP, "vision_feature_select_strategy": "full"}, 577),
+    ("llava", {"vision_config": SIGLIP, "vision_feature_select_strategy": "full"}, 729),
+    ("llava", {"vision_config": SIGLIP, "vision_feature_select_strategy": "default"}, 728),
+    ("llava_next", {"vision_config": CLIP, "vision_feature_select_strategy": "default"}, 577),
+    ("llava_next", {"vision_config": SIGLIP, "vision_feature_select_strategy": "full"}, 730),
+    ("llava_next", {"vision_config": {"model_type": "clip_vision_model"}}, None),
     ("llava", {"vision_config": {**CLIP, "model_type": "dinov2"}}, None),
     ("llava", {"vision_config": {"model_type": "clip_vision_model"}}, None),
     ("paligemma", {"vision_config": {"image_size": 448, "patch_size": 14}}, 1024),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Towers of `llava` whose patches, and nothing else, become tokens.
-PATCHES_ALONE = ("clip_vision_model", "siglip_vision_model")
+# Outputs of a tower of `llava` beside one for each patch.
+BESIDE_PATCHES = {"clip_vision_model": 1, "siglip_vision_model": 0}
 
 
 def of_patches(description: Mapping[str, Any]) -> float:
@@ -18,14 +18,16 @@ def of_patches(description: Mapping[str, Any]) -> float:
 
 
 def of_llava(description: Mapping[str, Any]) -> float | None:
-    """Return a tower's patches, where these alone become tokens."""
-    alone = description["vision_config"].get("model_type") in PATCHES_ALONE
-    return of_patches(description) if alone and is_default(description) else None
+    """Return the number of a tower's outputs that are kept, where its kind is known."""
+    beside = BESIDE_PATCHES.get(description["vision_config"].get("model_type"))
+    left_out = description.get("vision_feature_select_strategy", "default") == "default"
+    return None if beside is None else of_patches(description) + beside - left_out
 
 
-def is_default(description: Mapping[str, Any]) -> bool:
-    """Tell whether a LLaVA leaves out what its tower makes beside patches."""
-    return description.get("vision_feature_select_strategy", "default") == "default"
+def of_llava_next(description: Mapping[str, Any]) -> float | None:
+    """Return those of one view of the whole picture, which a learned token ends."""
+    view = of_llava(description)
+    return None if view is None else view + 1
 
 
 COUNTS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
@@ -33,6 +35,7 @@ COUNTS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     "idefics3": lambda told: of_patches(told) / told.get("scale_factor", 2) ** 2,
     "internvl": lambda told: of_patches(told) * told.get("downsample_ratio", 0.5) ** 2,
     "llava": of_llava,
+    "llava_next": of_llava_next,
     "paligemma": of_patches,
 }
 

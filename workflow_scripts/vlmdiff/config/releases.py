@@ -22,6 +22,7 @@ LIST = "pretrained_saes.yaml"
 # The format of each converter of the list, and what places say in it that are outputs of a block.
 FORMATS: dict[str | None, tuple[str, str]] = {
     None: ("saelens", "^(?!.*(att|mlp|resid-mid))"),
+    "dictionary_learning_1": ("dictionary_learning", r"/resid_post_layer_\d+/"),
     "gemma_2": ("gemma_scope", "-res/layer_"),
     "gemma_3": ("gemma_scope_2", "/resid_post(_all)?/"),
     "llama_scope": ("llama_scope", "-LXR-"),
