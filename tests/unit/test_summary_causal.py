@@ -217,8 +217,10 @@ def test_the_headline_is_the_set_that_the_config_names_whatever_the_others_do():
     )
     assert "by -0.01 [" in said and "**no specific effect is shown**" in said
     good = say_ablation(ablation({}), HEADLINE, DATA)
-    assert "by -3.00 [" in good and "changes the first by -0.20 (p = 0.048); they hold 1.0 % of the" in good
-    assert "The model depends on them" in good
+    assert "by -3.00 [" in good and "changes the first by -0.20 (p = 0.048, the least that 20 " in good
+    assert "pools can give); they hold 1.0 % of the" in good and "The model depends on them" in good
+    one_stronger = say_ablation(ablation({}, **MANY), HEADLINE, DATA)
+    assert "(p = 0.013); they hold" in one_stronger
     section = describe_ablation(frame, HEADLINE, DATA)
     assert section.failed[0].startswith("Headline: c, top 4, all layers is **not specific**")
     assert section.claims + len(section.untestable) == 8

@@ -214,7 +214,7 @@ class Judged:
     @property
     def least_p(self) -> float:
         """The least p that its pools can reach."""
-        return 1 / (1 + len(self.whole.draws)) if self.whole else 1.0
+        return self.whole.least_p if self.whole else 1.0
 
     @property
     def untestable(self) -> str:

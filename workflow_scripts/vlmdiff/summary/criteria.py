@@ -106,9 +106,14 @@ class Comparison:
         return [value for value in self.random if not math.isnan(value)]
 
     @property
+    def least_p(self) -> float:
+        """The least p that so many draws can give."""
+        return 1 / (1 + len(self.draws))
+
+    @property
     def testable(self) -> bool:
         """Whether there are draws enough to reach the level."""
-        return 1 / (1 + len(self.draws)) <= LEVEL
+        return self.least_p <= LEVEL
 
     @property
     def p_random(self) -> float:

@@ -24,6 +24,12 @@ def drawn(whole: Comparison) -> float:
     return sum(whole.draws) / len(whole.draws) if whole.draws else float("nan")
 
 
+def among_pools(whole: Comparison) -> str:
+    """Write the p of a set among its random pools, and whether they could have given a smaller one."""
+    least = whole.draws and whole.p_random == whole.least_p
+    return p_value(whole.p_random) + (f", the least that {len(whole.draws)} pools can give" if least else "")
+
+
 def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, str]) -> str:
     """Say what removing the set that the config fixed does, beside random pools and on general questions."""
     result = set_results(ablation, headline, data)[0]
@@ -39,7 +45,7 @@ def say_ablation(ablation: pd.DataFrame, headline: Headline, data: tuple[str, st
         f"{with_interval(whole.target, measure)} and on {escape(data[1])} by "
         f"{with_interval(whole.control, measure)}; removing as many of random pools, chosen in the same way, "
         f"changes the first by "
-        f"{change(random, measure)} ({p_value(whole.p_random)})"
+        f"{change(random, measure)} ({among_pools(whole)})"
     )
     rows = ablation[
         ablation["group"].eq("all") & ablation["dataset"].eq(data[0]) & ablation["concept"].eq(result.concept)
