@@ -86,6 +86,7 @@ def accuracy(story: Story) -> pd.DataFrame:
                         "ci_low": max(0, value - half),
                         "ci_high": min(1, value + half),
                         "chance": 0.5,
+                        "guess": 0.5,
                         **discordant(n, story.accuracy - 0.004 * i, value, condition),
                     }
                 )

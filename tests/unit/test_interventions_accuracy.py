@@ -18,6 +18,7 @@ from vlmdiff.interventions.accuracy import (
     answered,
     conditions,
     evaluate_model,
+    guessed,
     summarise,
     with_others_images,
 )
@@ -142,6 +143,32 @@ def test_shuffled_images_depend_on_the_data_set_and_the_seed(tiny_vlm_path, tiny
     assert len(answered(subject, samples, 300)) == 8
 
 
+def asked(answers: str, group: str = "g", choices: str = "") -> list[Sample]:
+    """A question for each letter, which is its answer; the choices are all letters that are answers."""
+    choices = sorted(choices or set(answers))
+    values = {"prompt": "?", "group": group, "folder": Path()}
+    return [
+        Sample(sample_id=f"{group}{i}", answer=answer, choices=list(choices), **values)
+        for i, answer in enumerate(answers)
+    ]
+
+
+def test_a_guess_knows_what_is_answered_most_of_the_time():
+    assert guessed(asked("a" * 90 + "b" * 10), 0).mean() == pytest.approx(0.9)
+    # Alternating answers are not dealt into a half of their own each.
+    assert 0.4 < guessed(asked("ab" * 500), 0).mean() < 0.6
+    # Groups have answers of their own, and so have sets of choices.
+    mixed = [*asked("a" * 60, "g", "ab"), *asked("b" * 60, "h", "ab")]
+    assert guessed(mixed, 0).tolist() == [1.0] * 120
+    assert guessed(asked("a" * 50, choices="ab") + asked("b" * 20, choices="bc"), 0).mean() > 0.99
+
+
+def test_a_guess_of_what_was_never_answered_is_chance():
+    one_each = [one for letter in "abcdefgh" for one in asked(letter, choices=f"{letter}xyz")]
+    assert guessed(one_each, 0).tolist() == [0.25] * 8
+    assert guessed(asked("a", choices="ab"), 0).tolist() == [0.5]
+
+
 def test_summary_counts_by_group_and_over_all():
     scores = pd.DataFrame(
         {
@@ -149,6 +176,7 @@ def test_summary_counts_by_group_and_over_all():
             "correct": [True, True, False, True, True],
             "correct_word": [True, False, False, True, True],
             "chance": [1 / 3] * 3 + [1 / 2] * 2,
+            "guess": [1.0, 0.0, 0.5, 1.0, 0.0],
         }
     )
     with_images = scores.assign(correct=[False, True, True, False, False])
@@ -157,6 +185,7 @@ def test_summary_counts_by_group_and_over_all():
     assert table.loc["row", "accuracy_vocabulary"] == pytest.approx(1 / 3)
     assert table.loc["all", "accuracy"] == pytest.approx(0.8)
     assert table.loc["all", "chance"] == pytest.approx(0.4)
+    assert table.loc["row", "guess"] == pytest.approx(0.5) and table.loc["all", "guess"] == pytest.approx(0.5)
     assert table.loc["row", ["image_only", "condition_only"]].tolist() == [1, 1]
     assert table.loc["all", ["image_only", "condition_only"]].tolist() == [1, 3]
     low, high = proportion_confint(2, 3, method="wilson")

@@ -136,7 +136,7 @@ def answers(condition: str, correct: int, **counts: int) -> dict:
     low, high = proportion_confint(correct, 200, method="wilson")
     row = {"model": "mine", "condition": condition, "dataset": DATA[0], "group": "all", "n": 200}
     row |= {"correct": correct, "accuracy": correct / 200, "ci_low": low, "ci_high": high, "chance": 0.5}
-    return row | counts
+    return row | {"guess": 0.5} | counts
 
 
 def frame_of(*rows: dict) -> pd.DataFrame:
@@ -146,10 +146,11 @@ def frame_of(*rows: dict) -> pd.DataFrame:
     )
 
 
+@pytest.mark.parametrize("blind", [{"chance": 0.505}, {"guess": 0.505}])
 @pytest.mark.parametrize(("correct", "holds"), [(115, True), (114, False), (100, False)])
-def test_a_model_that_is_not_above_chance_makes_ablation_meaningless(correct, holds):
+def test_a_model_that_is_not_above_chance_makes_ablation_meaningless(correct, holds, blind):
     """The Wilson interval of 115 of 200 begins at 50.57 %, that of 114 at 50.07 %, and chance is 50.5 %."""
-    row = answers("image", correct) | {"chance": 0.505}
+    row = answers("image", correct) | blind
     said, failed = claims_of(frame_of(row), "mine")
     assert f"{correct / 2:.1f} [" in said[0]
     assert any("not above chance" in line for line in failed) is not holds
@@ -164,26 +165,26 @@ def test_images_help_by_the_questions_that_change():
         answers("shuffled_image", 175, image_only=7, condition_only=2),
     ]
     said, failed = claims_of(frame_of(*rows), "mine")
-    without, others = said[1], said[2]
-    assert (
-        "with its images 90.0 %, without any 86.5 %: 8 questions answered only with them, 1 only so"
-        in without
-    )
-    assert "exact p = 0.0195): its images help." in without
-    assert "with those of other samples 87.5 %" in others
-    assert "exact p = 0.0898): **its images do not help**." in others
+    assert len(said) == 3 and "nobody knows" in said[2]
+    without, others = said[1].split("; ")[1:]
+    assert said[1].startswith(f"mine on {escape(DATA[0])}, with its images 90.0 %; without any 86.5 %: ")
+    assert without.endswith("8 questions answered only with them, 1 only so (McNemar's exact p = 0.0195)")
+    assert others.startswith("with those of other samples 87.5 %: 7 questions")
+    assert others.endswith("exact p = 0.0898): **its images do not help**.")
     assert [line for line in failed if "images" in line and "mine on" in line] == [
-        f"mine on {escape(DATA[0])}, with its images 90.0 %, with those of other samples 87.5 %: "
-        "**its images do not help**."
+        f"mine on {escape(DATA[0])}, with its images 90.0 %, without any 86.5 %, with those of other samples "
+        "87.5 %: **its images do not help**."
     ]
+    both = [*rows[:2], answers("shuffled_image", 173, image_only=8, condition_only=1)]
+    assert claims_of(frame_of(*both), "mine")[0][1].endswith("exact p = 0.0195): its images help.")
 
 
 def test_nothing_that_changes_is_no_help_and_what_was_not_asked_is_said():
     said, failed = claims_of(
         frame_of(answers("image", 150), answers("no_image", 150, image_only=0, condition_only=0)), "mine"
     )
-    assert "exact p = 1): **its images do not help**." in said[1]
-    assert said[2].endswith("it could not be asked with those of other samples.")
+    assert said[1].endswith("it could not be asked with those of other samples.")
+    assert "exact p = 1): **its images do not help**." in said[2]
     assert f"mine was not asked the questions of {escape(DATA[1])}: nobody knows what it answers." in failed
     blind, _ = claims_of(frame_of(answers("no_image", 150)), "mine")
     assert blind[0].startswith("mine on ") and "above chance" in blind[0]
@@ -204,7 +205,7 @@ def test_the_model_under_study_is_what_was_asked_and_not_a_checkpoint_of_its_nam
     # An early stage and a model that sees nothing are listed, and no claim is made on them.
     header = next(line for line in found.splitlines() if line.startswith("| data |"))
     columns = ("vlm", "vlm, no image", "vlm, another sample's image", "base\\_lm, no image", "early")
-    assert header == f"| data | group | chance | {' | '.join(columns)} |"
+    assert header == f"| data | group | chance | commonest answers | {' | '.join(columns)} |"
     assert "- early" not in found and "- base" not in found
     head = chapter(text, "What was found")
     target = escape(DATA[0])

@@ -30,7 +30,7 @@ def draw_group_rows(axis: Axes, rows: pd.DataFrame, looks: dict[str, tuple[str, 
             part["accuracy"], y, xerr=np.clip(spread, 0, None), fmt=marker, color=colour, label=name,
             elinewidth=0.8, markersize=2.8, clip_on=False,
         )  # fmt: skip
-    chance = rows.groupby("group")["chance"].mean()
+    chance = rows.groupby("group")[["chance", "guess"]].mean().max(axis=1)
     for i, (group, value) in enumerate(chance.items()):
         y = place[group]
         axis.plot(

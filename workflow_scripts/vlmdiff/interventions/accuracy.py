@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -73,6 +73,29 @@ def conditions(subject: Subject, samples: Sequence[Sample], seed: int) -> dict[s
     return {**found, SHUFFLED_IMAGE: others}
 
 
+def guessed(samples: Sequence[Sample], seed: int) -> np.ndarray:
+    """Return how likely a guess is right that knows which answers are common, but not the question.
+
+    Samples are dealt into halves, and each is guessed by the other half: that of its choices which is the
+    answer there most often among samples of its group; one of them, if several are.
+
+    Args:
+        samples: multiple-choice questions.
+        seed: seed of the halves.
+
+    Returns:
+        (n,) probabilities.
+    """
+    half = np.random.default_rng(seed).permutation(len(samples)) % 2
+    common = Counter((side, sample.group, sample.answer) for side, sample in zip(half, samples))
+    found = np.zeros(len(samples))
+    for index, sample in enumerate(samples):
+        counts = {one: common[1 - half[index], sample.group, one] for one in sample.choices}
+        commonest = [one for one, count in counts.items() if count == max(counts.values())]
+        found[index] = (sample.answer in commonest) / len(commonest)
+    return found
+
+
 @torch.no_grad()
 def answered(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -> pd.DataFrame:
     """Answer every question once.
@@ -109,7 +132,7 @@ def summarise(scores: pd.DataFrame, with_images: pd.DataFrame) -> pd.DataFrame:
     """Return accuracies with Wilson 95 % intervals, of each group and of all samples.
 
     Args:
-        scores: what `answered` returns under a condition.
+        scores: what `answered` returns under a condition, with `guess` of each sample.
         with_images: the same of the same samples, with their images.
     """
     scores = scores.assign(
@@ -122,6 +145,7 @@ def summarise(scores: pd.DataFrame, with_images: pd.DataFrame) -> pd.DataFrame:
         accuracy=("correct", "mean"),
         accuracy_vocabulary=("correct_word", "mean"),
         chance=("chance", "mean"),
+        guess=("guess", "mean"),
         image_only=("image_only", "sum"),
         condition_only=("condition_only", "sum"),
     )  # fmt: skip
@@ -145,8 +169,9 @@ def accuracies(
     for dataset, samples in datasets.items():
         shown = conditions(subject, samples, derive_seed(seed, "shuffle", dataset))
         scores = {condition: answered(subject, these, batch_tokens) for condition, these in shown.items()}
+        guess = guessed(samples, derive_seed(seed, "guess", dataset))
         for condition, found in scores.items():
-            part = summarise(found, scores.get(IMAGE, found))
+            part = summarise(found.assign(guess=guess), scores.get(IMAGE, found))
             log.info("%s, %s, %s:\n%s", name, condition, dataset, part.to_string(index=False))
             parts.append(part.assign(model=name, condition=condition, dataset=dataset))
     return pd.concat(parts, ignore_index=True)

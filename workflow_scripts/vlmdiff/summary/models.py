@@ -63,19 +63,24 @@ def accuracy_table(accuracy: pd.DataFrame) -> list[str]:
     wide = rows.pivot_table(
         index=["dataset", "group"], columns="who", values="cell", aggfunc="first", sort=False
     )
-    chance = rows.groupby(["dataset", "group"])["chance"].mean()
+    blind = rows.groupby(["dataset", "group"])[["chance", "guess"]].mean()
     lines = [
-        [*map(escape, key), written_share(chance[key]), *cells]
+        [*map(escape, key), *map(written_share, blind.loc[key]), *cells]
         for key, cells in zip(wide.index, wide.fillna("").to_numpy())
     ]
-    return table(("data", "group", "chance", *wide.columns), lines)
+    return table(("data", "group", "chance", "commonest answers", *wide.columns), lines)
 
 
 def judge_answers(section: Section, row: pd.Series, who: str) -> None:
-    """Claim that a model answers above chance: the interval of its accuracy lies above it."""
-    holds = bool(row["ci_low"] > row["chance"])
+    """Claim that a model answers above chance: the interval of its accuracy lies above it.
+
+    Where some answers are common, always giving these is what chance is worth (`guess` of ACCURACY).
+    """
+    holds = bool(row["ci_low"] > max(row["chance"], row["guess"]))
     found = bracketed(row["accuracy"], row["ci_low"], row["ci_high"])
     chance = f"chance {percent(row['chance'])}"
+    if row["guess"] > row["chance"]:
+        chance += f", {percent(row['guess'])} by the commonest answers"
     verdict = "above chance" if holds else "**not above chance**: ablation has nothing to take away"
     section.claim(
         holds,
@@ -90,17 +95,31 @@ def images_help_p(row: pd.Series) -> float:
     return binomtest(int(row["image_only"]), different, alternative="greater").pvalue if different else 1.0
 
 
-def judge_images(section: Section, row: pd.Series, with_images: float, who: str, condition: str) -> None:
-    """Claim that a model answers more with its images than under another condition."""
-    p = images_help_p(row)
-    holds = p <= LEVEL
+def judge_images(section: Section, found: pd.DataFrame, who: str) -> None:
+    """Claim that a model answers more with its images than under each other condition.
+
+    Args:
+        section: the chapter.
+        found: its accuracies on the whole data set, by condition, of which `IMAGE` is one.
+        who: model and data set, in words.
+    """
+    for condition in (one for one in WITHOUT if one not in found.index):
+        section.lines.append(f"- {who}: it could not be asked {WITHOUT[condition]}.")
+    tried = [row for condition, row in found.iterrows() if condition in WITHOUT]
+    if not tried:
+        return
+    holds = all(images_help_p(row) <= LEVEL for row in tried)
     verdict = "its images help" if holds else "**its images do not help**"
-    text = f"{who}, with its images {percent(with_images)}, {WITHOUT[condition]} {percent(row['accuracy'])}"
-    counts = (
-        f"{row['image_only']} questions answered only with them, {row['condition_only']} only so (McNemar's "
-        f"exact p = {number(p)})"
+    text = f"{who}, with its images {percent(found.loc[IMAGE, 'accuracy'])}"
+    shares = [f"{WITHOUT[row.name]} {percent(row['accuracy'])}" for row in tried]
+    counts = [
+        f"{share}: {row['image_only']} questions answered only with them, {row['condition_only']} only so "
+        f"(McNemar's exact p = {number(images_help_p(row))})"
+        for share, row in zip(shares, tried)
+    ]
+    section.claim(
+        holds, f"{text}; {'; '.join(counts)}: {verdict}.", f"{text}, {', '.join(shares)}: {verdict}."
     )
-    section.claim(holds, f"{text}: {counts}: {verdict}.", f"{text}: {verdict}.")
 
 
 def judge_model(section: Section, found: pd.DataFrame, model: str, dataset: str) -> None:
@@ -123,11 +142,7 @@ def judge_model(section: Section, found: pd.DataFrame, model: str, dataset: str)
     if IMAGE not in found.index:
         section.lines.append(f"- {who}: it was shown no images.")
         return
-    for condition in WITHOUT:
-        if condition in found.index:
-            judge_images(section, found.loc[condition], found.loc[IMAGE, "accuracy"], who, condition)
-        else:
-            section.lines.append(f"- {who}: it could not be asked {WITHOUT[condition]}.")
+    judge_images(section, found, who)
 
 
 def others_that_see(accuracy: pd.DataFrame, model: str) -> set[str]:

@@ -19,6 +19,7 @@ ACCURACY = contract(
     ("ci_low", "float", "lower end of the Wilson 95 % interval of accuracy"),
     ("ci_high", "float", "upper end of it"),
     ("chance", "float", "mean of 1 / number of choices"),
+    ("guess", "float", "share that is right by a group's commonest answer, learnt on other samples"),
     ("image_only", "int", "samples answered with their images and not under this condition"),
     ("condition_only", "int", "samples answered under this condition and not with their images"),
 )
