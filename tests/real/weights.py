@@ -7,6 +7,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from vlmdiff.hub.packages import convert
+
 GGUF = Callable[[Path], Path]
 
 
@@ -26,24 +28,13 @@ def gemma3_gguf(scratch: Path) -> Path:
 MODELS: dict[str, GGUF] = {"smollm2": smollm2_gguf, "gemma3_270m": gemma3_gguf}
 
 
-def convert(gguf: Path, folder: Path) -> None:
-    """Write the weights of a GGUF file, as float32, with tokenizer and configuration."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # They say that the file was quantised; these weights are not any more.
-    del model.config.quantization_config, model.hf_quantizer
-    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-    model.save_pretrained(folder)
-
-
 def write_model(name: str, folder: Path) -> None:
     """Convert one of MODELS into a folder, unless that was done: the folder appears when it is whole."""
     if folder.is_dir():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as scratch:
-        convert(MODELS[name](Path(scratch)), Path(scratch) / "whole")
-        (Path(scratch) / "whole").rename(folder)
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        convert(MODELS[name](Path(scratch)), whole)
+        whole.rename(folder)

@@ -126,7 +126,7 @@ def test_checkpoints_and_towers_come_from_the_hub_if_they_say_so():
         "vlm": config.models["vlm"].model_copy(update={"vision_tower": tower}),
         "vlm_50": config.models["vlm_50"].model_copy(update={"path": whole}),
     }
-    fetched = cases.hub_sources(config.model_copy(update={"models": models}))
+    fetched = cases.fetched_sources(config.model_copy(update={"models": models}))
     assert fetched == {"vlm_vision_tower": tower, "vlm_50": whole}
 
 

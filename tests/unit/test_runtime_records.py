@@ -246,6 +246,29 @@ def test_the_page_counts_jobs_by_version_and_rule(results):
     assert "earlier runs" not in page
 
 
+def test_the_page_says_what_fetched_models_are(results):
+    made(results / "a.csv", rule="one", code="c1")
+    told = {
+        "base_lm/package.json": {
+            "package": "tiny-lm==1.0",
+            "file": "t.gguf",
+            "sha256": "ab12",
+            "quantised": {"Q4_1": 3, "F32": 2},
+        },
+        "vlm/hub.json": {"repository": "who/vlm", "revision": "main", "commit": "cd34"},
+        "vlm/config.json": {},
+    }
+    for name, content in told.items():
+        (results / "models" / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / "models" / name).write_text(json.dumps(content))
+    write_provenance(results, results / "provenance.md", {"one", "write_provenance"}, "write_provenance")
+    _, _, fetched = (results / "provenance.md").read_text().partition("## Fetched models\n")
+    base, vlm = fetched.strip().splitlines()
+    assert base.startswith("- `base_lm`: `t.gguf` of the package `tiny-lm==1.0`, SHA-256 `ab12`.")
+    assert "(tensors: 2 in F32, 3 in Q4_1), and are read in float32" in base
+    assert vlm == "- `vlm`: `who/vlm` of the hub, commit `cd34`"
+
+
 def test_the_page_lists_apart_what_no_rule_makes_any_more(results):
     scripts = {"plot_new", "write_provenance"}
     made(results / "new.csv", rule="vd_plot_new", code="c1")

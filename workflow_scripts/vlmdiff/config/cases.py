@@ -9,7 +9,7 @@ from vlmdiff.config.comparable import has_same_features
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import board_of
-from vlmdiff.config.sources import is_hub
+from vlmdiff.config.sources import is_fetched
 
 TARGETS = ("controls", "stages", "sensitivity")
 SELECTION_RULES = ("contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", "full")
@@ -146,12 +146,12 @@ def asked_data(config: Config) -> dict[str, int]:
     return found
 
 
-def hub_sources(config: Config) -> dict[str, str]:
-    """Return the checkpoints and vision towers that are fetched from the hub, by the name of their folder."""
+def fetched_sources(config: Config) -> dict[str, str]:
+    """Return the checkpoints and vision towers that are fetched, by the name of their folder."""
     found = {name: model.path for name, model in config.models.items()}
     towers = {name: model.vision_tower for name, model in config.models.items()}
     found |= {f"{name}_vision_tower": source for name, source in towers.items() if source}
-    return {name: source for name, source in found.items() if is_hub(source)}
+    return {name: source for name, source in found.items() if is_fetched(source)}
 
 
 def trained_shape(config: Config, dictionary: str) -> dict[str, Any]:

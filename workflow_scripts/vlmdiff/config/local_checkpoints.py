@@ -28,7 +28,7 @@ from vlmdiff.config.families import (
 )
 from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
-from vlmdiff.config.sources import is_hub, is_local, world_model
+from vlmdiff.config.sources import is_fetched, is_local, world_model
 from vlmdiff.config.storage import planned_size
 from vlmdiff.config.subjects import ModelConfig
 from vlmdiff.config.world import WorldConfig, family_of_checkpoint
@@ -90,7 +90,7 @@ def missing_family(entry: Any) -> str:
     path = entry.get("path") if isinstance(entry, dict) else None
     if not isinstance(path, str):
         return f"missing; families and what they read: {all_kinds()}"
-    if is_hub(path):
+    if is_fetched(path):
         return (
             f"missing; it is read from config.json of a folder, and '{path}' is not here yet; "
             f"families and what they read: {all_kinds()}"

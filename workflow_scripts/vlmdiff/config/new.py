@@ -25,7 +25,7 @@ from vlmdiff.config.local_checkpoints import checkpoint_problems
 from vlmdiff.config.local_files import missing_files
 from vlmdiff.config.samples_file import read_records
 from vlmdiff.config.schema import Config
-from vlmdiff.config.sources import is_hub
+from vlmdiff.config.sources import is_fetched
 from vlmdiff.runtime.reading import DataError
 
 SHOWN_GROUPS = 12
@@ -68,9 +68,9 @@ def look_at_checkpoint(folder: str, sees: bool) -> Checkpoint:
         NewConfigError: it is no checkpoint, or one of the other kind.
     """
     file = Path(folder, "config.json")
-    if is_hub(folder):
+    if is_fetched(folder):
         raise NewConfigError(
-            f"{folder}: found a source of the hub, whose files are not here yet; write the config by hand, "
+            f"{folder}: found a source whose files are not here yet; write the config by hand, "
             "with `family` and `planned` for each model (docs/configure/real_models.md)"
         )
     if not file.is_file():

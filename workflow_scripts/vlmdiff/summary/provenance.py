@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,6 +15,8 @@ from vlmdiff.runtime.records import FOLDER, described_path, read_record
 Record = dict[str, Any]
 # What `vlmdiff.config.together` puts behind the name of a rule.
 LAYERS = re.compile(r"_(alone|\d+_\d+)$")
+# What a checkpoint was fetched from, in its folder: from the hub, from a package.
+FETCHED = ("hub.json", "package.json")
 # The script of the rule that writes the page.
 OWN_SCRIPT = "write_provenance"
 
@@ -118,6 +121,28 @@ def former_section(records: Mapping[Path, Record]) -> list[str]:
     ]
 
 
+def fetched_section(experiment: Path) -> list[str]:
+    """Return the lines on checkpoints that were fetched; none if there are none."""
+    records = {
+        file.parent.name: json.loads(file.read_text())
+        for file in sorted(experiment.glob("models/*/*.json"))
+        if file.name in FETCHED
+    }
+    lines = [f"- `{name}`: {fetched(record)}" for name, record in records.items()]
+    return ["", "## Fetched models", *lines] if lines else []
+
+
+def fetched(record: Mapping[str, Any]) -> str:
+    """Say what a fetched checkpoint is, by the record that lies with it."""
+    if "package" not in record:
+        return f"`{record['repository']}` of the hub, commit `{record['commit']}`"
+    kinds = ", ".join(f"{count} in {kind}" for kind, count in sorted(record["quantised"].items()))
+    return (
+        f"`{record['file']}` of the package `{record['package']}`, SHA-256 `{record['sha256']}`. Its weights "
+        f"were quantised (tensors: {kinds}), and are read in float32: not quite those that were trained"
+    )
+
+
 def write_provenance(experiment: str | Path, output: str | Path, scripts: Collection[str], own: str) -> None:
     """Write the page.
 
@@ -151,6 +176,7 @@ def write_provenance(experiment: str | Path, output: str | Path, scripts: Collec
         "",
         "## Rules",
         *rule_rows(records),
+        *fetched_section(experiment),
         *former_section({path: one for path, one in former.items() if (experiment / path).exists()}),
     ]
     with replacing(output) as temporary:
