@@ -184,6 +184,21 @@ def test_the_plan_says_what_it_does_not_know():
     assert "unknown until the models are there" in plan(config)
 
 
+def test_the_plan_names_what_is_fetched_once():
+    config = changed(
+        models={
+            "vlm": {"family": "llava", "path": "hub:someone/vlm@main"},
+            "vlm_25": {"family": "llava", "path": "hub:someone/vlm@early"},
+            "base_lm": {"family": "causal_lm", "path": "pypi:a-lm==1.0:a/lm.gguf"},
+        }
+    )
+    fetched = [line for line in plan(config).splitlines() if "fetched first" in line]
+    assert [set(line.partition(": ")[2].split(", ")) for line in fetched] == [
+        {"hub:someone/vlm", "pypi:a-lm==1.0:a/lm.gguf"}
+    ]
+    assert "fetched first" not in plan(changed())
+
+
 @pytest.mark.parametrize("store", ["keep", "temporary", "stream"])
 def test_the_plan_names_every_series_and_the_total(store):
     config = changed(extraction={"store": store})

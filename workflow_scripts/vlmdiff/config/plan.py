@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vlmdiff.config.cases import fetched_sources
 from vlmdiff.config.memory import at_once, training_bytes
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.schema import Config
+from vlmdiff.config.sources import is_fetched
 from vlmdiff.config.storage import dictionary_bytes, peak_bytes, planned_series, planned_size
 from vlmdiff.config.together import is_streamed, trained_together
 
-# What a model of eight billion parameters leaves of a card with 80 GB.
-FREE_BYTES = 62e9
+# What a model of eight billion parameters leaves of a card of 80 GB, and one of two to four of 24 GB.
+FREE_BYTES = (62e9, 15e9)
 
 
 def written(count: float | None) -> str:
@@ -35,7 +37,7 @@ def plan(config: Config) -> str:
     lines.append(
         f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
     )
-    return "\n".join([*lines, *passes(config), *notes(config)])
+    return "\n".join([*lines, *passes(config), *elsewhere(config), *notes(config)])
 
 
 def passes(config: Config) -> Iterator[str]:
@@ -46,12 +48,20 @@ def passes(config: Config) -> Iterator[str]:
             most = max(map(len, trained_together(config, name)))
             groups.setdefault((size.d_model, config.shape(name).d_sae, most), []).append(name)
     for (d_model, d_sae, most), names in groups.items():
-        one = training_bytes(d_model, d_sae)
-        runs = -(-most // at_once(FREE_BYTES, d_model, d_sae))
+        large, small = (-(-most // at_once(free, d_model, d_sae)) for free in FREE_BYTES)
+        one = written(training_bytes(d_model, d_sae))
         yield (
-            f"  {', '.join(names)}: {most} layers a job, {written(one)} each; where {written(FREE_BYTES)} of "
-            f"memory are free, in {runs} pass{'es' * (runs > 1)} of the model"
+            f"  {', '.join(names)}: {most} layer{'s' * (most > 1)} a job, {one} each; in {large} pass{'es' * (large > 1)} of "
+            f"the model where {written(FREE_BYTES[0])} of memory are free, in {small} where {written(FREE_BYTES[1])} are"
         )
+
+
+def elsewhere(config: Config) -> Iterator[str]:
+    """Yield what has to come from the hub or from PyPI before anything runs, if anything has to."""
+    entries = [*config.datasets.values(), *(config.dictionaries[name] for name in config.published())]
+    places = [*fetched_sources(config).values(), *(getattr(one, "source", None) or "" for one in entries)]
+    if names := list(dict.fromkeys(one.partition("@")[0] for one in places if is_fetched(one))):
+        yield f"  fetched first (`snakemake sources`): {', '.join(names)}"
 
 
 def notes(config: Config) -> Iterator[str]:
