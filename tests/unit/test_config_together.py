@@ -105,6 +105,6 @@ def test_what_fits_is_weights_and_moments_of_each_and_gradients_of_one():
 def test_the_plan_tells_how_often_the_model_reads_its_data():
     told = plan(read("llava_more"))
     assert "adapted, null_text: 32 layers a job, 3.2 GB each; " in told
-    assert "in 2 passes of the model where 62.0 GB of memory are free, in 11 where 15.0 GB are" in told
-    assert "in 1 pass of the model" in plan(read("llava_more", extraction={"layers_at_once": 16}))
+    assert "passes of the model by the memory that is free: 2 where 62.0 GB are, 11 where 15.0 GB are" in told
+    assert "free: 1 where 62.0 GB are" in plan(read("llava_more", extraction={"layers_at_once": 16}))
     assert "of the model" not in plan(read())

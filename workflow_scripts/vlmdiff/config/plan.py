@@ -48,11 +48,12 @@ def passes(config: Config) -> Iterator[str]:
             most = max(map(len, trained_together(config, name)))
             groups.setdefault((size.d_model, config.shape(name).d_sae, most), []).append(name)
     for (d_model, d_sae, most), names in groups.items():
-        large, small = (-(-most // at_once(free, d_model, d_sae)) for free in FREE_BYTES)
         one = written(training_bytes(d_model, d_sae))
+        runs = [-(-most // at_once(free, d_model, d_sae)) for free in FREE_BYTES]
+        told = [f"{count} where {written(free)} are" for count, free in zip(runs, FREE_BYTES, strict=True)]
         yield (
-            f"  {', '.join(names)}: {most} layer{'s' * (most > 1)} a job, {one} each; in {large} pass{'es' * (large > 1)} of "
-            f"the model where {written(FREE_BYTES[0])} of memory are free, in {small} where {written(FREE_BYTES[1])} are"
+            f"  {', '.join(names)}: {most} layer{'s' * (most > 1)} a job, {one} each; passes of the model by "
+            f"the memory that is free: {', '.join(told)}"
         )
 
 
