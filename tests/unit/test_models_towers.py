@@ -17,7 +17,13 @@ import tiny_qwen_vl
 import tiny_smolvlm
 import torch
 from PIL import Image
-from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipImageProcessorPil
+from transformers import (
+    AutoConfig,
+    BitImageProcessorPil,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipImageProcessorPil,
+)
 
 from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.data.batching import prepare_batches, token_rows
@@ -121,6 +127,26 @@ def test_a_siglip_processor_shows_the_whole_picture(tmp_path):
     batch = subject.prepare(PROMPTS[:1], [wide])
     assert batch.seen.grids.tolist() == [[3, 3]]
     assert subject.view_of(wide.size) == (0.0, 0.0, 1.0, 1.0)
+
+
+def test_a_crop_that_leaves_the_edges_out_is_where_it_is_said(tmp_path):
+    """As Dinov2's cuts 224 of 256 pixels: what lies just outside changes nothing, inside it does."""
+    subject = load_subject("vlm", {"family": "llava"}, build(tmp_path, "dinov2", {}, "default"), "cpu")
+    subject.processor.image_processor = BitImageProcessorPil(
+        size={"shortest_edge": 48}, crop_size={"height": 36, "width": 36}, do_convert_rgb=True
+    )
+    wide = Image.new("RGB", (200, 100), "black")
+    left, top, right, bottom = subject.view_of(wide.size)
+    assert (left, top, right, bottom) == pytest.approx((0.3125, 0.125, 0.6875, 0.875))
+    before = subject.read([wide]).pixel_values
+    edges = [round(edge * side) for edge, side in zip((left, top, right, bottom), (200, 100) * 2)]
+    for at, (out, into) in enumerate(((-8, 4), (-8, 4), (8, -4), (8, -4))):
+        for shift, seen in ((out, False), (into, True)):
+            marked = wide.copy()
+            line = [0, 0, 200, 100]
+            line[at % 2], line[at % 2 + 2] = edges[at] + shift - 1, edges[at] + shift + 1
+            marked.paste("white", tuple(line))
+            assert bool((subject.read([marked]).pixel_values - before).abs().max() > 0.1) == seen
 
 
 def test_a_tower_of_many_sizes_is_of_another_family(tmp_path):

@@ -34,12 +34,16 @@ class Llava(VisionLanguageModel):
         return self.probed_grid
 
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
-        """See `VisionLanguageModel.view_of`; CLIP's processor cuts a square out of the middle."""
+        """See `VisionLanguageModel.view_of`; a square is cut out of the middle, of Dinov2 a smaller one."""
         reader = self.processor.image_processor
         # SigLIP's processor knows no cropping.
-        crops = getattr(reader, "do_center_crop", False)
-        cropped = crops and reader.do_resize and reader.size.get("shortest_edge")
-        return centred_square(size, min(size)) if cropped else (0.0, 0.0, 1.0, 1.0)
+        if not getattr(reader, "do_center_crop", False):
+            return 0.0, 0.0, 1.0, 1.0
+        if reader.do_resize:
+            edge = reader.size.get("shortest_edge")
+            squeezed = reader.size.get("width"), reader.size.get("height")
+            size = (edge * size[0] / min(size), edge * size[1] / min(size)) if edge else squeezed
+        return centred_square(size, reader.crop_size["height"])
 
     def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
         """See `VisionLanguageModel.look`."""
@@ -54,7 +58,7 @@ class Llava(VisionLanguageModel):
         return seen_features(list(found.pooler_output), [grid] * len(images), self.unplaced)
 
 
-def centred_square(size: Size, side: int) -> tuple[float, float, float, float]:
+def centred_square(size: tuple[float, float], side: int) -> tuple[float, float, float, float]:
     """Return the edges of a square of `side` pixels in the middle of an image, as fractions of its sides."""
     across, down = side / size[0], side / size[1]
     return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2
