@@ -39,11 +39,12 @@ class Llava(VisionLanguageModel):
         # SigLIP's processor knows no cropping.
         if not getattr(reader, "do_center_crop", False):
             return 0.0, 0.0, 1.0, 1.0
-        if reader.do_resize:
-            edge = reader.size.get("shortest_edge")
-            squeezed = reader.size.get("width"), reader.size.get("height")
-            size = (edge * size[0] / min(size), edge * size[1] / min(size)) if edge else squeezed
-        return centred_square(size, reader.crop_size["height"])
+        side, told = reader.crop_size["height"], reader.size
+        if reader.do_resize and (edge := told.get("shortest_edge")):
+            side = side * min(size) / edge
+        elif reader.do_resize:
+            size = told["width"], told["height"]
+        return centred_square(size, side)
 
     def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
         """See `VisionLanguageModel.look`."""
@@ -58,7 +59,7 @@ class Llava(VisionLanguageModel):
         return seen_features(list(found.pooler_output), [grid] * len(images), self.unplaced)
 
 
-def centred_square(size: tuple[float, float], side: int) -> tuple[float, float, float, float]:
+def centred_square(size: Size, side: int | float) -> tuple[float, float, float, float]:
     """Return the edges of a square of `side` pixels in the middle of an image, as fractions of its sides."""
     across, down = side / size[0], side / size[1]
     return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2
