@@ -36,12 +36,15 @@ class Llava(VisionLanguageModel):
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
         """See `VisionLanguageModel.view_of`; a square is cut out of the middle, of Dinov2 a smaller one."""
         reader = self.processor.image_processor
-        # SigLIP's processor knows no cropping.
-        if not getattr(reader, "do_center_crop", False):
-            return 0.0, 0.0, 1.0, 1.0
+        # SigLIP's processor knows no cropping, and only LLaVA's own makes a square around a picture first.
+        crops = getattr(reader, "do_center_crop", False)
+        pads = getattr(reader, "do_pad", False) and hasattr(reader, "pad_to_square")
+        if not crops:
+            return centred_square(size, max(size)) if pads else (0.0, 0.0, 1.0, 1.0)
         side, told = reader.crop_size["height"], reader.size
-        if reader.do_resize and (edge := told.get("shortest_edge")):
-            side = side * min(size) / edge
+        edge = told.get("shortest_edge") or (pads and told["height"])
+        if reader.do_resize and edge:
+            side = side * (max if pads else min)(size) / edge
         elif reader.do_resize:
             size = told["width"], told["height"]
         return centred_square(size, side)
