@@ -157,8 +157,7 @@ def test_a_crop_that_leaves_the_edges_out_is_where_it_is_said(tmp_path, name):
     for at, (out, into) in enumerate(((-8, 4), (-8, 4), (8, -4), (8, -4))):
         # A padded picture ends before the upper and lower edge.
         for shift, seen in () if name == "padded" and at % 2 else ((out, False), (into, True)):
-            marked = wide.copy()
-            line = [0, 0, 200, 100]
+            marked, line = wide.copy(), [0, 0, 200, 100]
             line[at % 2], line[at % 2 + 2] = edges[at] + shift - 1, edges[at] + shift + 1
             marked.paste("white", tuple(line))
             assert bool((subject.read([marked]).pixel_values - before).abs().max() > 0.1) == seen
