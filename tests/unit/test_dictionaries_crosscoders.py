@@ -70,7 +70,7 @@ def test_other_files_of_the_layout(tmp_path, form):
     f, x_hat = published(state, x, norm, scale)
     written = {f"_orig_mod.{name}": value for name, value in state.items()} if form == "compiled" else state
     if form == "relu":
-        del written["threshold"]
+        del written["threshold"], written["k"]
     torch.save(written, tmp_path / "ae.pt")
     dictionary = load_dictionary(PublishedSource("crosscoder", tmp_path / "ae.pt"))
     assert torch.equal(dictionary.encode(x.flatten(1)) > 0, f > 0)
@@ -91,6 +91,22 @@ def test_other_files_of_the_layout(tmp_path, form):
 )
 def test_what_cannot_be_used_is_told(tmp_path, change, words):
     torch.save(crosscoder_state() | change, tmp_path / "ae.pt")
+    with pytest.raises(DictionaryError, match=words):
+        load_dictionary(PublishedSource("crosscoder", tmp_path / "ae.pt"))
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("threshold", r"threshold is \[nan\], expected one number"),
+        ("activation_std", "holds one of activation_mean and activation_std, expected both or none"),
+    ],
+)
+def test_a_part_that_others_need_is_missed(tmp_path, lost, words):
+    """With `k` and no threshold it would fire wherever a ReLU does."""
+    state = crosscoder_state()
+    del state[lost]
+    torch.save(state, tmp_path / "ae.pt")
     with pytest.raises(DictionaryError, match=words):
         load_dictionary(PublishedSource("crosscoder", tmp_path / "ae.pt"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +14,15 @@ from published_dictionaries import (
     LEARNT_THRESHOLD,
     OPENMOSS_NORM,
     K,
+    crosscoder_state,
     learnt_state,
     random_weights,
     tokens,
     write_dictionary_learning,
+    write_gemma_scope,
+    write_gemma_scope_2,
     write_openmoss,
+    write_qwen_scope,
     write_sparsify,
 )
 from torch import Tensor
@@ -69,6 +74,64 @@ def test_sparsify_by_its_formula(tmp_path, changes, unit_rows):
     z = largest(pre, pre)
     x_hat = z @ weights["W_dec"] + weights["b_dec"]
     alike(PublishedSource("sparsify", folder), z, weights["W_dec"], x_hat, x)
+
+
+def test_openmoss_scales_its_input_where_nothing_says_that_it_does_not(tmp_path):
+    folder = write_openmoss(tmp_path / "L3R", random_weights(12))
+    told = json.loads((folder / "config.json").read_text())
+    del told["norm_activation"]
+    (folder / "config.json").write_text(json.dumps(told))
+    found = read_published(PublishedSource("openmoss", folder))
+    assert found.input_scale == pytest.approx(D_MODEL**0.5 / OPENMOSS_NORM) and found.tells_norm
+
+
+def write_others(folder: Path, format: str, more: dict[str, Tensor]) -> Path:
+    """Write a dictionary of a format whose files may hold more than is known here, and hold `more`."""
+    weights = random_weights()
+    if format == "gemma_scope":
+        return write_gemma_scope(folder, weights | more)
+    if format == "gemma_scope_2":
+        return write_gemma_scope_2(folder, weights | more)
+    file = folder / "layer_3.pt"
+    folder.mkdir()
+    if format == "crosscoder":
+        torch.save(crosscoder_state() | more, file)
+        return file
+    write_qwen_scope(file, weights)
+    state = torch.load(file)
+    if format == "mmdiff":
+        state |= {name: state[name].T for name in ("W_enc", "W_dec")}
+    torch.save(state | more, file)
+    return file
+
+
+OTHERS = ("crosscoder", "gemma_scope", "gemma_scope_2", "mmdiff", "qwen_scope")
+
+
+@pytest.mark.parametrize("format", OTHERS)
+@pytest.mark.parametrize("name", ["r_mag", "b_gate", "W_skip", "jumprelu_threshold"])
+def test_tensors_of_another_kind_are_refused(tmp_path, format, name):
+    """Without them the rest would read as a dictionary of the format, and encode something else."""
+    k = K if format in ("mmdiff", "qwen_scope") else None
+    plain = write_others(tmp_path / "plain", format, {"act_freq": torch.ones(D_SAE)})
+    read_published(PublishedSource(format, plain, k))
+    other = write_others(tmp_path / "other", format, {name: torch.ones(D_SAE)})
+    with pytest.raises(DictionaryError, match=rf"holds \['{name}'\], which a dictionary of this format does"):
+        read_published(PublishedSource(format, other, k))
+
+
+@pytest.mark.parametrize("format", ["mmdiff", "qwen_scope"])
+@pytest.mark.parametrize("told", [K + 1, torch.tensor(K + 1)])
+def test_k_that_a_file_tells_otherwise_is_refused(tmp_path, format, told):
+    file = write_others(tmp_path / "other", format, {"k": told})
+    with pytest.raises(DictionaryError, match=rf"the file tells k = \[{K + 1}\], `k` in the config is {K}"):
+        read_published(PublishedSource(format, file, K))
+
+
+def test_qwen_scope_with_thresholds_is_no_topk(tmp_path):
+    file = write_others(tmp_path / "other", "qwen_scope", {"threshold": torch.ones(D_SAE)})
+    with pytest.raises(DictionaryError, match=r"holds \['threshold'\], which a dictionary of this format"):
+        read_published(PublishedSource("qwen_scope", file, K))
 
 
 @pytest.mark.parametrize("by_norm", [True, False])

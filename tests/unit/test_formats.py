@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from vlmdiff.dictionaries.modules import TopKDictionary
 from vlmdiff.dictionaries.source import FILES
 from vlmdiff.formats import FormatError, main, told
 from vlmdiff.models.registry import load_subject
+from vlmdiff.runtime.disk_errors import StorageError
 
 FAMILIES = {
     "causal_lm": tiny_models.build_tiny_lm,
@@ -99,6 +102,10 @@ WRITE = {
     ),
     "crosscoder": lambda root, layer: write_crosscoder(root / f"gemma-crosscoder-l{layer}/ae.pt"),
 }  # fmt: skip
+WRITERS = {
+    name: getattr(published, f"write_{name}")
+    for name in ("gemma_scope", "gemma_scope_2", "llama_scope", "openmoss", "sparsify")
+}
 FIRES = {"qwen_scope": f"TopK with k = {K}", "mmdiff": "TopK, b_dec", "vlmdiff": f"TopK with k = {K}"}
 FIRES |= {"sparsify": f"TopK with k = {K}"}
 
@@ -304,3 +311,56 @@ def test_the_command_prints_it(tmp_path, capsys):
     assert main([str(WRITE["sparsify"](tmp_path, 3))]) == 0
     printed = capsys.readouterr()
     assert "format sparsify" in printed.out and printed.err == ""
+
+
+def test_what_is_neither_a_file_nor_a_folder_is_told(tmp_path):
+    """A pipe would be waited for, and a folder may be called like a file."""
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "folder.pt").mkdir()
+    with pytest.raises(FormatError, match="found folder.pt, pipe.pt; this is nothing that is read here"):
+        told(tmp_path)
+    for path in (tmp_path / "pipe.pt", Path(os.devnull)):
+        with pytest.raises(FormatError, match="found nothing there, expected a file or folder"):
+            told(path)
+
+
+def test_what_may_not_be_read_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    def closed(_path):
+        raise refused
+
+    monkeypatch.setattr("vlmdiff.formats.told", closed)
+    assert main([str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path} cannot be read (Permission denied); make it readable for you\n"
+    )
+    refused = StorageError("ae.pt: cannot be read")
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "ae.pt: cannot be read\n"
+
+
+@pytest.mark.parametrize("format", ["gemma_scope", "gemma_scope_2", "llama_scope", "openmoss", "sparsify"])
+def test_a_later_layer_that_is_damaged_or_of_another_size_is_told(tmp_path, format):
+    for layer in (3, 4):
+        WRITE[format](tmp_path, layer)
+    assert "2 dictionaries" in told(tmp_path)
+    file = sorted(tmp_path.rglob(FILES[format][-1]))[1]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40])
+    with pytest.raises(FormatError, match=f"`{format}`, which cannot be imported: .*{file.name}"):
+        told(tmp_path)
+    file.unlink()
+    smaller = {
+        name: one[..., : D_SAE // 2] if name != "W_dec" else one[: D_SAE // 2]
+        for name, one in random_weights().items()
+    }
+    smaller["b_dec"] = random_weights()["b_dec"]
+    narrow = WRITERS[format](tmp_path / "narrow", smaller)
+    shutil.copy(narrow / FILES[format][-1], file)
+    shutil.rmtree(narrow)
+    with pytest.raises(
+        FormatError, match=rf"found \(d_model, d_sae\) = \({D_MODEL}, {D_SAE // 2}\), expected"
+    ):
+        told(tmp_path)

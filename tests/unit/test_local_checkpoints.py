@@ -270,6 +270,7 @@ DAMAGES = {
     ),
     "an index of nothing": (lambda folder: index(folder, {}), "expected a `weight_map` that names the files"),
     "an adapter": (only_an_adapter, "{vlm}/adapter_config.json is a LoRA adapter, not a whole model"),
+    "an adapter beside": (written("adapter_config.json", b"{}"), "{vlm} holds a whole model and a LoRA"),
     "gguf": (in_place_of_weights("q4.gguf"), "{vlm}/q4.gguf is a GGUF file, which transformers does"),
     "own format": (in_place_of_weights("consolidated.00.pth"), "{vlm}/consolidated.00.pth is weights in"),
     "cut off": (cut, f"/model.safetensors: found {len(HEADER) + 11} bytes, expected {len(HEADER) + 12}"),

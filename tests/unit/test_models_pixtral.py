@@ -127,6 +127,19 @@ def test_the_grid_is_known_without_opening_the_picture(subject, size):
     assert max(grid) * tiny.SIDE <= tiny.LONGEST
 
 
+@pytest.mark.parametrize("size", [(640, 480), (57, 83)])
+def test_limits_of_height_and_width_are_read_as_well(folder, tmp_path, size):
+    """As transformers' processor reads them, in the place of a longest edge."""
+    other = shutil.copytree(folder, tmp_path / folder.name)
+    file = other / "preprocessor_config.json"
+    limits = {"height": 64, "width": 96}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"size": limits}))
+    subject = load(other)
+    (rows, columns), picture = subject.grid_of(size), Image.new("RGB", size)
+    assert subject.prepare(PROMPTS[:1], [picture]).seen.grids.tolist() == [[rows, columns]]
+    assert rows * tiny.SIDE <= 64 and columns * tiny.SIDE <= 96
+
+
 def test_residuals_logits_and_images_are_those_of_transformers(subject, batch, published):
     residuals, logits = subject.residuals(batch, [0, 1, 2]), subject.final_logits(batch)
     shown = batch.seen.features.split([rows * columns for rows, columns in GRIDS])

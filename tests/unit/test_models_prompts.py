@@ -16,6 +16,7 @@ import tiny_paligemma
 import tiny_pixtral
 import tiny_qwen_vl
 import tiny_smolvlm
+import torch
 from damage import tries
 from hypothesis import given
 from hypothesis import strategies as st
@@ -236,6 +237,32 @@ def test_a_prompt_longer_than_the_context_is_refused(llama):
     assert len(subject.rows([text], [None], as_chat=False)[0]) == 1024
     with pytest.raises(SubjectError, match="found 1025 tokens, expected at most 1024, its context"):
         subject.rows([text + "?"], [None], as_chat=False)
+
+
+def test_a_prompt_that_would_turn_its_neighbours_is_refused(tmp_path):
+    """LongRoPE (Phi 3 and 4) chooses the angles of a whole batch by its longest sequence."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    values = tiny_models.tiny_text_config(tiny_models.tiny_tokenizer()).to_dict()
+    sizes = {key: values[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "pad_token_id")}
+    config = Phi3Config(
+        **sizes, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.2,
+        max_position_embeddings=64, original_max_position_embeddings=16, rope_parameters=rope,
+    )  # fmt: skip
+    Phi3ForCausalLM(config).save_pretrained(tmp_path)
+    tiny_models.tiny_tokenizer().save_pretrained(tmp_path)
+    subject = load_subject("lm", {"family": "causal_lm"}, tmp_path, "cpu")
+    short, fits, long = ([1, *[9, 20, 30] * some] for some in (2, 5, 6))
+    alone, beside, turned = (
+        subject.final_logits(subject.assemble(rows, [None] * len(rows)))[0]
+        for rows in ([short], [short, fits], [short, long])
+    )
+    torch.testing.assert_close(beside, alone, atol=1e-4, rtol=1e-4)
+    assert (turned - alone).abs().max() > 0.01
+    subject.prompts.check(0, fits, subject.context, document=True)
+    with pytest.raises(PromptError, match="found 19 tokens, expected at most 16, its context .* longrope"):
+        subject.prompts.check(0, long, subject.context, document=True)
 
 
 def test_only_the_first_bos_of_a_sequence_is_bos():

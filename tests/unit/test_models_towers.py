@@ -17,7 +17,14 @@ import tiny_qwen_vl
 import tiny_smolvlm
 import torch
 from PIL import Image
-from transformers import AutoConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipImageProcessorPil
+from transformers import (
+    AutoConfig,
+    BitImageProcessorPil,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessorPil,
+    SiglipImageProcessorPil,
+)
 
 from vlmdiff.activations.tokens import IMAGE
 from vlmdiff.data.batching import prepare_batches, token_rows
@@ -121,6 +128,46 @@ def test_a_siglip_processor_shows_the_whole_picture(tmp_path):
     batch = subject.prepare(PROMPTS[:1], [wide])
     assert batch.seen.grids.tolist() == [[3, 3]]
     assert subject.view_of(wide.size) == (0.0, 0.0, 1.0, 1.0)
+
+
+SQUARE = {"height": 36, "width": 36}
+READERS = {
+    "dinov2": (BitImageProcessorPil, {"size": {"shortest_edge": 48}}, (0.3125, 0.125, 0.6875, 0.875)),
+    "squeezed": (BitImageProcessorPil, {"size": {"height": 48, "width": 48}}, (0.125, 0.125, 0.875, 0.875)),
+    "as it is": (BitImageProcessorPil, {"do_resize": False}, (0.41, 0.32, 0.59, 0.68)),
+    "padded": (
+        LlavaImageProcessorPil,
+        {"size": {"shortest_edge": 48}, "do_pad": True},
+        (0.125, -0.25, 0.875, 1.25),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_crop_that_leaves_the_edges_out_is_where_it_is_said(tmp_path, name):
+    """As Dinov2's cuts 224 of 256 pixels: what lies just outside changes nothing, inside it does."""
+    subject = load_subject("vlm", {"family": "llava"}, build(tmp_path, "dinov2", {}, "default"), "cpu")
+    reader, values, expected = READERS[name]
+    subject.processor.image_processor = reader(**values, crop_size=SQUARE, do_convert_rgb=True)
+    wide = Image.new("RGB", (200, 100), "black")
+    left, top, right, bottom = subject.view_of(wide.size)
+    assert (left, top, right, bottom) == pytest.approx(expected)
+    before = subject.read([wide]).pixel_values
+    edges = [round(edge * side) for edge, side in zip((left, top, right, bottom), (200, 100) * 2)]
+    for at, (out, into) in enumerate(((-8, 4), (-8, 4), (8, -4), (8, -4))):
+        # A padded picture ends before the upper and lower edge.
+        for shift, seen in () if name == "padded" and at % 2 else ((out, False), (into, True)):
+            marked, line = wide.copy(), [0, 0, 200, 100]
+            line[at % 2], line[at % 2 + 2] = edges[at] + shift - 1, edges[at] + shift + 1
+            marked.paste("white", tuple(line))
+            assert bool((subject.read([marked]).pixel_values - before).abs().max() > 0.1) == seen
+
+
+def test_a_picture_that_is_padded_and_not_cropped_lies_within_its_square(tmp_path):
+    subject = load_subject("vlm", {"family": "llava"}, build(tmp_path, "dinov2", {}, "default"), "cpu")
+    subject.processor.image_processor = LlavaImageProcessorPil(size=SQUARE, do_pad=True, do_center_crop=False)
+    assert subject.view_of((60, 40)) == pytest.approx((0.0, -0.25, 1.0, 1.25))
+    assert subject.prepare(PROMPTS[:1], [Image.new("RGB", (60, 40))]).seen.grids.tolist() == [[3, 3]]
 
 
 def test_a_tower_of_many_sizes_is_of_another_family(tmp_path):

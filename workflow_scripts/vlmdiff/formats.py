@@ -29,6 +29,7 @@ from vlmdiff.config.samples_file import SAMPLES, TABLE, find_samples, read_recor
 from vlmdiff.config.sources import is_local
 from vlmdiff.config.subjects import ModelConfig
 from vlmdiff.dictionaries.source import FILES
+from vlmdiff.runtime.disk_errors import StorageError
 from vlmdiff.runtime.reading import DataError
 
 SUPPORTED = (
@@ -49,7 +50,7 @@ def told(path: Path) -> str:
     """
     if path.name in ("", ".."):
         path = path.resolve()
-    if not is_local(str(path)) or not path.exists():
+    if not is_local(str(path)) or not (path.is_file() or path.is_dir()):
         raise FormatError(
             f"{path}: found nothing there, expected a file or folder on this machine: {SUPPORTED}"
         )
@@ -204,6 +205,7 @@ def format_told(given: Path, candidates: Sequence[Any]) -> str:
         lost = candidates[layers.index(None)].path
         raise DictionaryError(f"{lost}: nothing tells its layer; name the folder of one dictionary")
     width, d_sae = found.weights["W_enc"].shape
+    recognise.check_alike(candidates[1:], (width, d_sae))
     width = f"two models of width {width // 2}" if first.format == recognise.CROSSCODER else f"width {width}"
     known = sorted(one for one in layers if one is not None)
     where = f"after layer {', '.join(map(str, known))}" if known else "of a layer that nothing tells"
@@ -250,6 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(told(parser.parse_args(arguments).path))
     except FormatError as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        found = f"{error.filename} cannot be read ({error.strerror}); make it readable for you"
+        print(error if isinstance(error, StorageError) else found, file=sys.stderr)
         return 1
     return 0
 

@@ -18,10 +18,11 @@ WEIGHTS = (
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 TOKENIZERS += ("sentencepiece.bpe.model", "source.spm", "vocab.bpe", "*.tiktoken")
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+ADAPTER = "adapter_config.json"
 # What folders hold in place of a checkpoint, and what to do; the first that is found counts.
 OTHERS = (
     (
-        ("adapter_config.json",),
+        (ADAPTER,),
         "a LoRA adapter, not a whole model; merge it into its base model (`merge_and_unload()` of peft) and "
         "save that with `save_pretrained`",
     ),
@@ -96,6 +97,11 @@ def weight_problems(folder: Path) -> Iterator[str]:
             or f"{found}expected {WEIGHTS[0]}, or {WEIGHTS[1]} and the files that it names; {AGAIN}"
         )
         return
+    if (folder / ADAPTER).is_file():
+        yield (
+            f"{folder} holds a whole model and a LoRA adapter ({ADAPTER}), of which only the model would be "
+            "read; merge them (`merge_and_unload()` of peft), or take the adapter's files out of the folder"
+        )
     names = [used.name]
     if used.suffix == ".json":
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlmdiff.config.checkpoint_files import cut_off, read_header
 from vlmdiff.dictionaries.files import is_own
-from vlmdiff.dictionaries.local_dictionaries import npz_shape
+from vlmdiff.dictionaries.local_dictionaries import npz_shape, shape_of
 from vlmdiff.dictionaries.published.content import Found, read_json
 from vlmdiff.dictionaries.published.convert import check_converted, read_published, to_dictionary
 from vlmdiff.dictionaries.published.mmdiff import mappings, read_pickle
@@ -23,7 +23,7 @@ from vlmdiff.dictionaries.published.place import (
     place_in_path,
     place_of_file,
 )
-from vlmdiff.dictionaries.source import FILES, PublishedSource, formats_in
+from vlmdiff.dictionaries.source import FILES, PublishedSource, formats_in, published_files
 from vlmdiff.dictionaries.weights import DictionaryError
 
 # How deep folders are looked into, and how many of them.
@@ -90,7 +90,9 @@ def in_folder(folder: Path) -> list[Candidate]:
     if whole:
         return [Candidate(whole[0], folder)]
     try:
-        files = sorted(one for one in folder.iterdir() if one.suffix in (".pt", ".safetensors"))
+        told = (one for one in folder.iterdir() if one.suffix in (".pt", ".safetensors"))
+        # Neither a folder that is called so, nor a pipe, which would never end.
+        files = sorted(one for one in told if one.is_file())
     except OSError:
         return []
     # Files of one folder and kind are alike: the first one tells.
@@ -155,6 +157,28 @@ def read_candidate(candidate: Candidate, root: Path) -> tuple[Found, int | None]
     check_place(place, candidate.path, max(0, layer or 0))
     check_converted(to_dictionary(found), candidate.path)
     return found, layer
+
+
+def check_alike(candidates: Iterable[Candidate], shape: tuple[int, int]) -> None:
+    """Refuse dictionaries that are damaged or of another size than the first, as far as headers tell.
+
+    Args:
+        candidates: those of the other layers.
+        shape: (d_model, d_sae) of the first.
+
+    Raises:
+        DictionaryError: naming the first that is not like it.
+    """
+    for one in candidates:
+        try:
+            found = shape_of(one.format, list(map(Path, published_files(one.format, str(one.path)))))
+        except ValueError as error:
+            raise DictionaryError(str(error)) from error
+        if found not in (None, shape):
+            raise DictionaryError(
+                f"{one.path}: found (d_model, d_sae) = {found}, expected {shape} as of the first; name "
+                "a folder whose dictionaries are all of one size"
+            )
 
 
 def place_of(candidate: Candidate, root: Path) -> Place:

@@ -34,12 +34,20 @@ class Llava(VisionLanguageModel):
         return self.probed_grid
 
     def view_of(self, size: Size) -> tuple[float, float, float, float]:
-        """See `VisionLanguageModel.view_of`; CLIP's processor cuts a square out of the middle."""
+        """See `VisionLanguageModel.view_of`; a square is cut out of the middle, of Dinov2 a smaller one."""
         reader = self.processor.image_processor
-        # SigLIP's processor knows no cropping.
+        # SigLIP's processor knows no cropping, and only LLaVA's own makes a square around a picture first.
         crops = getattr(reader, "do_center_crop", False)
-        cropped = crops and reader.do_resize and reader.size.get("shortest_edge")
-        return centred_square(size, min(size)) if cropped else (0.0, 0.0, 1.0, 1.0)
+        pads = getattr(reader, "do_pad", False) and hasattr(reader, "pad_to_square")
+        if not crops:
+            return centred_square(size, max(size)) if pads else (0.0, 0.0, 1.0, 1.0)
+        side, told = reader.crop_size["height"], reader.size
+        edge = told.get("shortest_edge") or (pads and told["height"])
+        if reader.do_resize and edge:
+            side = side * (max if pads else min)(size) / edge
+        elif reader.do_resize:
+            size = told["width"], told["height"]
+        return centred_square(size, side)
 
     def look(self, pixels: BatchFeature, images: Sequence[Image]) -> Seen:
         """See `VisionLanguageModel.look`."""
@@ -54,7 +62,7 @@ class Llava(VisionLanguageModel):
         return seen_features(list(found.pooler_output), [grid] * len(images), self.unplaced)
 
 
-def centred_square(size: Size, side: int) -> tuple[float, float, float, float]:
+def centred_square(size: Size, side: int | float) -> tuple[float, float, float, float]:
     """Return the edges of a square of `side` pixels in the middle of an image, as fractions of its sides."""
     across, down = side / size[0], side / size[1]
     return (1 - across) / 2, (1 - down) / 2, (1 + across) / 2, (1 + down) / 2

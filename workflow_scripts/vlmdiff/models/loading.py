@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
@@ -73,10 +74,42 @@ def load_whole(architecture: type, folder: Path, loading: Loading) -> PreTrained
     """Load weights and refuse a checkpoint that lacks some: transformers would draw them at random.
 
     Raises:
-        SubjectError: weights are missing.
+        SubjectError: weights are missing, or are left out because config.json describes a smaller model.
     """
     model, info = architecture.from_pretrained(folder, output_loading_info=True, **loading.options())
     missing = sorted(info["missing_keys"])
     if missing:
         raise SubjectError(f"{len(missing)} weights are missing, among them {missing[:3]}")
+    if unused := left_out(model, info["unexpected_keys"]):
+        raise SubjectError(
+            f"config.json leaves out {len(unused)} weights that the checkpoint has, among them {unused[:3]}: "
+            "biases, or blocks behind the last one that it tells; correct it"
+        )
     return model
+
+
+def left_out(model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
+    """Return weights of a checkpoint that belong to its decoder, but not as config.json describes it.
+
+    Others without a place are nobody's concern, as buffers of older versions and heads for other tasks.
+
+    Args:
+        model: as it was loaded.
+        unexpected: names of the weights that found no place in it.
+    """
+    from torch import nn
+
+    inner = set(model.get_decoder().modules())
+    parts = {name: part for name, part in model.named_modules() if part in inner}
+    # Blocks behind the last one that foretell further tokens.
+    further = getattr(model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
+    found = []
+    for name in unexpected:
+        parent, _, own = name.rpartition(".")
+        without = parent in parts and parts[parent]._parameters.get(own, name) is None
+        block = re.match(r"(.+?)\.(\d+)\.", name)
+        blocks = parts.get(block[1]) if block else None
+        beyond = isinstance(blocks, nn.ModuleList) and int(block[2]) >= len(blocks) + further
+        if without or beyond:
+            found.append(name)
+    return sorted(found)

@@ -75,9 +75,10 @@ class Pixtral(VisionLanguageModel):
         from transformers.image_utils import ChannelDimension
         from transformers.models.pixtral.image_processing_pil_pixtral import get_resize_output_image_size
 
+        limits = self.processor.image_processor.size
         height, width = get_resize_output_image_size(
             np.broadcast_to(np.uint8(0), (size[1], size[0], 3)),  # of which only the shape is read
-            self.processor.image_processor.size["longest_edge"],
+            limits["longest_edge"] or (limits["height"], limits["width"]),
             self.side,
             ChannelDimension.LAST,
         )

@@ -120,7 +120,8 @@ class Prompts:
             raise PromptError(
                 index,
                 f"model '{self.model}': found {len(row)} tokens, expected at most {context}, its context "
-                "(max_position_embeddings in config.json); shorten the prompt, or leave the sample out",
+                "(max_position_embeddings in config.json; with longrope original_max_position_embeddings, "
+                "beyond which prompts change each other); shorten the prompt, or leave the sample out",
             )
 
 

@@ -41,7 +41,7 @@ class Subject(ABC):
         fingerprint: digest of weights and configuration, the same on every machine.
         chat: how conversations are written.
         layout: names of the decoder's parts.
-        context: most tokens of a sequence; None where positions have no end.
+        context: most tokens of a sequence (`context_of`); None where positions have no end.
         image_id: token that stands for one image token; None: the model cannot see.
         break_ids: tokens that stand between rows of image tokens, and are neither image nor text.
     """
@@ -64,8 +64,7 @@ class Subject(ABC):
         self.d_model: int = config.hidden_size
         self.n_layers: int = config.num_hidden_layers
         self.n_heads: int = config.num_attention_heads
-        limits = (getattr(config, key, None) for key in self.context_keys)
-        self.context: int | None = next((limit for limit in limits if limit), None)
+        self.context = context_of(config, self.context_keys)
         self.d_head: int = head_width(name, self.attention_output(0), self.n_heads)
 
     @classmethod
@@ -328,6 +327,23 @@ class Subject(ABC):
     def attention_output(self, layer: int) -> nn.Module:
         """Output projection of attention; its input holds the heads side by side, `d_head` each."""
         return part(self.attention(layer), self.layout.projection)
+
+
+def context_of(config: PretrainedConfig, keys: Sequence[str]) -> int | None:
+    """Return the most tokens of a sequence; None where positions have no end.
+
+    LongRoPE (Phi 3 and 4) turns all sequences of a batch by other angles once one of them is longer than
+    those of the first training: beyond that, what a model makes of a sample depends on its neighbours.
+
+    Args:
+        config: of the language model.
+        keys: what may tell it.
+    """
+    limits = [limit for key in keys if (limit := getattr(config, key, None))][:1]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        limits.append(rope["original_max_position_embeddings"])
+    return min(limits, default=None)
 
 
 def known_tokens(past: DynamicCache | None) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vlmdiff.runtime.disk_errors import not_read
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 SAME_SCALE = 1e-4  # scales are often written down with five digits
+# In names of tensors: gates, connections beside the features, thresholds by another name.
+OF_OTHERS = re.compile(r"gate|[rb]_mag|skip|threshold")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -100,6 +103,20 @@ def needed(values: Mapping[str, Any], names: tuple[str, ...], path: Path) -> Non
     missing = [name for name in names if name not in values]
     if missing:
         raise DictionaryError(f"{path}: missing {missing}, found {sorted(values)}. {remedy()}")
+
+
+def check_kind_by_names(tensors: Iterable[str], known: Collection[str], path: Path) -> None:
+    """Refuse tensors of another kind of model where files may hold some that are not known here.
+
+    Raises:
+        DictionaryError: naming them.
+    """
+    others = sorted(name for name in tensors if name not in known and OF_OTHERS.search(name.lower()))
+    if others:
+        raise DictionaryError(
+            f"{path}: holds {others[:4]}, which a dictionary of this format does not have: a gated one, a "
+            f"transcoder or one with thresholds. {remedy()}"
+        )
 
 
 def widened(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vlmdiff.dictionaries.published.content import (
     Found,
+    check_kind_by_names,
     needed,
     remedy,
     widened,
@@ -34,6 +35,7 @@ def read(source: PublishedSource) -> Found:
     if source.input_scale is not None:
         raise DictionaryError(f"{path}: tells its scale itself; remove `input_scale` from the config")
     needed(tensors, TENSORS, path)
+    check_kind_by_names(tensors, ("threshold",), path)
     check_models(tensors, path)
     encoder, decoder = (tensors[f"{part}.weight"].float() for part in ("encoder", "decoder"))
     weights = {
@@ -77,7 +79,7 @@ def thresholds(tensors: dict[str, Tensor], decoder: Tensor, path: Path) -> Tenso
         DictionaryError: a BatchTopK crosscoder has none, or features count by an unknown norm.
     """
     count = decoder.shape[1]
-    if "threshold" not in tensors:
+    if not {"threshold", "k"} & set(tensors):
         return torch.zeros(count)
     told = batch_threshold(tensors, path)
     by = int(tensors.get("code_normalization_id", torch.tensor(SUM_OF_NORMS)))

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlmdiff.dictionaries.published.content import NAMES, Found, chosen_scale, needed, remedy, widened
+from vlmdiff.dictionaries.published.content import (
+    NAMES,
+    Found,
+    check_kind_by_names,
+    chosen_scale,
+    needed,
+    remedy,
+    widened,
+)
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 from vlmdiff.runtime.disk_errors import not_read
@@ -26,6 +34,7 @@ def read(source: PublishedSource) -> Found:
     path = path if path.suffix == ".npz" else path / WEIGHTS
     arrays = read_arrays(path)
     needed(arrays, (*NAMES, "threshold"), path)
+    check_kind_by_names(arrays, ("threshold",), path)
     weights = widened({name: arrays[name] for name in (*NAMES, "threshold")}, path)
     # Activations pass a ReLU too, so that a negative threshold acts as zero does.
     weights["threshold"].clamp_(min=0)

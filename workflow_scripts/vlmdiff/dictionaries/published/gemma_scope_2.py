@@ -7,6 +7,7 @@ from pathlib import Path
 from vlmdiff.dictionaries.published.content import (
     NAMES,
     Found,
+    check_kind_by_names,
     chosen_scale,
     needed,
     read_json,
@@ -33,6 +34,7 @@ def read(source: PublishedSource) -> Found:
     tensors = {name.replace("w_", "W_"): value for name, value in read_safetensors(file).items()}
     if SKIP in tensors:
         raise DictionaryError(f"{file}: holds {SKIP}: a transcoder, not a dictionary")
+    check_kind_by_names(tensors, ("threshold",), file)
     needed(tensors, (*NAMES, "threshold"), file)
     weights = widened({name: tensors[name] for name in (*NAMES, "threshold")}, file)
     # Activations pass a ReLU too, so that a negative threshold acts as zero does.

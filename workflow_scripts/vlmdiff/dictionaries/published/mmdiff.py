@@ -15,6 +15,7 @@ from vlmdiff.dictionaries.published.content import (
     FLOATS,
     NAMES,
     Found,
+    check_kind_by_names,
     chosen_scale,
     count,
     needed,
@@ -40,12 +41,12 @@ def read(source: PublishedSource) -> Found:
     content = read_pickle(path)
     tensors = tensors_in(content, path)
     needed(tensors, NAMES, path)
+    check_kind_by_names(tensors, ("threshold", "log_threshold"), path)
     weights = {name: tensors[name] for name in NAMES}
     threshold = threshold_in(tensors, path)
     if threshold is not None:
         weights["threshold"] = one_each(threshold, weights["b_enc"], path)
-    told = {one["k"] for one in mappings(content) if type(one.get("k")) is int}
-    check_k(source.k, told, threshold is not None, path)
+    check_k(source.k, told_k(content), threshold is not None, path)
     weights = widened(upright(weights, path), path)
     check_orientation(weights, path)
     if source.k is not None:
@@ -57,6 +58,13 @@ def read(source: PublishedSource) -> Found:
         chosen_scale(None, source.input_scale, path),
         place=place_in(content, path),
     )
+
+
+def told_k(content: Any) -> set[int]:
+    """Return the numbers of active features a token that a file tells, as numbers or as tensors."""
+    found = [one.get("k") for one in mappings(content)]
+    single = [one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in found]
+    return {one for one in single if type(one) is int}
 
 
 def check_k(given: int | None, told: set[int], jumprelu: bool, path: Path) -> None:

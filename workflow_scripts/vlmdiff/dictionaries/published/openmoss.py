@@ -50,7 +50,8 @@ def read(source: PublishedSource) -> Found:
     """
     folder = Path(source.path)
     path, file = folder / CONFIG, folder / WEIGHTS
-    config = read_json(path)
+    # The library's own default.
+    config = {"norm_activation": "dataset-wise"} | read_json(path)
     check_type(config, path)
     tensors = read_safetensors(file)
     check_names(tensors, file)

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlmdiff.dictionaries.published.content import NAMES, Found, chosen_scale, count, needed, widened
-from vlmdiff.dictionaries.published.mmdiff import read_pickle, tensors_in
+from vlmdiff.dictionaries.published.content import (
+    NAMES,
+    Found,
+    check_kind_by_names,
+    chosen_scale,
+    count,
+    needed,
+    widened,
+)
+from vlmdiff.dictionaries.published.mmdiff import check_k, read_pickle, tensors_in, told_k
 from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.weights import DictionaryError
 
@@ -23,8 +31,11 @@ def read(source: PublishedSource) -> Found:
             f"{path}: no file of Qwen Scope tells its k; give `k` in its entry in the config, as the name of "
             "the repository ends (50 of …-L0_50)"
         )
-    tensors = tensors_in(read_pickle(path), path)
+    content = read_pickle(path)
+    check_k(source.k, told_k(content), False, path)
+    tensors = tensors_in(content, path)
     needed(tensors, NAMES, path)
+    check_kind_by_names(tensors, (), path)
     lying = {name: tensors[name].T if name.startswith("W_") else tensors[name] for name in NAMES}
     weights = widened(lying, path)
     count(source.k, "`k` in the config", path, weights["b_enc"].numel())

@@ -75,7 +75,13 @@ def normalisation(tensors: Mapping[str, Tensor], shape: tuple[int, ...], path: P
         DictionaryError: it does not fit the activations, or is not finite.
     """
     mean, spread = (tensors.get(name) for name in NORMALISERS[:2])
-    if mean is None or spread is None or bool(mean.isnan().all() | spread.isnan().all()):
+    if mean is None and spread is None:
+        return None
+    if mean is None or spread is None:
+        raise DictionaryError(
+            f"{path}: holds one of activation_mean and activation_std, expected both or none. {remedy()}"
+        )
+    if bool(mean.isnan().all() | spread.isnan().all()):
         return None
     told = tensors.get("activation_global_scale", torch.ones(())).float()
     fits = tuple(mean.shape) == tuple(spread.shape) == shape and told.numel() in (1, math.prod(shape[:-1]))
