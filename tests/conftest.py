@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -30,6 +31,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--every-change", action="store_true", help="try every change, not sixty of different kinds"
     )
     group.addoption("--write-staleness", action="store_true", help="write tests/workflow/staleness.yaml anew")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_older_is_garbage() -> None:
+    """Let the collector pass over what is there already: statsmodels calls it for each correction of p.
+
+    With the modules of all tests it takes a second.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
