@@ -50,6 +50,7 @@ NO_OTHER = {
     "world.models": "shipped models are other files: a case of its own",
     "models.*.family": "a checkpoint tells its family, and another one is refused",
     "models.*.vision_tower": "only the family `llava_original` has a tower of its own",
+    "models.*.tiles": "no model of the experiment is of a family that cuts pictures",
     "models.vlm.untuned": "the model under study was tuned",
     **dict.fromkeys(
         ("models.base_lm.untuned", "models.lm_continued.untuned"), "a language model has no frame"

@@ -9,6 +9,7 @@ from tiny_tokenizers import byte_tokenizer
 
 D_MODEL, HEADS, GRID, PATCH, SHUFFLED = 32, 4, 3, 8, 2
 SIDE = GRID * SHUFFLED * PATCH  # pixels
+TILES = 4  # rows and columns of them, at most
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<fake_token_around_image>", "<image>")
 SPECIAL += ("<end_of_utterance>", "<global-img>", "<row_1_col_1>")
 # As SmolVLM-Instruct has it: no blank before the text that follows an image.
@@ -24,13 +25,18 @@ CHAT_TEMPLATE = (
 
 def smol_tokenizer():
     """Return a byte-level tokenizer that puts nothing before a text."""
-    return byte_tokenizer(
+    made = byte_tokenizer(
         SPECIAL,
         bos="<|im_start|>",
         eos="<end_of_utterance>",
         pad="<|im_end|>",
         chat_template=CHAT_TEMPLATE,
     )
+    numbers = range(1, TILES + 1)
+    made.add_tokens(
+        [f"<row_{row}_col_{column}>" for row in numbers for column in numbers], special_tokens=True
+    )
+    return made
 
 
 def text_values(tokenizer, layers: int) -> dict:
@@ -88,7 +94,7 @@ def write_processor_files(folder: Path, kind: str, side: int = SIDE, tokens: int
     from transformers import Idefics3ImageProcessorPil
 
     images = Idefics3ImageProcessorPil(
-        size={"longest_edge": 4 * side}, max_image_size={"longest_edge": side}, do_image_splitting=True
+        size={"longest_edge": TILES * side}, max_image_size={"longest_edge": side}, do_image_splitting=True
     )
     images.save_pretrained(folder)
     name = {"smolvlm": "SmolVLM", "idefics3": "Idefics3"}[kind]

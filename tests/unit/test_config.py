@@ -18,6 +18,7 @@ from vlmdiff.config.causal import ground_truth_datasets
 from vlmdiff.config.checkpoints import checkpoints, snapshots
 from vlmdiff.config.datasets import FolderDataset, VsrDataset, is_prepared
 from vlmdiff.config.load import ConfigError, load_config
+from vlmdiff.config.paths import Paths
 from vlmdiff.config.sources import HubSource
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.models.chat import ChatFormat
@@ -241,6 +242,32 @@ def test_a_day_is_no_number(value):
         assert load_config(changed("models.vlm.prompt_date", good)).models["vlm"].prompt_date == date(
             2025, 3, 1
         )
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"family": "llava"}, "tiles: found true with family 'llava', expected it with idefics3 alone"),
+        ({"family": "internvl"}, "with family 'internvl', .* show a picture as a whole; leave it out"),
+        ({"family": "causal_lm"}, "tiles: found true with family 'causal_lm'"),
+        ({"family": "idefics3", "text_only": True}, "tiles: found true with text_only: true, which shows no"),
+    ],
+)
+def test_tiles_are_for_what_cuts_pictures(entry, message):
+    values = copy.deepcopy(DEFAULT)
+    values["models"]["other"] = {"path": "/data/mine", **entry}
+    assert not load_config(values).models["other"].tiles
+    values["models"]["other"]["tiles"] = True
+    with pytest.raises(ConfigError, match=rf"models\.other: .*{message}"):
+        load_config(values)
+
+
+def test_tiles_reach_the_loader():
+    values = copy.deepcopy(DEFAULT)
+    values["models"]["other"] = {"path": "/data/mine", "family": "idefics3", "tiles": True}
+    config = load_config(values)
+    files = Paths(config)
+    assert Loading.of(files.subject("other")).tiles and not Loading.of(files.subject("vlm")).tiles
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,15 @@ def test_patches_are_counted_along_both_sides(tmp_path, part):
     assert planned_size(config, "vlm") == PlannedSize(d_model=48, image_tokens=25)
 
 
+def test_a_picture_in_tiles_is_planned_with_the_most_of_them(tmp_path):
+    """4 x 4 tiles of a square picture, and the whole: 64 tokens each in SmolVLM, after pixel shuffle."""
+    told = {"vision_config": {"image_size": 512, "patch_size": 16}, "scale_factor": 4}
+    (tmp_path / "config.json").write_text(json.dumps({**told, "text_config": {"hidden_size": 48}}))
+    entry = {"family": "idefics3", "path": str(tmp_path)}
+    assert planned_size(changed(models={"vlm": entry}), "vlm").image_tokens == 32 * 32
+    assert planned_size(changed(models={"vlm": {**entry, "tiles": True}}), "vlm").image_tokens == 17 * 64
+
+
 def test_what_is_read_of_every_side_is_stored():
     config = changed()
     for dataset in ("text_val", "spatial_val", "general_val", "truth_val"):

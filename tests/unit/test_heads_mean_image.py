@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -55,6 +55,26 @@ def test_grids_of_equally_many_tokens_are_not_averaged_by_position(mean_of):
     expected = torch.cat([flat.features, square.features]).mean(0)
     shown = corrupted(seen((4, 4), (2, 8)), mean_of(flat, square))
     assert torch.allclose(shown.features, expected.expand(32, D))
+
+
+def test_equal_grids_in_other_tiles_are_not_averaged_by_position(mean_of):
+    """Their tokens follow each other through the picture in another order."""
+    one, other = seen((4, 4)), replace(seen((4, 4), first=1000.0), tiles=torch.tensor([[2, 2]]))
+    token = torch.cat([one.features, other.features]).mean(0)
+    assert torch.allclose(corrupted(other, mean_of(one, other)).features, token.expand(16, D))
+    assert torch.allclose(corrupted(other, mean_of(one)).features, one.features.mean(0).expand(16, D))
+    again = corrupted(other, mean_of(other, other))
+    assert torch.allclose(again.features, other.features) and torch.equal(again.tiles, other.tiles)
+
+
+def test_a_second_view_is_averaged_by_position_as_well(mean_of):
+    """Four tiles of one token, and two tokens without a place."""
+    tiled = {"tiles": torch.tensor([[2, 2]]), "unplaced": torch.tensor([2])}
+    one, other = (
+        Seen(first + torch.arange(18.0).view(6, D), torch.tensor([[2, 2]]), **tiled) for first in (0, 9)
+    )
+    assert one.counts == [6]
+    assert torch.allclose(corrupted(one, mean_of(one, other)).features, (one.features + other.features) / 2)
 
 
 @pytest.mark.parametrize("grid", [(2, 8), (4, 5), (1, 1)])

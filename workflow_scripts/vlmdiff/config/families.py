@@ -54,6 +54,8 @@ UNFLASHED: Mapping[str, str] = MappingProxyType(
         "gemma3": "`attention: sdpa` or `eager`",
     }
 )
+# Families that can show a picture's tiles as well as the picture.
+TILED = ("idefics3",)
 # Keys of a model that sees.
 SEES = ("vision_config", "mm_vision_tower")
 # What projector and tower of `llava_original` must be.
@@ -199,3 +201,15 @@ def attention_problem(family: str, attention: str) -> str | None:
         f"attention: found '{attention}' with family '{family}', which cannot let {BOTH_WAYS[family]} see "
         f"itself as a whole; set {UNFLASHED[family]}"
     )
+
+
+def tiles_problem(family: str, text_only: bool) -> str | None:
+    """Say why `tiles: true` means nothing for a model; None if its pictures can be cut."""
+    if family not in TILED:
+        return (
+            f"tiles: found true with family '{family}', expected it with {' or '.join(TILED)} alone: other "
+            "families show a picture as a whole; leave it out"
+        )
+    if text_only:
+        return "tiles: found true with text_only: true, which shows no pictures; leave one of them out"
+    return None

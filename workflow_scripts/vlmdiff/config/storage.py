@@ -13,6 +13,7 @@ from vlmdiff.config.comparisons import DRIFT, MAIN
 from vlmdiff.config.crosscoders import models_read
 from vlmdiff.config.decoder import described, width_in
 from vlmdiff.config.drifts import base_model
+from vlmdiff.config.image_tokens import image_tokens
 from vlmdiff.config.latent_scaling import is_scaled
 from vlmdiff.config.places import shipped
 from vlmdiff.config.schema import Config
@@ -23,6 +24,8 @@ from vlmdiff.config.subsets import line_of, shows_images, text_tokens
 VALUE_BYTES, WEIGHT_BYTES = 2, 4
 # Scenes of the built-in world are described and asked about in about so many words.
 WORLD_TEXT_TOKENS = 20
+# Published processors that cut pictures make at most four rows and columns of tiles, and show the whole too.
+MOST_VIEWS = 17
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,8 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
     try:
         vision = (values or {}).get("vision_config", {})
         images = (vision["image_size"] // vision["patch_size"]) ** 2 if "patch_size" in vision else 0
+        if entry.tiles:
+            images = MOST_VIEWS * (image_tokens(entry.family, values or {}) or images)
         width = width_in(values or {})
         return None if width is None else PlannedSize(d_model=width, image_tokens=images)
     except (ValueError, KeyError, TypeError, ArithmeticError):

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.defaults import MASSIVE_RATIO, PROMPT_DATE
-from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, Family, attention_problem
+from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, Family, attention_problem, tiles_problem
 from vlmdiff.config.sources import ModelSource
 
 
@@ -52,6 +52,11 @@ class ModelConfig(Section):
     )
     text_only: bool = Field(
         False, description="Load the language model of a vision-language checkpoint, and show it no images."
+    )
+    tiles: bool = Field(
+        False,
+        description="`idefics3`: cut pictures into tiles and show these before the whole picture, as the "
+        "checkpoint's image processor does it; false: the whole picture alone.",
     )
     chat: bool = Field(
         True,
@@ -106,6 +111,13 @@ class ModelConfig(Section):
     def attention_fits(self) -> ModelConfig:
         """See `attention_problem`."""
         if problem := attention_problem(self.family, self.attention):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def tiles_fit(self) -> ModelConfig:
+        """See `tiles_problem`."""
+        if self.tiles and (problem := tiles_problem(self.family, self.text_only)):
             raise ValueError(problem)
         return self
 

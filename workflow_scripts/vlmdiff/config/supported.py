@@ -107,8 +107,8 @@ FAMILY_FACTS: Mapping[str, FamilyFacts] = MappingProxyType(
         ),
         "idefics3": FamilyFacts(
             Example("HuggingFaceTB/SmolVLM-256M-Instruct", 0.52, "huggingface.co: its processor_config.json"),
-            ("tests/unit/test_models_idefics3.py",),
-            tiles="one: the whole picture, not cut",
+            ("tests/unit/test_models_idefics3.py", "tests/unit/test_models_idefics3_tiles.py"),
+            tiles="one: the whole picture; with `tiles: true` its tiles before it, as transformers has them",
         ),
         "internvl": FamilyFacts(
             Example(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from vlmdiff.dictionaries.weights import load_config_file
 from vlmdiff.features.neutral import groups_in_memory
 from vlmdiff.interventions.activity import ENCODERS_ON_CPU
 from vlmdiff.interventions.inputs import ModelFiles
-from vlmdiff.models.batch import Batch
+from vlmdiff.models.batch import Batch, Seen
 from vlmdiff.models.memory import spare_bytes
 from vlmdiff.models.subject import Subject
 from vlmdiff.models.token_text import TokenTexts
@@ -42,7 +43,7 @@ from vlmdiff.tables.io import read_table, read_tables, write_table
 Feature = tuple[int, int]
 FEATURE = ["layer", "feature"]
 ADAPTED_NAME = "adapted"
-# How an image token without a place in the picture reads: LLaVA-NeXT's, which ends an image.
+# How an image token without a place reads: LLaVA-NeXT's, which ends an image, and those of a second view.
 UNPLACED = "↵"
 ROWS = ["sample", "position", "image", *FEATURE, "activation"]
 CHOSEN = [*FEATURE, "kind", "rank", "sample"]
@@ -179,10 +180,10 @@ def token_rows(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -
     """Return the words and patches of samples, with the columns of EXAMPLE_TOKENS."""
     texts, rows = TokenTexts(subject.tokenizer), []
     for indices, batch in prepare_batches(subject, samples, batch_tokens):
-        grids = iter([] if batch.seen is None else batch.seen.grids.tolist())
+        pictures = count()
         for place, index in enumerate(indices):
             sample = samples[index]
-            boxes = patch_boxes(subject, sample, next(grids)) if sample.image else iter(())
+            boxes = patch_boxes(subject, sample, batch.seen, next(pictures)) if sample.image else iter(())
             for position, kind in enumerate(batch.token_type[place].tolist()):
                 row = {"sample_id": sample.sample_id, "position": position}
                 if kind == IMAGE:
@@ -199,12 +200,12 @@ def written(texts: TokenTexts, token: int) -> str:
     return text if isinstance(text, str) else texts.name(token)
 
 
-def patch_boxes(subject: Subject, sample: Sample, grid: Sequence[int]) -> Iterator[dict[str, float]]:
-    """Yield the edges of an image's patches, row by row, as fractions of the picture."""
+def patch_boxes(subject: Subject, sample: Sample, seen: Seen, picture: int) -> Iterator[dict[str, float]]:
+    """Yield the edges of an image's patches, in the order of its tokens, as fractions of the picture."""
     left, top, right, bottom = subject.view_of(sample.image_size())
-    rows, columns = grid
+    rows, columns = seen.grids[picture].tolist()
     across, down = np.linspace(left, right, columns + 1), np.linspace(top, bottom, rows + 1)
-    for row, column in np.ndindex(rows, columns):
+    for row, column in seen.places(picture).tolist():
         edges = across[column], down[row], across[column + 1], down[row + 1]
         yield dict(zip(("left", "top", "right", "bottom"), map(float, edges), strict=True))
 

@@ -114,19 +114,21 @@ def most_looking(weights: Float[Tensor, "queries keys"], batch: Batch) -> int:
 
 
 def patch_grid(weights: Float[Tensor, " tokens"], batch: Batch) -> np.ndarray:
-    """Return the weights of the image tokens in the rows and columns of the picture.
+    """Return the weights of the image tokens in the rows and columns of the picture, over all its tiles.
 
     Raises:
         AttentionError: the tokens have no places in the picture.
     """
     rows, columns = batch.seen.grids[0].tolist()
-    patches = weights[batch.token_type[0].cpu() == IMAGE].numpy()[: rows * columns]
+    patches = weights[batch.token_type[0].cpu() == IMAGE].numpy()
     if rows == 1 and columns > 1:
         raise AttentionError(
             f"the {columns} image tokens are one row, as where a CLS token is kept beside the patches; "
             "attention can only be drawn for models that keep one token a patch"
         )
-    return patches.reshape(rows, columns)
+    grid, places = np.empty((rows, columns), patches.dtype), batch.seen.places(0)
+    grid[tuple(places.T.numpy())] = patches[: len(places)]
+    return grid
 
 
 def peak_rows(subject: Subject, peak: Peak, head: tuple[int, int]) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from vlmdiff.activations.tokens import BOS, PADDING
 from vlmdiff.data.batching import prepare_batches
 from vlmdiff.data.samples import Sample
-from vlmdiff.models.batch import Batch, Seen
+from vlmdiff.models.batch import Batch, Layout, Seen
 from vlmdiff.models.positions import text_after_image
 from vlmdiff.models.subject import Subject
 
@@ -82,15 +82,15 @@ class MeanImage:
 
     Attributes:
         token: (levels, 1, d_model) mean over all image tokens of all pictures.
-        grid: (rows, columns) of the pictures' tokens if all have the same, else None.
+        grid: rows and columns of the pictures' tokens and of their tiles, if all have the same; else None.
         positions: (levels, tokens, d_model) mean at each position of that grid, or None.
     """
 
     token: Float[Tensor, "levels 1 d_model"]
-    grid: tuple[int, int] | None = None
+    grid: Layout | None = None
     positions: Float[Tensor, "levels tokens d_model"] | None = None
 
-    def of(self, grid: tuple[int, int], tokens: int) -> Float[Tensor, "levels tokens d_model"]:
+    def of(self, grid: Layout, tokens: int) -> Float[Tensor, "levels tokens d_model"]:
         """Return the mean image for a picture of a grid and so many tokens.
 
         By position, which keeps what the projector says about place, where all pictures of the mean have
@@ -101,12 +101,11 @@ class MeanImage:
         return self.token.expand(-1, tokens, -1)
 
 
-def pictures_of(seen: Seen) -> Iterator[tuple[tuple[int, int], Tensor]]:
+def pictures_of(seen: Seen) -> Iterator[tuple[Layout, Tensor]]:
     """Yield grid and values (levels, tokens, d_model) of each picture of a batch."""
     deepstack = [] if seen.deepstack is None else list(seen.deepstack)
     values = torch.stack([seen.features, *deepstack])
-    for grid, part in zip(seen.grids.tolist(), values.split(seen.counts, dim=1), strict=True):
-        yield (grid[0], grid[1]), part
+    yield from zip(seen.layouts, values.split(seen.counts, dim=1), strict=True)
 
 
 @torch.no_grad()
@@ -116,7 +115,7 @@ def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -
     Raises:
         CorruptionError: no sample has an image.
     """
-    grids: Counter[tuple[int, int]] = Counter()
+    grids: Counter[Layout] = Counter()
     total, positions, tokens = 0.0, 0.0, 0
     for _, batch in prepare_batches(subject, samples, batch_tokens):
         for grid, values in [] if batch.seen is None else pictures_of(batch.seen):
@@ -137,8 +136,8 @@ def mean_image(subject: Subject, samples: Sequence[Sample], batch_tokens: int) -
 
 def corrupted(seen: Seen, mean: MeanImage) -> Seen:
     """Return images that are all the mean image, each with its own grid."""
-    sizes = zip(seen.grids.tolist(), seen.counts, strict=True)
-    shown = torch.cat([mean.of((rows, columns), tokens) for (rows, columns), tokens in sizes], dim=1)
+    sizes = zip(seen.layouts, seen.counts, strict=True)
+    shown = torch.cat([mean.of(grid, tokens) for grid, tokens in sizes], dim=1)
     features, *deepstack = shown.to(seen.features)
     return replace(seen, features=features, deepstack=torch.stack(deepstack) if deepstack else None)
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from vlmdiff.activations.tokens import BOS, BREAK, IMAGE, PADDING, TEXT
 
+# Rows and columns of an image's tokens, and of the tiles in which they follow each other.
+Layout = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -18,21 +21,38 @@ class Seen:
 
     Attributes:
         features: (image_tokens, d_model) of all images, one after the other.
-        grids: (images, 2) rows and columns of each image's tokens.
+        grids: (images, 2) rows and columns of each image's tokens, over all its tiles.
         deepstack: (levels, image_tokens, d_model) added to the residual stream of image tokens after
             block 0, 1, … by models that show their decoder several depths of the tower; else None.
-        unplaced: how many more tokens each image has, behind its grid, that have no place in the picture.
+        unplaced: how many more tokens an image has, behind its grid, that have no place in the picture: the
+            same number for all, or (images,).
+        tiles: (images, 2) rows and columns of the tiles into which each image is cut: its tokens follow each
+            other tile by tile, row by row within each. None: no image is cut.
     """
 
     features: Float[Tensor, "image_tokens d_model"]
     grids: Int64[Tensor, "images 2"]
     deepstack: Float[Tensor, "levels image_tokens d_model"] | None = None
-    unplaced: int = 0
+    unplaced: int | Int64[Tensor, " images"] = 0
+    tiles: Int64[Tensor, "images 2"] | None = None
 
     @property
     def counts(self) -> list[int]:
         """How many tokens each image has."""
         return (self.grids.prod(dim=1) + self.unplaced).tolist()
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """How each image's tokens lie in it: only those of one layout have the same places."""
+        tiles = torch.ones_like(self.grids) if self.tiles is None else self.tiles
+        return [tuple(one) for one in torch.cat([self.grids, tiles], dim=1).tolist()]
+
+    def places(self, image: int) -> Int64[Tensor, "placed 2"]:
+        """Return row and column in the grid of each token of an image, but for those without a place."""
+        rows, columns, down, across = self.layouts[image]
+        cells = torch.arange(rows * columns).view(down, rows // down, across, columns // across)
+        in_order = cells.transpose(1, 2).flatten()
+        return torch.stack([in_order // columns, in_order % columns], dim=1)
 
 
 @dataclass(frozen=True)
@@ -81,11 +101,12 @@ def token_types(
     image_id: int | None,
     break_ids: Collection[int] = (),
 ) -> Tensor:
-    """Classify tokens: BOS, image, breaks between rows of it, padding, everything else text.
+    """Classify tokens: BOS, image, breaks between parts of it, padding, everything else text.
 
     BOS is the first BOS token, wherever a family puts it, and the first token of a sequence, whatever
     it is: every later token sees it, it sees none, and so it becomes the attention sink. Only an image
-    token that stands first stays an image token, because the tower's features go there.
+    token that stands first stays an image token, because the tower's features go there. Where images have
+    breaks, all that stands between a sample's image tokens is a break: newlines between tiles are no text.
     """
     types = torch.full_like(input_ids, TEXT, dtype=torch.uint8)
     types[:, 0] = BOS
@@ -93,6 +114,10 @@ def token_types(
         types[input_ids == image_id] = IMAGE
     for break_id in break_ids:
         types[input_ids == break_id] = BREAK
+    if break_ids and image_id is not None:
+        is_image = input_ids == image_id
+        begun, goes_on = is_image.cumsum(1) > 0, is_image.flip(1).cumsum(1).flip(1) > 0
+        types[begun & goes_on & ~is_image] = BREAK
     if bos_id is not None:
         found = input_ids == bos_id
         types[found & (found.cumsum(1) == 1)] = BOS

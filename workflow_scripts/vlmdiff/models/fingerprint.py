@@ -64,6 +64,15 @@ def with_untuned(fingerprint: str, text: str, projector: str) -> str:
     return hashlib.sha256(repr([fingerprint, "untuned", text, projector]).encode()).hexdigest()[:32]
 
 
+def with_tiles(fingerprint: str) -> str:
+    """Return the fingerprint of a model whose pictures are cut into tiles as well (32 hexadecimal digits).
+
+    Args:
+        fingerprint: of the model's folders.
+    """
+    return hashlib.sha256(repr([fingerprint, "tiles"]).encode()).hexdigest()[:32]
+
+
 def reader_files(folder: Path) -> list[Path]:
     """Return the files of a checkpoint that decide about tokens and pixels, in a folder of templates too."""
     return sorted(

@@ -32,6 +32,7 @@ class Loading:
         device_map: how accelerate spreads the weights over devices; None puts them on one device.
         vision_tower: folder of a vision tower that lies apart from the checkpoint; None if it does not.
         text_only: load the language model of a vision-language checkpoint, and no images.
+        tiles: cut pictures into tiles and show these too, where a family can.
         chat: whether the model is asked in its chat format; base models have none.
         prompt_date: what a chat template takes for today.
         untuned: folder of a language model whose weights take the place of the checkpoint's own; None: none.
@@ -43,6 +44,7 @@ class Loading:
     device_map: str | None = None
     vision_tower: str | None = None
     text_only: bool = False
+    tiles: bool = False
     chat: bool = True
     prompt_date: date = PROMPT_DATE
     untuned: str | None = None
