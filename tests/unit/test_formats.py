@@ -21,6 +21,7 @@ import tiny_smolvlm
 import torch
 import yaml
 from published_dictionaries import D_MODEL, D_SAE, K, random_weights
+from pydantic import ValidationError
 
 from vlmdiff.config.dictionaries import PublishedDictionary
 from vlmdiff.config.families import MODEL_TYPES
@@ -109,11 +110,16 @@ WRITERS = {
 FIRES = {"qwen_scope": f"TopK with k = {K}", "mmdiff": "TopK, b_dec", "vlmdiff": f"TopK with k = {K}"}
 FIRES |= {"sparsify": f"TopK with k = {K}"}
 
+# The `architecture` that is told with each format, where it is not JumpReLU of an unknown L0.
+TOPK = {"kind": "topk", "d_sae": D_SAE, "k": K}
+SHAPES = {"qwen_scope": TOPK, "vlmdiff": TOPK, "sparsify": TOPK, "mmdiff": {**TOPK, "k": "FILL_IN"}}
+SHAPES |= {"gemma_scope": {"kind": "jumprelu", "d_sae": D_SAE, "k": 22}, "crosscoder": None}
+
 
 def lines_of(text: str) -> dict:
     """Return the lines for the configuration that are told."""
-    _, _, lines = text.partition("In the configuration:\n")
-    return yaml.safe_load("\n".join(line for line in lines.splitlines() if line.startswith("  ")))
+    _, _, lines = text.partition("In the configuration:\n\n")
+    return yaml.safe_load(lines.partition("\n\n")[0])
 
 
 def imported(entry: dict, layers: list[int], root: Path) -> None:
@@ -140,10 +146,16 @@ def test_a_dictionary_is_told_and_its_lines_import_it(tmp_path, kind):
     assert text.startswith(f"{path}: a dictionary of format {kind}, {D_SAE} features of {told_width}, ")
     assert FIRES.get(kind, "JumpReLU") in text and "after layer 3." in text
     lines = lines_of(text)
-    assert lines["architecture"] == {"d_sae": D_SAE} and lines["layers"] == [3]
-    entry = lines["dictionaries"]["base"]
+    assert lines["layers"] == [3]
+    assert lines.get("architecture") == SHAPES.get(kind, {"kind": "jumprelu", "d_sae": D_SAE, "k": "FILL_IN"})
+    ((name, entry),) = lines["dictionaries"].items()
+    assert name == ("crosscoder" if kind == "crosscoder" else "base")
     assert entry["format"] == kind and "{layer}" in entry["file"]
-    assert ("No file tells `k`" in text) == (kind == "mmdiff")
+    assert ("No file tells FILL_IN" in text) == ("FILL_IN" in str(lines))
+    if kind == "mmdiff":
+        with pytest.raises(ValidationError, match="k\\n.*valid integer"):
+            PublishedDictionary(**entry)
+        entry["k"] = K
     imported(entry, [3], tmp_path)
     if kind in ("sparsify", "openmoss", "llama_scope", "dictionary_learning", "gemma_scope"):
         for file in filter(Path.is_file, path.rglob("*.*")):
@@ -159,8 +171,9 @@ def test_a_source_of_several_layers_is_told_as_one(tmp_path, kind):
     assert f": 3 dictionaries of format {kind}, " in text and "after layer 2, 9, 16." in text
     lines = lines_of(text)
     assert lines["layers"] == [2, 9, 16]
-    imported(lines["dictionaries"]["base"], [2, 9, 16], tmp_path)
-    assert lines["dictionaries"]["base"]["file"].count("{layer}") == 1
+    (entry,) = lines["dictionaries"].values()
+    imported({**entry, "k": K} if entry.get("k") else entry, [2, 9, 16], tmp_path)
+    assert entry["file"].count("{layer}") == 1
 
 
 def test_names_that_differ_from_layer_to_layer_are_listed(tmp_path):
@@ -182,7 +195,7 @@ def test_a_crosscoder_in_a_trainers_folder_is_one(tmp_path):
     published.write_dictionary_learning(
         folder, random_weights(), "BatchTopKCrossCoder", published.crosscoder_state()
     )
-    entry = lines_of(told(folder))["dictionaries"]["base"]
+    entry = lines_of(told(folder))["dictionaries"]["crosscoder"]
     assert entry == {
         "source": str(tmp_path),
         "format": "crosscoder",
@@ -284,6 +297,30 @@ DESCRIBED = [
 @pytest.mark.parametrize(("family", "description", "count"), DESCRIBED)
 def test_tokens_a_picture_that_config_json_tells(family, description, count):
     assert image_tokens(family, description) == count
+
+
+def test_what_lies_below_a_folder_is_listed_and_what_is_too_deep_is_named(checkpoints, tmp_path):
+    root = tmp_path / "mine"
+    shutil.copytree(checkpoints["causal_lm"], root / "models" / "lm")
+    published.write_sparsify(root / "saes" / "layers.3", random_weights())
+    (root / "photos").mkdir()
+    (root / "photos" / "samples.csv").write_text("image,prompt,answer\n")
+    text = told(root)
+    assert ": a dictionary of format sparsify, " in text and "Not looked into" not in text
+    assert f"  {root / 'models' / 'lm'}: a checkpoint (llama)\n" in f"{text}\n"
+    assert f"  {root / 'photos'}: samples" in text
+    deep = root.joinpath(*"abcdefgh")
+    deep.mkdir(parents=True)
+    assert told(root).endswith(f"Not looked into: {deep.parent}.")
+    (root / "models" / "lm" / "config.json").write_text("{")
+    assert "models/lm: a checkpoint whose config.json is damaged" in told(root / "models")
+
+
+def test_a_file_of_a_checkpoint_is_told_with_its_folder(checkpoints):
+    folder = checkpoints["causal_lm"]
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        with pytest.raises(FormatError, match=f"{name}: found a file of a checkpoint; name the folder, "):
+            told(folder / name)
 
 
 def test_a_checkpoint_that_is_not_whole_is_told(checkpoints, tmp_path):

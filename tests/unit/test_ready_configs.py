@@ -14,6 +14,7 @@ from rule_texts import rules
 
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
+from vlmdiff.config.plan import KINDS, plan
 
 ROOT = Path(__file__).parents[2]
 # Of the papers' models, with their authors' budgets.
@@ -72,6 +73,24 @@ def test_the_jobs_of_a_cluster_are_as_many_as_the_page_says():
             assert int(jobs.split()[0]) == sum(counts[rule] for rule in rules), first
             told += len(rules)
     assert told > 15
+
+
+@pytest.mark.parametrize("name", READY)
+def test_nothing_starts_from_a_dictionary_that_fires_otherwise(name):
+    config = config_of(name)
+    assert "features turn by that alone" not in plan(config)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_dictionary_that_would_fire_otherwise_than_its_start_is_told(name):
+    config = config_of(name)
+    shape, kind = config.architecture, KINDS[config.dictionaries["base"].format]
+    changes = [{"kind": {"jumprelu": "topk", "topk": "jumprelu"}[kind]}]
+    changes += [{"k": shape.k + 1}] * (kind == "topk")
+    for change in changes:
+        told = plan(config.model_copy(update={"architecture": shape.model_copy(update=change)})).splitlines()
+        lines = [line for line in told if "turn by that alone" in line]
+        assert len(lines) == 2 and all(f"but starts from one that is {kind}" in line for line in lines)
 
 
 @pytest.mark.parametrize("name", READY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,10 @@ SUPPORTED = (
 )
 
 
+# How paths tell the active features a token: `average_l0_71`, `SAE-…-L0_50`.
+AVERAGE = re.compile(r"(?i)l0_(\d+)")
+
+
 class FormatError(ValueError):
     """Nothing here is recognised, or what is cannot be used; the message says what was found."""
 
@@ -57,9 +62,13 @@ def told(path: Path) -> str:
     if is_checkpoint(path):
         return checkpoint_told(path)
     if found := dictionaries_told(path):
-        return found
+        return "\n\n".join([found, *filter(None, [others_told(path)])])
     if path.suffix.lower() in (".csv", *LINES) or any((path / name).is_file() for name in (SAMPLES, TABLE)):
         return data_told(path)
+    if found := others_told(path):
+        return found
+    if path.is_file() and is_checkpoint(path.parent):
+        raise FormatError(f"{path}: found a file of a checkpoint; name the folder, {path.parent}")
     names = [path.name] if path.is_file() else sorted(one.name for one in path.iterdir())
     found = something_else(path) or f"{path}: found {listed(names) or 'an empty folder'}"
     raise FormatError(f"{found}; this is nothing that is read here. Supported are {SUPPORTED}")
@@ -79,13 +88,36 @@ def is_checkpoint(path: Path) -> bool:
         raise FormatError(str(error)) from None
 
 
+def others_told(path: Path) -> str | None:
+    """Return which folders below one hold checkpoints or samples, and which were not looked into."""
+    from vlmdiff.dictionaries import recognise
+
+    looked_at, left = ([], []) if path.is_file() else recognise.folders_below(path)
+    lines = [f"  {one}: {what}" for one in looked_at if (what := plainly(one))]
+    if lines:
+        lines.insert(0, f"{path}: below it lie these, each to be named by its own path:")
+    if left:
+        lines.append(f"Not looked into: {left[0]}{f' and {len(left) - 1} more folders' if left[1:] else ''}.")
+    return "\n".join(lines) or None
+
+
+def plainly(folder: Path) -> str | None:
+    """Say in a few words that a folder is a checkpoint or a data set; None if it is neither."""
+    try:
+        if is_checkpoint(folder):
+            return f"a checkpoint ({kind_of(read_object(folder / 'config.json'))})"
+    except FormatError:
+        return "a checkpoint whose config.json is damaged"
+    return "samples" if any((folder / name).is_file() for name in (SAMPLES, TABLE)) else None
+
+
 def in_config(entry: dict[str, Any]) -> str:
-    """Write the lines of a configuration."""
-    lines = ["In the configuration:"]
+    """Write the lines of a configuration, as they are pasted."""
+    lines = ["In the configuration:", ""]
     for key, value in entry.items():
         nested = isinstance(value, dict) and key in ("models", "dictionaries")
-        lines += [f"  {key}:", *(f"    {name}: {flow(one)}" for name, one in value.items())] if nested else [
-            f"  {key}: {flow(value)}"
+        lines += [f"{key}:", *(f"  {name}: {flow(one)}" for name, one in value.items())] if nested else [
+            f"{key}: {flow(value)}"
         ]  # fmt: skip
     return "\n".join(lines)
 
@@ -185,7 +217,7 @@ def dictionaries_told(path: Path) -> str | None:
         raise FormatError(
             f"found a dictionary of format {names}, which cannot be imported: {error}"
         ) from None
-    return "\n".join(parts) or None
+    return "\n\n".join(parts) or None
 
 
 def format_told(given: Path, candidates: Sequence[Any]) -> str:
@@ -210,23 +242,47 @@ def format_told(given: Path, candidates: Sequence[Any]) -> str:
     known = sorted(one for one in layers if one is not None)
     where = f"after layer {', '.join(map(str, known))}" if known else "of a layer that nothing tells"
     count = "a dictionary" if len(candidates) == 1 else f"{len(candidates)} dictionaries"
-    guessed = recognise.untold_k(first)[1]
+    guessed, pair = recognise.untold_k(first)[1], first.format == recognise.CROSSCODER
+    shape = {} if pair else shape_of_trained(found, None if guessed else found.k, str(first.path))
+    entry = recognise.entry_for(candidates, layers, root)
     lines = [
         f"{given}: {count} of format {first.format}, {d_sae} features of {width}, "
         f"{activation_of(found, guessed)}, {where}.",
         in_config(
             {
                 **({"layers": known} if known else {}),
-                "architecture": {"d_sae": d_sae},
-                "dictionaries": {"base": recognise.entry_for(candidates, layers, root)},
+                **({"architecture": shape} if shape else {}),
+                "dictionaries": {recognise.CROSSCODER if pair else "base": entry},
             }
         ),
     ]
-    if guessed:
-        lines.append(
-            "No file tells `k`, the active features a token: correct it (its authors' papers tell it)."
-        )
+    if pair:
+        lines += [
+            "",
+            "It reads two models; how these are compared: docs/understand/diff_features.md#crosscoder.",
+        ]
+    if recognise.UNTOLD in (entry.get("k"), shape.get("k")):
+        lines += [
+            "",
+            f"No file tells {recognise.UNTOLD}, the active features a token; its authors' papers do.",
+        ]
     return "\n".join(lines)
+
+
+def shape_of_trained(found: Any, k: int | None, path: str) -> dict[str, Any]:
+    """Return the `architecture` of dictionaries that are trained from one: it keeps how that one fires.
+
+    Args:
+        found: the dictionary.
+        k: how many features are active; None if that is not known, or its thresholds decide.
+        path: where it lies, which may tell the average number.
+    """
+    from vlmdiff.dictionaries import recognise
+
+    of_path = AVERAGE.findall(path)
+    k = k or (int(of_path[-1]) if of_path else recognise.UNTOLD)
+    kind = "jumprelu" if found.k is None else "topk"
+    return {"kind": kind, "d_sae": found.weights["W_enc"].shape[1], "k": k}
 
 
 def activation_of(found: Any, guessed: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from vlmdiff.config.cases import fetched_sources
 from vlmdiff.config.memory import at_once, training_bytes
@@ -14,6 +15,10 @@ from vlmdiff.config.together import is_streamed, trained_together
 
 # What a model of eight billion parameters leaves of a card of 80 GB, and one of two to four of 24 GB.
 FREE_BYTES = (62e9, 15e9)
+
+
+# What formats are whose files all are of one kind.
+KINDS = {"gemma_scope": "jumprelu", "gemma_scope_2": "jumprelu", "qwen_scope": "topk"}
 
 
 def written(count: float | None) -> str:
@@ -37,7 +42,8 @@ def plan(config: Config) -> str:
     lines.append(
         f"  at most {written(peak_bytes(config))} at once; dictionaries {written(dictionary_bytes(config))}"
     )
-    return "\n".join([*lines, *passes(config), *elsewhere(config), *notes(config)])
+    parts = (passes(config), elsewhere(config), sorted(other_sparsity(config)), notes(config))
+    return "\n".join([*lines, *chain(*parts)])
 
 
 def passes(config: Config) -> Iterator[str]:
@@ -63,6 +69,19 @@ def elsewhere(config: Config) -> Iterator[str]:
     places = [*fetched_sources(config).values(), *(getattr(one, "source", None) or "" for one in entries)]
     if names := list(dict.fromkeys(one.partition("@")[0] for one in places if is_fetched(one))):
         yield f"  fetched first (`snakemake sources`): {', '.join(names)}"
+
+
+def other_sparsity(config: Config) -> Iterator[str]:
+    """Yield which trainings start from a published dictionary that fires otherwise."""
+    for name in config.default_dictionaries().keys() & config.trained().keys():
+        start, shape = config.published().get(config.trained()[name].initial), config.shape(name)
+        kind = KINDS.get(start.format) if start else None
+        if kind and (kind != shape.kind or start.k not in (None, shape.k)):
+            k = "" if start.k is None else f" with k = {start.k}"
+            yield (
+                f"  dictionaries.{name} is {shape.kind} with k = {shape.k}, but starts from one that is "
+                f"{kind}{k}: features turn by that alone; set `architecture` alike"
+            )
 
 
 def notes(config: Config) -> Iterator[str]:

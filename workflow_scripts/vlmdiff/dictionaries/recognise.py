@@ -27,7 +27,9 @@ from vlmdiff.dictionaries.source import FILES, PublishedSource, formats_in, publ
 from vlmdiff.dictionaries.weights import DictionaryError
 
 # How deep folders are looked into, and how many of them.
-DEEPEST, MOST_FOLDERS = 4, 5000
+DEEPEST, MOST_FOLDERS = 6, 5000
+# Stands for a number that nothing tells; a configuration that holds it is refused.
+UNTOLD = "FILL_IN"
 QWEN_FILE, QWEN_K = ".sae.pt", re.compile(r"L0_(\d+)")
 CROSSCODER = "crosscoder"
 
@@ -46,14 +48,19 @@ def dictionaries_in(path: Path) -> list[Candidate]:
         return in_file(path)
     if found := in_folder(path):
         return found
-    level, looked_at = [path], 0
+    found = [one for folder in folders_below(path)[0] for one in in_folder(folder)]
+    return sorted(found, key=lambda one: natural(str(one.path)))
+
+
+def folders_below(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders below one that are looked into, and the first that are not, if there are more."""
+    level, found = [path], []
     for _ in range(DEEPEST):
         level = [one for folder in level for one in subfolders(folder)]
-        looked_at += len(level)
-        if looked_at > MOST_FOLDERS:
-            break
-        found += [one for folder in level for one in in_folder(folder)]
-    return sorted(found, key=lambda one: natural(str(one.path)))
+        if len(found) + len(level) > MOST_FOLDERS:
+            return found, level
+        found += level
+    return found, [one for folder in level for one in subfolders(folder)]
 
 
 def natural(text: str) -> list[tuple[int, str]]:
@@ -130,7 +137,8 @@ def format_of_file(path: Path) -> str | None:
 def untold_k(candidate: Candidate) -> tuple[int | None, bool]:
     """Return the `k` that no file of a dictionary tells, and whether it is a guess.
 
-    None where its files tell it; of Qwen Scope the one that the names of its folders tell; else 1, a guess.
+    None where its files tell it; of Qwen Scope the one that the names of its folders tell; else 1, by which
+    it can be read.
     """
     if candidate.format == "qwen_scope":
         told = QWEN_K.findall(str(candidate.path.absolute()))
@@ -239,12 +247,12 @@ def entry_for(candidates: Iterable[Candidate], layers: Sequence[int | None], roo
             f"({', '.join(some[:2])}, …); name the folder of one of them"
         )
     files = [str(one.path.relative_to(root)) for one in candidates]
-    k, _ = untold_k(candidates[0])
+    k, guessed = untold_k(candidates[0])
     return {
         "source": str(root),
         "format": candidates[0].format,
         **named_files(dict(zip(layers, files, strict=True))),
-        **({} if k is None else {"k": k}),
+        **({} if k is None else {"k": UNTOLD if guessed else k}),
         **({"base_model": "base_lm"} if candidates[0].format == CROSSCODER else {}),
     }
 
