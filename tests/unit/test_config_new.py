@@ -16,6 +16,7 @@ import yaml
 from vlmdiff.config.load import load_config
 from vlmdiff.config.local_checkpoints import checkpoint_problems, has_template
 from vlmdiff.config.new import NewConfigError, arguments, new_config
+from vlmdiff.data.local_data import data_problems
 
 ROOT = Path(__file__).parents[2]
 FILES = ["--base", "checkpoints/base", "--vlm", "checkpoints/vlm", "--data", "photos"]
@@ -45,6 +46,16 @@ def write(*further: str) -> str:
     return new_config(arguments().parse_args([*FILES, *further]))
 
 
+def with_digits(folder: Path) -> str:
+    """Write photos whose numbers are digits, which letters of a small vocabulary tell apart."""
+    file = own_photos.write_photos(folder, photos=20) / "samples.csv"
+    text = file.read_text()
+    for digit, number in enumerate(own_photos.NUMBERS, 1):
+        text = text.replace(number, str(digit))
+    file.write_text(text)
+    return str(folder)
+
+
 def refused(*further: str) -> str:
     """Return why none is written."""
     with pytest.raises(NewConfigError) as error:
@@ -72,7 +83,7 @@ def test_what_is_written_is_short_and_is_taken(here):
 def test_kin_of_llava_are_recognised(here, kind, family):
     tiny_llava_next.build(here / "vlm", kind=kind)
     tiny_llava_next.build_lm(here / "base", seed=1, kind=kind)
-    write("--base", "base", "--vlm", "vlm")
+    write("--base", "base", "--vlm", "vlm", "--data", with_digits(here / "digits"))
     text = (here / "config" / "mine.yaml").read_text()
     assert "causal_lm, 2 blocks of width 32" in text and f"{family}, 2 blocks of width 32" in text
     config = load_config(yaml.safe_load(text))
@@ -111,6 +122,29 @@ def test_files_that_do_not_fit_are_told(here, further, words):
     for word in words:
         assert word in message
     assert not (here / "config").exists()
+
+
+def test_choices_that_no_first_token_tells_apart_are_told(here):
+    file = own_photos.write_photos(here / "alike", photos=20) / "samples.csv"
+    file.write_text(file.read_text().replace("two", "left one").replace("three", "left two"))
+    message = refused("--data", "alike")
+    assert "choices 'left one' and 'left two' both begin with token" in message
+    assert "of model 'vlm' (checkpoints/vlm)" in message and "(alike)" in message
+    assert not (here / "config").exists()
+
+
+def test_a_base_without_a_chat_template_reads_raw_text(here):
+    tiny_llava_next.build_lm(here / "base", seed=1)
+    tiny_llava_next.build(here / "vlm")
+    (here / "base" / "chat_template.jinja").unlink(missing_ok=True)
+    write("--base", "base", "--vlm", "vlm", "--data", with_digits(here / "digits"))
+    text = (here / "config" / "mine.yaml").read_text()
+    assert (
+        "{path: base, chat: false} # causal_lm, 2 blocks of width 32; no chat template: it reads raw" in text
+    )
+    config = load_config(yaml.safe_load(text))
+    assert [config.models[name].chat for name in ("base_lm", "vlm")] == [False, True]
+    assert data_problems(config) == []
 
 
 def test_one_group_is_no_concept(here):
