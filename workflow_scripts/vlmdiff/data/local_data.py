@@ -17,6 +17,7 @@ from vlmdiff.config.storage import readers
 from vlmdiff.config.subsets import line_of
 from vlmdiff.data.at_hand import Knowledge, Known, Record, listed, side_groups, side_problems
 from vlmdiff.data.enough import few_problems, images_used, pictures
+from vlmdiff.data.local_templates import template_problem
 
 Finder = Callable[[Config, Mapping[str, Known]], Iterator[str]]
 
@@ -181,14 +182,20 @@ def datasets_of(config: Config, model: str) -> set[str]:
 
 
 def chat_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
-    """Yield which models are shown chats without a chat template."""
+    """Yield which models are shown chats without a chat template, or with one that writes no question."""
     asked = {name for name, found in known.items() if any(record["chat"] for record in found.records)}
     for model, entry in sorted(config.models.items()):
         shown = sorted(asked & datasets_of(config, model))
-        if shown and entry.chat and has_template(entry) is False:
+        there = has_template(entry) if shown and entry.chat else None
+        if there is False:
             yield (
                 f"models.{model}.chat: found no chat template in {entry.path}, but the model is shown "
                 f"data set '{shown[0]}', whose samples have `chat: true`; copy "
                 "chat_template.jinja into the folder, or set `chat: false` if the model was trained on raw "
                 "text alone"
+            )
+        elif there and (problem := template_problem(model, entry)):
+            yield (
+                f"models.{model}.chat: the model is shown data set '{shown[0]}', whose samples have "
+                f"`chat: true`, but {problem}"
             )
