@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,8 @@ def test_kin_of_llava_are_recognised(here, kind, family):
 def test_nothing_is_written_over(here):
     write()
     before = (here / "config" / "mine.yaml").read_bytes()
-    assert "is there already" in refused()
+    message = refused()
+    assert "is there already" in message and "OUT=config/other.yaml" in message and "--out" in message
     assert (here / "config" / "mine.yaml").read_bytes() == before
 
 
@@ -185,3 +187,13 @@ def test_the_command_says_what_is_wrong_in_one_line(here):
     command = [sys.executable, "-m", "vlmdiff.config.new", *FILES, "--groups", "nobody"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 1 and run.stdout == "" and len(run.stderr.splitlines()) == 1
+
+
+def test_make_names_another_file(here):
+    """A folder or a file with blanks is one word to the shell."""
+    command = ["make", "-n", "-o", ".venv/installed", "new", "BASE=b", "VLM=v", "DATA=my photos"]
+    for further, expected in (([], []), (["OUT=config/my other.yaml"], ["--out", "config/my other.yaml"])):
+        run = subprocess.run([*command, *further], cwd=ROOT, capture_output=True, text=True, check=True)
+        words = shlex.split(run.stdout)
+        said = ["--base", "b", "--vlm", "v", "--data", "my photos", *expected]
+        assert [one for one in words[words.index("--base") :] if one.strip()] == said

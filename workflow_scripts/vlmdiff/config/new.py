@@ -255,9 +255,12 @@ def new_config(said: argparse.Namespace) -> str:
             )
     out = Path(said.out)
     if out.suffix not in (".yaml", ".yml"):
-        raise NewConfigError(f"{out}: expected a name that ends with .yaml")
+        raise NewConfigError(f"{out}: expected a name that ends with .yaml; correct OUT, or --out")
     if out.exists():
-        raise NewConfigError(f"{out}: is there already; name another file with --out, or remove it")
+        raise NewConfigError(
+            f"{out}: is there already; name another file (`make new … OUT=config/other.yaml`, or --out), or "
+            "remove it"
+        )
     models = {"base_lm": look_at_checkpoint(said.base, False), "vlm": look_at_checkpoint(said.vlm, True)}
     groups = look_at_data(said.data)
     concept = chosen_groups(said.groups, groups)
