@@ -105,3 +105,21 @@ def test_without_libraries_it_is_left_to_the_job(values, tmp_path, monkeypatch):
     put_template(tmp_path / "lm", "{{ messages[0]['role'] }}")
     monkeypatch.setattr(local_templates, "find_spec", lambda name: None)
     assert problems(values) == []
+
+
+def test_several_templates_without_a_default_are_told(values, tmp_path):
+    (tmp_path / "lm" / "chat_template.jinja").unlink()
+    file = tmp_path / "lm" / "tokenizer_config.json"
+    several = [{"name": name, "template": TEMPLATE} for name in ("rag", "tool_use")]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": several}))
+    (line,) = problems(values)
+    assert "models.lm.chat: " in line and "['rag', 'tool_use'] and none named 'default'" in line
+    several[0]["name"] = "default"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": several}))
+    assert problems(values) == []
+
+
+def test_a_damaged_tokenizer_is_left_to_the_job(values, tmp_path):
+    put_template(tmp_path / "lm", "{{ messages[0]['role'] }}")
+    (tmp_path / "lm" / "tokenizer.json").write_text("{}")
+    assert problems(values) == []

@@ -43,13 +43,12 @@ def template_problem(name: str, model: ModelConfig) -> str | None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.path, local_files_only=True, trust_remote_code=False)
         chat = chat_format(name, Path(model.path), tokenizer, model.prompt_date, model.chat)
-    except Exception:  # damaged checkpoints make loaders fail in many ways; jobs say in which
-        return None
-    try:
         chat.check()
         chat.write(questions_for(model))
     except SubjectError as error:
         return str(error).removeprefix(f"model '{name}': ")
+    except Exception:  # damaged checkpoints make loaders fail in many ways; jobs say in which
+        return None
     return None
 
 
