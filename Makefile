@@ -60,10 +60,11 @@ reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
 
-# A config of your own: make new BASE=checkpoints/base VLM=checkpoints/vlm DATA=photos [ARGS="--text corpus.txt"]
-# (docs/start/your_own_model.md).
+# A config of your own: make new BASE=checkpoints/base VLM=checkpoints/vlm DATA=photos [OUT=config/other.yaml]
+# [ARGS="--text corpus.txt"] (docs/start/your_own_model.md).
 new: .venv/installed
-	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.config.new --base "$(BASE)" --vlm "$(VLM)" --data "$(DATA)" $(ARGS)
+	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.config.new --base "$(BASE)" --vlm "$(VLM)" --data "$(DATA)" \
+		$(if $(OUT),--out "$(OUT)") $(ARGS)
 
 test: .venv/peers
 	$(BIN)/pytest -n 2 -m "not workflow and not long"

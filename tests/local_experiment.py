@@ -19,6 +19,8 @@ VLM = {
     "text_config": DECODER | {"model_type": "llama", "vocab_size": 91},
 }
 TOWER = {"model_type": "clip_vision_model", "hidden_size": 20}
+# It goes through the parts of a message.
+TEMPLATE = "{% for part in messages[0]['content'] %}{{ part['text'] }}{% endfor %}"
 GROUPS = ("left of", "above", "colour")
 SAMPLES = 18
 
@@ -28,7 +30,7 @@ def write_checkpoint(folder: Path, description: dict[str, Any], processor: bool 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(description))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     if processor:
         (folder / "preprocessor_config.json").write_text("{}")
     save_file({"one": np.ones(1, np.float32)}, folder / "model.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from vlmdiff.config.load import load_config
 from vlmdiff.config.local_checkpoints import checkpoint_problems, has_template
 from vlmdiff.config.new import NewConfigError, arguments, new_config
+from vlmdiff.data.local_data import data_problems
 
 ROOT = Path(__file__).parents[2]
 FILES = ["--base", "checkpoints/base", "--vlm", "checkpoints/vlm", "--data", "photos"]
@@ -45,6 +47,16 @@ def write(*further: str) -> str:
     return new_config(arguments().parse_args([*FILES, *further]))
 
 
+def with_digits(folder: Path) -> str:
+    """Write photos whose numbers are digits, which letters of a small vocabulary tell apart."""
+    file = own_photos.write_photos(folder, photos=20) / "samples.csv"
+    text = file.read_text()
+    for digit, number in enumerate(own_photos.NUMBERS, 1):
+        text = text.replace(number, str(digit))
+    file.write_text(text)
+    return str(folder)
+
+
 def refused(*further: str) -> str:
     """Return why none is written."""
     with pytest.raises(NewConfigError) as error:
@@ -72,7 +84,7 @@ def test_what_is_written_is_short_and_is_taken(here):
 def test_kin_of_llava_are_recognised(here, kind, family):
     tiny_llava_next.build(here / "vlm", kind=kind)
     tiny_llava_next.build_lm(here / "base", seed=1, kind=kind)
-    write("--base", "base", "--vlm", "vlm")
+    write("--base", "base", "--vlm", "vlm", "--data", with_digits(here / "digits"))
     text = (here / "config" / "mine.yaml").read_text()
     assert "causal_lm, 2 blocks of width 32" in text and f"{family}, 2 blocks of width 32" in text
     config = load_config(yaml.safe_load(text))
@@ -84,7 +96,8 @@ def test_kin_of_llava_are_recognised(here, kind, family):
 def test_nothing_is_written_over(here):
     write()
     before = (here / "config" / "mine.yaml").read_bytes()
-    assert "is there already" in refused()
+    message = refused()
+    assert "is there already" in message and "OUT=config/other.yaml" in message and "--out" in message
     assert (here / "config" / "mine.yaml").read_bytes() == before
 
 
@@ -111,6 +124,29 @@ def test_files_that_do_not_fit_are_told(here, further, words):
     for word in words:
         assert word in message
     assert not (here / "config").exists()
+
+
+def test_choices_that_no_first_token_tells_apart_are_told(here):
+    file = own_photos.write_photos(here / "alike", photos=20) / "samples.csv"
+    file.write_text(file.read_text().replace("two", "left one").replace("three", "left two"))
+    message = refused("--data", "alike")
+    assert "choices 'left one' and 'left two' both begin with token" in message
+    assert "of model 'vlm' (checkpoints/vlm)" in message and "(alike)" in message
+    assert not (here / "config").exists()
+
+
+def test_a_base_without_a_chat_template_reads_raw_text(here):
+    tiny_llava_next.build_lm(here / "base", seed=1)
+    tiny_llava_next.build(here / "vlm")
+    (here / "base" / "chat_template.jinja").unlink(missing_ok=True)
+    write("--base", "base", "--vlm", "vlm", "--data", with_digits(here / "digits"))
+    text = (here / "config" / "mine.yaml").read_text()
+    assert (
+        "{path: base, chat: false} # causal_lm, 2 blocks of width 32; no chat template: it reads raw" in text
+    )
+    config = load_config(yaml.safe_load(text))
+    assert [config.models[name].chat for name in ("base_lm", "vlm")] == [False, True]
+    assert data_problems(config) == []
 
 
 def test_one_group_is_no_concept(here):
@@ -151,3 +187,13 @@ def test_the_command_says_what_is_wrong_in_one_line(here):
     command = [sys.executable, "-m", "vlmdiff.config.new", *FILES, "--groups", "nobody"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 1 and run.stdout == "" and len(run.stderr.splitlines()) == 1
+
+
+def test_make_names_another_file(here):
+    """A folder or a file with blanks is one word to the shell."""
+    command = ["make", "-n", "-o", ".venv/installed", "new", "BASE=b", "VLM=v", "DATA=my photos"]
+    for further, expected in (([], []), (["OUT=config/my other.yaml"], ["--out", "config/my other.yaml"])):
+        run = subprocess.run([*command, *further], cwd=ROOT, capture_output=True, text=True, check=True)
+        words = shlex.split(run.stdout)
+        said = ["--base", "b", "--vlm", "v", "--data", "my photos", *expected]
+        assert [one for one in words[words.index("--base") :] if one.strip()] == said

@@ -52,6 +52,8 @@ def test_a_folder_in_canonical_form_is_read_as_it_is(tmp_path):
         ({"group": 3}, {"group": "3"}),
         ({"answer": 2, "choices": [2, 3.5]}, {"answer": "2", "choices": ["2", "3.5"]}),
         ({"images": ["x/7.png"], "image": ...}, {"image": "x/7.png"}),
+        ({"image": ["x/7.png"]}, {"image": "x/7.png"}),
+        ({"image": []}, {"image": None}),
         ({"images": "7.png", "image": ...}, {"image": "7.png"}),
     ],
 )  # fmt: skip
@@ -134,7 +136,14 @@ def test_a_wrong_csv_is_refused_with_line_and_key(tmp_path, text, expected):
         ({**LINE, "sample_id": True}, "sample_id: Input should be a valid string"),
         ({**LINE, "image": 5}, "image: Input should be a valid string"),
         ({**LINE, "answer": True}, "answer: Input should be a valid string (found: True)"),
-        ({"images": ["1.png", "2.png"], "prompt": "a", "group": "g"}, "images: found 2, expected one"),
+        (
+            {"images": ["1.png", "2.png"], "prompt": "a", "group": "g"},
+            "images: found 2 pictures, expected one; several in one sample are not read",
+        ),
+        (
+            {"image": ["1.png", "2.png", "3.png"], "prompt": "a", "group": "g"},
+            "image: found 3 pictures, expected one; several in one sample are not read",
+        ),
         ({"caption": "a", "group": "g"}, "keys missing: ['prompt'], found ['caption', 'group']"),
         ([LINE], "expected a JSON object, found list; write one object a line"),
     ],

@@ -7,15 +7,9 @@ import pytest
 import torch
 from tiny_models import tiny_tokenizer
 
+from vlmdiff.config.choices import AnswerError, answer_token_ids, choice_token_ids, spellings
 from vlmdiff.data.samples import Sample, load_samples
-from vlmdiff.interventions.answers import (
-    AnswerError,
-    Answers,
-    ChoiceScorer,
-    answer_token_ids,
-    choice_token_ids,
-    spellings,
-)
+from vlmdiff.interventions.answers import Answers, ChoiceScorer
 from vlmdiff.interventions.evaluation import Evaluation
 from vlmdiff.models.registry import load_subject
 

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from local_experiment import SAMPLES, experiment, put, question, write_samples
+from local_experiment import SAMPLES, TEMPLATE, experiment, put, question, write_samples
+from PIL import Image
 
 from vlmdiff.config import samples_file
 from vlmdiff.config.layers import read_layers
@@ -273,6 +274,41 @@ def test_images_that_are_not_there_are_named(values, tmp_path):
     assert told.startswith("datasets.train: 7 images are not in") and "on_missing" not in told
 
 
+COUNTED = "of sample 'q2', the first of 3 of 18, expected a picture, such as .jpg or .png; save"
+OTHER_KINDS = {
+    "clip.mp4": f"(a video) {COUNTED} one frame of it",
+    "clip.MOV": f"(a video) {COUNTED} one frame of it",
+    "page.pdf": f"(a document) {COUNTED} the page as a picture",
+    "photo.heic": f"(of a kind that is not read) {COUNTED} it as .jpg or .png",
+}
+
+
+@pytest.mark.parametrize("image", OTHER_KINDS)
+def test_images_that_are_called_something_else_are_refused(values, tmp_path, image):
+    samples = [question(index) for index in range(SAMPLES)]
+    for sample in samples[2::7]:
+        sample["image"] = f"images/{image}"
+    write_samples(tmp_path / "train", samples)
+    (told,) = problems(values)
+    assert told.startswith(f"datasets.train: image: found 'images/{image}' {OTHER_KINDS[image]}")
+    assert told.endswith("or write `datasets: { train: { on_missing: skip } }` to go on without them")
+    put(values, "datasets.train.on_missing", "skip")
+    assert problems(values) == []
+    for sample in samples:
+        sample["image"] = f"images/{image}"
+    write_samples(tmp_path / "train", samples)
+    (told,) = problems(values)
+    assert "the first of 18 of 18" in told and "on_missing" not in told
+
+
+def test_a_picture_may_be_called_anything(values, tmp_path):
+    samples = [question(index) for index in range(SAMPLES)]
+    samples[2]["image"] = "images/photo.heic"
+    write_samples(tmp_path / "train", samples)
+    Image.new("RGB", (4, 4)).save(tmp_path / "train" / "images" / "photo.heic", format="JPEG")
+    assert problems(values) == []
+
+
 def test_images_may_be_links_within_the_folder_alone(values, tmp_path):
     images = tmp_path / "train" / "images"
     (images / "0.png").rename(images / "zero.png")
@@ -303,7 +339,7 @@ def test_a_model_that_is_shown_chats_has_a_template(values, tmp_path, model, dat
     values["models"][model] |= entry
     told = problems(values)
     assert told == [] if said is None else len(told) == 1 and told[0].startswith(said.format(root=tmp_path))
-    (tmp_path / model / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / model / "chat_template.jinja").write_text(TEMPLATE)
     assert problems(values) == []
 
 

@@ -229,3 +229,45 @@ def test_a_template_that_does_not_write_the_question_is_refused(tmp_path, templa
         SubjectError, match="its chat template cannot write a question .*ValueError: it wrote"
     ):
         subject.rows([QUESTION], [None])
+
+
+PARTS = (
+    "{% for message in messages %}{{ message['role'] }}"
+    "{{ ':' if message['content'][0]['type'] == 'image' else ': ' }}"
+    "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}"
+    "{% endfor %}{% endfor %}"
+)
+REFUSING = (
+    "{% if messages[0]['content'] is string %}{{ raise_exception('no list of parts') }}{% endif %}" + PARTS
+)
+
+
+@pytest.mark.parametrize("template", [PARTS, REFUSING])
+def test_a_language_model_cut_out_of_a_vlm_is_asked_in_parts(tmp_path, template):
+    """Its template goes through the parts of a message, and writes nothing of a plain text."""
+    folder = tiny_llava_original.build_lm(tmp_path / "lm")
+    in_jinja(folder, template)
+    subject = load_subject("lm", {"family": "causal_lm"}, folder, "cpu")
+    assert subject.texts([QUESTION, "Why?"], [False, False], True) == [f"user: {QUESTION}", "user: Why?"]
+
+
+def test_a_plain_text_is_asked_where_it_is_written(tmp_path):
+    folder = tiny_llava_original.build_lm(tmp_path / "lm")
+    in_jinja(
+        folder,
+        "{% if messages[0]['content'] is string %}plain {{ messages[0]['content'] }}"
+        "{% else %}parts {{ messages[0]['content'][0]['text'] }}{% endif %}",
+    )
+    subject = load_subject("lm", {"family": "causal_lm"}, folder, "cpu")
+    assert subject.texts([QUESTION], [False], True) == [f"plain {QUESTION}"]
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ messages[0]['role'] }}", "{{ raise_exception('ask me nothing') }}", "{% if"]
+)
+def test_what_writes_neither_is_refused_with_what_to_do(tmp_path, template):
+    folder = tiny_llava_original.build_lm(tmp_path / "lm")
+    in_jinja(folder, template)
+    subject = load_subject("lm", {"family": "causal_lm"}, folder, "cpu")
+    with pytest.raises(SubjectError, match=r"cannot write a question .*or set models\.lm\.chat: false"):
+        subject.rows([QUESTION], [None])

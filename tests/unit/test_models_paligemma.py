@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from vlmdiff.activations.tokens import BOS, IMAGE, PADDING, TEXT
-from vlmdiff.interventions.answers import choice_token_ids
+from vlmdiff.config.choices import choice_token_ids
 from vlmdiff.models.describe import describe, rows_of
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.hooks import edit_output, hooks

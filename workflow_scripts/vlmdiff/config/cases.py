@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from vlmdiff.config.analysis import AblationConfig, HeadsConfig, SteeringConfig
@@ -135,6 +136,27 @@ def headline_facts(config: Config) -> dict[str, Any] | None:
 def reported_data(section: AblationConfig | HeadsConfig | SteeringConfig | None) -> list[str]:
     """Return a section's test data, target and control; none of a section that is left out."""
     return [] if section is None else [section.report_on.target, section.report_on.control]
+
+
+def question_sets(config: Config) -> Iterator[tuple[str, str, int]]:
+    """Yield (key, data set, most samples) of questions whose answers are scored against other choices."""
+    sections = {"ablation": config.ablation, "heads": config.heads, "steering": config.steering}
+    for name, section in sections.items():
+        for use in ("rank_on", "report_on"):
+            if (data := getattr(section, use, None)) is not None:
+                yield f"{name}.{use}.target", data.target, data.samples
+                yield f"{name}.{use}.control", data.control, data.samples
+
+
+def asking_models(config: Config, key: str) -> list[str]:
+    """Return the models that are asked the questions of a key of `question_sets`."""
+    section, use, _ = key.split(".")
+    if section == "steering":
+        return [config.steering.model]
+    found = [config.diff.model]
+    if section == "ablation" and use == "report_on":
+        found += [one.model for one in config.all_comparisons().values()] + list(config.stages.models)
+    return list(dict.fromkeys(found))
 
 
 def asked_data(config: Config) -> dict[str, int]:

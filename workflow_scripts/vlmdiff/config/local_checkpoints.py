@@ -172,7 +172,11 @@ def has_template(model: ModelConfig) -> bool | None:
     """Tell whether a checkpoint has a chat template; None if that is not known, or its family needs none."""
     if model.family not in CHATTING or not is_local(model.path) or not is_there(f"{model.path}/config.json"):
         return None
-    folder = Path(model.path)
+    return brings_template(Path(model.path))
+
+
+def brings_template(folder: Path) -> bool | None:
+    """Tell whether the folder of a checkpoint holds a chat template; None if its files cannot be read."""
     if any((folder / name).is_file() for name in TEMPLATES):
         return True
     try:

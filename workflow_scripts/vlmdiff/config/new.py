@@ -14,18 +14,21 @@ from pathlib import Path
 
 import yaml
 
+from vlmdiff.config.cases import question_sets
 from vlmdiff.config.checkpoint_files import read_object
 from vlmdiff.config.depth import depth_in
 from vlmdiff.config.derive import experiment_name
 from vlmdiff.config.derived_budgets import width_told
 from vlmdiff.config.editor import SCHEMA
 from vlmdiff.config.families import LANGUAGE_MODEL, all_kinds, family_of, unread
+from vlmdiff.config.first_tokens import Asked, token_problems
 from vlmdiff.config.load import ConfigError, load_config
-from vlmdiff.config.local_checkpoints import checkpoint_problems
+from vlmdiff.config.local_checkpoints import brings_template, checkpoint_problems
 from vlmdiff.config.local_files import missing_files
 from vlmdiff.config.samples_file import read_records
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_fetched
+from vlmdiff.config.subsets import Counting, is_scored
 from vlmdiff.runtime.reading import DataError
 
 SHOWN_GROUPS = 12
@@ -134,10 +137,25 @@ def name_of(groups: Sequence[str]) -> str:
 def flow(value: object) -> str:
     """Write a value in one line of YAML."""
     return (
-        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+        yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False)
         .strip()
         .removesuffix("\n...")
     )
+
+
+def is_silent(checkpoint: Checkpoint) -> bool:
+    """Tell whether a checkpoint is a base model that is asked in no chat format, as it brings none."""
+    return checkpoint.family == LANGUAGE_MODEL and brings_template(Path(checkpoint.folder)) is False
+
+
+def model_entry(checkpoint: Checkpoint) -> dict[str, object]:
+    """Return the entry of a model."""
+    return {"path": checkpoint.folder} | ({"chat": False} if is_silent(checkpoint) else {})
+
+
+def told_of(checkpoint: Checkpoint) -> str:
+    """Say what a checkpoint is, and why its entry has more than a path."""
+    return f"{checkpoint}{'; no chat template: it reads raw text' if is_silent(checkpoint) else ''}"
 
 
 def written_config(
@@ -165,7 +183,7 @@ def written_config(
         "models:",
     ]
     for name, checkpoint in models.items():
-        lines.append(f"  {name}: {flow({'path': checkpoint.folder})} # {checkpoint}")
+        lines.append(f"  {name}: {flow(model_entry(checkpoint))} # {told_of(checkpoint)}")
     lines.append(f"data: {flow(data['photos'] if set(data) == {'photos'} else dict(data))}")
     lines += [
         f"# Groups of the samples: {told}{more}.",
@@ -190,9 +208,18 @@ def problems_of(text: str) -> Config:
         config = load_config(yaml.safe_load(text))
     except ConfigError as error:
         raise NewConfigError(str(error)) from None
-    if lines := [*missing_files(config), *checkpoint_problems(config)]:
+    if lines := [*missing_files(config), *checkpoint_problems(config), *choice_problems(config)]:
         raise NewConfigError("\n  ".join(["The files do not fit together:", *lines]))
     return config
+
+
+def choice_problems(config: Config) -> list[str]:
+    """Return which choices of the samples the vision-language model cannot tell apart by first tokens."""
+    counting, asked = Counting(config.all_datasets()), []
+    for key, name, limit in question_sets(config):
+        records = (counting.records(name) or [])[:limit]
+        asked.append(Asked(key, name, config.data.photos, [one for one in records if is_scored(one)]))
+    return [config.as_written(line) for line in token_problems(config, asked)]
 
 
 def parts_told(config: Config) -> str:
@@ -228,9 +255,12 @@ def new_config(said: argparse.Namespace) -> str:
             )
     out = Path(said.out)
     if out.suffix not in (".yaml", ".yml"):
-        raise NewConfigError(f"{out}: expected a name that ends with .yaml")
+        raise NewConfigError(f"{out}: expected a name that ends with .yaml; correct OUT, or --out")
     if out.exists():
-        raise NewConfigError(f"{out}: is there already; name another file with --out, or remove it")
+        raise NewConfigError(
+            f"{out}: is there already; name another file (`make new … OUT=config/other.yaml`, or --out), or "
+            "remove it"
+        )
     models = {"base_lm": look_at_checkpoint(said.base, False), "vlm": look_at_checkpoint(said.vlm, True)}
     groups = look_at_data(said.data)
     concept = chosen_groups(said.groups, groups)

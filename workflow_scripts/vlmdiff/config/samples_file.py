@@ -264,10 +264,13 @@ def canonical(row: dict[str, Any], number: int, images: Images) -> dict[str, Any
     """
     if missing := [key for key in NEEDED if row.get(key) is None]:
         raise DataError(f"keys missing: {missing}, found {sorted(row)}; rename what you call them")
-    image = row.get("image", row.get("images"))
-    if "image" not in row and isinstance(image, list):
+    key = "image" if "image" in row else "images"
+    if isinstance(image := row.get(key), list):
         if len(image) > 1:
-            raise DataError(f"images: found {len(image)}, expected one; a sample shows one image")
+            raise DataError(
+                f"{key}: found {len(image)} pictures, expected one; several in one sample are not read: ask "
+                "about each in a sample of its own, or put them side by side in one picture"
+            )
         image = image[0] if image else None
     row = {
         key: value.strip() if key in NAMES and isinstance(value, str) else value for key, value in row.items()

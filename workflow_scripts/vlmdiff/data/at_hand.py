@@ -39,6 +39,16 @@ from vlmdiff.data.whats_up import offer_whats_up
 from vlmdiff.runtime.reading import DataError, within
 
 Record = Mapping[str, Any]
+# What people name as an image and nothing here reads, by its ending: what it is, and what to do.
+VIDEO = ("a video", "save one frame of it, and ask about that")
+PAPER = ("a document", "save the page as a picture")
+OTHER = ("of a kind that is not read", "save it as .jpg or .png")
+ENDINGS = {
+    VIDEO: "mp4 mov avi mkv webm m4v mpg mpeg wmv flv",
+    PAPER: "pdf doc docx ppt pptx",
+    OTHER: "heic heif avif jxl svg eps psd cr2 nef arw dng",
+}
+NO_PICTURES = {f".{ending}": kind for kind, endings in ENDINGS.items() for ending in endings.split()}
 SHOWN = 3
 MOST_GROUPS = 12
 
@@ -89,10 +99,11 @@ def of_folder(name: str, entry: FolderDataset, used: Sequence[Record]) -> Known:
         used: its samples, as many as are used.
 
     Raises:
-        DataError: images are missing.
+        DataError: images are missing, or are no pictures.
     """
-    file = find_samples(entry.path)
-    check_images(name, file.parent, read_records(entry.path), entry.on_missing)
+    file, records = find_samples(entry.path), read_records(entry.path)
+    check_images(name, file.parent, records, entry.on_missing)
+    check_kinds(name, file.parent, records, entry.on_missing)
     return Known.of(str(file), used)
 
 
@@ -172,6 +183,43 @@ def check_images(name: str, folder: Path, records: Sequence[Record], on_missing:
         f"{len(images)} {verb} not in {folder}, of {len(missing)} of {len(shown)} samples: {first}; bring "
         f"them, correct `image`{skip}, or write null where nothing is asked about an image"
     )
+
+
+def check_kinds(name: str, folder: Path, records: Sequence[Record], on_missing: str) -> None:
+    """Refuse images that are called something else and are no pictures; with `skip`, only if all are such.
+
+    Raises:
+        DataError: naming the first one.
+    """
+    is_other = cache(lambda image: kind_of(image) is not None and not begins_as_picture(folder / image))
+    shown = [record for record in records if record["image"] is not None]
+    wrong = [record for record in shown if is_other(record["image"])]
+    if not wrong or (on_missing == "skip" and len(wrong) < len(records)):
+        return
+    image = wrong[0]["image"]
+    kind, remedy = kind_of(image)
+    skip = f", or {skipping(name)}" if len(wrong) < len(records) else ""
+    raise DataError(
+        f"image: found '{image}' ({kind}) of sample '{wrong[0]['sample_id']}', the first of {len(wrong)} of "
+        f"{len(shown)}, expected a picture, such as .jpg or .png; {remedy}{skip}"
+    )
+
+
+def kind_of(image: str) -> tuple[str, str] | None:
+    """Return what a file is called that is no picture, and what to do; None of other names."""
+    return NO_PICTURES.get(Path(image).suffix.lower())
+
+
+def begins_as_picture(file: Path) -> bool:
+    """Tell whether a file begins as a picture does, whatever it is called."""
+    from vlmdiff.data.pictures import opened
+
+    try:
+        with opened(file):
+            return True
+    # Without Pillow, as in an environment with Snakemake alone, the name counts.
+    except (DataError, OSError, ImportError):
+        return False
 
 
 def files_in(folder: Path) -> dict[str, bool]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from vlmdiff.config.cases import question_sets
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.concepts import COUNTS, SampleSet
 from vlmdiff.config.datasets import FolderDataset
@@ -272,16 +273,6 @@ def count_samples(known: Mapping[str, Known], samples: SampleSet) -> Found:
     found = known[samples.dataset]
     where = f"data set '{samples.dataset}' ({found.place})"
     return Found(len(records_of_side(known, samples)), "sample", where)
-
-
-def question_sets(config: Config) -> Iterator[tuple[str, str, int]]:
-    """Yield (key, data set, most samples) of questions whose answers are scored against other choices."""
-    sections = {"ablation": config.ablation, "heads": config.heads, "steering": config.steering}
-    for name, section in sections.items():
-        for use in ("rank_on", "report_on"):
-            if (data := getattr(section, use, None)) is not None:
-                yield f"{name}.{use}.target", data.target, data.samples
-                yield f"{name}.{use}.control", data.control, data.samples
 
 
 def averaged(config: Config) -> Iterator[tuple[str, str, int]]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from vlmdiff.config.cases import question_sets
 from vlmdiff.config.comparisons import MAIN
 from vlmdiff.config.concepts import COUNTS
 from vlmdiff.config.datasets import GqaDataset, TextDataset, VqaDataset
 from vlmdiff.config.families import LANGUAGE_MODEL
+from vlmdiff.config.first_tokens import Asked, token_problems
 from vlmdiff.config.local_checkpoints import has_template
 from vlmdiff.config.local_files import used
 from vlmdiff.config.schema import Config
 from vlmdiff.config.storage import readers
 from vlmdiff.config.subsets import line_of
 from vlmdiff.data.at_hand import Knowledge, Known, Record, listed, side_groups, side_problems
-from vlmdiff.data.enough import few_problems, question_sets
+from vlmdiff.data.enough import few_problems, images_used, pictures
+from vlmdiff.data.local_templates import template_problem
 
 Finder = Callable[[Config, Mapping[str, Known]], Iterator[str]]
 
@@ -34,6 +37,7 @@ def data_problems(config: Config, *more: Finder) -> list[str]:
         group_problems,
         question_problems,
         image_problems,
+        choice_problems,
         chat_problems,
         few_problems,
         *more,
@@ -88,6 +92,22 @@ def question_problems(config: Config, known: Mapping[str, Known]) -> Iterator[st
                 "lack `choices` or the `answer`, and here the answer is scored against the other choices; "
                 "add both to the samples, or name a data set of questions with choices"
             )
+
+
+def choice_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
+    """Yield which choices the models that are asked cannot tell apart by their first tokens."""
+    used, asked = images_used(config, known), []
+    for key, name, limit in question_sets(config):
+        found = known.get(name)
+        # What lacks choices is told by `question_problems`.
+        if found is None or not found.counted or any(map(is_open, found.records[:limit])):
+            continue
+        records = found.records
+        if ".report_on." in key:
+            own = pictures(config, name, records)
+            records = [one for one, keys in zip(records, own, strict=True) if not used.intersection(keys)]
+        asked.append(Asked(key, name, found.place, records[:limit]))
+    yield from token_problems(config, asked)
 
 
 def without_choices(config: Config, name: str) -> str | None:
@@ -162,14 +182,20 @@ def datasets_of(config: Config, model: str) -> set[str]:
 
 
 def chat_problems(config: Config, known: Mapping[str, Known]) -> Iterator[str]:
-    """Yield which models are shown chats without a chat template."""
+    """Yield which models are shown chats without a chat template, or with one that writes no question."""
     asked = {name for name, found in known.items() if any(record["chat"] for record in found.records)}
     for model, entry in sorted(config.models.items()):
         shown = sorted(asked & datasets_of(config, model))
-        if shown and entry.chat and has_template(entry) is False:
+        there = has_template(entry) if shown and entry.chat else None
+        if there is False:
             yield (
                 f"models.{model}.chat: found no chat template in {entry.path}, but the model is shown "
                 f"data set '{shown[0]}', whose samples have `chat: true`; copy "
                 "chat_template.jinja into the folder, or set `chat: false` if the model was trained on raw "
                 "text alone"
+            )
+        elif there and (problem := template_problem(model, entry)):
+            yield (
+                f"models.{model}.chat: the model is shown data set '{shown[0]}', whose samples have "
+                f"`chat: true`, but {problem}"
             )

@@ -36,6 +36,7 @@ from vlmdiff.tables.io import read_table, write_table
 
 Array = np.ndarray
 log = logging.getLogger(__name__)
+SHOWN = 5
 ROLES = ("target", "control")
 MEASURED = [f"{role}_{name}" for role in ROLES for name in ("delta_accuracy", "delta_margin")]
 
@@ -197,6 +198,25 @@ def described(
     )
 
 
+def tell_silent(features: Sequence[Feature], activity: pd.DataFrame) -> None:
+    """Warn of features that never fire where they are ranked, as those of a user's own may.
+
+    Args:
+        features: what is ranked.
+        activity: columns layer, feature, rate.
+    """
+    rates = activity.set_index(FEATURE)["rate"]
+    silent = [feature_name(feature) for feature in features if rates.loc[feature] == 0]
+    if silent:
+        more = f" and {len(silent) - SHOWN} more" if len(silent) > SHOWN else ""
+        log.warning(
+            "%d of %d features fire on no text token of the target's validation questions (%s%s; `rate` is 0 "
+            "in the ranking): what ablating them does says nothing of what they stand for; rank others, or "
+            "name questions on which they fire",
+            len(silent), len(features), ", ".join(silent[:SHOWN]), more,
+        )  # fmt: skip
+
+
 def rank_features(
     model: ModelFiles,
     questions: QuestionSets,
@@ -238,6 +258,7 @@ def rank_features(
         activity = feature_activity(subject, next(iter(evaluations.values())), folders, massive_ratio)
         matched = MatchedFeatures(activity, concept_features(tables["final_features"], tables["contrast"]))
         features = matched.testable(features)
+        tell_silent(features, activity)
     if not features:
         log.warning("concept '%s' has no final features that can be tested: nothing to rank", concept)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from pathlib import Path
@@ -14,6 +15,7 @@ from vlmdiff.models.errors import SubjectError, showing
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Chat = list[dict[str, Any]]
 FILES = "chat_template.jinja, chat_template.json, processor_config.json, tokenizer_config.json"
 # How Llama's templates write a day, and the name under which they take it.
 DAY_NAME, DAY_FORMAT = "date_string", "%d %b %Y"
@@ -43,7 +45,7 @@ class ChatFormat:
         """Whether the template asks which day it is."""
         return self.template is not None and any(clock in self.template for clock in CLOCKS)
 
-    def write(self, chats: Sequence[list[dict[str, Any]]]) -> list[str]:
+    def write(self, chats: Sequence[Chat]) -> list[str]:
         """Write conversations as texts that end where the assistant's answer begins.
 
         Args:
@@ -52,14 +54,17 @@ class ChatFormat:
         Raises:
             PromptError: the template is damaged, refuses a conversation, or tries what the sandbox forbids.
         """
-        remedy = "correct chat_template in the checkpoint's folder, or fetch it again"
+        remedy = (
+            "correct chat_template in the checkpoint's folder, fetch it again, or set "
+            f"models.{self.model}.chat: false if the model was trained on raw text alone"
+        )
         texts = []
         for index, chat in enumerate(chats):
             with showing(self.model, index, "its chat template cannot write a question", remedy):
-                texts.append(written(chat, self.render(chat)))
+                texts.append(written_by(self.render, chat))
         return texts
 
-    def render(self, chat: list[dict[str, Any]]) -> str:
+    def render(self, chat: Chat) -> str:
         """Run the template in transformers' sandbox, where only the day is ours.
 
         `apply_chat_template` lets no function through, so it always tells the template today's date.
@@ -88,6 +93,35 @@ class ChatFormat:
                 "with `chat: true`; copy the file with the template into the checkpoint's folder, or set "
                 f"models.{self.model}.chat: false if the model was trained on raw text alone"
             )
+
+
+def user_turn(prompt: str, with_image: bool) -> Chat:
+    """Return a conversation of one user turn: the image, if any, before the text."""
+    image = [{"type": "image"}] if with_image else []
+    return [{"role": "user", "content": [*image, {"type": "text", "text": prompt}]}]
+
+
+def written_by(render: Callable[[Chat], str], chat: Chat) -> str:
+    """Return what a template writes of a conversation, whose plain texts it may want as lists of parts.
+
+    Templates of language models that were cut out of vision-language models go through parts alone.
+
+    Args:
+        render: runs the template.
+        chat: the conversation.
+
+    Raises:
+        Exception: it writes neither; the error tells of the conversation as it is.
+    """
+    try:
+        return written(chat, render(chat))
+    except Exception:  # templates fail in many ways
+        if not isinstance(chat[-1]["content"], str):
+            raise
+        parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in chat]
+        with suppress(Exception):
+            return written(parts, render(parts))
+        raise
 
 
 def written(chat: Sequence[Mapping[str, Any]], text: str) -> str:

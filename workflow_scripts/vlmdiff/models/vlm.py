@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vlmdiff.models.batch import Batch, Seen, make_batch
+from vlmdiff.models.chat import user_turn
 from vlmdiff.models.errors import PromptError, SubjectError, of_machine, said, showing
 from vlmdiff.models.subject import Size, Subject
 
@@ -280,9 +281,3 @@ def seen_features(
         for count, (rows, columns) in zip(placed, grids, strict=True)
     ]
     return Seen(torch.cat(list(features)), torch.tensor(counted), unplaced=unplaced, **others)
-
-
-def user_turn(prompt: str, with_image: bool) -> list[dict[str, Any]]:
-    """Return a conversation of one user turn: the image, if any, before the text."""
-    image = [{"type": "image"}] if with_image else []
-    return [{"role": "user", "content": [*image, {"type": "text", "text": prompt}]}]

@@ -22,6 +22,7 @@ LIBRARY = Path(__file__).resolve().parents[1]
 # A job's frame (logs, threads, renaming, records) changes no result, and the configuration reaches a job
 # through its params alone; neither may make results stale. What jobs themselves look up in config/ does.
 READ_BY_JOBS = (
+    "choices.py",
     "chosen.py",
     "sources.py",
     "defaults.py",

@@ -43,7 +43,12 @@ RANKING = contract(
         "str",
         "name of the final feature in whose place it stands; its own name: that one itself",
     ),
-    ("rate", "float", "share of the text tokens of the target's validation questions on which it fires"),
+    (
+        "rate",
+        "float",
+        "share of the text tokens of the target's validation questions on which it fires; 0: it is silent "
+        "there, and its effects say nothing of what it stands for",
+    ),
     ("energy", "float", "mean over these tokens of activation^2 x |W_dec|^2"),
     ("scope", "str", "own_layer or all_layers"),
     ("target_estimate", "float", "first-order estimate of target_delta_margin"),
