@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 
 # A token is massive whose norm exceeds as many medians of its sample.
 MASSIVE_RATIO = 10.0
 # What a chat template takes for today; Llama's own fall back to it.
 PROMPT_DATE = date(2024, 7, 26)
+# For tokenizers and processors. Without the second, transformers would ask at the terminal whether to run
+# a repository's code.
+FROM_FOLDER = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 # Of arXiv 2406.04093, A.2: weight of the auxiliary loss, and tokens after which a silent feature is dead.
 AUXK_COEFFICIENT = 1 / 32
 LONGEST_SILENCE = 10_000_000

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vlmdiff.config.cases import asking_models
 from vlmdiff.config.checkpoint_files import read_object
 from vlmdiff.config.choices import AnswerError, choice_token_ids
+from vlmdiff.config.defaults import FROM_FOLDER
 from vlmdiff.config.schema import Config
 from vlmdiff.config.sources import is_local
 
@@ -102,7 +103,7 @@ class FirstTokens:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+            return AutoTokenizer.from_pretrained(self.folder, **FROM_FOLDER)
         except Exception:  # damaged checkpoints make loaders fail in many ways; jobs say in which
             return None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmdiff.config.checkpoint_files import read_object
+from vlmdiff.config.defaults import FROM_FOLDER
 from vlmdiff.config.families import LANGUAGE_MODEL
 from vlmdiff.config.local_checkpoints import DESCRIBING, TEMPLATES
 from vlmdiff.config.subjects import ModelConfig
@@ -41,7 +42,7 @@ def template_problem(name: str, model: ModelConfig) -> str | None:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model.path, **FROM_FOLDER)
         chat = chat_format(name, Path(model.path), tokenizer, model.prompt_date, model.chat)
         chat.check()
         chat.write(questions_for(model))

@@ -7,19 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlmdiff.config.defaults import PROMPT_DATE
+from vlmdiff.config.defaults import FROM_FOLDER, PROMPT_DATE
 from vlmdiff.models.errors import SubjectError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-# For tokenizers and processors. Without the second, transformers would ask at the terminal whether to run
-# a repository's code.
-FROM_FOLDER = MappingProxyType({"local_files_only": True, "trust_remote_code": False})
 
 
 @dataclass(frozen=True)
