@@ -73,7 +73,8 @@ test: .venv/peers
 # What `make test` leaves out, so that it takes less than half an hour on two slow cores: what the default
 # workflow finds, experiments in published layouts, kills and damage in a whole run, most kills of trainings.
 long: .venv/peers real
-	$(BIN)/pytest -m long
+	$(BIN)/pytest -n 2 -m "long and not workflow"
+	$(BIN)/pytest -m "long and workflow"
 
 # The whole method on real language models and real English text, from packages (docs/develop/real_lm.md); `make real ARGS="-k tokenizers"`.
 real: .venv-real/installed
