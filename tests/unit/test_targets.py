@@ -132,7 +132,7 @@ VQA = {"kind": "vqav2", "source": "vqa", "samples": 3}
 @pytest.mark.parametrize(
     ("section", "name", "entry", "key", "expected"),
     [
-        *(("models", "vlm", {key: said}, key, "a path, hub:… or world:…")
+        *(("models", "vlm", {key: said}, key, "a path, hub:…, world:… or pypi:…")
           for key in ("path", "vision_tower") for said in ("saelens:foo", "SAELens: foo")),
         *(("dictionaries", "new", {"source": said, "format": "vlmdiff", "file": "{layer}"}, "source",
            "a path, hub:… or saelens:…") for said in ("world:foo", "World:vlm")),

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from vlmdiff.config.defaults import FROM_FOLDER
 from vlmdiff.config.sources import PackageSource
 from vlmdiff.hub.fetch import HubError
 from vlmdiff.runtime.disk_errors import not_read
@@ -162,10 +163,10 @@ def convert(weights: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": weights.parent, "gguf_file": weights.name}
+    options = {**FROM_FOLDER, "gguf_file": weights.name}
     try:
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(**source)
+        model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **options)
+        tokenizer = AutoTokenizer.from_pretrained(weights.parent, **options)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise HubError(
             f"{weights.name}: transformers cannot read it ({error}); choose another file"
