@@ -9,6 +9,14 @@ import torch
 from tiny_tokenizers import byte_tokenizer
 
 D_MODEL, HEADS, GRID = 32, 4, 3
+TOWER = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 14 * GRID,
+    "patch_size": 14,
+}
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|start_header_id|>{{ message['role'] }}<|end_header_id|>"
@@ -54,20 +62,28 @@ def build_lm(folder: Path, seed: int = 0, layers: int = 2) -> Path:
     return folder
 
 
+def build_siglip(folder: Path, seed: int = 0) -> Path:
+    """Save a tiny SigLIP with its text tower, as it is published."""
+    from transformers import SiglipConfig, SiglipImageProcessorPil, SiglipModel
+
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 30}
+    text |= {"intermediate_size": 32, "bos_token_id": 0, "eos_token_id": 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SiglipModel(SiglipConfig(vision_config=TOWER, text_config=text))
+        for parameter in model.vision_model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 14 * GRID, "width": 14 * GRID}).save_pretrained(folder)
+    return folder
+
+
 def build_tower(folder: Path, seed: int = 0, pickled: bool = False) -> Path:
     """Save a tiny CLIP vision tower; `pickled` as the older repositories do."""
     from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
     side = 14 * GRID
-    config = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        image_size=side,
-        patch_size=14,
-        initializer_range=0.2,
-    )
+    config = CLIPVisionConfig(**TOWER, initializer_range=0.2)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         tower = CLIPVisionModel(config)

@@ -354,12 +354,14 @@ def test_a_tower_that_lies_apart_is_checked_too(values, tmp_path):
 @pytest.mark.parametrize(
     ("description", "processor", "said"),
     [
-        ({"model_type": "siglip"}, True, "has model_type 'siglip', expected a CLIP vision tower"),
+        ({"model_type": "dinov2"}, True, "'dinov2', expected the vision tower of CLIP or SigLIP"),
         (TOWER, False, "holds no settings of an image processor"),
         ({"model_type": "clip", "vision_config": {}}, True, None),
+        ({"model_type": "siglip", "vision_config": {}}, True, None),
+        ({"model_type": "siglip_vision_model"}, True, None),
     ],
 )  # fmt: skip
-def test_a_tower_is_clips(values, tmp_path, description, processor, said):
+def test_a_tower_is_of_a_kind_that_is_read(values, tmp_path, description, processor, said):
     tower(values, tmp_path, description, processor)
     told = problems(values)
     assert told == [] if said is None else len(told) == 1 and said in told[0]
@@ -374,7 +376,7 @@ def test_a_tower_is_clips(values, tmp_path, description, processor, said):
         ),
         (
             {"family": "llava_original"},
-            "vision_tower: missing; family 'llava_original' needs the folder or hub repository of its CLIP",
+            "vision_tower: missing; family 'llava_original' needs the folder or hub repository of its vision",
         ),
         (
             {"family": "paligemma", "attention": "flash_attention_2"},

@@ -8,6 +8,7 @@ import tiny_llava_original as tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import AutoImageProcessor, Dinov2Config, SiglipVisionModel
 
 from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
 from vlmdiff.heads.head_values import head_values
@@ -161,6 +162,7 @@ def test_a_tower_saved_with_the_checkpoint_goes_before(folders, tmp_path, subjec
     [
         ({"mm_projector_type": "linear"}, "mm_projector_type = 'linear'.*'mlp2x_gelu'"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end = True"),
+        ({"s2": True}, "s2 = True, but family 'llava_original' reads False"),
         ({"num_hidden_layers": 3}, r"weights are missing \['model.language_model.layers.2"),
         ({"num_hidden_layers": 1}, r"not known \['model.language_model.layers.1|not known \['model.layers.1"),
     ],
@@ -171,6 +173,35 @@ def test_a_checkpoint_that_does_not_fit_is_refused(folders, tmp_path, changes, w
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(SubjectError, match=words):
         load((copy, folders[1]))
+
+
+def test_a_siglip_tower_shows_all_its_patches(folders, tmp_path):
+    """As LLaVA-MORE has it: the layer before the last, nothing taken away; published with its text tower."""
+    copy = shutil.copytree(folders[0], tmp_path / "vlm")
+    config = json.loads((copy / "config.json").read_text())
+    config |= {"siglip": True, "s2": False, "mm_vision_tower": "google/siglip-so400m-patch14-384"}
+    (copy / "config.json").write_text(json.dumps(config))
+    tower = tiny.build_siglip(tmp_path / "tower")
+    subject = load((copy, tower))
+    own = SiglipVisionModel.from_pretrained(tower)
+    squares = [padded_to_square(picture, (127, 127, 127)) for picture in PICTURES]
+    pixels = AutoImageProcessor.from_pretrained(tower)(squares, return_tensors="pt").pixel_values
+    states = own(pixels, output_hidden_states=True).hidden_states[-2]
+    assert states.shape[1] == tiny.GRID**2
+    projector = subject.model.model.multi_modal_projector
+    expected = projector.linear_2(torch.nn.functional.gelu(projector.linear_1(states)))
+    batch = subject.prepare(PROMPTS, PICTURES)
+    torch.testing.assert_close(batch.seen.features, expected.flatten(0, 1), **CLOSE)
+    assert batch.seen.grids.tolist() == [[3, 3]] * 2
+    assert (batch.token_type == IMAGE).sum(1).tolist() == [9, 9]
+    # The whole square of the longer side, never cropped.
+    assert subject.view_of((60, 40)) == load(folders).view_of((60, 40))
+
+
+def test_a_tower_of_another_kind_is_refused(folders, tmp_path):
+    Dinov2Config(hidden_size=16).save_pretrained(tmp_path)
+    with pytest.raises(SubjectError, match="found model_type 'dinov2', expected clip_vision_model or siglip"):
+        load(folders, vision_tower=str(tmp_path))
 
 
 def test_a_missing_tower_is_named(folders):

@@ -66,8 +66,12 @@ ORIGINAL_PARTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "mm_patch_merge_type": ("flat",),
         "mm_use_im_start_end": (False,),
         "mm_use_im_patch_token": (False,),
+        # Features of several scales in one token.
+        "s2": (False,),
     }
 )
+# Models that hold its vision tower, which may lie with a text tower.
+ORIGINAL_TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 # What the name of a class says that writes the next token.
 WRITERS = ("ForCausalLM", "LMHead")
 

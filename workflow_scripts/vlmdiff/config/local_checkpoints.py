@@ -21,6 +21,7 @@ from vlmdiff.config.decoder import decoder_of, described, width_in
 from vlmdiff.config.families import (
     LANGUAGE_MODEL,
     LLAVA_ORIGINAL,
+    ORIGINAL_TOWERS,
     all_kinds,
     family_of,
     family_problem,
@@ -194,8 +195,9 @@ def tower_problems(model: ModelConfig) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    if "vision_config" not in found and found.get("model_type") != "clip_vision_model":
-        yield f"{folder} has model_type '{found.get('model_type')}', expected a CLIP vision tower"
+    if found.get("model_type") not in ORIGINAL_TOWERS:
+        kind = found.get("model_type")
+        yield f"{folder} has model_type '{kind}', expected the vision tower of CLIP or SigLIP"
         return
     own = is_local(model.path) and any("vision_tower." in name for name in weight_names(Path(model.path)))
     if not own:

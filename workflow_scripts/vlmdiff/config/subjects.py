@@ -97,7 +97,7 @@ class ModelConfig(Section):
         if apart and self.vision_tower is None:
             raise ValueError(
                 f"vision_tower: missing; family '{self.family}' needs the folder or hub repository of "
-                "its CLIP tower, which config.json calls mm_vision_tower "
+                "its vision tower, which config.json calls mm_vision_tower "
                 "(hub:openai/clip-vit-large-patch14-336 for LLaVA 1.5)"
             )
         if not apart and self.vision_tower is not None:

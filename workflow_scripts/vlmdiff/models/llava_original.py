@@ -22,7 +22,7 @@ from vlmdiff.models.subject import Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from transformers import BatchFeature, LlavaConfig
+    from transformers import BatchFeature, LlavaConfig, PretrainedConfig
 
 TOWER = "model.vision_tower."
 # Names of the checkpoint, as patterns, and what transformers calls the same weights.
@@ -34,6 +34,8 @@ RENAMED = {
     r"^model\.layers\.": "model.language_model.layers.",
     r"^model\.norm\.": "model.language_model.norm.",
 }
+# Kinds of vision towers: their class, and how many outputs they have before those of patches.
+TOWERS = {"clip_vision_model": ("CLIPVisionModel", 1), "siglip_vision_model": ("SiglipVisionModel", 0)}
 # A tokenizer that has it is Llama 3's, whose conversations are not Vicuna's.
 LLAMA_3 = "<|start_header_id|>"
 SYSTEM = (
@@ -65,7 +67,7 @@ class LlavaOriginal(Llava):
             tokenizer,
             patch_size=model.config.vision_config.patch_size,
             vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-            num_additional_image_tokens=1,
+            num_additional_image_tokens=TOWERS[model.config.vision_config.model_type][1],
             image_token="<image>",
         )
         subject = cls(name, model, processor, model_fingerprint(folder, tower), image_id)
@@ -119,26 +121,39 @@ def tower_folder(name: str, found: Mapping[str, Any], loading: Loading) -> Path:
 
 def llava_config(found: Mapping[str, Any], tower: Path, image_id: int) -> LlavaConfig:
     """Return the configuration of the transformers class."""
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    from transformers import LlamaConfig, LlavaConfig
 
-    whole = json.loads((tower / "config.json").read_text(encoding="utf-8"))
     text = {key: value for key, value in found.items() if not key.startswith(("mm_", "architectures"))}
-    vision = CLIPVisionConfig.from_pretrained(tower, local_files_only=True)
-    if "vision_config" not in whole and whole.get("model_type") != "clip_vision_model":
-        raise SubjectError(
-            f"{tower}: found model_type '{whole.get('model_type')}', expected a CLIP vision tower"
-        )
-    strategy = "full" if found.get("mm_vision_select_feature") == "cls_patch" else "default"
+    vision = tower_config(tower)
+    _, others = TOWERS[vision.model_type]
+    # SigLIP has nothing beside patches that could be taken away.
+    whole = found.get("mm_vision_select_feature") == "cls_patch" or not others
+    strategy = "full" if whole else "default"
     return LlavaConfig(
         vision_config=vision,
         text_config=LlamaConfig.from_dict({**text, "model_type": "llama"}),
         image_token_index=image_id,
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2 + (strategy == "full"),
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2 + others * whole,
         vision_feature_layer=found.get("mm_vision_select_layer", -2),
         vision_feature_select_strategy=strategy,
         projector_hidden_act="gelu",
         tie_word_embeddings=bool(found.get("tie_word_embeddings", False)),
     )
+
+
+def tower_config(tower: Path) -> PretrainedConfig:
+    """Return the configuration of a vision tower that lies alone, or with a text tower.
+
+    Raises:
+        SubjectError: it is of another kind than is read.
+    """
+    from transformers import AutoConfig
+
+    found = AutoConfig.from_pretrained(tower, **FROM_FOLDER)
+    found = getattr(found, "vision_config", found)
+    if found.model_type not in TOWERS:
+        raise SubjectError(f"{tower}: found model_type '{found.model_type}', expected {' or '.join(TOWERS)}")
+    return found
 
 
 def load_weights(config: LlavaConfig, folder: Path, tower: Path, loading: Loading) -> torch.nn.Module:
@@ -147,7 +162,8 @@ def load_weights(config: LlavaConfig, folder: Path, tower: Path, loading: Loadin
     Raises:
         SubjectError: weights are missing or not known.
     """
-    from transformers import CLIPVisionModel, LlavaForConditionalGeneration
+    import transformers
+    from transformers import LlavaForConditionalGeneration
 
     model, info = LlavaForConditionalGeneration.from_pretrained(
         folder, config=config, key_mapping=RENAMED, output_loading_info=True, **loading.options()
@@ -162,7 +178,8 @@ def load_weights(config: LlavaConfig, folder: Path, tower: Path, loading: Loadin
         )
     if of_tower:
         options = {**loading.options(), "device_map": None, "attn_implementation": "sdpa"}
-        own, info = CLIPVisionModel.from_pretrained(tower, output_loading_info=True, **options)
+        kind, _ = TOWERS[config.vision_config.model_type]
+        own, info = getattr(transformers, kind).from_pretrained(tower, output_loading_info=True, **options)
         if info["missing_keys"]:
             raise SubjectError(f"{tower}: weights are missing: {sorted(info['missing_keys'])[:3]}")
         device = model.model.multi_modal_projector.linear_1.weight.device
