@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_gguf import tiny_llama, write_gguf, write_wheel
 from transformers import AutoTokenizer
 
 from vlmdiff.config.sources import PackageSource, check_source
+from vlmdiff.config.subjects import ModelConfig
 from vlmdiff.hub.fetch import HubError
 from vlmdiff.hub.packages import convert_package
 from vlmdiff.models.registry import load_subject
@@ -108,6 +110,25 @@ def test_what_cannot_be_had_is_one_error_and_leaves_no_folder(prepare, words, in
     with pytest.raises(HubError, match=words):
         convert_package(SOURCE, tmp_path / "models" / "base_lm")
     assert not (tmp_path / "models" / "base_lm").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (
+            {"family": "llava", "path": SOURCE},
+            "path: found .* with family 'llava', but packages ship",
+        ),
+        (
+            {"family": "llava_original", "path": "hub:a/b", "vision_tower": SOURCE},
+            "tower: found 'pypi:",
+        ),
+    ],
+)
+def test_what_sees_comes_from_no_package(entry, words):
+    with pytest.raises(ValidationError, match=words):
+        ModelConfig(**entry)
+    assert ModelConfig(family="causal_lm", path=SOURCE).path == SOURCE
 
 
 def test_sources_are_read_and_wrong_ones_refused():

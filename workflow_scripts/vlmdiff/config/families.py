@@ -70,6 +70,8 @@ ORIGINAL_PARTS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "s2": (False,),
     }
 )
+# Outputs that a vision tower has as well as one for each patch.
+BESIDE_PATCHES = MappingProxyType({"clip_vision_model": 1, "siglip_vision_model": 0})
 # Models that hold its vision tower, which may lie with a text tower.
 ORIGINAL_TOWERS = ("clip", "clip_vision_model", "siglip", "siglip_vision_model")
 # What the name of a class says that writes the next token.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Outputs of a tower of `llava` beside one for each patch.
-BESIDE_PATCHES = {"clip_vision_model": 1, "siglip_vision_model": 0}
+from vlmdiff.config.families import BESIDE_PATCHES
 
 
 def of_patches(description: Mapping[str, Any]) -> float:

