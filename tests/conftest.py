@@ -13,6 +13,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Here Triton's loops run on a CPU, operation by operation.
 os.environ["TRITON_INTERPRET"] = "1"
+# `make` that a test starts says and does the same under `make test`.
+for inherited in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"):
+    os.environ.pop(inherited, None)
 
 import pytest
 from jaxtyping import install_import_hook
