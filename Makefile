@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce new test long mutants real published dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world clean
+.PHONY: reproduce real-result new test long mutants real published dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -59,6 +59,13 @@ envs/vlmdiff.yaml: envs/requirements.txt
 reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
+
+# The study of a real language model that was taught to see (docs/understand/real_model.md): hours on a laptop.
+# `make real-result CONFIG=config/smollm2_first_look.yaml` is a first look.
+CONFIG ?= config/smollm2.yaml
+real-result: .venv/installed
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG) -- controls stages scoreboard
 
 # A config of your own: make new BASE=checkpoints/base VLM=checkpoints/vlm DATA=photos [OUT=config/other.yaml]
 # [ARGS="--text corpus.txt"] (docs/start/your_own_model.md).

@@ -26,6 +26,27 @@ rule evaluate_model:
         "../workflow_scripts/evaluate_model.py"
 
 
+READERS = CFG.perplexity.models if CFG.perplexity else []
+
+
+rule evaluate_perplexity:
+    """Measure how well models read plain text, each held against the first."""
+    input:
+        model=[FILES.model(model) for model in READERS],
+        weights=[file for model in READERS for file in FILES.weights(model)],
+        samples=FILES.samples(CFG.perplexity.dataset) if CFG.perplexity else [],
+    output:
+        shown("perplexity.csv", "Models and data", "General language"),
+    threads: CFG.threads
+    params:
+        models=[named_subject(model) for model in READERS],
+        dataset=CFG.perplexity and CFG.perplexity.dataset,
+        batch_tokens=CFG.extraction.batch_tokens,
+        seed=CFG.seed,
+    script:
+        "../workflow_scripts/evaluate_perplexity.py"
+
+
 def questions_of(section, use="report_on", names=("target", "control")):
     """Return the inputs that are a section's two sets of questions, test data with what of them is held out.
 

@@ -6,6 +6,10 @@ from vlmdiff.config.world import SNAPSHOTS
 WORLD = results("world")
 
 
+include: "world_models.smk"
+include: "real_model.smk"
+
+
 rule generate_world:
     """Write one data set of the built-in world: drawn scenes, prompts and answers."""
     output:
@@ -17,87 +21,13 @@ rule generate_world:
         "../workflow_scripts/generate_world.py"
 
 
-rule train_world_base_lm:
-    """Train the base language model on text about the world."""
-    output:
-        model=results("world/models/base_lm/config.json"),
-        weights=results("world/models/base_lm/model.safetensors"),
-        table=results("world/training_logs/base_lm.csv"),
-    params:
-        world=lambda wildcards: CFG.world.stage_settings("language_model"),
-    script:
-        "../workflow_scripts/train_world_base_lm.py"
-
-
-rule train_world_vision:
-    """Pre-train the vision tower and align its projector with the base model's words."""
-    input:
-        base_lm=rules.train_world_base_lm.output.model,
-        weights=rules.train_world_base_lm.output.weights,
-    output:
-        model=results("world/models/vlm_0/config.json"),
-        weights=results("world/models/vlm_0/model.safetensors"),
-        table=results("world/training_logs/vision.csv"),
-    params:
-        world=lambda wildcards: CFG.world.stage_settings("vision"),
-    script:
-        "../workflow_scripts/train_world_vision.py"
-
-
-rule train_world_vlm:
-    """Tune the aligned VLM on questions about images, with snapshots on the way."""
-    input:
-        aligned=rules.train_world_vision.output.model,
-        weights=rules.train_world_vision.output.weights,
-    output:
-        models=[f"{WORLD}/models/{name}/config.json" for name in SNAPSHOTS.values()],
-        weights=[f"{WORLD}/models/{name}/model.safetensors" for name in SNAPSHOTS.values()],
-        table=results("world/training_logs/vlm.csv"),
-    params:
-        world=lambda wildcards: CFG.world.stage_settings("tuning"),
-        percentages=list(SNAPSHOTS),
-        # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
-        checkpoints=results("world/checkpoints/vlm"),
-    script:
-        "../workflow_scripts/train_world_vlm.py"
-
-
-rule train_world_control:
-    """Train a model like the real one, with one thing taken away (docs/understand/controls.md)."""
-    input:
-        base_lm=lambda wildcards: f"{FILES.world_models()}/base_lm/config.json",
-        vlm=lambda wildcards: f"{FILES.world_models()}/vlm/config.json",
-        weights=lambda wildcards: [
-            f"{FILES.world_models()}/{name}/model.safetensors" for name in ["base_lm", "vlm"]
-        ],
-        # Its schedule is followed.
-        log=lambda wildcards: (
-            shipped("resources/world/training_logs/vlm.csv")
-            if CFG.world.models == "shipped"
-            else rules.train_world_vlm.output.table
-        ),
-    output:
-        model=results("world/models/{control}/config.json"),
-        weights=results("world/models/{control}/model.safetensors"),
-        table=results("world/training_logs/{control}.csv"),
-    wildcard_constraints:
-        control=one_of(CFG.world.controls if CFG.world else []),
-    params:
-        world=lambda wildcards: CFG.world.control_settings(wildcards.control),
-        kind=lambda wildcards: CFG.world.controls[wildcards.control],
-        # Not an output: Snakemake would delete it on failure, and the next run resumes from it.
-        checkpoints=results("world/checkpoints/{control}"),
-    script:
-        "../workflow_scripts/train_world_control.py"
-
-
 # Control models that this experiment uses.
 CONTROLS = used_controls(CFG)
 # Where models lie whose accuracy is measured together: the real one with its snapshots, or the controls.
 MEASURED = {
-    "shipped": (shipped("resources/world"), ["base_lm", *SNAPSHOTS.values()]),
+    "shipped": (FILES.world_models() if CFG.world else WORLD, ["base_lm", *SNAPSHOTS.values()]),
     "trained": (f"{WORLD}/models", ["base_lm", *SNAPSHOTS.values()]),
-    "controls": (f"{WORLD}/models", CONTROLS),
+    "controls": (FILES.world_models() if REAL else f"{WORLD}/models", CONTROLS),
 }
 TEST_DATA = [name for name, entry in CFG.world_datasets().items() if entry.is_test_data()]
 
@@ -131,9 +61,17 @@ rule evaluate_world:
         "../workflow_scripts/evaluate_world.py"
 
 
+# What is made of nothing: the small models, or the frame and the adapters of a real language model.
+FROM_NOTHING = [
+    results("world/accuracy_trained.csv"),
+    [f"{WORLD}/models/{name}/config.json" for name in ["base_lm", "vlm_0", *SNAPSHOTS.values()]],
+    [results(f"world/training_logs/{name}.csv") for name in ["base_lm", "vision", "vlm"]],
+]
+if REAL:
+    FROM_NOTHING = [f"{MADE}/frame.safetensors", [results(f"world/tuned/{name}.csv") for name in ADAPTERS]]
+
+
 rule world_models:
     """Target: train all models of the built-in world from nothing and measure them."""
     input:
-        results("world/accuracy_trained.csv"),
-        [f"{WORLD}/models/{name}/config.json" for name in ["base_lm", "vlm_0", *SNAPSHOTS.values()]],
-        [results(f"world/training_logs/{name}.csv") for name in ["base_lm", "vision", "vlm"]],
+        FROM_NOTHING,

@@ -48,6 +48,8 @@ NO_OTHER = {
     "world.datasets.general_val.kind": "the concept `counting` names one of its groups",
     "world.datasets.truth_val.group_by": "the concept `truth` names its groups",
     "world.models": "shipped models are other files: a case of its own",
+    "perplexity": "the experiment measures none; tests/unit/test_perplexity.py has its rule",
+    "world.real_model": "with it all models and data sets of the world are others, as in another experiment",
     "models.*.family": "a checkpoint tells its family, and another one is refused",
     "models.*.vision_tower": "only the family `llava_original` has a tower of its own",
     "models.*.tiles": "no model of the experiment is of a family that cuts pictures",

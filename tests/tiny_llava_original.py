@@ -98,16 +98,62 @@ def build_tower(folder: Path, seed: int = 0, pickled: bool = False) -> Path:
     return folder
 
 
-def build(folder: Path, seed: int = 0, layers: int = 2) -> Path:
-    """Save language model and projector under the names of the original code."""
-    from safetensors.torch import save_file
-    from transformers import LlamaConfig, LlamaForCausalLM
+GEMMA_MARKS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<pad>")
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system turn') }}"
+    "{% endif %}{% for message in messages %}<start_of_turn>{{ message['role'] }}\n"
+    "{{ message['content'] | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+PHI_MARKS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
-    tokenizer = llama_tokenizer()
+
+def tokenizer_of(kind: str):
+    """Return a tokenizer with the special tokens and the chat template of a kind of language model."""
+    if kind == "gemma2":
+        bos, eos, *_, pad = GEMMA_MARKS
+        return byte_tokenizer(
+            GEMMA_MARKS, bos=bos, eos=eos, pad=pad, adds_bos=True, chat_template=GEMMA_TEMPLATE
+        )
+    if kind == "phi3":
+        end = PHI_MARKS[0]
+        return byte_tokenizer(PHI_MARKS, bos=end, eos=end, pad=end)
+    return llama_tokenizer()
+
+
+def text_values(kind: str, tokenizer, layers: int) -> dict:
+    """Return the values of a tiny language model of a kind, without those that are its class's defaults."""
     values = llama_values(tokenizer, layers)
+    if kind == "llama":
+        return values
+    del values["tie_word_embeddings"]
+    if kind == "phi3":
+        return values | {"pad_token_id": tokenizer.pad_token_id, "tie_word_embeddings": True}
+    few = {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16}
+    # Small enough that both are felt.
+    return values | few | {"final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0}
+
+
+def build(folder: Path, seed: int = 0, layers: int = 2, kind: str = "llama") -> Path:
+    """Save language model and projector under the names of the original code.
+
+    Args:
+        folder: of the checkpoint.
+        seed: of the weights.
+        layers: number of blocks.
+        kind: of the language model: `llama`, `gemma2` or `phi3`.
+    """
+    from safetensors.torch import save_file
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    tokenizer = tokenizer_of(kind)
+    values = text_values(kind, tokenizer, layers)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        weights = dict(LlamaForCausalLM(LlamaConfig(**values)).state_dict())
+        own = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**values))
+        weights = dict(own.state_dict())
+        if own.config.tie_word_embeddings:
+            del weights["lm_head.weight"]
         for at, width in ((0, 16), (2, D_MODEL)):
             weights[f"model.mm_projector.{at}.weight"] = torch.randn(D_MODEL, width) / width**0.5
             weights[f"model.mm_projector.{at}.bias"] = torch.randn(D_MODEL) * 0.1
@@ -124,8 +170,8 @@ def build(folder: Path, seed: int = 0, layers: int = 2) -> Path:
     )
     config = values | {
         "architectures": ["LlavaLlamaForCausalLM"],
-        "model_type": "llava_llama",
-        "hidden_act": "silu",
+        "model_type": {"llama": "llava_llama", "gemma2": "llava_gemma", "phi3": "llava_phi"}[kind],
+        "hidden_act": "gelu_pytorch_tanh" if kind == "gemma2" else "silu",
         "mm_hidden_size": 16,
         "mm_projector_type": "mlp2x_gelu",
         "mm_vision_tower": "openai/clip-vit-large-patch14-336",

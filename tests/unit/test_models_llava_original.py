@@ -8,7 +8,13 @@ import tiny_llava_original as tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, Dinov2Config, SiglipVisionModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoImageProcessor,
+    AutoModelForCausalLM,
+    Dinov2Config,
+    SiglipVisionModel,
+)
 
 from vlmdiff.activations.tokens import BOS, IMAGE, TEXT
 from vlmdiff.heads.head_values import head_values
@@ -196,6 +202,67 @@ def test_a_siglip_tower_shows_all_its_patches(folders, tmp_path):
     assert (batch.token_type == IMAGE).sum(1).tolist() == [9, 9]
     # The whole square of the longer side, never cropped.
     assert subject.view_of((60, 40)) == load(folders).view_of((60, 40))
+
+
+@pytest.fixture(scope="module", params=["gemma2", "phi3"])
+def other(request, folders, tmp_path_factory):
+    """A LLaVA on another language model: its kind, its folder, and it."""
+    folder = tiny.build(tmp_path_factory.mktemp("llava_original") / request.param, kind=request.param)
+    return request.param, folder, load((folder, folders[1]), attention="eager")
+
+
+def test_other_language_models_are_asked_in_their_own_chats(other):
+    kind, _, subject = other
+    (text,) = subject.texts(PROMPTS[:1], [True], as_chat=True)
+    asked = "<image>\nWhere is the cat?"
+    expected = {
+        "gemma2": f"<bos><start_of_turn>user\n{asked}<end_of_turn>\n<start_of_turn>model\n",
+        "phi3": f"<|system|>You are a helpful AI assistant.<|end|><|user|>{asked}<|end|><|assistant|>",
+    }
+    assert text == expected[kind]
+
+
+def test_other_language_models_compute_what_their_own_class_does(other):
+    """Words and pictures by embeddings; of Gemma both are scaled, as when LLaVA-MORE was trained."""
+    kind, folder, subject = other
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in config.items() if not key.startswith(("mm_", "architectures"))}
+    own = AutoModelForCausalLM.from_config(
+        CONFIG_MAPPING[kind].from_dict({**config, "model_type": kind}), attn_implementation="eager"
+    ).eval()
+    weights = {}
+    for file in folder.glob("*.safetensors"):
+        weights |= load_file(file)
+    missing = own.load_state_dict(
+        {name: one for name, one in weights.items() if "mm_projector" not in name}, strict=False
+    ).missing_keys
+    assert missing == ["lm_head.weight"]
+    own.tie_weights()
+    batch = subject.prepare(PROMPTS, PICTURES)
+    shown = batch.token_type == IMAGE
+    plain = subject.model.model.multi_modal_projector
+    states = plain.linear_2(
+        torch.nn.functional.gelu(
+            plain.linear_1(tower_states(subject.model.model.vision_tower, PICTURES, subject))
+        )
+    )
+    scale = tiny.D_MODEL**0.5 if kind == "gemma2" else 1.0
+    ids = batch.input_ids.masked_fill(shown, 0)
+    embeds = own.get_input_embeddings()(ids).masked_scatter(shown[..., None], scale * states)
+    with torch.no_grad():
+        expected = own(inputs_embeds=embeds, attention_mask=batch.attention_mask).logits
+        found = subject.final_logits(batch)
+    rows = torch.arange(len(PROMPTS))
+    torch.testing.assert_close(found, expected[rows, batch.last], atol=1e-4, rtol=1e-4)
+    assert subject.model.lm_head.weight is subject.model.get_input_embeddings().weight
+
+
+def tower_states(tower, pictures, subject):
+    """What the tower sees of padded pictures, two layers before its end and without CLS."""
+    mean = tuple(int(255 * value) for value in subject.processor.image_processor.image_mean)
+    squares = [padded_to_square(picture, mean) for picture in pictures]
+    pixels = subject.processor.image_processor(squares, return_tensors="pt").pixel_values
+    return tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
 
 
 def test_a_tower_of_another_kind_is_refused(folders, tmp_path):

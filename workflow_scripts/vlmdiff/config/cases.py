@@ -12,6 +12,8 @@ from vlmdiff.config.schema import Config
 from vlmdiff.config.scoreboard import board_of
 from vlmdiff.config.sources import is_fetched
 
+# The folder into which the language model is fetched that is taught to see.
+REAL_BASE = "world_base"
 TARGETS = ("controls", "stages", "sensitivity")
 SELECTION_RULES = ("contrast", "contrast_visual", "contrast_lexical", "contrast_adapted", "full")
 
@@ -169,10 +171,15 @@ def asked_data(config: Config) -> dict[str, int]:
 
 
 def fetched_sources(config: Config) -> dict[str, str]:
-    """Return the checkpoints and vision towers that are fetched, by the name of their folder."""
+    """Return the checkpoints and vision towers that are fetched, by the name of their folder.
+
+    The language model that is taught to see the built-in world is one of them.
+    """
     found = {name: model.path for name, model in config.models.items()}
     towers = {name: model.vision_tower for name, model in config.models.items()}
     found |= {f"{name}_vision_tower": source for name, source in towers.items() if source}
+    if config.world and config.world.real_model:
+        found[REAL_BASE] = config.world.real_model.base
     return {name: source for name, source in found.items() if is_fetched(source)}
 
 

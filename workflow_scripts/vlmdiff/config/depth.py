@@ -87,6 +87,8 @@ def depth_told(model: ModelConfig, world: WorldConfig | None) -> Depth | None:
         return depth_in(model.path) if is_local(model.path) else None
     if world is None:
         return None
+    if world.real_model:
+        return depth_in(world.real_model.base) if is_local(world.real_model.base) else None
     # Shipped checkpoints were made with the default settings, control models from them.
     settings = world.language_model if world.models == "train" else LanguageModelTraining()
     return Depth(settings.blocks, "world.language_model.blocks")

@@ -31,7 +31,10 @@ MODEL_TYPES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "internvl": ("internvl",),
         "llava": ("llava",),
         "llava_next": ("llava_next", "llava_onevision"),
-        "llava_original": ("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2"),
+        "llava_original": (
+            *("llava_llama", "llava_llama_3", "llava_llama_3_1", "llava_llama_2"),
+            *("llava_gemma", "llava_phi"),
+        ),
         "paligemma": ("paligemma",),
         "pixtral": ("mistral3", PIXTRAL),
         "qwen_vl": ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"),

@@ -16,7 +16,7 @@ from vlmdiff.config.world import WorldDataset
 
 REPORT = ".report_on."
 # Scores of dictionaries: nothing is chosen by them, and nobody asks the model.
-SCORES = "evaluation."
+SCORES = ("evaluation.", "perplexity.")
 
 
 class HeldOutConfig(Section):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 RULES = MappingProxyType(
     {
         "evaluation": ("evaluate_dictionary", "plot_fvu_by_layer", "plot_training_dynamics"),
+        "perplexity": ("evaluate_perplexity",),
         "ablation": (
             "evaluate_model",
             "rank_features",

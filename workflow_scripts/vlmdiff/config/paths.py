@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
+from vlmdiff.config.cases import REAL_BASE
 from vlmdiff.config.crosscoders import models_read
 from vlmdiff.config.datasets import is_prepared
 from vlmdiff.config.local_files import BESIDE_WEIGHTS, WEIGHTS, files_of, with_targets
@@ -89,9 +90,20 @@ class Paths:
         ]
 
     def world_models(self) -> str:
-        """Return where the built-in world's checkpoints lie: shipped with the code, or trained here."""
+        """Return where the built-in world's checkpoints lie: shipped with the code, or made here."""
+        if self.config.world.real_model:
+            return f"{self.folder}/world/merged"
         is_shipped = self.config.world.models == "shipped"
         return shipped("resources/world") if is_shipped else f"{self.folder}/world/models"
+
+    def tuned(self) -> str:
+        """Return where the adapters of a real language model lie, and its frame: shipped, or made here."""
+        is_shipped = self.config.world.models == "shipped"
+        return shipped("resources/smollm2") if is_shipped else f"{self.folder}/world/tuned"
+
+    def real_base(self) -> str:
+        """Return the folder of the real language model that is taught to see."""
+        return self.checkpoint(REAL_BASE, self.config.world.real_model.base)
 
     def checkpoint(self, name: str, source: str) -> str:
         """Return where the files of a source lie: in the world, fetched, or where it says."""
@@ -100,8 +112,8 @@ class Paths:
         model = world_model(source)
         if model is None:
             return source
-        # Control models are never shipped.
-        is_control = model in self.config.world.controls
+        # Control models are never shipped as checkpoints.
+        is_control = model in self.config.world.controls and self.config.world.real_model is None
         return f"{self.folder}/world/models/{model}" if is_control else f"{self.world_models()}/{model}"
 
     def tower(self, model: str) -> str | None:

@@ -70,6 +70,7 @@ def summary_tables(config: Config) -> dict[str, list[str]]:
     studied, seeds = config.studied_concepts(), range(config.seeds)
     return {
         "accuracy": accuracy_tables(config),
+        "perplexity": ["perplexity.csv"] if config.perplexity else [],
         "held_out": [f"held_out/{name}.csv" for name in reported(references(config))],
         "asked": [f"accuracy/{config.diff.model}.csv"] if asked_data(config) else [],
         "left_out": ["activations/left_out.csv"],
@@ -117,6 +118,7 @@ def summary_facts(config: Config) -> dict[str, Any]:
         "selection": selection_facts(config),
         "omitted": omitted(config),
         "explorer": config.explorer is not None,
+        "perplexity_limit": config.perplexity.limit if config.perplexity else None,
     }
 
 

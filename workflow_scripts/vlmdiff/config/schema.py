@@ -27,6 +27,7 @@ from vlmdiff.config.methods import check_methods
 from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
+from vlmdiff.config.perplexity import PerplexityConfig
 from vlmdiff.config.places import WORLD
 from vlmdiff.config.scoreboard import ScoreboardConfig, check_scoreboard, scoreboard_references
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
@@ -66,6 +67,9 @@ class Config(Section):
     dictionaries: dict[Name, Stage] = Field(min_length=1, description="Dictionary stages, by name.")
     evaluation: Annotated[list[EvaluationSet], OrNone(list)] = Field(
         [], description="What dictionaries are scored on; `none`: they are not."
+    )
+    perplexity: Annotated[PerplexityConfig | None, OrNone()] = Field(
+        None, description="Whether models still read plain text as before; left out: `none`."
     )
     diff: DiffConfig = Field(description="What is compared, and when a feature counts as adapted.")
     comparisons: dict[Name, ComparisonConfig] = Field(
@@ -376,6 +380,7 @@ def references(config: Config) -> Iterable[tuple[str, str, str]]:
         yield "model", f"evaluation.{i}.model", entry.model
         yield "dataset", f"evaluation.{i}.dataset", entry.dataset
         yield from (("dictionary", f"evaluation.{i}.dictionaries", name) for name in entry.dictionaries)
+    yield from config.perplexity.references() if config.perplexity else ()
     for label, diff in config.all_comparisons().items():
         section = "diff" if label == MAIN else f"comparisons.{label}"
         yield "model", f"{section}.model", diff.model

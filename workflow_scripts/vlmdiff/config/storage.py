@@ -22,8 +22,9 @@ from vlmdiff.config.subjects import PlannedSize
 from vlmdiff.config.subsets import line_of, shows_images, text_tokens
 
 VALUE_BYTES, WEIGHT_BYTES = 2, 4
-# Scenes of the built-in world are described and asked about in about so many words.
+# Scenes of the built-in world are described and asked about in so many tokens; English documents are longer.
 WORLD_TEXT_TOKENS = 20
+ENGLISH_DOCUMENT_TOKENS = 50
 # Published processors that cut pictures make at most four rows and columns of tiles, and show the whole too.
 MOST_VIEWS = 17
 
@@ -143,7 +144,9 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
     entry = config.models[model]
     if entry.planned is not None:
         return entry.planned
-    folder = shipped("resources/world") if config.world and config.world.models == "shipped" else None
+    section = config.world
+    is_shipped = section and section.models == "shipped" and section.real_model is None
+    folder = shipped("resources/world") if is_shipped else None
     world = world_model(entry.path)
     if world is not None and folder is None:
         return None
@@ -163,10 +166,13 @@ def planned_size(config: Config, model: str) -> PlannedSize | None:
 def tokens_per_sample(config: Config, size: PlannedSize, dataset: str, kinds: list[str]) -> int:
     """Return how many tokens of one sample are stored."""
     known = config.all_datasets()
-    text = text_tokens(dataset, known) or WORLD_TEXT_TOKENS
+    text = text_tokens(dataset, known)
     if known[line_of(dataset, known)[-1]].kind == "text":
         # Documents have no images and are not put into a prompt format.
-        return text * ("text" in kinds)
+        is_english = config.world is not None and config.world.language == "english"
+        usual = ENGLISH_DOCUMENT_TOKENS if is_english else WORLD_TEXT_TOKENS
+        return (text or usual) * ("text" in kinds)
+    text = text or WORLD_TEXT_TOKENS
     images = size.image_tokens if shows_images(dataset, known) else 0
     return (text + size.template_tokens) * ("text" in kinds) + images * ("image" in kinds)
 

@@ -8,12 +8,15 @@ from pydantic import Field, model_validator
 
 from vlmdiff.config.base import Name, Section
 from vlmdiff.config.families import Family
+from vlmdiff.config.real_model import RealModel
 
 # The tuned model and its snapshots, by per cent of fine-tuning done.
 SNAPSHOTS = MappingProxyType({25: "vlm_25", 50: "vlm_50", 75: "vlm_75", 100: "vlm"})
+VLM = SNAPSHOTS[100]
 SceneSplit = Literal["train", "validation", "test"]
 TrainingStage = Literal["language_model", "vision", "tuning"]
 ControlKind = Literal["continued_text", "shuffled_images", "no_spatial"]
+Language = Literal["words", "english"]
 DatasetKind = Literal["text", "general", "spatial", "spatial_open", "mixed"]
 Grouping = Literal["kind", "answer"]
 
@@ -27,6 +30,21 @@ def family_of_checkpoint(name: str, controls: Mapping[str, str]) -> Family:
     """
     reads = name == "base_lm" or controls.get(name) == "continued_text"
     return "causal_lm" if reads else "llava"
+
+
+def adapter_of(name: str) -> tuple[str, int] | None:
+    """Return which adapter makes a model of the world out of a real language model; None for that itself.
+
+    Args:
+        name: of the model, as in `world:NAME`.
+
+    Returns:
+        The name of what was tuned, and per cent of its tuning done.
+    """
+    if name == "base_lm":
+        return None
+    done = {one: percent for percent, one in SNAPSHOTS.items()}
+    return (VLM, done[name]) if name in done else (name, 100)
 
 
 # Groups of each kind of data set, and the kinds whose questions have choices; `mixed` holds some of all.
@@ -221,6 +239,9 @@ class WorldConfig(Section):
     )
     vision: VisionTraining = Field(VisionTraining(), description="Vision tower and projector.")
     tuning: Tuning = Field(Tuning(), description="Visual instruction tuning.")
+    real_model: RealModel | None = Field(
+        None, description="A language model from elsewhere that is taught to see this world, in English."
+    )
     controls: dict[Name, ControlKind] = Field(
         default_factory=_default_controls,
         description="Control models that are trained where an experiment names them as `world:NAME`: the "
@@ -229,6 +250,11 @@ class WorldConfig(Section):
     datasets: dict[Name, WorldDataset] = Field(
         default_factory=_default_datasets, description="Data sets to write, by name."
     )
+
+    @property
+    def language(self) -> Language:
+        """In which language its samples are: a real language model is asked in English."""
+        return "english" if self.real_model else "words"
 
     def stage_settings(self, stage: TrainingStage) -> dict[str, Any]:
         """Return the plain values on which one training stage depends, beside its input files."""
@@ -245,11 +271,24 @@ class WorldConfig(Section):
         include = {"seed": True, "weights_dtype": True, "scenes": {"train"}, **read_on}
         return self.model_dump(mode="json", include=include)
 
+    def real_settings(self) -> dict[str, Any]:
+        """Return the plain values on which a real language model's tuning depends, beside its input files."""
+        include = {"seed": True, "scenes": scenes_up_to("validation"), "real_model": True}
+        return self.model_dump(mode="json", include=include)
+
+    def frame_settings(self) -> dict[str, Any]:
+        """Return the plain values on which a real language model's frame depends, beside its input files."""
+        vision = {"batch_size", "projector_steps", "projector_learning_rate", "position_weight"}
+        include = {"seed": True, "scenes": {"train"}, "vision": vision}
+        return self.model_dump(mode="json", include=include)
+
     def dataset_settings(self, dataset: str) -> dict[str, Any]:
         """Return the plain values on which one data set depends."""
         entry = self.datasets[dataset]
-        include = {"seed": True, "scenes": scenes_up_to(entry.scenes)}
-        return self.model_dump(mode="json", include=include) | {"datasets": {dataset: entry.params()}}
+        # That there is a real model tells the language.
+        include = {"seed": True, "scenes": scenes_up_to(entry.scenes), "real_model": {"base"}}
+        settings = self.model_dump(mode="json", include=include, exclude_none=True)
+        return settings | {"datasets": {dataset: entry.params()}}
 
 
 def scenes_up_to(split: SceneSplit) -> set[str]:

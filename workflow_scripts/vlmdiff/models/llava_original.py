@@ -1,8 +1,8 @@
 """LLaVA in the layout of its authors' code, in which LLaVA-MORE and the LLaVA 1.5 family are published.
 
-One Llama checkpoint holds the language model and the projector; the vision tower lies in a repository
-of its own. Everything is put into transformers' `LlavaForConditionalGeneration`, whose mathematics is
-the same, under that class's names.
+One checkpoint holds the language model (a Llama, Gemma 2 or Phi) and the projector; the vision tower lies in
+a repository of its own. Everything is put into transformers' `LlavaForConditionalGeneration`, whose
+mathematics is the same, under that class's names.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from vlmdiff.config.families import BESIDE_PATCHES
 from vlmdiff.models.errors import SubjectError
@@ -37,6 +38,8 @@ RENAMED = {
 }
 # Classes of vision towers, by their kind.
 TOWERS = {"clip_vision_model": "CLIPVisionModel", "siglip_vision_model": "SiglipVisionModel"}
+# Language models of other kinds than Llama, by the checkpoint's model_type.
+TEXTS = {"llava_gemma": "gemma2", "llava_phi": "phi3"}
 # A tokenizer that has it is Llama 3's, whose conversations are not Vicuna's.
 LLAMA_3 = "<|start_header_id|>"
 SYSTEM = (
@@ -47,6 +50,7 @@ VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the user's questions."
 )
+PHI_CHAT = "<|system|>You are a helpful AI assistant.<|end|><|user|>{prompt}<|end|><|assistant|>"
 
 
 class LlavaOriginal(Llava):
@@ -63,6 +67,8 @@ class LlavaOriginal(Llava):
         tokenizer.add_tokens(["<image>"], special_tokens=True)
         image_id = tokenizer.convert_tokens_to_ids("<image>")
         model = load_weights(llava_config(found, tower, image_id), folder, tower, loading)
+        if model.config.text_config.model_type == "gemma2":
+            model.model.multi_modal_projector.register_forward_hook(scaled_as_words)
         processor = LlavaProcessor(
             AutoImageProcessor.from_pretrained(tower, **FROM_FOLDER),
             tokenizer,
@@ -76,7 +82,7 @@ class LlavaOriginal(Llava):
         return subject
 
     def texts(self, prompts: Sequence[str], with_image: Sequence[bool], as_chat: bool) -> list[str]:
-        """See `Subject.texts`: LLaVA-MORE's Llama 3 chat, or Vicuna's for a Llama 2 without a template.
+        """See `Subject.texts`: LLaVA-MORE's chats of Llama 3, Gemma and Phi, or Vicuna's for a Llama 2.
 
         The header of the assistant's turn is added, so that the answer is the next token.
         """
@@ -86,6 +92,12 @@ class LlavaOriginal(Llava):
         ]
         if not as_chat:
             return shown
+        kind = self.model.config.get_text_config().model_type
+        if kind == "phi3":
+            return [PHI_CHAT.format(prompt=prompt) for prompt in shown]
+        if kind == "gemma2":
+            self.chat.check()
+            return self.chat.write([[{"role": "user", "content": prompt}] for prompt in shown])
         if self.chat.template is None and LLAMA_3 not in self.tokenizer.get_vocab():
             return [f"{VICUNA_SYSTEM} USER: {prompt} ASSISTANT:" for prompt in shown]
         self.chat.check()
@@ -122,24 +134,34 @@ def tower_folder(name: str, found: Mapping[str, Any], loading: Loading) -> Path:
 
 def llava_config(found: Mapping[str, Any], tower: Path, image_id: int) -> LlavaConfig:
     """Return the configuration of the transformers class."""
-    from transformers import LlamaConfig, LlavaConfig
+    from transformers import CONFIG_MAPPING, LlavaConfig
 
+    kind = TEXTS.get(found["model_type"], "llama")
     text = {key: value for key, value in found.items() if not key.startswith(("mm_", "architectures"))}
     vision = tower_config(tower)
     others = BESIDE_PATCHES[vision.model_type]
     # SigLIP has nothing beside patches that could be taken away.
     whole = found.get("mm_vision_select_feature") == "cls_patch" or not others
     strategy = "full" if whole else "default"
+    decoder = CONFIG_MAPPING[kind].from_dict({**text, "model_type": kind})
     return LlavaConfig(
         vision_config=vision,
-        text_config=LlamaConfig.from_dict({**text, "model_type": "llama"}),
+        text_config=decoder,
         image_token_index=image_id,
         image_seq_length=(vision.image_size // vision.patch_size) ** 2 + others * whole,
         vision_feature_layer=found.get("mm_vision_select_layer", -2),
         vision_feature_select_strategy=strategy,
         projector_hidden_act="gelu",
-        tie_word_embeddings=bool(found.get("tie_word_embeddings", False)),
+        tie_word_embeddings=decoder.tie_word_embeddings,
     )
+
+
+def scaled_as_words(projector: torch.nn.Module, _: Any, features: Tensor) -> Tensor:
+    """Scale what the projector writes as Gemma scales its words.
+
+    When LLaVA-MORE was trained, Gemma scaled whatever came in; transformers' Gemma scales its words alone.
+    """
+    return features * torch.tensor(features.shape[-1] ** 0.5, dtype=features.dtype, device=features.device)
 
 
 def tower_config(tower: Path) -> PretrainedConfig:

@@ -27,6 +27,7 @@ from vlmdiff.summary.findings import (
 )
 from vlmdiff.summary.heads import describe_heads
 from vlmdiff.summary.held_out import describe_held_out
+from vlmdiff.summary.language import describe_language
 from vlmdiff.summary.left_out import describe_left_out
 from vlmdiff.summary.markdown import escape
 from vlmdiff.summary.models import describe_models, say_models
@@ -50,7 +51,7 @@ from vlmdiff.tables.data import HELD_OUT
 from vlmdiff.tables.features import COMPARISONS, CONTRAST_CHECK, FUNNEL, RECURRENCE, THRESHOLDS
 from vlmdiff.tables.io import read_table
 from vlmdiff.tables.labels import LABELS
-from vlmdiff.tables.models import ACCURACY, DICTIONARY_METRICS
+from vlmdiff.tables.models import ACCURACY, DICTIONARY_METRICS, PERPLEXITY
 from vlmdiff.tables.world import RULE_QUALITY
 
 CONTEXT = "A language model was fine-tuned with images into a vision-language model."
@@ -77,6 +78,7 @@ class Names:
         selection: sizes by which selection rules are compared, and the rules of each comparison.
         omitted: keys of the stages that the configuration leaves out.
         explorer: whether there is a page of all features.
+        perplexity_limit: how much perplexity may grow with tuning; None if it is not measured.
     """
 
     experiment: str
@@ -92,6 +94,7 @@ class Names:
     selection: Mapping[str, Any] = field(default_factory=dict)
     omitted: Sequence[str] = ()
     explorer: bool = False
+    perplexity_limit: float | None = None
 
     def test_data(self) -> list[str]:
         """Return all data on which the model is asked, each once."""
@@ -188,6 +191,7 @@ SEED_IN_PATH = {
 }
 PLAIN = {
     "accuracy": ACCURACY,
+    "perplexity": PERPLEXITY,
     "held_out": HELD_OUT,
     "asked": ACCURACY,
     "left_out": LEFT_OUT,
@@ -244,6 +248,7 @@ def chapters_of(
     sure = ("recurrence", "thresholds", "untuned", "check", "quality", "steering", "labels", "selection")
     chapters = [
         (describe_models(tables["accuracy"], names.model, names.test_data()), answers),
+        (describe_language(tables["perplexity"], names.model, names.perplexity_limit), ("perplexity",)),
         (describe_held_out(tables["held_out"]), ("held_out",)),
         (describe_left_out(tables["left_out"]), ("left_out",)),
         (dictionaries_chapter(tables, names), ("metrics",)),
@@ -256,7 +261,7 @@ def chapters_of(
     return [
         (section, [pattern(files[kind]) for kind in kinds if files.get(kind)])
         for section, kinds in chapters
-        if kinds not in (("held_out",), ("left_out",)) or section.lines
+        if kinds not in (("perplexity",), ("held_out",), ("left_out",)) or section.lines
     ]
 
 

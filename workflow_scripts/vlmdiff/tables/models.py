@@ -24,6 +24,19 @@ ACCURACY = contract(
     ("condition_only", "int", "samples answered under this condition and not with their images"),
 )
 
+PERPLEXITY = contract(
+    "How well models read plain text, each held against the first one.",
+    ("model", "str", "model of the config"),
+    ("dataset", "str", "name of the data set"),
+    ("documents", "int", "texts"),
+    ("tokens", "int", "predicted tokens: all but the first of each text"),
+    ("loss", "float", "mean cross-entropy of a token, in nats"),
+    ("perplexity", "float", "exp(loss)"),
+    ("ratio", "float", "perplexity / that of the first model"),
+    ("ratio_low", "float", "lower end of a 95 % bootstrap interval of the ratio; texts are drawn"),
+    ("ratio_high", "float", "upper end of it"),
+)
+
 DICTIONARY_METRICS = contract(
     "Held-out quality of one dictionary at one layer on one kind of token.",
     ("dictionary", "str", "stage of the dictionary"),

@@ -3,8 +3,8 @@
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vlmdiff.config.world import Grouping, WorldConfig, WorldDataset
@@ -16,18 +16,45 @@ from vlmdiff.world.language import (
     MAKERS,
     OPEN_KINDS,
     RELATIONS,
-    TRUTH,
     Exchange,
+    ExchangeMaker,
+    Relation,
     document,
     possible_relations,
     statement_of,
 )
+from vlmdiff.world.real import english
+from vlmdiff.world.real.curriculum import TAUGHT_MIX
 from vlmdiff.world.scenes import Scene, scene_splits
 from vlmdiff.world.seeds import random_stream
 
 TEXT_GROUP = "text"
 OPEN_GROUPS = ("horizontal relation", "vertical relation", "row", "column")
 MAX_DRAWS = 100_000
+
+
+@dataclass(frozen=True)
+class Language:
+    """In which words scenes are described and asked about.
+
+    Attributes:
+        makers: by kind, what draws an exchange about a scene.
+        mix: how often each kind is asked in tuning.
+        statements: the statement with a relation that is true, or false, of a scene: one a template.
+        document: what draws a text about a scene.
+    """
+
+    makers: Mapping[str, ExchangeMaker]
+    mix: Mapping[str, float]
+    statements: Callable[[Scene, Relation, bool], list[Exchange]]
+    document: Callable[[Scene, random.Random], str]
+
+
+WORDS = Language(
+    MAKERS, BASE_MIX, lambda scene, relation, truth: [statement_of(scene, relation, truth)], document
+)
+ENGLISH = Language(english.MAKERS, TAUGHT_MIX, english.statements_of, english.document)
+LANGUAGES = {"words": WORDS, "english": ENGLISH}
 
 
 @dataclass(frozen=True)
@@ -61,10 +88,15 @@ class SampleLine:
         if self.exchange.choices is not None:
             row |= {"answer": self.exchange.answer, "choices": list(self.exchange.choices)}
         if self.exchange.kind == "statement":
-            label = int(self.exchange.answer == TRUTH[True])
+            label = int(is_affirmed(self.exchange))
             row |= {"caption": self.prompt, "label": label, "relation": self.exchange.group}
             row |= dict(zip(("first", "second"), named_objects(self.prompt, row["scene"]["objects"])))
         return row
+
+
+def is_affirmed(exchange: Exchange) -> bool:
+    """Tell whether a statement's right answer says that it is true."""
+    return exchange.answer in english.AFFIRMED
 
 
 def scene_graph(scene: Scene) -> dict:
@@ -85,21 +117,29 @@ def named_objects(prompt: str, objects: Sequence[dict]) -> list[dict]:
     return sorted(objects, key=lambda thing: prompt.find(f"{thing['colour']} {thing['shape']}"))
 
 
-def text_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
+def text_samples(
+    scenes: list[Scene], count: int, rng: random.Random, language: Language = WORDS
+) -> list[SampleLine]:
     """Documents about random scenes."""
-    return [SampleLine(scene, document(scene, rng)) for scene in rng.choices(scenes, k=count)]
+    return [SampleLine(scene, language.document(scene, rng)) for scene in rng.choices(scenes, k=count)]
 
 
-def mixed_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
+def mixed_samples(
+    scenes: list[Scene], count: int, rng: random.Random, language: Language = WORDS
+) -> list[SampleLine]:
     """Exchanges of all kinds, as frequent as in tuning."""
-    kinds = rng.choices(list(BASE_MIX), list(BASE_MIX.values()), k=count)
+    kinds = rng.choices(list(language.mix), list(language.mix.values()), k=count)
     chosen = rng.choices(scenes, k=count)
-    exchanges = [MAKERS[kind](scene, rng) for kind, scene in zip(kinds, chosen, strict=True)]
+    exchanges = [language.makers[kind](scene, rng) for kind, scene in zip(kinds, chosen, strict=True)]
     return [SampleLine(s, e.prompt, e) for s, e in zip(chosen, exchanges, strict=True)]
 
 
 def balanced_samples(
-    groups: dict[str, str], scenes: list[Scene], count: int, rng: random.Random
+    groups: dict[str, str],
+    scenes: list[Scene],
+    count: int,
+    rng: random.Random,
+    language: Language = WORDS,
 ) -> list[SampleLine]:
     """Different questions, equally many of each group and of each answer within a group.
 
@@ -108,6 +148,7 @@ def balanced_samples(
         scenes: scenes to ask about.
         count: number of samples.
         rng: random stream.
+        language: in which they are asked.
 
     Raises:
         ValueError: if the scenes do not hold enough different questions.
@@ -119,7 +160,7 @@ def balanced_samples(
         group = names[index % len(names)]
         for _ in range(MAX_DRAWS):
             scene = rng.choice(scenes)
-            exchange = MAKERS[groups[group]](scene, rng)
+            exchange = language.makers[groups[group]](scene, rng)
             if (scene, exchange.prompt) in seen or exchange.group != group:
                 continue
             counts = answers[group]
@@ -136,18 +177,24 @@ def balanced_samples(
     return samples
 
 
-def general_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
+def general_samples(
+    scenes: list[Scene], count: int, rng: random.Random, language: Language = WORDS
+) -> list[SampleLine]:
     """Balanced questions that need no spatial relation."""
-    return balanced_samples({kind: kind for kind in GENERAL_KINDS}, scenes, count, rng)
+    return balanced_samples({kind: kind for kind in GENERAL_KINDS}, scenes, count, rng, language)
 
 
-def spatial_open_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
+def spatial_open_samples(
+    scenes: list[Scene], count: int, rng: random.Random, language: Language = WORDS
+) -> list[SampleLine]:
     """Balanced questions for a relation, a row or a column."""
     kinds = ("relation", *OPEN_KINDS)
-    return balanced_samples(dict(zip(OPEN_GROUPS, kinds, strict=True)), scenes, count, rng)
+    return balanced_samples(dict(zip(OPEN_GROUPS, kinds, strict=True)), scenes, count, rng, language)
 
 
-def spatial_samples(scenes: list[Scene], count: int, rng: random.Random) -> list[SampleLine]:
+def spatial_samples(
+    scenes: list[Scene], count: int, rng: random.Random, language: Language = WORDS
+) -> list[SampleLine]:
     """Statements in pairs of equal text, true of one scene and false of another.
 
     So text alone tells nothing at all about truth, in the whole and within each relation.
@@ -155,7 +202,7 @@ def spatial_samples(scenes: list[Scene], count: int, rng: random.Random) -> list
     Raises:
         ValueError: if the scenes do not hold enough pairs.
     """
-    pairs = _statement_pairs(scenes, rng)
+    pairs = _statement_pairs(scenes, rng, language)
     wanted = count // (2 * len(RELATIONS))
     for name, found in pairs.items():
         if len(found) < wanted:
@@ -167,19 +214,20 @@ def spatial_samples(scenes: list[Scene], count: int, rng: random.Random) -> list
 
 
 def _statement_pairs(
-    scenes: list[Scene], rng: random.Random
+    scenes: list[Scene], rng: random.Random, language: Language
 ) -> dict[str, list[tuple[SampleLine, SampleLine]]]:
     """Shuffled (true, false) pairs of statements with one text, by relation."""
     by_text: dict[Exchange, list[SampleLine]] = defaultdict(list)
     for scene in rng.sample(scenes, len(scenes)):
         for relation in possible_relations(scene):
             for truth in (True, False):
-                exchange = statement_of(scene, relation, truth)
-                by_text[exchange].append(SampleLine(scene, exchange.prompt, exchange))
+                for exchange in language.statements(scene, relation, truth):
+                    by_text[exchange].append(SampleLine(scene, exchange.prompt, exchange))
     pairs: dict[str, list[tuple[SampleLine, SampleLine]]] = {name: [] for name in RELATIONS}
     for exchange, true_samples in by_text.items():
-        if exchange.answer == TRUTH[True]:
-            opposite = Exchange(**{**vars(exchange), "answer": TRUTH[False]})
+        if is_affirmed(exchange):
+            (denial,) = (one for one in exchange.choices if one != exchange.answer)
+            opposite = replace(exchange, answer=denial)
             # The rarer of the two truths decides how many pairs a text gives.
             pairs[exchange.group] += zip(true_samples, by_text.get(opposite, []), strict=False)
     for found in pairs.values():
@@ -187,7 +235,7 @@ def _statement_pairs(
     return pairs
 
 
-SampleMaker = Callable[[list[Scene], int, random.Random], list[SampleLine]]
+SampleMaker = Callable[[list[Scene], int, random.Random, Language], list[SampleLine]]
 SAMPLE_MAKERS: dict[str, SampleMaker] = {
     "text": text_samples,
     "general": general_samples,
@@ -197,10 +245,12 @@ SAMPLE_MAKERS: dict[str, SampleMaker] = {
 }
 
 
-def make_samples(spec: WorldDataset, scenes: list[Scene], seed: int) -> list[SampleLine]:
+def make_samples(
+    spec: WorldDataset, scenes: list[Scene], seed: int, language: Language = WORDS
+) -> list[SampleLine]:
     """Draw the samples of a data set in random order."""
     rng = random_stream(seed, "dataset", spec.kind, spec.scenes, spec.seed)
-    samples = SAMPLE_MAKERS[spec.kind](scenes, spec.samples, rng)
+    samples = SAMPLE_MAKERS[spec.kind](scenes, spec.samples, rng, language)
     rng.shuffle(samples)
     return samples
 
@@ -216,7 +266,7 @@ def write_dataset(config: WorldConfig, name: str, samples_jsonl: Path, images_di
     """
     spec = config.datasets[name]
     scenes = scene_splits(config.scenes.model_dump(), config.seed)[spec.scenes]
-    samples = make_samples(spec, scenes, config.seed)
+    samples = make_samples(spec, scenes, config.seed, LANGUAGES[config.language])
     with replacing_folder(images_dir) as folder:
         images = [None] * len(samples) if spec.kind == "text" else list(_write_images(samples, folder))
     rows = (

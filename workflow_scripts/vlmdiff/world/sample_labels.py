@@ -8,6 +8,7 @@ beside places, `kind` labels kinds of prompts, `answer` labels the right answers
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import numpy as np
 from vlmdiff.data.samples import Sample
 from vlmdiff.world.datasets import named_objects
 from vlmdiff.world.language import COLUMNS, RELATIONS, ROWS
+from vlmdiff.world.real.english import AFFIRMED
 from vlmdiff.world.scenes import COLOURS, SHAPES
 
 SPATIAL = ("place", "relation", "truth")
@@ -52,6 +54,11 @@ def named(sample: Sample) -> list[dict]:
     return named_objects(sample.prompt, sample.scene["objects"])
 
 
+def words_of(prompt: str) -> set[str]:
+    """Return the words of a prompt without punctuation."""
+    return set(re.findall(r"\w+", prompt))
+
+
 def mark(samples: Sequence[Sample], among: np.ndarray, holds: Callable[[Sample], bool]) -> np.ndarray:
     """Return where something holds, False where the label says nothing."""
     return np.array([bool(use and holds(sample)) for sample, use in zip(samples, among)])
@@ -76,7 +83,7 @@ def relation_labels(samples: Sequence[Sample], statements: np.ndarray) -> Iterat
 
 def truth_labels(samples: Sequence[Sample], statements: np.ndarray) -> Iterator[Label]:
     """Yield whether a statement is true, over all and relation by relation."""
-    true = mark(samples, statements, lambda s: s.answer == "true")
+    true = mark(samples, statements, lambda s: s.answer in AFFIRMED)
     yield Label("statement is true", "truth", statements, true)
     for relation in RELATIONS:
         among = mark(samples, statements, lambda s, r=relation: s.group == r)
@@ -92,14 +99,14 @@ def lexical_labels(samples: Sequence[Sample], statements: np.ndarray) -> Iterato
             f"word '{word}'",
             "lexical",
             statements,
-            mark(samples, statements, lambda s, w=word: w in s.prompt.split()),
+            mark(samples, statements, lambda s, w=word: w in words_of(s.prompt)),
         )
     for word in (*COLOURS, *SHAPES):
         yield Label(
             f"word '{word}'",
             "lexical",
             everything,
-            mark(samples, everything, lambda s, w=word: w in s.prompt.split()),
+            mark(samples, everything, lambda s, w=word: w in words_of(s.prompt)),
         )
 
 
