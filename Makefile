@@ -4,7 +4,7 @@ CORES ?= all
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: reproduce real-result new test long mutants real published dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world clean
+.PHONY: reproduce real-result new test long mutants real published dead-features kill staleness staleness-table bench slurm slurm-packages browser-packages lint docs world-models ship-world real-models ship-real clean
 
 # The environment is made anew when the pinned requirements change.
 .venv/installed: envs/requirements.txt
@@ -155,6 +155,14 @@ world-models: .venv/installed
 ship-world: world-models
 	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.world.shipping \
 		--from results/builtin/world/models --to resources/world
+
+# Tune the real language model's adapters from nothing and put them in the place of the shipped ones: hours.
+real-models: .venv/installed
+	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml -- world_models
+
+ship-real: real-models
+	PYTHONPATH=workflow_scripts $(BIN)/python -m vlmdiff.world.real.shipping \
+		--from results/smollm2/world/tuned --to resources/smollm2
 
 clean:
 	rm -rf .venv .venv-bench .venv-docs .venv-slurm .venv-real .venv-published site .snakemake

@@ -1,6 +1,6 @@
 """A real language model that is taught to see the built-in world: its frame, its adapters, its checkpoints.
 
-Frame and adapters are shipped; `models: train` makes them from nothing.
+Frame and adapters are shipped; `models: train` makes them from nothing. What is not shipped is made where it is asked for.
 """
 
 from vlmdiff.config.world import SNAPSHOTS, VLM, adapter_of, family_of_checkpoint
@@ -23,7 +23,7 @@ def adapter_files(wildcards):
     """Return the files of a checkpoint's adapter; none of the language model as it was."""
     if (found := adapter_of(wildcards.model)) is None:
         return []
-    folder = f"{FILES.tuned()}/{found[0]}/{found[1]}"
+    folder = FILES.adapter(*found)
     return [f"{folder}/adapter_model.safetensors", f"{folder}/adapter_config.json"]
 
 
@@ -53,6 +53,7 @@ rule tune_adapter:
         table=f"{MADE}/{{adapter}}.csv",
     wildcard_constraints:
         adapter=one_of(ADAPTERS),
+    threads: CFG.threads
     params:
         world=lambda wildcards: REAL.real_settings(),
         kind=lambda wildcards: REAL.controls.get(wildcards.adapter, VLM),

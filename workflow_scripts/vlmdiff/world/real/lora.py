@@ -83,6 +83,7 @@ class Adapter(nn.Module):
             with replacing_folder(folder) as temporary:
                 self.adapted.save_pretrained(temporary, save_embedding_layers=False)
                 (temporary / "README.md").unlink(missing_ok=True)
+                anywhere_the_same(temporary / "adapter_config.json")
                 for part in self._projector:
                     weights = {name: one.contiguous() for name, one in part.state_dict().items()}
                     save_file(weights, temporary / PROJECTOR)
@@ -90,6 +91,15 @@ class Adapter(nn.Module):
         finally:
             for one, data in zip(self._computed, kept, strict=True):
                 one.data = data
+
+
+def anywhere_the_same(file: Path) -> None:
+    """Take out of an adapter's settings where its base model lay, and put the names of layers in order."""
+    settings = json.loads(file.read_text())
+    settings["base_model_name_or_path"] = None
+    if isinstance(settings["target_modules"], list):
+        settings["target_modules"].sort()
+    file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def merge(decoder: PreTrainedModel, folder: Path, projector: nn.Module | None = None) -> None:
