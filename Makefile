@@ -74,8 +74,8 @@ new: .venv/installed
 		$(if $(OUT),--out "$(OUT)") $(ARGS)
 
 test: .venv/peers
-	$(BIN)/pytest -n 2 -m "not workflow and not long"
-	$(BIN)/pytest -m "workflow and not long"
+	$(BIN)/pytest -n 2 --durations 25 -m "not workflow and not long"
+	$(BIN)/pytest --durations 25 -m "workflow and not long"
 
 # What `make test` leaves out, so that it takes less than half an hour on two slow cores: what the default
 # workflow finds, experiments in published layouts, kills and damage in a whole run, most kills of trainings.

@@ -163,6 +163,16 @@ def test_an_exchange_weighs_one(files, scenes):
     assert not packed.weight[:, : packed.head + packed.image].any()
 
 
+def test_a_shape_after_a_colour_weighs_something_too(files):
+    tokenizer = framed(files.base, files.tower_from, files.frame)[1].tokenizer
+    exchange = english.Exchange("size", "size", "Is the red circle small?", "small", ("small",))
+    packed = pack([[exchange]], tokenizer, IMAGE_TOKENS, binding_weight=0.125)
+    (place,) = (packed.weight[0] == 0.125).nonzero()
+    following = tokenizer.decode(packed.input_ids[0, place:]).strip()
+    assert following.startswith("circle small?")
+    assert packed.weight[packed.weight != 0.125].sum().item() == pytest.approx(1)
+
+
 def test_the_curriculum_is_fixed():
     settings = small(
         steps=100, skew_until=0.5, judge_from=0.2, decay_fraction=0.2, warmup_steps=10

@@ -33,6 +33,9 @@ class RealTuning(Section):
     judge_from: float = Field(
         0.2, ge=0, le=1, description="Share of all steps after which statements weigh three times."
     )
+    binding_weight: float = Field(
+        0.5, ge=0, le=10, description="Loss weight of a shape of a question that follows a colour."
+    )
     skew: float = Field(
         0.8, ge=0, le=1, description="Probability of stating only `left of` and `above` at first."
     )

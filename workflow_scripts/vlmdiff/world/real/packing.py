@@ -7,6 +7,7 @@ would get in a sequence of its own, and the image's tokens are computed once for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 from vlmdiff.world.language import Exchange
+from vlmdiff.world.scenes import COLOURS, SHAPES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+NAME = re.compile(rf"\b(?:{'|'.join(COLOURS)}) (?P<shape>{'|'.join(SHAPES)})\b")
 USER, ASSISTANT, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 
 
@@ -53,20 +56,39 @@ class Segment:
     answer: list[int]
     weight: list[float]
 
+    def tokens(self) -> list[int]:
+        """Return all of its tokens."""
+        return self.question + self.answer
 
-def tokenised(exchange: Exchange, tokenizer: PreTrainedTokenizerBase) -> Segment:
-    """Tokenise one exchange; an exchange weighs one in all, however long its answer is."""
+
+def tokenised(exchange: Exchange, tokenizer: PreTrainedTokenizerBase, binding_weight: float) -> Segment:
+    """Tokenise one exchange; its answer weighs one in all, however long it is.
+
+    Args:
+        exchange: question and answer.
+        tokenizer: of the language model.
+        binding_weight: of each shape of the question that follows a colour. Which one it is the image alone
+            tells: predicting it teaches what has which colour.
+    """
 
     def tokens(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False).input_ids
 
     closed = exchange.choices is not None
     answer = tokens(exchange.answer if closed else exchange.answer + END)
-    return Segment(tokens(exchange.prompt + ASSISTANT), answer, [1 / len(answer)] * len(answer))
+    asked = exchange.prompt + ASSISTANT
+    encoded = tokenizer(asked, add_special_tokens=False, return_offsets_mapping=True)
+    named = [found.start("shape") for found in NAME.finditer(asked)]
+    bound = [any(start <= place < end for place in named) for start, end in encoded.offset_mapping]
+    weight = [binding_weight * one for one in bound] + [1 / len(answer)] * len(answer)
+    return Segment(encoded.input_ids, answer, weight)
 
 
 def pack(
-    exchanges: Sequence[Sequence[Exchange]], tokenizer: PreTrainedTokenizerBase, image_tokens: int
+    exchanges: Sequence[Sequence[Exchange]],
+    tokenizer: PreTrainedTokenizerBase,
+    image_tokens: int,
+    binding_weight: float = 0.0,
 ) -> Packed:
     """Put exchanges into sequences.
 
@@ -74,11 +96,12 @@ def pack(
         exchanges: equally many of each image.
         tokenizer: of the language model.
         image_tokens: tokens that stand for an image.
+        binding_weight: see `tokenised`.
     """
     head = tokenizer(USER, add_special_tokens=False).input_ids
     prefix = len(head) + image_tokens
-    rows = [[tokenised(exchange, tokenizer) for exchange in row] for row in exchanges]
-    width = prefix + max(sum(len(one.question) + len(one.answer) for one in row) for row in rows)
+    rows = [[tokenised(exchange, tokenizer, binding_weight) for exchange in row] for row in exchanges]
+    width = prefix + max(sum(len(one.tokens()) for one in row) for row in rows)
     shape = len(rows), width
     input_ids = torch.full(shape, tokenizer.pad_token_id)
     input_ids[:, : len(head)] = torch.tensor(head)
@@ -90,12 +113,12 @@ def pack(
     for i, row in enumerate(rows):
         start = prefix
         for j, one in enumerate(row):
-            middle, end = start + len(one.question), start + len(one.question) + len(one.answer)
-            input_ids[i, start:end] = torch.tensor(one.question + one.answer)
+            end = start + len(one.tokens())
+            input_ids[i, start:end] = torch.tensor(one.tokens())
             positions[i, start:end] = torch.arange(prefix, prefix + end - start)
-            weight[i, middle:end] = torch.tensor(one.weight)
+            weight[i, start:end] = torch.tensor(one.weight)
             segment[i, start:end] = j + 1
-            answer[i, j] = middle - 1
+            answer[i, j] = start + len(one.question) - 1
             start = end
     same = segment[:, :, None] == segment[:, None, :]
     shared = (segment == 0)[:, None, :]

@@ -120,14 +120,13 @@ class Questions:
         ).last_hidden_state
 
     def loss(self, step: int) -> Tensor:
-        """See `Trainer`: cross-entropy of the answers, one weight an exchange."""
+        """See `Trainer`: cross-entropy of the answers, each of one weight, and of bound shapes."""
         rng = random_stream(self.config.seed, "real", self.kind, step)
         rows = rng.choices(range(len(self.scenes["train"])), k=self.settings.images)
         # Another scene's image: drawn independently of the scene that the question is about.
         shown = rng.choices(range(len(self.scenes["train"])), k=len(rows)) if self.shuffled else rows
-        packed = pack(
-            [self.ask(self.scenes["train"][row], step, rng) for row in rows], self.tokenizer, IMAGE_TOKENS
-        )
+        asked = [self.ask(self.scenes["train"][row], step, rng) for row in rows]
+        packed = pack(asked, self.tokenizer, IMAGE_TOKENS, self.settings.binding_weight)
         states = self.states(packed, self.seen["train"][shown])
         weight = packed.weight[:, 1:]
         counted = weight > 0
