@@ -113,16 +113,26 @@ def scaled_shards(wildcards):
     }
 
 
+def texts_before(wildcards):
+    """Return by layer, of each text-only data set, the shards of the model before tuning."""
+    diff = CFG.comparison(wildcards.comparison)
+    series = [FILES.shards_by_layer(diff.base_model, dataset) for dataset in diff.text_datasets]
+    return {layer: [shards[layer] for shards in series] for layer in LAYERS}
+
+
 rule scale_latents:
-    """Measure how strongly the model before tuning has the features of the tuned one."""
+    """Measure how strongly the model before tuning has the features of the tuned one, and what they did in it."""
     input:
         shards=lambda wildcards: once(files for sets in scaled_shards(wildcards).values() for files in sets),
+        texts=lambda wildcards: once(files for sets in texts_before(wildcards).values() for files in sets),
+        base=compared("base"),
         dictionaries=compared("adapted"),
     output:
         results(f"{FEATURES}/latent_scaling.parquet"),
     threads: CFG.threads
     params:
         layout=scaled_shards,
+        texts=texts_before,
     script:
         "../workflow_scripts/scale_latents.py"
 

@@ -195,6 +195,8 @@ def thresholds(story: Story, seed: int = 0) -> pd.DataFrame:
                     "check_p": 1e-20 if story.separated else 0.4,
                     "untuned_adapted": float((here & untuned).sum()),
                     "untuned_rate": (here & untuned).sum() / here.sum(),
+                    "visual_textual": float((here & (frame["text_energy_before"] > 0.5)).sum()),
+                    "adapted_textual": float((chosen & (frame["text_energy_before"] > 0.5)).sum()),
                     "adapted_also_untuned": float((chosen & untuned).sum()),
                 }
             )

@@ -7,5 +7,7 @@ with job(snakemake):
 
     from vlmdiff.features.latent_scaling import scale_latents
 
-    folders = [Path(file).parent for file in snakemake.input.dictionaries]
-    scale_latents(snakemake.params.layout, folders, snakemake.output[0])
+    given, params = snakemake.input, snakemake.params
+    files = zip(given.base, given.dictionaries, strict=True)
+    folders = [tuple(Path(file).parent for file in both) for both in files]
+    scale_latents(params.layout, params.texts, folders, snakemake.output[0])

@@ -91,6 +91,19 @@ def test_rules_are_their_definitions(tmp_path):
     assert row["null_false_positive_rate"] == pytest.approx(0.05, abs=1 / known.sum())
 
 
+def test_features_of_plain_text_are_counted(tmp_path):
+    diff = make_diff()
+    assert run(tmp_path, diff)[1][["visual_textual", "adapted_textual"]].isna().all(axis=None)
+    rng = np.random.default_rng(3)
+    diff["text_energy_before"], diff["visual_energy_before"] = rng.random((2, len(diff)))
+    textual = diff["text_energy_before"] > diff["visual_energy_before"]
+    adapted, thresholds, _ = run(tmp_path, diff)
+    row = thresholds[(thresholds["layer"] < 0) & (thresholds["rule"] == "calibrated")].iloc[0]
+    visual = diff["visual_energy"] > row["eps"]
+    assert row["visual_textual"] == (textual & visual).sum() > 0
+    assert row["adapted_textual"] == (textual & adapted["adapted_calibrated"]).sum() > 0
+
+
 def test_layers_add_up_to_the_whole(tmp_path):
     diff = make_diff()
     _, thresholds, _ = run(tmp_path, diff)

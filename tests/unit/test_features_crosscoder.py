@@ -11,6 +11,7 @@ import torch
 from paired_activations import Planted, planted, write_pair
 
 from vlmdiff.activations.paired import PairedStore, open_store
+from vlmdiff.activations.store import ActivationStore
 from vlmdiff.dictionaries.files import load_dictionary, load_weights, save_dictionary
 from vlmdiff.dictionaries.initial import start
 from vlmdiff.dictionaries.modules import JumpReLUDictionary
@@ -200,8 +201,19 @@ def test_latent_scaling_by_its_formula(shards, tmp_path):
     assert np.nanmin(ratio[:12]) > 0.9 and ratio[12:].max() < 0.1
     save_dictionary(dictionary, tmp_path / "d", {})
     layout = {0: [[*shards[0], *shards[1]], [*shards[0], *shards[1]]]}
-    scale_latents(layout, [tmp_path / "d"], tmp_path / "scaling.parquet")
+    texts = {0: [list(shards[0])]}
+    folders = [(tmp_path / "d", tmp_path / "d")]
+    scale_latents(layout, texts, folders, tmp_path / "scaling.parquet")
     table = read_table(tmp_path / "scaling.parquet", LATENT_SCALING)
+    # Of the model before tuning: on the tokens of the pairs, and on all of its own.
+    for name, tokens in (
+        ("visual_energy_before", torch.from_numpy(base).float()),
+        ("text_energy_before", None),
+    ):
+        if tokens is None:
+            tokens = torch.cat([one.values for one in ActivationStore(shards[0], 0).chunks(["text"])])
+        squares = dictionary.encode(tokens).detach().double().square().mean(0)
+        np.testing.assert_allclose(table[name], squares, rtol=1e-4, atol=1e-9)
     # The same data twice change no least squares.
     pd.testing.assert_series_equal(
         table["beta_base"], pd.Series(found["beta_base"], name="beta_base"), rtol=1e-6

@@ -16,6 +16,7 @@ ROW |= {"visual_uncalibrated": 30, "adapted_uncalibrated": 11, "null_adapted": 2
 ROW |= {"null_false_positive_rate": 2 / 170, "check_visual": 160.0, "check_vlm_adapted": 50.0}
 ROW |= {"check_adapted": 5.0, "check_false_positive_rate": 5 / 160, "check_low": 0.013, "check_high": 0.071}
 ROW |= {"check_p": 1e-9, "untuned_adapted": 46.0, "untuned_rate": 0.23, "adapted_also_untuned": 20.0}
+ROW |= {"visual_textual": 120.0, "adapted_textual": 18.0}
 WITHOUT = {name: NAN for name in ROW if name.startswith("check_")}
 
 

@@ -74,6 +74,8 @@ def readers(config: Config, every: bool = True) -> Iterator[tuple[str, str, str,
                 yield "statistics", model, dataset, ("text",)
         for model in [*drifting_models(config, diff), *([diff.base_model] if is_scaled(diff) else [])]:
             yield from (("statistics", model, dataset, ("text",)) for dataset in diff.visual_datasets)
+        if is_scaled(diff):
+            yield from (("statistics", diff.base_model, name, ("text",)) for name in diff.text_datasets)
         for model, concept in product(models, config.concepts.values()):
             for dataset in concept.shown:
                 yield "contrast", model, dataset, ("text",)

@@ -114,6 +114,23 @@ def never_tuned(rows: pd.DataFrame, selected: Array, tau: float, eps: float) -> 
     return dict(zip(names, map(float, values), strict=True))
 
 
+def textual_before(rows: pd.DataFrame, visual: Array, selected: Array) -> dict[str, float]:
+    """Return how many features had more energy on plain text than on questions before tuning.
+
+    Args:
+        rows: rows of FEATURE_DIFF.
+        visual: (n,) features that fire on samples with images.
+        selected: (n,) what a rule selects of them.
+    """
+    if "text_energy_before" not in rows or rows["text_energy_before"].isna().all():
+        return dict.fromkeys(("visual_textual", "adapted_textual"), float("nan"))
+    textual = (rows["text_energy_before"] > rows["visual_energy_before"]).to_numpy()
+    return {
+        "visual_textual": float((textual & visual).sum()),
+        "adapted_textual": float((textual & selected).sum()),
+    }
+
+
 def threshold_row(rows: pd.DataFrame, rule: str, tau: float, eps: float, layer: int = ALL_LAYERS) -> dict:
     """Say what one rule selects, and what it would select of the nulls (contract THRESHOLDS).
 
@@ -142,6 +159,7 @@ def threshold_row(rows: pd.DataFrame, rule: str, tau: float, eps: float, layer: 
         "null_false_positive_rate": ratio(null_adapted, int(null.sum())),
         **second_null(rows, selected, tau, eps),
         **never_tuned(rows, selected, tau, eps),
+        **textual_before(rows, visual, selected),
     }
 
 

@@ -13,11 +13,11 @@ from vlmdiff.config.comparisons import CROSSCODER, DRIFT
 from vlmdiff.features.crosscoder import layer_models
 from vlmdiff.features.rotation import DiffError, layer_rotation
 from vlmdiff.features.sums import text_sums, text_totals
-from vlmdiff.tables.features import FEATURE_DIFF, LATENT_SCALING
+from vlmdiff.tables.features import BEFORE, BETAS, FEATURE_DIFF, LATENT_SCALING
 from vlmdiff.tables.io import read_table, write_table
 
 # Columns that some methods know nothing of.
-UNKNOWN = ("relative_norm", "beta_base", "beta_model")
+UNKNOWN = ("relative_norm", *(name for name, *_ in (*BETAS, *BEFORE)))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from vlmdiff.tables.io import write_table
 
 if TYPE_CHECKING:
     from vlmdiff.activations.paired import PairedStore
+    from vlmdiff.activations.store import ActivationStore
     from vlmdiff.dictionaries.modules import Dictionary
 
 
@@ -52,16 +53,37 @@ def layer_scaling(stores: Sequence[PairedStore], dictionary: Dictionary) -> dict
     return {"beta_base": base, "beta_model": tuned}
 
 
+@torch.no_grad()
+def energies(stores: Sequence[ActivationStore], dictionary: Dictionary) -> np.ndarray:
+    """Return the mean of z squared of each feature over all text tokens of some data sets, (d_sae,).
+
+    Args:
+        stores: of one model, or of pairs, of which the first model counts.
+        dictionary: of that model.
+    """
+    squares, tokens = np.zeros(dictionary.d_sae), 0
+    for store in stores:
+        for chunk in store.chunks(["text"], tokens_at_once(dictionary.d_sae)):
+            pairs = dictionary.active_pairs(chunk.values[:, : dictionary.d_model].contiguous())
+            squares += np.bincount(
+                pairs.columns.numpy(), pairs.values.double().numpy() ** 2, dictionary.d_sae
+            )
+            tokens += len(chunk.values)
+    return squares / tokens if tokens else np.full(dictionary.d_sae, np.nan)
+
+
 def scale_latents(
     shards: Mapping[int, Sequence[Sequence[str | Path]]],
-    dictionaries: Sequence[str | Path],
+    texts: Mapping[int, Sequence[Sequence[str | Path]]],
+    dictionaries: Sequence[tuple[str | Path, str | Path]],
     output: str | Path,
 ) -> None:
-    """Measure the latent scaling of all layers (contract LATENT_SCALING).
+    """Measure latent scaling, and what features did before tuning, at all layers (contract LATENT_SCALING).
 
     Args:
         shards: by layer, of each data set the shards of the model before tuning, then of the tuned one.
-        dictionaries: folders of the tuned model's dictionaries, one a layer.
+        texts: by layer, of each text-only data set the shards of the model before tuning.
+        dictionaries: folders of the base dictionary and of the tuned model's, a pair a layer.
         output: path of the table.
 
     Raises:
@@ -70,10 +92,13 @@ def scale_latents(
     """
     frames = []
     layers = list(zip(shards.items(), dictionaries, strict=True))
-    for (layer, series), folder in progress(layers, "layers"):
+    for (layer, series), folders in progress(layers, "layers"):
         stores = [open_store(paths, layer) for paths in series]
-        dictionary = load_dictionary(folder).requires_grad_(False)
-        check_width(folder, dictionary.d_model, stores[0].width)
+        before, dictionary = (load_dictionary(folder).requires_grad_(False) for folder in folders)
+        for folder, one in zip(folders, (before, dictionary)):
+            check_width(folder, one.d_model, stores[0].width)
         found = layer_scaling(stores, dictionary)
+        found["text_energy_before"] = energies([open_store(paths, layer) for paths in texts[layer]], before)
+        found["visual_energy_before"] = energies(stores, before)
         frames.append(pd.DataFrame({"layer": layer, "feature": np.arange(dictionary.d_sae), **found}))
     write_table(pd.concat(frames, ignore_index=True), LATENT_SCALING, output)

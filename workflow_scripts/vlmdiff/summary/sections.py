@@ -145,6 +145,7 @@ def describe_adapted(thresholds: pd.DataFrame, rule: str) -> Section:
         "",
         *table(("seed", "rule", "tau", "features", *counted), rows),
     )
+    section.say(*say_textual(whole[whole["rule"] == rule]))
     layers = thresholds[(thresholds["layer"] >= 0) & (thresholds["rule"] == rule)]
     if layers["layer"].nunique() > 1:
         means = layers.drop(columns="rule").groupby("layer", as_index=False).mean().assign(rule="")
@@ -156,6 +157,27 @@ def describe_adapted(thresholds: pd.DataFrame, rule: str) -> Section:
             *table(("layer", *counted), lines),
         )
     return section
+
+
+def say_textual(rows: pd.DataFrame) -> list[str]:
+    """Say how many adapted features belonged to plain text before tuning; nothing where that is not known.
+
+    Args:
+        rows: THRESHOLDS of the rule in use, over all layers, a row a seed.
+    """
+    known = rows[rows["visual_textual"].notna() & (rows["adapted"] > 0)]
+    if known.empty:
+        return []
+    parts = []
+    for row in known.itertuples(index=False):
+        of_adapted, of_visual = row.adapted_textual / row.adapted, row.visual_textual / row.visual
+        parts.append(
+            f"{row.adapted_textual:,.0f} of {row.adapted:,} adapted ones ({percent(of_adapted)}) and "
+            f"{row.visual_textual:,.0f} of {row.visual:,} visual ones ({percent(of_visual)}), seed {row.seed}"
+        )
+    return [
+        f"Features that had more energy on plain text than on questions before tuning: {'; '.join(parts)}."
+    ]
 
 
 def selected(row: Any) -> list[str]:

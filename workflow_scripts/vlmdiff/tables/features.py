@@ -48,10 +48,25 @@ BETAS = (
     ("beta_model", "float", "the same of the comparison's model"),
 )
 
+BEFORE = (
+    (
+        "text_energy_before",
+        "float",
+        "mean of z squared of the base dictionary's feature over tokens of text-only samples, in the model "
+        "before tuning; NaN where not measured",
+    ),
+    (
+        "visual_energy_before",
+        "float",
+        "the same over text tokens of samples with images, which that model reads without them",
+    ),
+)
+
 LATENT_SCALING = contract(
     "How strongly the models before and after tuning have a feature (docs/understand/diff_features.md).",
     *FEATURE,
     *BETAS,
+    *BEFORE,
 )
 
 FEATURE_DIFF = contract(
@@ -89,6 +104,7 @@ FEATURE_DIFF = contract(
         "of other methods",
     ),
     *BETAS,
+    *BEFORE,
     ("visual_energy", "float", "mean of z squared over text tokens of samples with images"),
     ("text_energy", "float", "mean of z squared over tokens of text-only samples"),
     ("visual_rate", "float", "fraction of text tokens with images on which the feature fires"),
@@ -149,6 +165,13 @@ THRESHOLDS = contract(
         "adapted one; NaN without such a model",
     ),
     ("untuned_rate", "float", "untuned_adapted / visual"),
+    (
+        "visual_textual",
+        "float",
+        "visual features that had more energy on plain text than on questions before tuning; NaN where that "
+        "was not measured",
+    ),
+    ("adapted_textual", "float", "of the selected features, those too"),
     ("adapted_also_untuned", "float", "of the selected features, those that it would select of that one too"),
 )
 
