@@ -23,8 +23,8 @@ def adapter_files(wildcards):
     """Return the files of a checkpoint's adapter; none of the language model as it was."""
     if (found := adapter_of(wildcards.model)) is None:
         return []
-    folder = FILES.adapter(*found)
-    return [f"{folder}/adapter_model.safetensors", f"{folder}/adapter_config.json"]
+    folder = f"{found[0]}/{found[1]}"
+    return [FILES.tuned(f"{folder}/{name}") for name in ("adapter_model.safetensors", "adapter_config.json")]
 
 
 rule fit_frame:
@@ -46,7 +46,7 @@ rule tune_adapter:
     input:
         base=real_base,
         tower=TOWER,
-        frame=lambda wildcards: f"{FILES.tuned()}/frame.safetensors",
+        frame=lambda wildcards: FILES.tuned("frame.safetensors"),
     output:
         adapters=[f"{MADE}/{{adapter}}/{percent}/adapter_model.safetensors" for percent in SNAPSHOTS],
         configs=[f"{MADE}/{{adapter}}/{percent}/adapter_config.json" for percent in SNAPSHOTS],
@@ -69,7 +69,7 @@ rule merge_adapter:
     input:
         base=real_base,
         tower=TOWER,
-        frame=lambda wildcards: f"{FILES.tuned()}/frame.safetensors",
+        frame=lambda wildcards: FILES.tuned("frame.safetensors"),
         adapter=adapter_files,
     output:
         model=results("world/merged/{model}/config.json"),

@@ -97,17 +97,16 @@ class Paths:
         is_shipped = self.config.world.models == "shipped"
         return shipped("resources/world") if is_shipped else f"{self.folder}/world/models"
 
-    def tuned(self) -> str:
-        """Return where the adapters of a real language model lie, and its frame: shipped, or made here."""
-        is_shipped = self.config.world.models == "shipped"
-        return shipped("resources/smollm2") if is_shipped else f"{self.folder}/world/tuned"
+    def tuned(self, file: str) -> str:
+        """Return where a file of a real language model's tuning lies: shipped, or made here if it is not.
 
-    def adapter(self, name: str, percent: int) -> str:
-        """Return the folder of an adapter of a real language model; one that is not shipped is made here."""
-        folder = f"{self.tuned()}/{name}/{percent}"
-        if is_there(f"{folder}/adapter_model.safetensors"):
-            return folder
-        return f"{self.folder}/world/tuned/{name}/{percent}"
+        Args:
+            file: `frame.safetensors`, or an adapter's, such as `vlm/100/adapter_model.safetensors`.
+        """
+        place = shipped(f"resources/smollm2/{file}")
+        if self.config.world.models == "shipped" and is_there(place):
+            return place
+        return f"{self.folder}/world/tuned/{file}"
 
     def real_base(self) -> str:
         """Return the folder of the real language model that is taught to see."""

@@ -21,7 +21,7 @@ class LoRA(Section):
 class RealTuning(Section):
     """Tuning of the adapters on questions about images, many about each image at once."""
 
-    steps: int = Field(600, ge=4, le=1_000_000, description="Optimiser steps.")
+    steps: int = Field(640, ge=4, le=1_000_000, description="Optimiser steps.")
     images: int = Field(8, ge=1, le=4096, description="Images a step.")
     questions: int = Field(12, ge=1, le=256, description="Questions about each image.")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="AdamW peak learning rate.")
@@ -31,7 +31,7 @@ class RealTuning(Section):
         0.2, gt=0, lt=1, description="Share of all steps over which the learning rate decays at the end."
     )
     judge_from: float = Field(
-        0.2, ge=0, le=1, description="Share of all steps after which statements weigh three times."
+        0.25, ge=0, le=1, description="Share of all steps after which statements are asked."
     )
     binding_weight: float = Field(
         0.5, ge=0, le=10, description="Loss weight of a shape of a question that follows a colour."
@@ -39,7 +39,7 @@ class RealTuning(Section):
     skew: float = Field(
         0.8, ge=0, le=1, description="Probability of stating only `left of` and `above` at first."
     )
-    skew_until: float = Field(0.5, ge=0, le=1, description="Share of all steps by which that skew has faded.")
+    skew_until: float = Field(0.6, ge=0, le=1, description="Share of all steps by which that skew has faded.")
     projector: Literal["tuned", "frozen"] = Field(
         "tuned", description="Whether the projector is tuned too, or stays as it was fitted."
     )
@@ -48,6 +48,9 @@ class RealTuning(Section):
     )
     validation_images: int = Field(
         48, ge=1, le=2_000, description="Validation images, about each of which every kind is asked."
+    )
+    compile: bool = Field(
+        False, description="Compile blocks (torch.compile): faster, where there is a C++ compiler."
     )
     dtype: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="Number format that models are computed in; adapters are float32."

@@ -9,21 +9,20 @@ from vlmdiff.world.real.english import MAKERS, statement
 from vlmdiff.world.scenes import Scene
 
 BASE_MIX = {
-    "statement": 0.15,
+    "statement": 0.0,
     "relation": 0.20,
-    "row": 0.12,
-    "column": 0.12,
+    "row": 0.14,
+    "column": 0.14,
     "caption": 0.06,
-    "description": 0.06,
-    "shape": 0.07,
-    "colour": 0.07,
-    "size": 0.05,
-    "existence": 0.06,
-    "count": 0.04,
+    "description": 0.10,
+    "shape": 0.05,
+    "colour": 0.06,
+    "size": 0.10,
+    "existence": 0.08,
+    "count": 0.07,
 }
-STATEMENT_FACTOR = 3.0
-# The mix once statements weigh more, which data sets have too.
-TAUGHT_MIX = BASE_MIX | {"statement": STATEMENT_FACTOR * BASE_MIX["statement"]}
+# The mix once objects are located, which data sets have too.
+TAUGHT_MIX = BASE_MIX | {"statement": 0.6}
 SKEWED_RELATIONS = ("left of", "above")
 
 
@@ -31,22 +30,28 @@ SKEWED_RELATIONS = ("left of", "above")
 class Curriculum:
     """The mix of exchanges, and the learning rate, by step; fixed beforehand, so that controls have the same.
 
-    Places come first, statements weigh more later: whether one is true is a parity of relation and place.
+    Places come first, statements later: whether one is true is a parity of relation and place. Stating some
+    relations only, at first, breaks it.
     """
 
     settings: RealTuning
     spatial: bool = True
 
+    @property
+    def judges_from(self) -> float:
+        """The step after which statements are asked."""
+        return self.settings.judge_from * self.settings.steps
+
     def mix(self, step: int) -> dict[str, float]:
         """Return the weight of each kind of exchange at a step."""
-        judging = step > self.settings.judge_from * self.settings.steps
-        weights = TAUGHT_MIX if judging else BASE_MIX
+        weights = TAUGHT_MIX if step > self.judges_from else BASE_MIX
         return weights if self.spatial else {kind: weights[kind] for kind in GENERAL_KINDS}
 
     def skew(self, step: int) -> float:
-        """Return the probability of stating only some relations; it fades, for it breaks the parity."""
-        until = self.settings.skew_until * self.settings.steps
-        return self.settings.skew * max(0.0, 1 - step / until) if until else 0.0
+        """Return the probability of stating only some relations; it fades once statements are asked."""
+        lasts = self.settings.skew_until * self.settings.steps - self.judges_from
+        faded = (step - self.judges_from) / lasts if lasts > 0 else 1.0
+        return self.settings.skew * min(1.0, max(0.0, 1 - faded))
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step: linear warm-up, constant, linear decay."""

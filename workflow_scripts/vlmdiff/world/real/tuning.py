@@ -285,6 +285,10 @@ def tune(
     settings = config.real_model.tuning
     seed_torch(config.seed, "real", kind)
     trainer = new_trainer(config, kind, files)
+    if settings.compile:
+        # Lengths differ from step to step.
+        for block in trainer.decoder.layers:
+            block.compile(dynamic=True)
     projector = trainer.projector if settings.projector == "tuned" else None
     adapter = Adapter(trainer.decoder, config.real_model.lora, projector)
     made_from = fingerprint(config, kind, code, files)
@@ -295,8 +299,7 @@ def tune(
         for percent, folder in snapshot_dirs.items():
             step = checkpoints.nearest_step(state.attempt, state.step * percent / 100)
             adapter.load_state_dict(checkpoints.weights(state.attempt, step))
-            adapter.save(
-                folder,
-                {"kind": kind, "steps": step, "total_steps": state.step, "wall_s": round(state.wall_s, 1)},
-            )
+            record = {"kind": kind, "steps": step, "total_steps": state.step}
+            record |= {"wall_s": round(state.wall_s, 1), "settings": config.real_settings()}
+            adapter.save(folder, record)
         checkpoints.remove()
