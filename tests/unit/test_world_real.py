@@ -23,7 +23,15 @@ from vlmdiff.world.draw import draw_image
 from vlmdiff.world.language import GENERAL_KINDS, QUESTION_KINDS, RELATIONS
 from vlmdiff.world.real import english, tuning
 from vlmdiff.world.real.curriculum import BASE_MIX, SKEWED_RELATIONS, TAUGHT_MIX, Curriculum
-from vlmdiff.world.real.frame import RealModelError, fit_frame, framed, load_language_model, seen_states
+from vlmdiff.world.real.frame import (
+    WORDS,
+    RealModelError,
+    fit_frame,
+    framed,
+    load_language_model,
+    patch_words,
+    seen_states,
+)
 from vlmdiff.world.real.lora import Adapter, merge
 from vlmdiff.world.real.merging import write_checkpoint
 from vlmdiff.world.real.packing import pack
@@ -32,6 +40,7 @@ from vlmdiff.world.real.tuning import Files, new_trainer, tune
 from vlmdiff.world.sample_labels import all_labels
 from vlmdiff.world.scenes import draw_scene, scene_splits
 from vlmdiff.world.tokenizer import IMAGE_TOKENS
+from vlmdiff.world.vision import EMPTY, patch_attributes
 
 TOWER_FROM = Path(__file__).parents[2] / "resources" / "world" / "vlm"
 SCENES = {"train": 60, "validation": 50, "test": 50}
@@ -131,6 +140,26 @@ def test_general_answers_are_true(scenes, kind):
             assert answer == getattr(asked, key)
         assert "{" not in prompt and prompt[0].isupper() and prompt[-1] in "?."
         assert "a orange" not in prompt
+
+
+def test_patches_are_as_long_as_words_and_attributes_as_one_another(files, scenes):
+    lm, tokenizer = load_language_model(files.base)
+    embedding = lm.get_input_embeddings().weight.detach()
+    attributes = patch_attributes(scenes)
+    for weight in (1.0, 2.0):
+        found = patch_words(attributes, embedding, tokenizer, weight)
+        occupied = attributes["colour"] != EMPTY
+        assert not found[~occupied].any()
+        length = found[occupied].norm(dim=1).mean()
+        torch.testing.assert_close(length, embedding.norm(dim=1).median())
+    # Without places, what a patch tells of size is as much as what it tells of shape.
+    found = patch_words(attributes, embedding, tokenizer, 0.0)[occupied]
+    spread = {}
+    for name in ("size", "shape", "colour"):
+        groups = [found[attributes[name][occupied] == index].mean(0) for index in range(len(WORDS[name]))]
+        centred = torch.stack(groups) - torch.stack(groups).mean(0)
+        spread[name] = centred.norm(dim=1).mean().item()
+    assert max(spread.values()) < 1.4 * min(spread.values())
 
 
 def test_packed_questions_get_what_they_get_alone(files, scenes):

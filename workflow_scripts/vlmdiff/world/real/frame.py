@@ -106,8 +106,10 @@ def patch_words(
 ) -> Tensor:
     """Return what each patch should be to the language model: (scenes, patches, d_model).
 
-    The sum of the embeddings of the words that describe the patch, each less the mean of its category, row
-    and column weighted; zero where no object is. A word of several tokens is their mean.
+    The sum of the embeddings of the words that describe the patch, each less the mean of its category.
+    Categories are equally long on average, row and column weighted: `small` and `large` by themselves differ by
+    half as much as two shapes. Patches with objects are as long as words on average, others are zero. A word
+    of several tokens is their mean.
 
     Args:
         attributes: indices of words, of `patch_attributes`.
@@ -120,9 +122,10 @@ def patch_words(
     for name, words in WORDS.items():
         tokens = [tokenizer(f" {word}", add_special_tokens=False).input_ids for word in words]
         vectors = torch.stack([embedding[one].mean(0) for one in tokens])
+        centred = vectors - vectors.mean(0)
         weight = position_weight if name in POSITION_WORDS else 1.0
-        target[occupied] += weight * (vectors - vectors.mean(0))[attributes[name][occupied]]
-    return target
+        target[occupied] += weight * (centred / centred.norm(dim=1).mean())[attributes[name][occupied]]
+    return target * embedding.norm(dim=1).median() / target[occupied].norm(dim=1).mean()
 
 
 def assemble(
