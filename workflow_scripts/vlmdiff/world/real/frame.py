@@ -107,7 +107,7 @@ def patch_words(
     """Return what each patch should be to the language model: (scenes, patches, d_model).
 
     The sum of the embeddings of the words that describe the patch, each less the mean of its category.
-    Categories are equally long on average, row and column weighted: `small` and `large` by themselves differ by
+    Categories are equally long on average, row and column weighted: `small` and `large` alone differ by
     half as much as two shapes. Patches with objects are as long as words on average, others are zero. A word
     of several tokens is their mean.
 
