@@ -35,7 +35,7 @@ def test_sources_are_what_comes_from_elsewhere_and_is_used():
 
 def test_the_summary_tells_of_every_stage():
     found = products.summary_tables(TINY)
-    assert [name for name, files in found.items() if not files] == []
+    assert [name for name, files in found.items() if not files] == ["perplexity"]
     assert found["accuracy"] == ["world/accuracy_trained.csv"]
     assert found["metrics"] == [
         f"dictionaries/{one}/metrics.csv"
@@ -79,7 +79,7 @@ def test_the_summary_reads_nothing_of_what_is_left_out():
     found = products.summary_tables(LEAST)
     assert {name for name, files in found.items() if not files} == {
         *("held_out", "asked", "metrics", "ablation", "scores", "agreement", "head_ablation"),
-        *("quality", "selection", "steering"),
+        *("quality", "selection", "steering", "perplexity"),
     }
     facts = products.summary_facts(LEAST)
     assert facts["omitted"] == ["evaluation", "lexical", "ablation", "heads", "steering"]

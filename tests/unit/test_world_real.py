@@ -209,11 +209,11 @@ def test_the_curriculum_is_fixed():
     real, control = Curriculum(settings), Curriculum(settings, spatial=False)
     assert real.mix(20) == BASE_MIX and real.mix(21) == TAUGHT_MIX
     assert set(control.mix(1)) == set(GENERAL_KINDS)
-    assert [real.skew(step) for step in (0, 25, 50, 80)] == [0.8, 0.4, 0.0, 0.0]
+    assert [real.skew(step) for step in (0, 20, 35, 80)] == [0.8, 0.8, 0.4, 0.0]
     rates = [real.learning_rate(step) / settings.learning_rate for step in (1, 5, 10, 80, 81, 91, 100)]
     assert rates == pytest.approx([0.1, 0.5, 1, 1, 1, 0.5, 0.05])
     rng = random.Random(0)
-    early = [real.draw(draw_scene(rng), 1, rng) for _ in range(600)]
+    early = [real.draw(draw_scene(rng), 21, rng) for _ in range(600)]
     stated = Counter(one.group in SKEWED_RELATIONS for one in early if one.kind == "statement")
     assert stated[True] > 3 * stated[False]
 

@@ -18,6 +18,7 @@ FOLLOWING: Mapping[str, Collection[str]] = MappingProxyType(
         **dict.fromkeys(
             ("dictionaries", "evaluation", "diff", "concepts", "ablation", "heads", "steering"), KEYS
         ),
+        "perplexity": ("dataset", "models"),
         "comparisons": ("base", "adapted", "null", "model", "visual_datasets", "text_datasets"),
         "stages": ("grid", "models"),
         "scoreboard": ("comparison", "controls", "concepts"),

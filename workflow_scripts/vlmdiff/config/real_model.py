@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import Field
 
 from vlmdiff.config.base import Section
-from vlmdiff.config.sources import BaseSource
 
 
 class LoRA(Section):
@@ -60,6 +59,6 @@ class RealTuning(Section):
 class RealModel(Section):
     """A language model from elsewhere in place of the world's own; everything is said in English then."""
 
-    base: BaseSource = Field(description="The language model: a folder, `hub:…` or `pypi:…`, as in `models`.")
+    base: str = Field(description="The language model: a folder, `hub:…` or `pypi:…`, as in `models`.")
     lora: LoRA = Field(LoRA(), description="Adapters.")
     tuning: RealTuning = Field(RealTuning(), description="Visual instruction tuning.")

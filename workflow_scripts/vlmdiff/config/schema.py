@@ -28,15 +28,14 @@ from vlmdiff.config.nulls import check_nulls
 from vlmdiff.config.overlap import check_concepts
 from vlmdiff.config.own_data import OwnData
 from vlmdiff.config.perplexity import PerplexityConfig
-from vlmdiff.config.places import WORLD
 from vlmdiff.config.scoreboard import ScoreboardConfig, check_scoreboard, scoreboard_references
 from vlmdiff.config.subjects import ExtractionConfig, ModelConfig
 from vlmdiff.config.subsets import check_subsets, sources
 from vlmdiff.config.untuned import check_untuned
-from vlmdiff.config.world import SNAPSHOTS, WorldConfig, WorldDataset
+from vlmdiff.config.world import WorldConfig, WorldDataset
+from vlmdiff.config.world_use import check_world
 
 # What is shipped or trained before any control model.
-WORLD_MODELS = ("base_lm", *SNAPSHOTS.values())
 
 
 class Config(Section):
@@ -202,14 +201,7 @@ class Config(Section):
     @model_validator(mode="after")
     def world_models_exist(self) -> Config:
         """A path `world:NAME` names a model of the built-in world, which the experiment uses."""
-        for name, model in self.models.items():
-            for key, source in (("path", model.path), ("vision_tower", model.vision_tower)):
-                if source is None or not source.startswith(WORLD):
-                    continue
-                if self.world is None:
-                    raise ValueError(f"models.{name}.{key}: '{source}' needs the section `world`")
-                if source.removeprefix(WORLD) not in (known := [*WORLD_MODELS, *self.world.controls]):
-                    raise ValueError(f"models.{name}.{key}: found '{source}'; the world has {known}")
+        check_world(self)
         return self
 
     @model_validator(mode="after")

@@ -151,6 +151,5 @@ def find_source(source: str, **expected: Any) -> str:
 
 LocalPath = Annotated[str, AfterValidator(find_source)]
 ModelSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, WORLD, PACKAGE)))]
-BaseSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, PACKAGE)))]
 DictionarySource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB, RELEASE)))]
 DataSource = Annotated[str, AfterValidator(partial(find_source, prefixes=(HUB,)))]
