@@ -154,6 +154,11 @@ use rule rank_features as rank_chosen with:
     output:
         ranking=results(f"{CHOSEN}/{{concept}}/ranking.csv"),
         pools=results(f"{CHOSEN}/{{concept}}/random_pools.csv"),
+    # Not those of the ranking that it stands next to: a job takes another with its log for a run of its own.
+    log:
+        results("logs/rank_features/chosen/seed_{seed}/{concept}.log"),
+    benchmark:
+        results("benchmarks/rank_features/chosen/seed_{seed}/{concept}.tsv")
 
 
 use rule evaluate_ablation as ablate_chosen with:
@@ -165,6 +170,10 @@ use rule evaluate_ablation as ablate_chosen with:
         pools=results(f"{CHOSEN}/{{concept}}/random_pools.csv"),
     output:
         results(f"{CHOSEN}/{{concept}}/ablation_{{scope}}.csv"),
+    log:
+        results("logs/evaluate_ablation/chosen/seed_{seed}/{concept}/ablation_{scope}.log"),
+    benchmark:
+        results("benchmarks/evaluate_ablation/chosen/seed_{seed}/{concept}/ablation_{scope}.tsv")
 
 
 rule chosen:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,14 @@ def test_what_belongs_to_a_rule_carries_its_name(name, files):
     assert one["benchmark"] == ("" if name == "verify" else f"results/tiny/benchmarks/{job}.tsv")
     assert one["environment"] == "../envs/vlmdiff.yaml"
     assert {"mem_mb", "runtime"} <= set(one["resources"])
+
+
+def test_no_two_rules_share_a_log_or_a_benchmark(files):
+    """A job that finds its log in use by another process ends that one, as of an interrupted run."""
+    for kind in ("log", "benchmark"):
+        found = [str(one[kind][0] if kind == "log" else one[kind]) for one in files.values() if one[kind]]
+        assert len(found) > 60
+        assert [name for name, count in Counter(found).items() if count > 1] == []
 
 
 def test_jobs_are_called_as_the_parts_of_their_output_that_differ(files):
