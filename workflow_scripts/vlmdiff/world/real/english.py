@@ -225,6 +225,3 @@ def _sentence(kind: str, scene: Scene, rng: random.Random) -> str:
         scene, rng
     )
     return f"{exchange.prompt} {exchange.answer.capitalize()}."
-
-
-__all__ = ["AFFIRMED", "COLUMNS", "MAKERS", "RELATIONS", "ROWS", "document", "statements_of"]

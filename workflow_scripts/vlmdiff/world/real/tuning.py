@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vlmdiff.models.fingerprint import model_fingerprint
 from vlmdiff.runtime.files import file_sha256
 from vlmdiff.runtime.locks import claim
 from vlmdiff.runtime.progress import progress
@@ -225,7 +226,7 @@ def new_trainer(config: WorldConfig, kind: str, files: Files) -> Trainer:
 def fingerprint(config: WorldConfig, kind: str, code: str, files: Files) -> str:
     """Digest of everything that a tuning depends on."""
     settings = config.real_settings()
-    weights = [file_sha256(files.base / "model.safetensors"), file_sha256(files.frame)]
+    weights = [model_fingerprint(files.base), file_sha256(files.frame)]
     return hashlib.sha256(json.dumps([kind, code, settings, weights], sort_keys=True).encode()).hexdigest()
 
 
