@@ -15,6 +15,7 @@ from vlmdiff.dictionaries.files import load_dictionary, save_dictionary
 from vlmdiff.dictionaries.matryoshka import MatryoshkaDictionary
 from vlmdiff.dictionaries.modules import JumpReLUDictionary, TopKDictionary
 from vlmdiff.dictionaries.recipe import Recipe
+from vlmdiff.dictionaries.source import PublishedSource
 from vlmdiff.dictionaries.task import DictionaryTask
 from vlmdiff.dictionaries.weights import DictionaryError
 
@@ -171,3 +172,15 @@ def test_negative_activations_cannot_be_exported(tmp_path):
     save_dictionary(dictionary, tmp_path / "ours", {})
     with pytest.raises(DictionaryError, match="thresholds below zero let negative activations pass"):
         export_dictionary(tmp_path / "ours", tmp_path / "exported")
+
+
+@pytest.mark.parametrize("named", ["folder", "file", "link"])
+def test_an_export_never_replaces_the_dictionary_that_it_is_made_from(tmp_path, named):
+    dictionary = TopKDictionary(D_MODEL, D_SAE, K)
+    save_dictionary(dictionary, tmp_path / "ours", {})
+    before = {file.name: file.read_bytes() for file in (tmp_path / "ours").iterdir()}
+    (tmp_path / "link").symlink_to(tmp_path / "ours")
+    names = {"folder": "ours", "file": "ours/sae_weights.safetensors", "link": "link"}
+    with pytest.raises(DictionaryError, match="where the dictionary itself lies"):
+        export_dictionary(PublishedSource("saelens", tmp_path / names[named]), tmp_path / "ours")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "ours").iterdir()} == before

@@ -22,10 +22,14 @@ def export_dictionary(source: str | Path | PublishedSource, folder: str | Path) 
         folder: receives `cfg.json` and `sae_weights.safetensors`; made if missing.
 
     Raises:
-        DictionaryError: the dictionary cannot be read, or lets negative activations pass.
+        DictionaryError: the dictionary cannot be read, lies in `folder`, or lets negative activations pass.
     """
     from safetensors.torch import save_file
 
+    if lies_in(source, Path(folder)):
+        raise DictionaryError(
+            f"{folder} is where the dictionary itself lies, and an export would replace it: name another"
+        )
     dictionary = load_dictionary(source)
     if dictionary.kind == "jumprelu" and dictionary.below_zero is not None:
         raise DictionaryError(
@@ -42,6 +46,13 @@ def export_dictionary(source: str | Path | PublishedSource, folder: str | Path) 
         save_file(weights, temporary)
     with replacing(Path(folder) / CONFIG) as temporary:
         temporary.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
+def lies_in(source: str | Path | PublishedSource, folder: Path) -> bool:
+    """Whether a dictionary's own files are in a folder."""
+    path = Path(source.path if isinstance(source, PublishedSource) else source)
+    home = path.parent if path.is_file() else path
+    return home.resolve() == folder.resolve()
 
 
 def metadata_of(source: str | Path | PublishedSource) -> dict[str, object]:
