@@ -21,8 +21,7 @@ NO_JOB = {*TARGETS, "descriptions", "sources"}
 ASKED_FOR = {"describe_features", "verify"}
 # Rules for published models and data, which tests/workflow/test_published_layouts.py runs.
 SOURCES = {"fetch_model", "fetch_dictionary", "import_dictionary", "estimate_scale", "prepare_dataset"}
-# Rules of a real language model, and of a section that this experiment leaves out: test_world_real.py and
-# test_perplexity.py in tests/unit run what they do.
+# Rules of a real language model, and of a section that this experiment leaves out, for test_real_model.py.
 SOURCES |= {"fit_frame", "tune_adapter", "merge_adapter", "evaluate_perplexity"}
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
