@@ -1,4 +1,4 @@
-"""The rules of a real language model that is taught to see, on a tiny one: from its folder to its perplexity."""
+"""The rules of a real language model that is taught to see, on a tiny one, from its folder to perplexity."""
 
 import json
 import os
