@@ -21,8 +21,8 @@ class RealTuning(Section):
     """Tuning of the adapters on questions about images, many about each image at once."""
 
     steps: int = Field(640, ge=4, le=1_000_000, description="Optimiser steps.")
-    images: int = Field(8, ge=1, le=4096, description="Images a step.")
-    questions: int = Field(12, ge=1, le=256, description="Questions about each image.")
+    images: int = Field(16, ge=1, le=4096, description="Images a step.")
+    questions: int = Field(6, ge=1, le=256, description="Questions about each image.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW peak learning rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="AdamW weight decay.")
     warmup_steps: int = Field(30, ge=0, le=100_000, description="Steps of linear warm-up.")

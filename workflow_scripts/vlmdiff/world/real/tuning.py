@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 BETAS = (0.9, 0.95)
 CLIP_NORM = 1.0
-# Documents a step: about as many tokens as the images and questions of a step have.
-DOCUMENTS_AN_IMAGE = 5
+# A document has about as many tokens as so many questions, with their part of an image.
+QUESTIONS_A_DOCUMENT = 2.4
 VALIDATION_CHUNK = 16
 LOGIT_CHUNK = 512
 
@@ -180,7 +180,8 @@ class Documents:
     def loss(self, step: int) -> Tensor:
         """See `Trainer`: cross-entropy of all tokens."""
         rng = random_stream(self.config.seed, "real", "continued_text", step)
-        scenes = rng.choices(self.scenes["train"], k=self.settings.images * DOCUMENTS_AN_IMAGE)
+        count = round(self.settings.images * self.settings.questions / QUESTIONS_A_DOCUMENT)
+        scenes = rng.choices(self.scenes["train"], k=max(1, count))
         return self.cross_entropy(*self.encode(scenes, rng))
 
     def cross_entropy(self, input_ids: Tensor, mask: Tensor) -> Tensor:
