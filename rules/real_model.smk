@@ -47,6 +47,7 @@ rule tune_adapter:
         base=real_base,
         tower=TOWER,
         frame=lambda wildcards: FILES.tuned("frame.safetensors"),
+        texts=shipped("resources/wikipedia/train.jsonl"),
     output:
         adapters=[f"{MADE}/{{adapter}}/{percent}/adapter_model.safetensors" for percent in SNAPSHOTS],
         configs=[f"{MADE}/{{adapter}}/{percent}/adapter_config.json" for percent in SNAPSHOTS],

@@ -13,7 +13,7 @@ with job(snakemake):
     tune(
         WorldConfig(**params.world),
         params.kind,
-        Files(Path(given.base[0]).parent, Path(given.tower[0]).parent, Path(given.frame)),
+        Files(Path(given.base[0]).parent, Path(given.tower[0]).parent, Path(given.frame), Path(given.texts)),
         dict(zip(params.percentages, folders, strict=True)),
         Path(snakemake.output.table),
         Path(params.checkpoints),

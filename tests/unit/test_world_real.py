@@ -35,6 +35,7 @@ from vlmdiff.world.real.frame import (
 from vlmdiff.world.real.lora import Adapter, merge
 from vlmdiff.world.real.merging import write_checkpoint
 from vlmdiff.world.real.packing import pack
+from vlmdiff.world.real.retention import TOKENS, Retention, read_texts
 from vlmdiff.world.real.shipping import NotShippableError, ship
 from vlmdiff.world.real.tuning import Files, new_trainer, tune
 from vlmdiff.world.sample_labels import all_labels
@@ -43,6 +44,7 @@ from vlmdiff.world.tokenizer import IMAGE_TOKENS
 from vlmdiff.world.vision import EMPTY, patch_attributes
 
 TOWER_FROM = Path(__file__).parents[2] / "resources" / "world" / "vlm"
+TEXTS = Path(__file__).parents[2] / "resources" / "wikipedia" / "held_out.jsonl"
 SCENES = {"train": 60, "validation": 50, "test": 50}
 STEPS = {
     "steps": 6,
@@ -65,7 +67,7 @@ def files(tmp_path_factory) -> Files:
     folder = tmp_path_factory.mktemp("real")
     base = tiny_smolvlm.build_lm(folder / "base")
     fit_frame(small(), base, TOWER_FROM, (folder / "frame.safetensors", folder / "frame.csv"))
-    return Files(base, TOWER_FROM, folder / "frame.safetensors")
+    return Files(base, TOWER_FROM, folder / "frame.safetensors", TEXTS)
 
 
 @pytest.fixture(scope="module")
@@ -480,3 +482,63 @@ def test_a_tuned_projector_travels_with_its_adapter(files, tmp_path):
 )
 def test_models_are_made_of_adapters(name, expected):
     assert adapter_of(name) == expected
+
+
+def divergence(files, adapter, lm, tokenizer, step=1):
+    """How far a model with an adapter is from itself without it."""
+    retention = Retention(read_texts(TEXTS)[:40], tokenizer, seed=0, count=4)
+    with torch.no_grad():
+        return retention.loss(adapter.adapted, lm.lm_head, step).item()
+
+
+def test_a_fresh_adapter_says_what_the_model_said(files):
+    lm, tokenizer = load_language_model(files.base)
+    adapter = Adapter(lm.model, small().real_model.lora)
+    assert divergence(files, adapter, lm, tokenizer) == pytest.approx(0, abs=1e-6)
+
+
+def test_divergence_is_what_torch_says_of_each_text_alone(files):
+    lm, tokenizer = load_language_model(files.base)
+    adapter = Adapter(lm.model, small().real_model.lora)
+    with torch.no_grad():
+        for one in adapter.parameters():
+            one.add_(torch.randn_like(one) * 0.2)
+    adapter.write_back()
+    texts = read_texts(TEXTS)[:4]
+    told = Retention(texts, tokenizer, seed=0, count=4)
+    with torch.no_grad():
+        ours = told.loss(adapter.adapted, lm.lm_head, 1).item()
+    changed, before = lm, load_language_model(files.base)[0]
+    each = []
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=TOKENS).input_ids
+        with torch.no_grad():
+            p, q = (one(input_ids=ids).logits.log_softmax(-1)[0] for one in (before, changed))
+        each.append((p.exp() * (p - q)).sum(-1))
+    assert ours == pytest.approx(torch.cat(each).mean().item(), rel=1e-4)
+    assert ours > 0.01
+
+
+@pytest.mark.parametrize("kind", ["vlm", "continued_text"])
+def test_a_tuned_model_is_held_to_what_it_said(files, tmp_path, kind):
+    """The weight of the divergence decides how much of the language is kept."""
+    ends = {}
+    for texts, weight in ((0, 1.0), (4, 100.0)):
+        config = small(retention_texts=texts, retention_weight=weight, learning_rate=3e-2, steps=12)
+        folder = tmp_path / f"{texts}"
+        tune(
+            config,
+            kind,
+            files,
+            {100: folder},
+            tmp_path / f"{texts}.csv",
+            tmp_path / f"checkpoints_{texts}",
+            "code",
+        )
+        lm, tokenizer = load_language_model(files.base)
+        adapter = Adapter(lm.model, config.real_model.lora)
+        set_peft_model_state_dict(adapter.adapted, load_file(folder / "adapter_model.safetensors"))
+        ends[texts] = divergence(files, adapter, lm, tokenizer, step=99)
+        columns = (tmp_path / f"{texts}.csv").read_text().splitlines()[0].split(",")
+        assert ("divergence" in columns) == bool(texts)
+    assert ends[4] < ends[0] / 2

@@ -20,7 +20,7 @@ class LoRA(Section):
 class RealTuning(Section):
     """Tuning of the adapters on questions about images, many about each image at once."""
 
-    steps: int = Field(640, ge=4, le=1_000_000, description="Optimiser steps.")
+    steps: int = Field(480, ge=4, le=1_000_000, description="Optimiser steps.")
     images: int = Field(16, ge=1, le=4096, description="Images a step.")
     questions: int = Field(6, ge=1, le=256, description="Questions about each image.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="AdamW peak learning rate.")
@@ -39,6 +39,15 @@ class RealTuning(Section):
         0.8, ge=0, le=1, description="Probability of stating only `left of` and `above` at first."
     )
     skew_until: float = Field(0.6, ge=0, le=1, description="Share of all steps by which that skew has faded.")
+    retention_texts: int = Field(
+        8,
+        ge=0,
+        le=4096,
+        description="Paragraphs of plain text a step on which it is held to what it said before; 0: none.",
+    )
+    retention_weight: float = Field(
+        1.0, gt=0, le=100, description="Loss weight of the divergence from before, in nats a token."
+    )
     projector: Literal["tuned", "frozen"] = Field(
         "tuned", description="Whether the projector is tuned too, or stays as it was fitted."
     )

@@ -22,7 +22,7 @@ BASE_MIX = {
     "count": 0.07,
 }
 # The mix once objects are located, which data sets have too.
-TAUGHT_MIX = BASE_MIX | {"statement": 0.6}
+TAUGHT_MIX = BASE_MIX | {"statement": 1.2}
 SKEWED_RELATIONS = ("left of", "above")
 
 

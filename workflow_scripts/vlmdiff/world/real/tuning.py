@@ -11,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -31,6 +33,7 @@ from vlmdiff.world.real.english import MAKERS, document
 from vlmdiff.world.real.frame import framed, load_language_model, seen_states
 from vlmdiff.world.real.lora import Adapter
 from vlmdiff.world.real.packing import Packed, pack
+from vlmdiff.world.real.retention import Retention, read_texts
 from vlmdiff.world.resumption import CheckpointFolder, Progress
 from vlmdiff.world.scenes import Scene, scene_splits
 from vlmdiff.world.seeds import random_stream, seed_torch
@@ -48,13 +51,14 @@ CLIP_NORM = 1.0
 # A document has about as many tokens as so many questions, with their part of an image.
 QUESTIONS_A_DOCUMENT = 2.4
 VALIDATION_CHUNK = 16
-LOGIT_CHUNK = 512
 
 
 class Trainer(Protocol):
     """What is tuned: its loss at a step, and how well it does."""
 
     decoder: PreTrainedModel
+    head: nn.Module
+    tokenizer: PreTrainedTokenizerBase
     projector: nn.Module | None
 
     def loss(self, step: int) -> Tensor:
@@ -88,7 +92,7 @@ class Questions:
         """
         self.config, self.kind, self.settings = config, kind, config.real_model.tuning
         self.vlm, self.tokenizer, self.scenes = vlm, tokenizer, scenes
-        self.decoder = vlm.model.language_model
+        self.decoder, self.head = vlm.model.language_model, vlm.lm_head
         self.projector = vlm.model.multi_modal_projector
         self.curriculum = Curriculum(self.settings, spatial=kind != "no_spatial")
         self.seen = {split: one.to(vlm.dtype) for split, one in states.items()}
@@ -131,7 +135,7 @@ class Questions:
         states = self.states(packed, self.seen["train"][shown])
         weight = packed.weight[:, 1:]
         counted = weight > 0
-        scores = self.vlm.lm_head(states[:, :-1][counted]).float()
+        scores = self.head(states[:, :-1][counted]).float()
         losses = cross_entropy(scores, packed.input_ids[:, 1:][counted], reduction="none")
         return (losses * weight[counted]).sum() / weight.sum()
 
@@ -152,7 +156,7 @@ class Questions:
             states = self.states(packed, seen)
             rows = torch.arange(len(states))[:, None]
             expected = packed.input_ids[rows, packed.answer + 1]
-            right.append(self.vlm.lm_head(states[rows, packed.answer]).argmax(-1) == expected)
+            right.append(self.head(states[rows, packed.answer]).argmax(-1) == expected)
         return dict(zip(QUESTION_KINDS, torch.cat(right).float().mean(0).tolist(), strict=True))
 
 
@@ -199,11 +203,12 @@ class Documents:
 
 @dataclass(frozen=True)
 class Files:
-    """What a tuning starts from: the language model, a VLM with the tower, the fitted frame."""
+    """What a tuning starts from: the language model, a VLM with the tower, the fitted frame, plain text."""
 
     base: Path
     tower_from: Path
     frame: Path
+    texts: Path
 
 
 def new_trainer(config: WorldConfig, kind: str, files: Files) -> Trainer:
@@ -227,12 +232,17 @@ def new_trainer(config: WorldConfig, kind: str, files: Files) -> Trainer:
 def fingerprint(config: WorldConfig, kind: str, code: str, files: Files) -> str:
     """Digest of everything that a tuning depends on."""
     settings = config.real_settings()
-    weights = [model_fingerprint(files.base), file_sha256(files.frame)]
-    return hashlib.sha256(json.dumps([kind, code, settings, weights], sort_keys=True).encode()).hexdigest()
+    given = [model_fingerprint(files.base), file_sha256(files.frame), file_sha256(files.texts)]
+    return hashlib.sha256(json.dumps([kind, code, settings, given], sort_keys=True).encode()).hexdigest()
 
 
 def optimise(
-    trainer: Trainer, adapter: Adapter, checkpoints: CheckpointFolder, settings: RealTuning, log_csv: Path
+    trainer: Trainer,
+    adapter: Adapter,
+    retention: Retention,
+    checkpoints: CheckpointFolder,
+    settings: RealTuning,
+    log_csv: Path,
 ) -> Progress:
     """Train an adapter for all steps, from the last checkpoint if there is one."""
     optimiser = torch.optim.AdamW(
@@ -241,22 +251,26 @@ def optimise(
     curriculum = Curriculum(settings)
     state = checkpoints.resume(adapter, optimiser) or Progress()
     adapter.write_back()
-    before, started, losses = state.wall_s, time.monotonic(), []
+    before, started, losses = state.wall_s, time.monotonic(), defaultdict(list)
     with TrainingLog(log_csv, every=1, rows=state.rows) as table:
         for step in progress(range(state.step + 1, settings.steps + 1), "steps"):
             rate = curriculum.learning_rate(step)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = trainer.loss(step)
-            loss.backward()
+            parts = {"loss": trainer.loss(step)}
+            if settings.retention_texts:
+                parts["divergence"] = retention.loss(adapter.adapted, trainer.head, step)
+            (parts["loss"] + settings.retention_weight * parts.get("divergence", 0)).backward()
             adapter.take_gradients()
             torch.nn.utils.clip_grad_norm_(adapter.parameters(), CLIP_NORM)
             optimiser.step()
             adapter.write_back()
-            losses.append(loss.item())
+            for name, part in parts.items():
+                losses[name].append(part.item())
             if step % settings.check_every and step != settings.steps:
                 continue
-            table.write(step, {"loss": sum(losses) / len(losses), "learning_rate": rate, **trainer.check()})
+            means = {name: fmean(values) for name, values in losses.items()}
+            table.write(step, {**means, "learning_rate": rate, **trainer.check()})
             state.step, state.rows = step, table.rows
             state.wall_s = before + time.monotonic() - started
             checkpoints.save(adapter, optimiser, state)
@@ -293,11 +307,13 @@ def tune(
             block.compile(dynamic=True)
     projector = trainer.projector if settings.projector == "tuned" else None
     adapter = Adapter(trainer.decoder, config.real_model.lora, projector)
+    texts = read_texts(files.texts)
+    retention = Retention(texts, trainer.tokenizer, config.seed, settings.retention_texts)
     made_from = fingerprint(config, kind, code, files)
     with claim(f"{checkpoint_dir}.lock"):
         clear_leftovers(checkpoint_dir, made_from, settings.check_every)
         checkpoints = CheckpointFolder(checkpoint_dir, made_from)
-        state = optimise(trainer, adapter, checkpoints, settings, log_csv)
+        state = optimise(trainer, adapter, retention, checkpoints, settings, log_csv)
         for percent, folder in snapshot_dirs.items():
             step = checkpoints.nearest_step(state.attempt, state.step * percent / 100)
             adapter.load_state_dict(checkpoints.weights(state.attempt, step))
