@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlavaForConditionalGeneration
 from vlmdiff.config.world import WorldConfig, adapter_of
 from vlmdiff.data.samples import load_samples
 from vlmdiff.models.registry import load_subject
+from vlmdiff.world.checkpoints import RECORD
 from vlmdiff.world.datasets import OPEN_GROUPS, write_dataset
 from vlmdiff.world.draw import draw_image
 from vlmdiff.world.language import GENERAL_KINDS, QUESTION_KINDS, RELATIONS
@@ -442,6 +443,7 @@ def test_what_is_shipped_is_all_that_a_config_asks_for(tmp_path):
     for part in [*wanted, "vlm_shuffled/50"]:
         (tuned / part).mkdir(parents=True)
         (tuned / part / "adapter_model.safetensors").write_text(part)
+        (tuned / part / RECORD).write_text(json.dumps({"settings": {"steps": 480}}))
     (tuned / "vlm.csv").write_text("step\n")
     with pytest.raises(NotShippableError, match=r"found no .*frame\.safetensors: make them"):
         ship(tuned, tmp_path / "shipped")
@@ -454,6 +456,9 @@ def test_what_is_shipped_is_all_that_a_config_asks_for(tmp_path):
     assert found == set(wanted)
     assert (tmp_path / "shipped" / "training_logs" / "vlm.csv").is_file()
     assert "torch" in json.loads((tmp_path / "shipped" / "provenance.json").read_text())["packages"]
+    (tuned / "vlm_shuffled/100" / RECORD).write_text(json.dumps({"settings": {"steps": 400}}))
+    with pytest.raises(NotShippableError, match=r"vlm_shuffled/100: tuned by other settings than .*vlm/25"):
+        ship(tuned, tmp_path / "again")
     (tuned / "vlm/25/adapter_model.safetensors").unlink()
     with pytest.raises(NotShippableError, match=r"vlm/25"):
         ship(tuned, tmp_path / "again")

@@ -12,21 +12,17 @@ from pathlib import Path
 
 from vlmdiff.config.world import SNAPSHOTS, VLM
 from vlmdiff.runtime import replacing_folder
+from vlmdiff.world.shipping import PROVENANCE, NotShippableError, read_record
 
-PROVENANCE = "provenance.json"
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "pillow")
 log = logging.getLogger(__name__)
-
-
-class NotShippableError(ValueError):
-    """What is to be shipped is not there."""
 
 
 def shipped_parts(tuned: Path) -> list[Path]:
     """Return what is shipped of a folder of adapters: all snapshots of the model, controls as they ended.
 
     Raises:
-        NotShippableError: the frame or a snapshot of the model is missing.
+        NotShippableError: the frame or a snapshot is missing, or a control was tuned in another way.
     """
     controls = sorted(one.parent for one in tuned.glob("*/100/adapter_model.safetensors"))
     found = [tuned / VLM / str(percent) for percent in SNAPSHOTS]
@@ -36,6 +32,12 @@ def shipped_parts(tuned: Path) -> list[Path]:
         raise NotShippableError(
             f"found no {', '.join(map(str, missing))}: make them with `snakemake world_models --configfile "
             "config/smollm2.yaml`"
+        )
+    settings = {folder: read_record(folder)["settings"] for folder in found}
+    if other := [folder for folder in found if settings[folder] != settings[found[0]]]:
+        raise NotShippableError(
+            f"{', '.join(map(str, other))}: tuned by other settings than {found[0]}, so no control of it: "
+            "remove what is out of date and tune it again"
         )
     return found
 
