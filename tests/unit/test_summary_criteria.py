@@ -157,12 +157,14 @@ def test_the_truth_is_the_precision_of_the_best_match_over_all_layers(precision,
         (-1, "best match", precision),
         (-1, "any match", 0.9),
     ):
-        for rule in ("live", "full"):
+        shown = {"live": 0.1, "full": value, "full_percentile": 0.3, "full_calibrated": 0.6}
+        for rule, told in shown.items():
             row = {"concept": "c", "rule": rule, "layer": layer, "definition": definition}
-            rows.append(row | {"precision": value if rule == "full" else 0.1, "recall": 1.0 - value})
+            rows.append(row | {"precision": told, "recall": 1.0 - value, "selected": round(100 * told)})
     text, failed = claimed(confidence.describe_truth, table(RULE_QUALITY, rows))
     assert len(failed) == failures
     assert f"precision {100 * precision:.1f} %" in text and text.count("Ground truth") == 1
+    assert "percentile rule: precision 30.0 % of 30; by the calibrated rule: precision 60.0 % of 60" in text
 
 
 def rules_frame() -> pd.DataFrame:

@@ -148,7 +148,11 @@ def test_precision_and_recall(tmp_path):
     truth = table(GROUND_TRUTH, said)
     write_table(truth, GROUND_TRUTH, tmp_path / "truth.parquet")
     values = list(zip(keys, rows.values()))
-    adapted = [{**k, "visual_energy": r[3], "adapted": r[4]} for k, r in values]
+    by_rule = [
+        {"adapted_percentile": r[4] or k["layer"] == 2, "adapted_calibrated": r[4] and k["layer"] == 0}
+        for k, r in values
+    ]
+    adapted = [{**k, "visual_energy": r[3], "adapted": r[4], **both} for (k, r), both in zip(values, by_rule)]
     contrast = [{**k, "unit": "token", "selected": r[5]} for k, r in values]
     lexical = [{**k, "invariant": r[6]} for k, r in values if r[6] is not None]
     tables = {
@@ -161,7 +165,7 @@ def test_precision_and_recall(tmp_path):
     best = found[(found["layer"] == -1) & (found["definition"] == "best match")].set_index("rule")
     assert best["selected"].to_dict() == {
         "live": 9, "visual": 7, "adapted": 5, "contrast": 7, "contrast_visual": 6, "contrast_lexical": 4,
-        "contrast_adapted": 4, "full": 3,
+        "contrast_adapted": 4, "full": 3, "full_percentile": 5, "full_calibrated": 2,
     }  # fmt: skip
     assert best.loc["full", ["hits", "precision"]].tolist() == [1, 1 / 3]
     assert best.loc["full", "recall"] == pytest.approx(1 / 3)

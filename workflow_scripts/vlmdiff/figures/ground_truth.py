@@ -50,6 +50,8 @@ RULES = MappingProxyType(
         "contrast_lexical": "contrast, visual, lexical",
         "contrast_adapted": "contrast, adapted",
         "full": "full",
+        "full_percentile": "full, by percentile",
+        "full_calibrated": "full, calibrated",
     }
 )
 

@@ -165,6 +165,11 @@ def describe_dependence(
         )
 
 
+def precision_of(row: pd.Series) -> str:
+    """Tell the precision of a selection rule, and of how many features."""
+    return f"precision {percent(row['precision'])} of {int(row['selected'])}"
+
+
 def describe_truth(section: Section, quality: pd.DataFrame) -> None:
     """Give precision and recall of the full rule against the scene graphs, beside all live features."""
     whole = quality[(quality["layer"] < 0) & (quality["definition"] == "best match")]
@@ -177,7 +182,9 @@ def describe_truth(section: Section, quality: pd.DataFrame) -> None:
             f"{int(full['selected'])} final features tell a place, relation or truth best (precision "
             f"{percent(full['precision'])} [{percent(full['precision_low'])}, "
             f"{percent(full['precision_high'])}]; all live features {percent(live['precision'])}), recall "
-            f"{percent(full['recall'])} of {int(full['spatial'])}"
+            f"{percent(full['recall'])} of {int(full['spatial'])} (adapted features by the percentile rule: "
+            f"{precision_of(rows.loc['full_percentile'])}; by the calibrated rule: "
+            f"{precision_of(rows.loc['full_calibrated'])})"
         )
         verdict = "" if holds else ": **most final features tell something else best**"
         section.claim(

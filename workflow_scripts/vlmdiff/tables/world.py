@@ -41,7 +41,11 @@ RULE_QUALITY = contract(
     "Precision and recall of a selection rule against the spatial features of the ground truth.",
     ("concept", "str", "concept of the config"),
     ("seed", "int", "index of the seed"),
-    ("rule", "str", "live, visual, adapted, contrast, contrast_visual, …_lexical, …_adapted, full"),
+    (
+        "rule",
+        "str",
+        "live, visual, adapted, contrast, contrast_visual, …_lexical, …_adapted, full, full_…",
+    ),
     ("layer", "int", "decoder block, -1 for all"),
     ("definition", "str", "spatial by best match, or any match: a spatial label beyond chance"),
     ("selected", "int", "features that the rule gives"),

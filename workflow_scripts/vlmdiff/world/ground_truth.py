@@ -161,17 +161,19 @@ def long_scores(found: np.ndarray, labels: Sequence[Label], live: np.ndarray, la
 
 
 def selections(truth: pd.DataFrame, tables: Mapping[str, str], unit: str, eps: float) -> dict[str, pd.Series]:
-    """Return which features each selection rule gives, as masks over the rows of `truth`."""
+    """Return which features each selection rule gives, as masks over the rows of `truth`.
+
+    `full` takes adapted features by the rule that the config chose, `full_percentile` by the paper's,
+    `full_calibrated` by that of the null.
+    """
     place = pd.MultiIndex.from_frame(truth[FEATURE])
-    adapted = read_table(tables["adapted"], ADAPTED, [*FEATURE, "visual_energy", "adapted"]).set_index(
-        FEATURE
-    )
-    adapted = adapted.reindex(place)
+    columns = [*FEATURE, "visual_energy", "adapted", "adapted_percentile", "adapted_calibrated"]
+    adapted = read_table(tables["adapted"], ADAPTED, columns).set_index(FEATURE).reindex(place)
     chosen = decisions(tables, unit, eps).set_index(FEATURE)
     contrast = pd.Series(place.isin(chosen.index))
     lexical = pd.Series(place.isin(chosen.index[chosen["invariant"]]))
     visual = pd.Series((adapted["visual_energy"] > eps).to_numpy())
-    rotated = pd.Series(adapted["adapted"].eq(True).to_numpy())
+    rotated, percentile, calibrated = (pd.Series(adapted[name].eq(True).to_numpy()) for name in columns[-3:])
     return {
         "live": truth["live"],
         "visual": visual,
@@ -181,6 +183,8 @@ def selections(truth: pd.DataFrame, tables: Mapping[str, str], unit: str, eps: f
         "contrast_lexical": contrast & visual & lexical,
         "contrast_adapted": contrast & rotated,
         "full": contrast & rotated & lexical,
+        "full_percentile": contrast & percentile & lexical,
+        "full_calibrated": contrast & calibrated & lexical,
     }
 
 
