@@ -60,8 +60,8 @@ reproduce: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --report results/report.html
 
-# The study of a real language model that was taught to see (docs/understand/real_model.md): its adapters are
-# tuned first, an hour each, and the study takes hours.
+# The study of a real language model that was taught to see (docs/understand/real_model.md): its controls are
+# tuned first, an hour or two each, and the study takes hours.
 real-result: .venv/installed
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml
 	$(BIN)/snakemake --cores $(CORES) --configfile config/smollm2.yaml -- controls stages scoreboard
