@@ -42,7 +42,7 @@ class RealTuning(Section):
     retention_texts: int = Field(
         8,
         ge=0,
-        le=4096,
+        le=1024,
         description="Paragraphs of plain text a step on which it is held to what it said before; 0: none.",
     )
     retention_weight: float = Field(

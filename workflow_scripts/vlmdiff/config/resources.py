@@ -22,7 +22,7 @@ NEEDS = MappingProxyType(
         "train_world_vlm": (2000, 120),
         "train_world_control": (2000, 120),
         "fit_frame": (3000, 20),
-        "tune_adapter": (8000, 480),
+        "tune_adapter": (16000, 480),
         "merge_adapter": (4000, 20),
         "evaluate_world": (1500, 10),
         "extract_activations": (2000, 60),
